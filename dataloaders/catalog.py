@@ -1,4 +1,4 @@
-"""Everything the code knows about a data set by name: classes, label groups, folds, intensities. The only such place."""
+"""Everything the code knows about a data set by name: classes, label groups, folds. The only such place."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,7 @@
 """The values that travel between disk, samplers, methods and scores. Frozen, typed, without behaviour of their own.
 
-Axes, everywhere in this project: B batch, S support shots, Q queries, N prototypes, K classes, P parts of an organ along
-z, C channels, D slices (z), H rows, W columns, h w feature grid.
+Axes, everywhere in this project: B batch, S support shots, Q queries, N prototypes, K classes, P parts of an organ
+along z, C channels, D slices (z), H rows, W columns, h w feature grid.
 """
 
 from dataclasses import dataclass, fields
@@ -19,7 +19,7 @@ class Volume:
 
     Attributes:
         array: (D, H, W), any dtype; `array[z, y, x]`.
-        affine: (4, 4) float64; maps (x, y, z, 1), the voxel's column, row and slice, to RAS+ millimetres, as NIfTI does.
+        affine: (4, 4) float64; maps a voxel's (column x, row y, slice z, 1) to RAS+ millimetres, as NIfTI does.
     """
 
     array: np.ndarray

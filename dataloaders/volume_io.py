@@ -1,8 +1,7 @@
 """Scans in and out of files, with their geometry. The only place where (x, y, z) file order meets our (z, y, x)."""
 
-from pathlib import Path
-
 import hashlib
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np

@@ -1,1 +1,1 @@
-"""Leaf helpers: errors, files, configuration schema, seeding, checkpoints, metrics, pictures. Imports nothing of ours."""
+"""Leaf helpers: errors, files, configuration, seeding, checkpoints, scores, pictures. Imports nothing of ours."""

@@ -33,7 +33,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         temporary.chmod(0o644)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
@@ -69,7 +69,7 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}). Delete it and run the step that writes it again.") from error
+        raise UserError(f"{path}: not valid JSON ({error}). Delete it and run the step that wrote it again.") from error
 
 
 def sha256_of(path: Path) -> str:
