@@ -46,9 +46,9 @@ def make_fold(spec: DatasetSpec, scan_ids: Sequence[int], eval_fold: int, suppor
     after = [scan for scan in circle[end:] + circle[:begin] if scan in present]
     if not in_interval or len(after) <= len(support_idx):
         raise DataError(
-            f"{spec.name}, fold {eval_fold}: scans {_listed(present)} found, of which {len(in_interval)} in this fold's "
-            f"interval ({_listed(circle[begin:end])}) and {len(after)} outside it; expected at least 1 query inside, and "
-            f"{len(support_idx)} support and 1 training scan outside. Prepare more scans or choose another fold."
+            f"{spec.name}, fold {eval_fold}: scans {_listed(present)} found, of which {len(in_interval)} in this "
+            f"fold's interval ({_listed(circle[begin:end])}) and {len(after)} outside it; expected at least 1 query "
+            f"inside, {len(support_idx)} support and 1 training scan outside. Prepare more scans or take another fold."
         )
     held_out = in_interval + after[: len(support_idx)]
     support = tuple(_pick(held_out, index, eval_fold) for index in support_idx)
@@ -61,8 +61,8 @@ def make_fold(spec: DatasetSpec, scan_ids: Sequence[int], eval_fold: int, suppor
 def _pick(held_out: Sequence[int], index: int, eval_fold: int) -> int:
     if not -len(held_out) <= index < len(held_out):
         raise DataError(
-            f"support_idx: {index} is no position in the held-out list {_listed(held_out)} of fold {eval_fold}; expected "
-            f"{-len(held_out)} to {len(held_out) - 1}."
+            f"support_idx: {index} is no position in the held-out list {_listed(held_out)} of fold {eval_fold}; "
+            f"expected {-len(held_out)} to {len(held_out) - 1}."
         )
     return held_out[index]
 

@@ -1,17 +1,12 @@
-"""The one kind of error that a user can cause."""
-
-from sacred.utils import SacredError
+"""The errors that a user can cause, and put right."""
 
 
-class UserError(SacredError, ValueError):
+class UserError(ValueError):
     """Something the user can put right: a file, a setting, a folder.
 
     The message says what is wrong, what was found, what was expected and what to do next. Command lines print it
     without a traceback and leave with exit code 1.
     """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, print_traceback=False, print_usage=False)
 
 
 class DataError(UserError):
