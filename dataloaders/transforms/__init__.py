@@ -1,0 +1,9 @@
+"""Batched augmentation, each in two halves: `draw(generator) -> parameters` and `apply(tensors, parameters)`.
+
+Parameters are small and come from one NumPy generator per sample, so a sample is the same whichever process or device
+applies them. Nothing here loops over samples or pixels.
+"""
+
+from dataloaders.transforms.augmentation import PRESETS, Augmentation, AugmentConfig, apply, draw
+
+__all__ = ["PRESETS", "AugmentConfig", "Augmentation", "apply", "draw"]

@@ -1,0 +1,106 @@
+"""Affine and elastic deformation in one resampling: matrices, displacement fields, and the warp that uses both."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def affine_matrices(
+    rotation_deg: Float[Tensor, " B"],
+    shift_px: Float[Tensor, "B 2"],
+    shear_deg: Float[Tensor, " B"],
+    zoom: Float[Tensor, " B"],
+    size: tuple[int, int],
+) -> Float[Tensor, "B 3 3"]:
+    """Forward matrices Zoom * Shear * Shift * Rotation on homogeneous pixel positions (column, row, 1).
+
+    Rotation (counter-clockwise as seen on a screen) and zoom leave the image centre (W // 2, H / 2) in place; the shear
+    leaves the origin in place; `shift_px` is (columns, rows).
+
+    Source: SSL-ALPNet, released code, transform `sabs_aug`.
+    """
+    rows, columns = size
+    centre = torch.tensor([columns // 2, rows / 2], dtype=torch.float64)
+    angle, shear = torch.deg2rad(rotation_deg.double()), torch.deg2rad(shear_deg.double())
+    rotation = torch.eye(3, dtype=torch.float64).repeat(len(angle), 1, 1)
+    rotation[:, 0, 0] = rotation[:, 1, 1] = angle.cos()
+    rotation[:, 0, 1], rotation[:, 1, 0] = angle.sin(), -angle.sin()
+    rotation[:, :2, 2] = centre - (rotation[:, :2, :2] @ centre)
+    rotation[:, :2, 2] += shift_px
+    shearing = torch.eye(3, dtype=torch.float64).repeat(len(angle), 1, 1)
+    shearing[:, 0, 1], shearing[:, 1, 1] = -shear.sin(), shear.cos()
+    zooming = torch.eye(3, dtype=torch.float64).repeat(len(angle), 1, 1)
+    zooming[:, 0, 0] = zooming[:, 1, 1] = zoom.double()
+    zooming[:, :2, 2] = (1 - zoom.double()[:, None]) * centre
+    return (zooming @ shearing @ rotation).float()
+
+
+def hash_noise(seeds: Int[Tensor, " B"], size: tuple[int, int], fields: int = 2) -> Float[Tensor, "B F H W"]:
+    """White noise U(-1, 1), a pure function of (seed, field, row, column): the same bits on every device.
+
+    A 32-bit integer mixer is applied to the counter of each pixel. No generator state, so nothing is left to depend on
+    the order in which samples are made.
+    """
+    rows, columns = size
+    counter = torch.arange(fields * rows * columns, device=seeds.device, dtype=torch.int64)
+    key = _mix(seeds.to(torch.int64) & 0xFFFFFFFF)
+    bits = _mix((counter[None] + key[:, None]) & 0xFFFFFFFF) ^ key[:, None]
+    uniform = (_mix(bits) >> 8).float() / (1 << 24)
+    return uniform.mul(2).sub(1).view(-1, fields, rows, columns)
+
+
+def _mix(value: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    value = ((value >> 16) ^ value) * 0x7FEB352D & 0xFFFFFFFF
+    value = ((value >> 15) ^ value) * 0x846CA68B & 0xFFFFFFFF
+    return (value >> 16) ^ value
+
+
+def smooth_displacement(
+    noise: Float[Tensor, "B 2 H W"], amplitude_px: float, sigma_px: float
+) -> Float[Tensor, "B 2 H W"]:
+    """Displacement (columns, rows) in pixels: Gaussian-blurred noise times `amplitude_px`.
+
+    The kernel reaches 2 sigma, the border is mirrored without repeating the edge pixel.
+
+    Source: SSL-ALPNet, released code (21 x 21 kernel at sigma 5).
+    """
+    radius = int(2 * sigma_px)
+    offsets = torch.arange(-radius, radius + 1, device=noise.device, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (offsets / sigma_px) ** 2)
+    kernel = (kernel / kernel.sum()).to(noise.dtype)
+    flat = noise.flatten(0, 1)[:, None]  # (2B, 1, H, W)
+    padded = F.pad(flat, (radius, radius, radius, radius), mode="reflect")
+    blurred = F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
+    return blurred.view_as(noise) * amplitude_px
+
+
+def sampling_positions(
+    matrices: Float[Tensor, "B 3 3"], displacement: Float[Tensor, "B 2 H W"]
+) -> Float[Tensor, "B H W 2"]:
+    """Where each output pixel is read in the input: (column, row) in pixels.
+
+    The reference warps twice, first by the matrix, then by the displacement; reading its first result at p + d is
+    reading the input at M^-1 (p + d). Positions beyond the border of that first result are mirrored at the pixel edge.
+    """
+    rows, columns = displacement.shape[-2:]
+    options = {"device": displacement.device, "dtype": displacement.dtype}
+    grid = torch.stack(torch.meshgrid(torch.arange(columns, **options), torch.arange(rows, **options), indexing="xy"))
+    column, row = (grid + displacement).unbind(1)
+    moved = torch.stack([_mirror(column, columns), _mirror(row, rows)], 1).flatten(2)  # (B, 2, H*W)
+    inverse = torch.linalg.inv(matrices.double()).to(displacement)
+    source = inverse[:, :2, :2] @ moved + inverse[:, :2, 2:]
+    return source.view(-1, 2, rows, columns).permute(0, 2, 3, 1)
+
+
+def _mirror(position: Float[Tensor, "..."], length: int) -> Float[Tensor, "..."]:
+    position = (position + 0.5).abs() - 0.5
+    position = length - 0.5 - (length - 0.5 - position).abs()
+    return position.clamp(0, length - 1)  # between the last pixel's centre and its edge the mirror image is itself
+
+
+def warp(images: Float[Tensor, "B C H W"], positions: Float[Tensor, "B H W 2"]) -> Float[Tensor, "B C H W"]:
+    """Reads `images` at `positions` (column, row), linearly; 0 outside."""
+    rows, columns = images.shape[-2:]
+    scale = torch.tensor([2 / (columns - 1), 2 / (rows - 1)], device=images.device, dtype=images.dtype)
+    return F.grid_sample(images, positions * scale - 1, mode="bilinear", padding_mode="zeros", align_corners=True)

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+import torch
+
+from dataloaders.transforms import spatial
+
+
+def still(size):
+    """Displacement of nothing."""
+    return torch.zeros(1, 2, *size)
+
+
+@pytest.fixture(scope="module")
+def golden(golden_file):
+    return golden_file("fewshot/augmentation.npz")
+
+
+@pytest.mark.parametrize("case", [0, 1])
+def test_matrices_and_affine_warp_equal_the_reference(golden, case):
+    rotation, tx, ty, shear, zoom = golden[f"affine{case}/params_rot_tx_ty_shear_zoom"]
+    one = lambda value: torch.tensor([value])  # noqa: E731
+    matrix = spatial.affine_matrices(one(rotation), torch.tensor([[tx, ty]]), one(shear), one(zoom), (128, 128))
+    np.testing.assert_allclose(matrix[0], golden[f"affine{case}/matrix"], atol=5e-6)
+    image = torch.from_numpy(golden["input"]).permute(2, 0, 1)[None]
+    warped = spatial.warp(image, spatial.sampling_positions(matrix, still((128, 128))))[0].permute(1, 2, 0)
+    error = np.abs(warped.numpy() - golden[f"affine{case}/output"])
+    # the reference interpolates with weights rounded to 1/32: half of that times the largest step between pixels, twice
+    largest_step = np.abs(np.diff(golden["input"], axis=0)).max()
+    assert error.max() <= largest_step / 32
+    assert error.mean() < 2e-3
+
+
+def test_elastic_field_and_warp_equal_the_reference(golden):
+    state = np.random.RandomState(int(golden["elastic/seed"]))
+    noise = np.stack([state.rand(128, 128) * 2 - 1 for _ in range(2)])
+    field = spatial.smooth_displacement(torch.from_numpy(noise)[None].float(), 10.0, 5.0)
+    np.testing.assert_allclose(field[0, 0], golden["elastic/dx"], atol=1e-5)
+    np.testing.assert_allclose(field[0, 1], golden["elastic/dy"], atol=1e-5)
+    image = torch.from_numpy(golden["input"]).permute(2, 0, 1)[None]
+    warped = spatial.warp(image, spatial.sampling_positions(torch.eye(3)[None], field))[0].permute(1, 2, 0)
+    np.testing.assert_allclose(warped, golden["elastic/output"], atol=2e-5)
+
+
+def test_identity_returns_the_image():
+    image = torch.rand(1, 2, 24, 40)
+    positions = spatial.sampling_positions(torch.eye(3)[None], still((24, 40)))
+    torch.testing.assert_close(spatial.warp(image, positions), image, atol=1e-5, rtol=0)
+
+
+def test_a_shift_moves_the_content_by_that_many_pixels():
+    image = torch.zeros(1, 1, 16, 16)
+    image[0, 0, 5, 6] = 1
+    matrix = spatial.affine_matrices(
+        torch.zeros(1), torch.tensor([[3.0, -2.0]]), torch.zeros(1), torch.ones(1), (16, 16)
+    )
+    moved = spatial.warp(image, spatial.sampling_positions(matrix, still((16, 16))))
+    assert moved[0, 0, 3, 9] == pytest.approx(1, abs=1e-5)
+    assert moved.sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_positions_beyond_the_border_are_mirrored_at_the_pixel_edge():
+    displacement = torch.zeros(1, 2, 4, 4)
+    displacement[0, 0, :, 0] = -1.5  # column 0 -> -1.5, mirrored to 0.5
+    displacement[0, 1, 3, :] = 0.4  # row 3 -> 3.4: beyond the last centre, its mirror image is the pixel itself
+    positions = spatial.sampling_positions(torch.eye(3)[None], displacement)
+    torch.testing.assert_close(positions[0, :, 0, 0], torch.full((4,), 0.5))
+    torch.testing.assert_close(positions[0, 3, :, 1], torch.full((4,), 3.0))
+
+
+def test_hash_noise_is_uniform_white_and_a_function_of_the_seed_alone():
+    seeds = torch.tensor([0, 1, 2**32 - 1, 77])
+    noise = spatial.hash_noise(seeds, (128, 128))
+    assert torch.equal(noise[1], spatial.hash_noise(seeds[1:2], (128, 128))[0])
+    values = noise.flatten()
+    assert abs(values.mean()) < 0.01
+    assert values.var().item() == pytest.approx(1 / 3, rel=0.02)
+    assert values.min() >= -1
+    assert values.max() < 1
+    neighbours = torch.corrcoef(torch.stack([noise[:, :, :, 1:].flatten(), noise[:, :, :, :-1].flatten()]))[0, 1]
+    assert abs(neighbours) < 0.01
+    between_seeds = torch.corrcoef(noise.flatten(1)) - torch.eye(4)
+    assert between_seeds.abs().max() < 0.03
+
+
+def test_displacement_has_the_standard_deviation_of_its_kernel():
+    field = spatial.smooth_displacement(spatial.hash_noise(torch.arange(8), (128, 128)), 10.0, 5.0)
+    kernel = np.exp(-0.5 * (np.arange(-10, 11) / 5.0) ** 2)
+    expected = 10 / np.sqrt(3) * np.sum((kernel / kernel.sum()) ** 2)  # of U(-1, 1) noise, two one-dimensional passes
+    assert field.std().item() == pytest.approx(expected, rel=0.05)
