@@ -4,8 +4,9 @@ Axes, everywhere in this project: B batch, S support shots, Q queries, N prototy
 along z, C channels, D slices (z), H rows, W columns, h w feature grid.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -32,20 +33,24 @@ class Volume:
         return float(z), float(y), float(x)
 
 
+Sample = TypeVar("Sample")
+
+
 class _OnDevice:
     """Moves every tensor field of a frozen dataclass at once."""
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> Self:
+    def to(self: Sample, device: torch.device, non_blocking: bool = False) -> Sample:
         """The same sample with its tensors on `device`."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self: Sample) -> Sample:
         """The same sample in page-locked memory (called by `DataLoader(pin_memory=True)`)."""
-        return self._map(Tensor.pin_memory)
+        return _map_tensors(self, Tensor.pin_memory)
 
-    def _map(self, function) -> Self:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-        return type(self)(**{k: function(v) if isinstance(v, Tensor) else v for k, v in values.items()})
+
+def _map_tensors(sample: Sample, function: Callable[[Tensor], Tensor]) -> Sample:
+    values = {field.name: getattr(sample, field.name) for field in fields(sample)}  # type: ignore[arg-type]
+    return type(sample)(**{name: function(v) if isinstance(v, Tensor) else v for name, v in values.items()})
 
 
 @dataclass(frozen=True)

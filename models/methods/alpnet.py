@@ -1,0 +1,197 @@
+"""SSL-ALPNet (ECCV 2020): few-shot segmentation by adaptive local prototypes; PANet as the same with a global one."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from dataloaders.samples import Episode, EvalCase, SupportSet
+from models.methods.base import Method
+from models.networks.alp import ALPHead
+from models.networks.backbones import OUTPUT_STRIDE, build_encoder
+from models.networks.prototypes import Prototypes
+from util.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ALPNetConfig:
+    """Hyper-parameters; names as in the reference where the meaning is the same."""
+
+    modelname: str = "dlfcn_res101"  # encoder, see models.networks.backbones.build_encoder
+    encoder_weights: str = "coco"  # coco, imagenet, none (random), or a file (reference: use_coco_init)
+    prototypes: Literal["local", "global"] = "local"  # local: ALPNet; global: PANet's one average per class
+    proto_grid_size: int = 8  # cells per side of the feature grid in training
+    val_wsize: int = 2  # side of a cell in testing, in features
+    use_wce: bool = True  # weighted cross-entropy on the query: background 0.05, foreground 1
+    usealign: bool = True  # prototype alignment regularisation
+    align_weight: float = 1.0  # of the alignment loss (paper: 1)
+    temperature: float = 20.0  # factor on the cosine (PANet's, inherited)
+    coverage_threshold: float = 0.95  # above it a cell of the support mask becomes a prototype
+    freeze_batch_norm: bool = False  # True: running statistics also in training
+    slices_per_pass: int = 16  # slices encoded together in testing
+
+    def __post_init__(self) -> None:
+        if self.proto_grid_size < 1 or self.val_wsize < 1 or self.slices_per_pass < 1:
+            raise ConfigError("proto_grid_size, val_wsize and slices_per_pass: expected whole numbers from 1.")
+        if not 0 <= self.coverage_threshold < 1:
+            raise ConfigError(f"coverage_threshold={self.coverage_threshold}: expected a value in [0, 1).")
+
+
+@dataclass(frozen=True)
+class EncodedSupport:
+    """Prototypes of K classes and P parts."""
+
+    background: Prototypes  # (K, P, N, C)
+    foreground: Prototypes
+
+
+class ALPNet(Method):
+    """Few-shot segmentation with adaptive local prototypes.
+
+    Source: Ouyang et al., "Self-supervision with superpixels: training few-shot medical image segmentation without
+    annotation", ECCV 2020; alignment: Wang et al., "PANet", ICCV 2019.
+
+    Note: all B episodes pass the encoder together. In training its batch norm therefore sees 2B images; with running
+    statistics (`freeze_batch_norm`) the loss of B episodes is the mean of their single losses.
+    """
+
+    Config = ALPNetConfig
+    batch_type = Episode
+    background_weight = 0.05  # of `use_wce`; the foreground has 1
+
+    def __init__(self, config: ALPNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = build_encoder(config.modelname, config.encoder_weights)
+        self.head = ALPHead(config.prototypes == "local", config.coverage_threshold, config.temperature)
+
+    def train(self, mode: bool = True) -> "ALPNet":
+        """Training mode; the batch norm stays in evaluation mode when frozen."""
+        super().train(mode)
+        if mode and self.config.freeze_batch_norm:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, batch: Episode, player: str = "main") -> dict[str, Tensor]:
+        """Query cross-entropy plus alignment loss, averaged over the episodes.
+
+        Returns:
+            loss, query_ce, align (scalars) and background_fallbacks, the share of prototype extractions in which no
+            background cell qualified.
+        """
+        support, query = self.encode(batch.support_image, batch.query_image)
+        losses = self.losses(support, query, batch.support_mask, batch.query_mask)
+        total = losses["query_ce"] + self.config.align_weight * losses["align"]
+        return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
+
+    def encode(
+        self, support: Float[Tensor, "B S 1 H W"], query: Float[Tensor, "B Q 1 H W"]
+    ) -> tuple[Float[Tensor, "B S C h w"], Float[Tensor, "B Q C h w"]]:
+        """Features of all images from one pass through the encoder."""
+        n_shots = support.shape[1]
+        images = torch.cat([support, query], 1)
+        features = self.encoder(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        return features[:, :n_shots], features[:, n_shots:]
+
+    def losses(
+        self,
+        support: Float[Tensor, "B S C h w"],
+        query: Float[Tensor, "B Q C h w"],
+        support_mask: Bool[Tensor, "B S H W"],
+        query_mask: Bool[Tensor, "B Q H W"],
+    ) -> dict[str, Tensor]:
+        """The two terms of the objective from features: `query_ce`, `align`, and the share of fallbacks.
+
+        Source: SSL-ALPNet, equations 6 to 8.
+        """
+        window = self._training_window(support.shape[-1])
+        soft_mask = shrink(support_mask, support.shape[-2:])
+        background, foreground, fallback = self.head.prototypes(support, soft_mask, window, window)
+        scores = self.head.scores(query, _with_axis(background), _with_axis(foreground))  # (B, Q, 2, h, w)
+        weight = self.background_weight if self.config.use_wce else 1.0
+        losses = {"query_ce": binary_cross_entropy(scores, query_mask, weight)}
+        if self.config.usealign:
+            predicted = (scores[:, :, 1] > scores[:, :, 0]).to(query)  # (B, Q, h, w), no gradient
+            background, foreground, lost = self.head.prototypes(query, predicted, window, window)
+            backward = self.head.scores(support, _with_axis(background), _with_axis(foreground))
+            losses["align"] = binary_cross_entropy(backward, support_mask, 1.0)
+            fallback = torch.cat([fallback, lost])
+        else:
+            losses["align"] = losses["query_ce"].new_zeros(())
+        return losses | {"background_fallbacks": fallback.float().mean()}
+
+    def _training_window(self, feature_columns: int) -> int:
+        if feature_columns < self.config.proto_grid_size:
+            raise ConfigError(
+                f"proto_grid_size={self.config.proto_grid_size}: the images give only {feature_columns} features a "
+                f"side (size / {OUTPUT_STRIDE}); expected at most that many cells."
+            )
+        return feature_columns // self.config.proto_grid_size
+
+    @torch.no_grad()
+    def encode_support(self, support: SupportSet) -> EncodedSupport:
+        """Encodes each class's annotated slices once, whatever the number of scans that follow."""
+        n_classes, n_parts = support.image.shape[:2]
+        slices = support.image.flatten(0, 2)  # (K*P*S, 1, H, W)
+        features = torch.cat([self.encoder(chunk) for chunk in slices.split(self.config.slices_per_pass)])
+        features = features.unflatten(0, (n_classes * n_parts, -1))
+        soft_mask = shrink(support.mask.flatten(0, 1), features.shape[-2:])
+        rule_window = self._training_window(features.shape[-1])
+        pair = self.head.prototypes(features, soft_mask, self.config.val_wsize, rule_window)[:2]
+        return EncodedSupport(*(_map(lambda t: t.unflatten(0, (n_classes, n_parts)), p) for p in pair))
+
+    @torch.no_grad()
+    def predict(self, case: EvalCase, support: EncodedSupport) -> Bool[Tensor, "K D H W"]:
+        """Segments every slice of a scan for every class; each slice is encoded once."""
+        step = self.config.slices_per_pass
+        masks = [
+            self._predict_slices(images, part, support)
+            for images, part in zip(case.image.split(step), case.part.split(step, 1), strict=True)
+        ]
+        return torch.cat(masks, 1)
+
+    def _predict_slices(
+        self, images: Float[Tensor, "D 1 H W"], part: Tensor, support: EncodedSupport
+    ) -> Bool[Tensor, "K D H W"]:
+        features = self.encoder(images)[None]  # (1, D, C, h, w)
+        classes = torch.arange(len(part), device=part.device)[:, None]
+        background, foreground = (_map(lambda t: t[classes, part], p) for p in (support.background, support.foreground))
+        scores = self.head.scores(features, background, foreground)  # (K, D, 2, h, w)
+        return enlarge(scores[:, :, 1] - scores[:, :, 0], images.shape[-2:]) > 0
+
+
+def shrink(mask: Bool[Tensor, "B S H W"], size: Any) -> Float[Tensor, "B S h w"]:
+    """Masks on the feature grid, soft: bilinear without antialiasing, as in the reference."""
+    return F.interpolate(mask.float(), tuple(size), mode="bilinear", align_corners=False)
+
+
+def enlarge(scores: Float[Tensor, "B S h w"], size: Any) -> Float[Tensor, "B S H W"]:
+    """Scores on the image grid, bilinear."""
+    return F.interpolate(scores, tuple(size), mode="bilinear", align_corners=False)
+
+
+def binary_cross_entropy(
+    scores: Float[Tensor, "B S 2 h w"], mask: Bool[Tensor, "B S H W"], background_weight: float
+) -> Float[Tensor, ""]:
+    """Weighted cross-entropy of upsampled background and foreground scores: each image's weighted mean, averaged.
+
+    Enlarging is linear, so the difference of the two scores is enlarged in place of both.
+    """
+    margin = enlarge(scores[:, :, 1] - scores[:, :, 0], mask.shape[-2:])
+    weight = torch.where(mask, 1.0, background_weight)
+    per_pixel = F.softplus(torch.where(mask, -margin, margin)) * weight
+    return (per_pixel.sum((2, 3)) / weight.sum((2, 3))).mean()
+
+
+def _with_axis(prototypes: Prototypes) -> Prototypes:
+    """(B, N, C) -> (B, 1, N, C), to be compared with several images of an episode."""
+    return _map(lambda tensor: tensor[:, None], prototypes)
+
+
+def _map(function: Any, prototypes: Prototypes) -> Prototypes:
+    return Prototypes(function(prototypes.direction), function(prototypes.is_valid))

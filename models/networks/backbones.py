@@ -1,0 +1,159 @@
+"""Image encoders at output stride 8: the reference's dilated ResNets, small ones, and any of timm's."""
+
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision.models as zoo
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights, DeepLabV3_ResNet101_Weights
+
+from util.errors import CheckpointError, ConfigError
+
+OUTPUT_STRIDE = 8
+
+_DILATED = {"dlfcn_res50": zoo.resnet50, "dlfcn_res101": zoo.resnet101}  # layers 1-4, the last two dilated
+_SHALLOW = {"resnet18": zoo.resnet18, "resnet34": zoo.resnet34}  # layers 1-3, the third at stride 1
+_COCO = {"dlfcn_res50": DeepLabV3_ResNet50_Weights, "dlfcn_res101": DeepLabV3_ResNet101_Weights}
+_IMAGENET = {
+    "dlfcn_res50": zoo.ResNet50_Weights.IMAGENET1K_V2,
+    "dlfcn_res101": zoo.ResNet101_Weights.IMAGENET1K_V2,
+    "resnet18": zoo.ResNet18_Weights.IMAGENET1K_V1,
+    "resnet34": zoo.ResNet34_Weights.IMAGENET1K_V1,
+}
+
+
+class Encoder(nn.Module):
+    """A backbone followed by a bias-free 1x1 convolution to the width in which prototypes are compared.
+
+    Parameter names are those of the authors' released checkpoints (`backbone.layer1...`, `localconv.weight`).
+
+    Source: SSL-ALPNet, section 3.3 (ResNet-101, 256 channels at 1/8 of the image).
+    """
+
+    def __init__(self, backbone: nn.Module, backbone_channels: int, channels: int = 256) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.localconv = nn.Conv2d(backbone_channels, channels, kernel_size=1, bias=False)
+
+    def forward(self, images: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B C h w"]:
+        """Encodes one-channel images; the channel is repeated for the backbone's three (a view, not a copy)."""
+        return self.localconv(self.backbone(images.expand(-1, 3, -1, -1)))
+
+
+class _TimmStage(nn.Module):
+    """The last stage of a timm encoder that still has the output stride."""
+
+    def __init__(self, name: str, pretrained: bool) -> None:
+        super().__init__()
+        probe = timm.create_model(name, features_only=True)
+        strides: list[int] = probe.feature_info.reduction()  # type: ignore[operator, union-attr]
+        if OUTPUT_STRIDE not in strides:
+            raise ConfigError(f"modelname='timm:{name}': its features have strides {strides}; one of 8 is needed.")
+        index = len(strides) - 1 - strides[::-1].index(OUTPUT_STRIDE)
+        self.features = timm.create_model(name, features_only=True, out_indices=[index], pretrained=pretrained)
+        self.channels: int = self.features.feature_info.channels()[0]  # type: ignore[operator, union-attr]
+
+    def forward(self, images: Tensor) -> Tensor:
+        (features,) = self.features(images)
+        return features if features.shape[1] == self.channels else features.permute(0, 3, 1, 2)  # some are NHWC
+
+
+def build_encoder(name: str, weights: str, channels: int = 256) -> Encoder:
+    """Builds an encoder by name.
+
+    Args:
+        name: "dlfcn_res101" or "dlfcn_res50" (ResNet dilated to output stride 8), "resnet18" or "resnet34" (up to the
+            third layer, which keeps the stride of the second), or "timm:<any timm encoder with features at stride 8>".
+        weights: "coco" (DeepLabV3's backbone; dilated ResNets only), "imagenet", "none" (random), or the path of a
+            state dict of the backbone.
+        channels: width of the output.
+
+    Raises:
+        ConfigError: unknown name, or weights that do not exist for it.
+        CheckpointError: the weights cannot be downloaded, read, or do not fit.
+    """
+    if name.startswith("timm:"):
+        encoder = _timm_encoder(name.removeprefix("timm:"), weights, channels)
+    elif name in _DILATED:
+        resnet = _DILATED[name](replace_stride_with_dilation=[False, True, True])
+        encoder = Encoder(_without_classifier(resnet), 2048, channels)
+    elif name in _SHALLOW:
+        resnet = _SHALLOW[name]()
+        _keep_stride(resnet.layer3)
+        encoder = Encoder(_without_classifier(resnet, last="layer3"), 256, channels)
+    else:
+        choices = ", ".join([*_DILATED, *_SHALLOW, "timm:<name>"])
+        raise ConfigError(f"modelname={name!r}: unknown encoder; expected one of {choices}.")
+    _load_backbone(encoder, name, weights)
+    return encoder
+
+
+def _timm_encoder(name: str, weights: str, channels: int) -> Encoder:
+    if name not in timm.list_models():
+        close = ", ".join(timm.list_models(f"*{name[:6]}*")[:8]) or "see timm.list_models()"
+        raise ConfigError(f"modelname='timm:{name}': timm has no such encoder; similar: {close}.")
+    stage = _download(name, lambda: _TimmStage(name, weights == "imagenet"))
+    return Encoder(stage, stage.channels, channels)
+
+
+def _without_classifier(resnet: nn.Module, last: str = "layer4") -> nn.Sequential:
+    layers = list(resnet.named_children())
+    end = [name for name, _ in layers].index(last) + 1
+    return nn.Sequential(OrderedDict(layers[:end]))
+
+
+def _keep_stride(layer: nn.Module) -> None:
+    for name, module in layer.named_modules():
+        if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
+            layer.get_submodule(name).stride = (1, 1)  # type: ignore[assignment]
+
+
+def _load_backbone(encoder: Encoder, name: str, weights: str) -> None:
+    if weights == "none" or (weights == "imagenet" and name.startswith("timm:")):
+        return
+    if weights == "coco":
+        if name not in _COCO:
+            raise ConfigError(f"encoder_weights='coco': exists for {', '.join(_COCO)}, not for {name}.")
+        entry = _COCO[name].COCO_WITH_VOC_LABELS_V1
+        state = _download(name, lambda: entry.get_state_dict(progress=True, check_hash=True))
+        state = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    elif weights == "imagenet":
+        state = _download(name, lambda: _IMAGENET[name].get_state_dict(progress=True, check_hash=True))
+    else:
+        state = _read_local(Path(weights))
+    wanted = encoder.backbone.state_dict()
+    missing = sorted(set(wanted) - set(state))
+    misfits = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+    if missing or misfits:
+        raise CheckpointError(
+            f"encoder_weights={weights!r}: not the backbone of {name}: {len(missing)} entries missing, {len(misfits)} "
+            f"of another shape, such as {(missing + misfits)[0]}. Give the state dict of that backbone."
+        )
+    encoder.backbone.load_state_dict({key: state[key] for key in wanted})
+
+
+def _read_local(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ConfigError(f"encoder_weights={str(path)!r}: expected coco, imagenet, none, or an existing file.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path}: not a readable state dict of tensors ({error}).") from error
+
+
+def _download(name: str, function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except (OSError, HTTPException, RuntimeError) as error:
+        raise CheckpointError(
+            f"{name}: its pretrained weights could not be downloaded or read ({error}). Options: run once where there "
+            "is a network (they are cached in TORCH_HOME); give a local file with encoder_weights=PATH; or start from "
+            "random weights by saying so, encoder_weights=none."
+        ) from error
