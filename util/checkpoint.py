@@ -1,0 +1,82 @@
+"""Checkpoints: written whole or not at all, the previous one kept, read without executing anything in them."""
+
+import logging
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from util.errors import CheckpointError
+from util.files import replacing
+
+logger = logging.getLogger(__name__)
+
+
+def save(path: Path, content: dict[str, Any], keep_previous: bool = False) -> None:
+    """Writes `content` (tensors, numbers, text, and lists, tuples and dicts of them) to `path`.
+
+    Args:
+        path: the checkpoint.
+        content: what to save.
+        keep_previous: keep the file that stood there as `<name>.previous`. At every moment at least one is whole.
+
+    Raises:
+        UserError: the folder cannot be written to, or the disk is full; what stood there is untouched.
+    """
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
+        if keep_previous and path.exists():
+            previous = previous_of(path)
+            previous.unlink(missing_ok=True)
+            previous.hardlink_to(path)
+
+
+def previous_of(path: Path) -> Path:
+    """Where `save(keep_previous=True)` keeps the checkpoint before the last."""
+    return path.with_name(f"{path.name}.previous")
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Reads a checkpoint as plain data (`weights_only`): a file that tries to run code is refused.
+
+    Raises:
+        CheckpointError: absent, damaged, or not a dictionary of tensors and plain values.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint. Check the path, or train first.")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: refused. The file holds more than tensors and plain values, and reading it could run code hidden in "
+            f"it ({str(error).splitlines()[0]}). Use a checkpoint saved as a state dict, from a source you trust."
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(
+            f"{path}: damaged or no checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
+            f"Copy it again, or use {previous_of(path).name} or an earlier snapshot."
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}; expected a dictionary.")
+    return content
+
+
+def load_newest(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    """Reads `path`, or the previous one if `path` is damaged or missing; None if there is neither.
+
+    Raises:
+        CheckpointError: both exist and both are damaged.
+    """
+    candidates = [candidate for candidate in (path, previous_of(path)) if candidate.exists()]
+    for candidate in candidates:
+        try:
+            content = load(candidate, device)
+        except CheckpointError as error:
+            if candidate == candidates[-1]:
+                raise
+            logger.warning("%s Going on from %s.", error, previous_of(path))
+        else:
+            return content
+    return None

@@ -1,0 +1,158 @@
+"""One process or many, on CPU, CUDA or ROCm: who am I, which device is mine, and sums over all of us.
+
+Plain `torch.distributed`. Started by `python`, `torchrun` or `srun`; on one process every function here is a no-op.
+"""
+
+import os
+import re
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from types import FrameType, TracebackType
+
+import torch
+import torch.distributed as dist
+
+from util.errors import ConfigError
+
+GROUP_TIMEOUT = timedelta(minutes=30)  # a broken group ends the job instead of waiting for ever
+
+
+@dataclass(frozen=True)
+class Plan:
+    """This process's place among all."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    launcher: str = "python"  # python, torchrun or srun
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and logs."""
+        return self.rank == 0
+
+
+def plan(environment: Mapping[str, str] = os.environ) -> Plan:
+    """Reads the launcher's variables: torchrun's before a Slurm step's before none.
+
+    A batch script without `srun` is one process, whatever the size of its allocation.
+    """
+    if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= set(environment):
+        return Plan(*(int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")), launcher="torchrun")
+    if "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment and "SLURM_STEP_NUM_TASKS" in environment:
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+        return Plan(*(int(environment.get(name, 0)) for name in names), launcher="srun")
+    return Plan()
+
+
+def first_host(node_list: str) -> str:
+    """The first host of a Slurm node list such as "a[003-005,9],b7"."""
+    match = re.match(r"([^\[,]+)(?:\[([^\]]+)\])?([^,]*)", node_list)
+    if match is None:
+        raise ConfigError(
+            f"SLURM_STEP_NODELIST={node_list!r}: no host name; set MASTER_ADDR to the first node's address."
+        )
+    prefix, ranges, suffix = match.groups()
+    return prefix + (re.split(r"[-,]", ranges)[0] if ranges else "") + suffix
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device of this process: "auto" is an accelerator if there is one. AMD GPUs are "cuda" to PyTorch.
+
+    Where a launcher shows each task one GPU only, that one is number 0 for every task.
+
+    Raises:
+        ConfigError: an unknown device, or a GPU asked for where PyTorch sees none.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and not count):
+        return torch.device("cpu")
+    if name not in ("auto", "cuda"):
+        raise ConfigError(f"device={name!r}: expected auto, cpu or cuda (NVIDIA and AMD alike).")
+    if not count:
+        raise ConfigError("device='cuda': PyTorch sees no GPU here; use device=cpu, or check the driver and the build.")
+    return torch.device("cuda", local_rank % count)
+
+
+class ProcessGroup:
+    """The group of all processes while the `with` block runs; nothing for a single process."""
+
+    def __init__(self, plan: Plan, device: torch.device, environment: Mapping[str, str] = os.environ) -> None:
+        self.plan, self.device, self.environment = plan, device, environment
+
+    def __enter__(self) -> "ProcessGroup":
+        if self.plan.world_size > 1:
+            if self.device.type == "cuda":
+                torch.cuda.set_device(self.device)
+            host, port = self._rendezvous()
+            dist.init_process_group(
+                "nccl" if self.device.type == "cuda" else "gloo",
+                init_method=f"tcp://{host}:{port}",
+                rank=self.plan.rank,
+                world_size=self.plan.world_size,
+                timeout=GROUP_TIMEOUT,
+            )
+        return self
+
+    def _rendezvous(self) -> tuple[str, int]:
+        nodes = self.environment.get("SLURM_STEP_NODELIST")
+        host = self.environment.get("MASTER_ADDR") or (first_host(nodes) if nodes else None)
+        job = int(self.environment.get("SLURM_JOB_ID", 0))
+        port = self.environment.get("MASTER_PORT") or (str(20000 + job % 20000) if job else None)
+        if host is None or port is None:
+            raise ConfigError(
+                f"{self.plan.world_size} processes, but MASTER_ADDR and MASTER_PORT are not set: they would not find each "
+                "other. Start with torchrun or srun, or set both to the first process's address and a free port."
+            )
+        return host, int(port)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
+    """Average of a tensor over all processes; itself for one process."""
+    if not dist.is_initialized():
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether `flag` holds on any process, so that all leave the loop at the same step."""
+    if not dist.is_initialized():
+        return flag
+    shared = torch.tensor(int(flag), device=device)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    return bool(shared)
+
+
+def barrier() -> None:
+    """Waits for all processes."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+class StopSignal:
+    """Set by SIGTERM, SIGINT or SIGUSR1; the loop saves and leaves. Setting it again changes nothing."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def __enter__(self) -> "StopSignal":
+        self._former = {number: signal.signal(number, self._set) for number in _STOPPING}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def _set(self, number: int, _: FrameType | None) -> None:
+        self.received = self.received or number
+
+
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)

@@ -1,0 +1,88 @@
+"""From a dictionary of settings to a frozen dataclass, strictly: no unknown key, no wrong type, at any depth."""
+
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union
+
+from util.errors import ConfigError
+
+Settings = TypeVar("Settings")
+
+
+def build(settings_type: type[Settings], values: Mapping[str, Any], where: str = "") -> Settings:
+    """Builds `settings_type` from `values`; nested dataclasses from nested dictionaries, tuples from lists.
+
+    Args:
+        settings_type: a dataclass.
+        values: one entry per field; fields with a default may be missing.
+        where: prefix of the key names in messages, such as "optim.".
+
+    Raises:
+        ConfigError: unknown or missing key, or a value of the wrong type; the message names the key, the value found,
+            the type expected and similar keys.
+    """
+    hints = typing.get_type_hints(settings_type)
+    known = {field.name: field for field in fields(settings_type)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), list(known), n=3) or sorted(known)
+            raise ConfigError(f"{where}{key}: unknown setting; did you mean {_join(close)}?")
+    for name, field in known.items():
+        if name not in values and field.default is MISSING and field.default_factory is MISSING:
+            raise ConfigError(f"{where}{name}: missing; expected {_describe(hints[name])}.")
+    converted = {key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()}
+    return settings_type(**converted)
+
+
+def select(settings_type: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """Builds `settings_type` from those entries of a larger dictionary that are its fields."""
+    names = {field.name for field in fields(settings_type)}  # type: ignore[arg-type]
+    return build(settings_type, {key: value for key, value in values.items() if key in names})
+
+
+def _convert(expected: Any, value: Any, where: str) -> Any:
+    """`value` as `expected`, or a ConfigError that names `where`."""
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    if origin in (Union, types.UnionType):
+        return _convert_union(arguments, value, where, expected)
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(f"{where}={value!r}: expected one of {_join(map(str, arguments))}.")
+        return value
+    if origin is tuple and isinstance(value, Sequence) and not isinstance(value, str):
+        types_ = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(types_) == len(value):
+            return tuple(_convert(t, v, f"{where}[{i}]") for i, (t, v) in enumerate(zip(types_, value, strict=True)))
+    elif is_dataclass(expected) and isinstance(value, Mapping):
+        return build(expected, value, where=f"{where}.")  # type: ignore[arg-type]
+    elif expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(expected, type) and isinstance(value, expected) and (expected is bool or type(value) is not bool):
+        return value
+    raise ConfigError(f"{where}={value!r} ({type(value).__name__}): expected {_describe(expected)}.")
+
+
+def _convert_union(choices: tuple[Any, ...], value: Any, where: str, expected: Any) -> Any:
+    for choice in choices:
+        if choice is type(None) and value is None:
+            return None
+        if isinstance(choice, type) and type(value) is choice:
+            return value
+    for choice in choices:
+        if choice is not type(None):
+            try:
+                return _convert(choice, value, where)
+            except ConfigError:
+                continue
+    raise ConfigError(f"{where}={value!r} ({type(value).__name__}): expected {_describe(expected)}.")
+
+
+def _describe(expected: Any) -> str:
+    return expected.__name__ if isinstance(expected, type) else str(expected).replace("typing.", "")
+
+
+def _join(names: Any) -> str:
+    return ", ".join(names)
