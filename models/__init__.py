@@ -1,1 +1,29 @@
 """Networks, losses, and the methods built of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.methods.alpnet import ALPNet
+from models.methods.base import Method
+from models.methods.threshold import IntensityThreshold
+from util.errors import ConfigError
+from util.schema import select
+
+METHODS: dict[str, type[Method]] = {"alpnet": ALPNet, "threshold": IntensityThreshold}
+
+
+def method_class(name: str) -> type[Method]:
+    """Looks a method up by name.
+
+    Raises:
+        ConfigError: no such method; the message lists those that exist.
+    """
+    if name not in METHODS:
+        raise ConfigError(f"method={name!r}: unknown method; expected one of {', '.join(METHODS)}.")
+    return METHODS[name]
+
+
+def build_method(settings: Mapping[str, Any]) -> Method:
+    """Builds `settings["method"]` with those of the settings that are its hyper-parameters."""
+    chosen = method_class(settings["method"])
+    return chosen(select(chosen.Config, settings))

@@ -2,7 +2,6 @@
 
 import logging
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,7 @@ def save(path: Path, content: dict[str, Any], keep_previous: bool = False) -> No
     with replacing(path) as temporary:
         torch.save(content, temporary)
         if keep_previous and path.exists():
-            previous = previous_of(path)
-            previous.unlink(missing_ok=True)
-            previous.hardlink_to(path)
+            path.replace(previous_of(path))
 
 
 def previous_of(path: Path) -> Path:
@@ -48,15 +45,15 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such checkpoint. Check the path, or train first.")
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+            raise CheckpointError(
+                f"{path}: refused: it holds more than tensors and plain values; reading it could run hidden code. "
+                "Use a checkpoint saved as a state dict, from a source you trust."
+            ) from error
         raise CheckpointError(
-            f"{path}: refused. The file holds more than tensors and plain values, and reading it could run code hidden in "
-            f"it ({str(error).splitlines()[0]}). Use a checkpoint saved as a state dict, from a source you trust."
-        ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(
-            f"{path}: damaged or no checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
-            f"Copy it again, or use {previous_of(path).name} or an earlier snapshot."
+            f"{path}: damaged, or no checkpoint ({type(error).__name__}). Copy it again, or use "
+            f"{previous_of(path).name} or an earlier snapshot."
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}; expected a dictionary.")

@@ -103,8 +103,8 @@ class ProcessGroup:
         port = self.environment.get("MASTER_PORT") or (str(20000 + job % 20000) if job else None)
         if host is None or port is None:
             raise ConfigError(
-                f"{self.plan.world_size} processes, but MASTER_ADDR and MASTER_PORT are not set: they would not find each "
-                "other. Start with torchrun or srun, or set both to the first process's address and a free port."
+                f"{self.plan.world_size} processes, but MASTER_ADDR and MASTER_PORT are not set: they would not find "
+                "each other. Start with torchrun or srun, or set both to the first process's address and a free port."
             )
         return host, int(port)
 

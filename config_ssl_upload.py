@@ -1,0 +1,210 @@
+"""The Sacred experiment: every configuration key with its default, and the named configurations.
+
+    python training.py with alpnet chaost2 setting2 eval_fold=0 path.data_dir=data
+    python training.py print_config with alpnet chaost2      # every key, its value and where it was changed
+
+Keys of the chosen method and of few-shot data stand beside the general ones, under the reference's names where the
+meaning is the same (docs/migrating.md). Later named configurations beat earlier ones, `key=value` beats all. An unknown
+key or a value of the wrong type is an error.
+"""
+
+import functools
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+    from sacred import SETTINGS, Experiment
+    from sacred.config import ConfigDict
+    from sacred.observers import FileStorageObserver
+    from sacred.utils import SacredError
+
+from dataloaders import catalog
+from dataloaders.build import FewShotConfig
+from models import method_class
+from models.learner import OptimConfig
+from util import distributed
+from util.errors import ConfigError, UserError
+from util.schema import build, select
+
+SETTINGS.CONFIG.READ_ONLY_CONFIG = False
+SETTINGS.CAPTURE_MODE = "sys"
+
+
+@dataclass(frozen=True)
+class PathConfig:
+    """Where things lie."""
+
+    data_dir: str = "data"  # the data root, or one prepared folder
+    log_dir: str = "exps"  # a folder per experiment is made in it
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How to train and to validate, whatever the method."""
+
+    method: str = "alpnet"  # see models.METHODS
+    setting: Literal[1, 2] = 1  # 2: slices that show a tested organ are kept from training (paper, section 4.1)
+    seed: int = 1234
+    n_steps: int = 100_100  # optimiser steps
+    batch_size: int = 1  # episodes per step and process
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    lr_step_gamma: float = 0.95  # factor on the learning rate after every `lr_step_every` steps
+    lr_step_every: int = 1000  # steps; 0: constant
+    ema_decay: float = 0.999  # of the averaged weights that are saved beside the last ones
+    print_interval: int = 100  # steps between logged means
+    checkpoint_every: int = 1000  # steps between resumable checkpoints
+    save_snapshot_every: int = 25_000  # steps between kept snapshots; 0: none
+    eval_every: int = 0  # steps between evaluations of the fold for the curve; 0: none. No snapshot is chosen by them
+    num_workers: int = 4  # processes that prepare batches; the numbers are the same for any
+    device: str = "auto"  # auto, cpu or cuda (NVIDIA and AMD)
+    check_data: bool = True  # check the prepared folder first
+    exp_prefix: str = ""  # put before the experiment folder's name
+    reload_model_path: str = ""  # validation: checkpoint; empty: this configuration's own; none: untrained
+    weights: Literal["last", "ema"] = "last"  # which of the saved weights to validate
+    protocol: Literal["reference", "blind", "both"] = "both"  # see dataloaders.protocol
+    nsd_tolerance_mm: float = 3.0  # of the normalised surface Dice
+    save_predictions: bool = True  # masks as NIfTI, on the prepared and on the original grid
+    path: PathConfig = field(default_factory=PathConfig)
+
+    def __post_init__(self) -> None:
+        positive = ("n_steps", "batch_size", "print_interval", "checkpoint_every")
+        wrong = [name for name in positive if getattr(self, name) < 1]
+        wrong += [
+            n for n in ("lr_step_every", "save_snapshot_every", "eval_every", "num_workers") if getattr(self, n) < 0
+        ]
+        if wrong:
+            raise ConfigError(
+                f"{wrong[0]}={getattr(self, wrong[0])}: expected {1 if wrong[0] in positive else 0} or more."
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"ema_decay={self.ema_decay}: expected a value in [0, 1).")
+
+
+# Keys that change neither the data nor the weights: a training goes on, or is found, whatever they are.
+_PRACTICAL = {
+    *("print_interval", "checkpoint_every", "save_snapshot_every", "eval_every", "num_workers", "device", "check_data"),
+    *("exp_prefix", "reload_model_path", "weights", "protocol", "nsd_tolerance_mm", "save_predictions", "path"),
+    *("support_idx_test", "n_sup_part", "z_margin", "val_wsize", "slices_per_pass"),
+}
+
+ex = Experiment("frugalseg", save_git_info=False)
+ex.add_config(asdict(RunConfig()))
+
+
+def for_people(function: Callable) -> Callable:
+    """Makes Sacred print a `UserError` of `function` as one message, without a traceback."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except UserError as error:
+            raise SacredError(f"error: {error}", print_traceback=False) from error
+
+    return wrapped
+
+
+@for_people
+def data_defaults(dataset: str, label_sets: int | str, setting: int) -> dict[str, Any]:
+    """The keys whose defaults follow from the data set and the setting."""
+    spec = catalog.dataset(dataset)
+    excluded = list(spec.held_out(label_sets)) if setting == 2 else []
+    return {"max_iters_per_load": spec.passes_of, "exclude_cls_list": excluded}
+
+
+@for_people
+def further_defaults(fixed: Any = None, preset: Any = None, fallback: Any = None) -> Any:
+    """Adds the few-shot keys and the chosen method's, which therefore are the only ones accepted."""
+    values = {"dataset": FewShotConfig.dataset, "label_sets": FewShotConfig.label_sets} | dict(preset) | dict(fixed)
+    following = data_defaults(values["dataset"], values["label_sets"], values["setting"])
+    method = method_class(values["method"]).Config()
+    return ConfigDict(asdict(FewShotConfig()) | following | asdict(method))(fixed, preset, fallback)
+
+
+ex.configurations.append(further_defaults)
+
+# Methods. Expected Dice x 100, mean over organs and folds: paper, tables 1 and 2.
+ex.add_named_config("alpnet", method="alpnet", prototypes="local", train_on="superpixels")  # 78.84 MR, 73.35 CT
+ex.add_named_config("ssl_panet", method="alpnet", prototypes="global", train_on="superpixels")  # 63.17 MR, 57.88 CT
+ex.add_named_config("panet", method="alpnet", prototypes="global", train_on="labels")  # 38.53 MR, 31.86 CT
+ex.add_named_config("alpnet_annotated", method="alpnet", prototypes="local", train_on="labels")  # 51.28 MR, 41.63 CT
+ex.add_named_config("threshold", method="threshold")
+
+# Data sets.
+ex.add_named_config("chaost2", dataset="CHAOST2")
+ex.add_named_config("sabs", dataset="SABS")
+
+# The paper's settings. 1: any slice is trained on, unlabelled. 2: slices that show a tested organ are left out.
+ex.add_named_config("setting1", setting=1)
+ex.add_named_config("setting2", setting=2)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The whole configuration, checked."""
+
+    run: RunConfig
+    data: FewShotConfig
+    values: dict[str, Any]  # all keys, flat, as Sacred stores them
+
+    @property
+    def method_label(self) -> str:
+        """The name of the method in tables, as the paper calls it."""
+        if self.run.method != "alpnet":
+            return self.run.method
+        name = "ALPNet" if self.values["prototypes"] == "local" else "PANet"
+        return f"SSL-{name}" if self.data.train_on == "superpixels" else name
+
+    @property
+    def experiment_folder(self) -> Path:
+        """Folder of this training: readable names, and a hash of every key that shapes the weights."""
+        shaping = {key: value for key, value in self.values.items() if key not in _PRACTICAL}
+        digest = hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:8]
+        run, data = self.run, self.data
+        name = f"{self.method_label}_{data.spec.name}_setting{run.setting}_sets{data.label_sets}_fold{data.eval_fold}"
+        prefix = f"{run.exp_prefix}_" if run.exp_prefix else ""
+        return Path(run.path.log_dir).expanduser() / f"{prefix}{name}_seed{run.seed}_{digest}"
+
+
+def read_settings(values: dict[str, Any]) -> Settings:
+    """Checks a flat dictionary of settings, strictly.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, or a value out of range.
+    """
+    method_type = method_class(values["method"]).Config
+    known = {f.name for part in (RunConfig, FewShotConfig, method_type) for f in fields(part)}
+    build(RunConfig, {key: value for key, value in values.items() if key not in known})  # names the unknown ones
+    select(method_type, values)
+    return Settings(select(RunConfig, values), select(FewShotConfig, values), dict(values))
+
+
+def command(function: Callable) -> Callable:
+    """Registers a command of the experiment that reports user errors without a traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    return ex.command(for_people(function))
+
+
+@ex.config_hook
+@for_people
+def store_runs(config: dict[str, Any], command_name: str, logger: logging.Logger) -> dict[str, Any]:
+    """Keeps the run of a training or a validation in its experiment's folder; on the first process only."""
+    folders = {"train": "runs", "validate": "validation"}
+    if command_name in folders and distributed.plan().is_first:
+        folder = read_settings(config).experiment_folder / folders[command_name]
+        ex.observers[:] = [o for o in ex.observers if not isinstance(o, FileStorageObserver)]
+        ex.observers.append(FileStorageObserver(folder))
+    return {}
+
+
+def run_folder(run: Any, settings: Settings) -> Path:
+    """Where a run leaves its files: its Sacred folder, or the experiment's if it is not observed."""
+    folders = [Path(o.dir) for o in run.observers if isinstance(o, FileStorageObserver) and o.dir]
+    return folders[0] if folders else settings.experiment_folder / "unobserved"

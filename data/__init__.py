@@ -1,0 +1,1 @@
+"""What happens once: raw downloads become prepared folders, pseudo-labels and indices."""

@@ -1,0 +1,99 @@
+"""Made-up patients in the raw layout of each data set: try and test everything before any download.
+
+The bodies are analytic, so every organ's volume is known; sizes, places, poses, shapes and brightness differ between
+patients. One patient, the third, has lost the left kidney.
+"""
+
+import logging
+from functools import partial
+from pathlib import Path
+
+from data.phantom.chaos_writer import CHAOST2_RAW
+from data.phantom.formats import RawFormat, ScanRequest
+from data.phantom.sabs_writer import SABS_RAW
+from dataloaders.samples import Volume
+from util.cli import parallel_map
+from util.errors import ConfigError, UserError
+from util.files import read_json, write_json
+
+FORMATS = {"chaost2": CHAOST2_RAW, "sabs": SABS_RAW}
+RECORD = "phantom.json"
+REVISION = 1  # raised when the same parameters begin to give other scans
+SIZES_PX = (32, 512)
+
+_log = logging.getLogger(__name__)
+
+
+def make_patient(dataset: str, scan_index: int, seed: int = 0, size_px: int = 160) -> tuple[Volume, Volume]:
+    """Makes one scan in memory.
+
+    Args:
+        dataset: a key of `FORMATS`.
+        scan_index: position among the published scan ids, from 0.
+        seed: another seed, other patients.
+        size_px: rows and columns.
+
+    Returns:
+        Image and label (D, H, W), label values as in the catalogue.
+
+    Raises:
+        ConfigError: an unknown data set, or a number out of range.
+    """
+    raw = _format(dataset, scan_index + 1, size_px, seed)
+    return raw.make(ScanRequest(scan_index, seed, size_px))
+
+
+def write_phantom(dataset: str, out: Path, n_scans: int = 8, size_px: int = 160, seed: int = 0, jobs: int = 1) -> None:
+    """Writes the first `n_scans` scans in the raw layout of `dataset`, and a record of the parameters.
+
+    Scans that the same parameters wrote before are left alone, so an interrupted run can be taken up again.
+
+    Args:
+        dataset: a key of `FORMATS`.
+        out: folder to hold the raw layout; made when absent.
+        n_scans: 1 to the published number of scans.
+        size_px: rows and columns.
+        seed: another seed, other patients.
+        jobs: processes; the result does not depend on it.
+
+    Raises:
+        ConfigError: an unknown data set, or a number out of range.
+        UserError: `out` holds scans of other parameters or of another origin, or cannot be written to.
+    """
+    raw = _format(dataset, n_scans, size_px, seed)
+    parameters = {"dataset": dataset, "n_scans": n_scans, "size_px": size_px, "seed": seed, "revision": REVISION}
+    _refuse_foreign_content(out, raw, parameters)
+    write_json(out / RECORD, parameters)
+    requests = [ScanRequest(index, seed, size_px) for index in range(n_scans)]
+    for _ in parallel_map(partial(raw.write, out), requests, jobs, f"phantom {dataset}"):
+        pass
+    _log.info("%s: phantom of %s, %d scans, seed %d.", out, dataset, n_scans, seed)
+
+
+def _format(dataset: str, n_scans: int, size_px: int, seed: int) -> RawFormat:
+    if dataset not in FORMATS:
+        raise ConfigError(f"phantom {dataset!r}: unknown data set; expected one of {', '.join(FORMATS)}.")
+    raw = FORMATS[dataset]
+    limits = {"scans": (n_scans, 1, raw.n_published), "size_px": (size_px, *SIZES_PX), "seed": (seed, 0, 2**32 - 1)}
+    for name, (value, lowest, highest) in limits.items():
+        if not lowest <= value <= highest:
+            raise ConfigError(f"phantom {dataset}: {name}={value}; expected {lowest} to {highest}.")
+    return raw
+
+
+def _refuse_foreign_content(out: Path, raw: RawFormat, parameters: dict[str, str | int]) -> None:
+    record = out / RECORD
+    if record.exists():
+        found = read_json(record)
+        if found != parameters:
+            raise UserError(
+                f"{record}: the phantom in this folder was made with {found}, asked for are {parameters}. Choose "
+                f"another --out, or delete {', '.join((*raw.folders, RECORD))} in {out} and run the command again."
+            )
+        return
+    foreign = [folder for folder in raw.folders if (out / folder).exists()]
+    if foreign:
+        raise UserError(
+            f"{out}: holds {', '.join(foreign)} but no {RECORD}, so a phantom did not write it. Nothing was changed. "
+            f"Choose another --out, or move {', '.join(foreign)} away first."
+        )

@@ -1,0 +1,165 @@
+"""Training episodes: which slice, which pseudo-class, which two views of it. Drawn by number, so replayable."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dataloaders import transforms
+from dataloaders.samples import Episode
+from util.errors import DataError
+from util.seeding import generator_for
+
+
+@dataclass(frozen=True)
+class SliceStack:
+    """All training slices, one after another, with an id map each (superpixels, or classes).
+
+    Attributes:
+        image: normalised intensities.
+        ids: what a pixel belongs to; 0 is nothing.
+        scan, z: where a slice comes from.
+    """
+
+    image: Float[Tensor, "D 1 H W"]
+    ids: Int[Tensor, "D H W"]
+    scan: np.ndarray
+    z: np.ndarray
+
+
+class Drawer(Protocol):
+    """Chooses what an episode is about."""
+
+    def draw(self, number: int) -> tuple[int, int, int]:
+        """(slice of the support, slice of the query, id) of the episode with this number."""
+        ...
+
+
+class PseudoClassDrawer:
+    """Superpixel episodes: both views show one slice, the target is one of the ids present on it.
+
+    Slices come in a new random order in every pass, ids uniformly among those present; no id is ever missed, no target
+    empty. (The reference draws from 1 to the highest id but one, present or not.)
+
+    Source: SSL-ALPNet, section 3.2.
+    """
+
+    def __init__(self, stack: SliceStack, is_usable: np.ndarray, seed: int, pass_length: int | None = None) -> None:
+        """Lists the ids of every usable slice.
+
+        Args:
+            stack: the training slices with superpixel ids.
+            is_usable: (D,) bool; False for slices that show a class kept from training.
+            seed: of the whole run.
+            pass_length: episodes in one pass; None or less than the slices: every slice once.
+
+        Raises:
+            DataError: no usable slice has a pseudo-label.
+        """
+        present = [np.unique(ids)[np.unique(ids) > 0] for ids in stack.ids.numpy()]
+        self.slices = np.array([s for s, ids in enumerate(present) if len(ids) and is_usable[s]], np.int64)
+        if not len(self.slices):
+            raise DataError(
+                "no training slice is left: each is without pseudo-labels or shows a class of exclude_cls_list. Check "
+                "the data folder with `python -m data.check`, or exclude fewer classes."
+            )
+        self.present = present
+        self.seed = seed
+        self.pass_length = max(pass_length or 0, len(self.slices))
+
+    def draw(self, number: int) -> tuple[int, int, int]:
+        """One slice for both views, and one id on it."""
+        place = slice_at(self.slices, number, self.seed, self.pass_length)
+        ids = self.present[place]
+        generator = generator_for(self.seed, "episode", number)
+        return place, place, int(ids[generator.integers(len(ids))])
+
+
+class ClassDrawer:
+    """Annotated episodes: support and query are two slices that show the same class, of two scans where possible.
+
+    Source: the paper's comparison methods trained on annotations (PANet, ALPNet without self-supervision).
+    """
+
+    def __init__(self, slices_of_class: dict[int, list[int]], stack: SliceStack, seed: int) -> None:
+        """Takes {class value: positions in the stack that show it}; classes without any are left out.
+
+        Raises:
+            DataError: no class has two slices.
+        """
+        self.slices_of_class = {value: np.array(s) for value, s in sorted(slices_of_class.items()) if len(s) > 1}
+        if not self.slices_of_class:
+            raise DataError(
+                "annotated training: no training class shows on two slices. Check label_sets and min_fg_data."
+            )
+        self.scan, self.seed = stack.scan, seed
+
+    def draw(self, number: int) -> tuple[int, int, int]:
+        """A class, a support slice showing it, and a query slice showing it."""
+        generator = generator_for(self.seed, "episode", number)
+        value = list(self.slices_of_class)[int(generator.integers(len(self.slices_of_class)))]
+        slices = self.slices_of_class[value]
+        support = int(generator.choice(slices))
+        others = slices[self.scan[slices] != self.scan[support]]
+        if not len(others):
+            others = slices[slices != support]
+        return support, int(generator.choice(others)), value
+
+
+def slice_at(slices: np.ndarray, number: int, seed: int, pass_length: int) -> int:
+    """The slice of an episode: each pass of `pass_length` episodes goes through `slices`, shuffled, again and again."""
+    which, position = divmod(number, pass_length)
+    return int(slices[_order(seed, which, pass_length)[position] % len(slices)])
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, which: int, pass_length: int) -> np.ndarray:
+    return generator_for(seed, "order", which).permutation(pass_length)
+
+
+class EpisodeDataset(Dataset[Episode]):
+    """Item k is the batch of training step k on this process.
+
+    Episode numbers run over steps, then processes, then the batch: n processes with batches of b see together what one
+    process with a batch of n * b sees, and a run resumed at step k goes on with step k.
+    """
+
+    def __init__(
+        self,
+        stack: SliceStack,
+        drawer: Drawer,
+        augmentation: transforms.AugmentConfig,
+        seed: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.stack, self.drawer, self.augmentation, self.seed = stack, drawer, augmentation, seed
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+
+    def numbers(self, step: int) -> Sequence[int]:
+        """Episode numbers of this process at a step."""
+        first = (step * self.world_size + self.rank) * self.batch_size
+        return range(first, first + self.batch_size)
+
+    def __getitem__(self, step: int) -> Episode:
+        numbers = self.numbers(step)
+        support, query, target = torch.tensor([self.drawer.draw(number) for number in numbers]).unbind(1)
+        support_image, support_mask = self._view(support, target, numbers, "support_view")
+        query_image, query_mask = self._view(query, target, numbers, "query_view")
+        return Episode(support_image[:, None], support_mask[:, None], query_image[:, None], query_mask[:, None])
+
+    def _view(
+        self, slices: Tensor, target: Tensor, numbers: Sequence[int], stream: str
+    ) -> tuple[Float[Tensor, "B 1 H W"], Tensor]:
+        image = self.stack.image[slices]
+        mask = self.stack.ids[slices] == target[:, None, None]
+        generators = [generator_for(self.seed, stream, number) for number in numbers]
+        drawn = transforms.draw(generators, self.augmentation, (image.shape[-2], image.shape[-1]))
+        return transforms.apply(image, mask, drawn, self.augmentation)

@@ -1,0 +1,156 @@
+"""Moves scans between grids. Whatever is flipped, cut or resampled, each voxel keeps its place in the patient."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal, Self
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from scipy import ndimage
+
+from dataloaders.samples import Volume
+
+SizeRule = Literal["clean", "reference"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a scan's voxels lie, without the voxels."""
+
+    shape: tuple[int, int, int]  # (D, H, W)
+    affine: np.ndarray  # (4, 4), as in `Volume`
+
+    @classmethod
+    def of(cls, volume: Volume) -> Self:
+        """The grid of a volume."""
+        depth, height, width = volume.array.shape
+        return cls((depth, height, width), volume.affine)
+
+    def to_json(self) -> dict[str, Any]:
+        """The grid in lists and numbers."""
+        return {"shape": list(self.shape), "affine": self.affine.tolist()}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """The grid that `to_json` described."""
+        depth, height, width = content["shape"]
+        return cls((depth, height, width), np.array(content["affine"], np.float64))
+
+
+def corner_distance_mm(first: Grid, second: Grid) -> float:
+    """The largest distance between corresponding corner voxels of two grids; infinite where their shapes differ."""
+    if first.shape != second.shape:
+        return float("inf")
+    depth, height, width = first.shape
+    corners = np.array(list(product((0, width - 1), (0, height - 1), (0, depth - 1), (1,))), np.float64)
+    return float(np.linalg.norm(corners @ (first.affine - second.affine).T, axis=1).max())
+
+
+def reorient(volume: Volume, axis_codes: str) -> Volume:
+    """Flips and swaps axes so that columns, rows and slices count in the named directions, as nearly as they can.
+
+    Args:
+        volume: in any orientation, oblique too; nothing is interpolated.
+        axis_codes: three of L/R, P/A, I/S for columns, rows and slices, e.g. "LAS".
+    """
+    current = io_orientation(volume.affine)
+    wanted = axcodes2ornt(tuple(axis_codes))
+    change = ornt_transform(current, wanted)
+    columns_first = volume.array.transpose(2, 1, 0)
+    turned = apply_orientation(columns_first, change).transpose(2, 1, 0)
+    affine = volume.affine @ inv_ornt_aff(change, columns_first.shape)
+    return Volume(np.ascontiguousarray(turned), affine)
+
+
+def remove_border(volume: Volume, fraction: float) -> Volume:
+    """Removes a fraction of the rows and of the columns on each side."""
+    _, height, width = volume.array.shape
+    rows, columns = round(height * fraction), round(width * fraction)
+    cut = volume.array[:, rows : height - rows, columns : width - columns]
+    return Volume(np.ascontiguousarray(cut), _shifted(volume.affine, columns, rows))
+
+
+def crop_or_pad(volume: Volume, size_px: int, fill: float) -> Volume:
+    """Cuts or pads rows and columns to `size_px`; the central one, n // 2, comes to lie on `size_px` // 2."""
+    depth, *in_plane = volume.array.shape
+    starts = [length // 2 - size_px // 2 for length in in_plane]
+    source = tuple(slice(max(s, 0), min(s + size_px, n)) for s, n in zip(starts, in_plane, strict=True))
+    target = tuple(slice(part.start - s, part.stop - s) for part, s in zip(source, starts, strict=True))
+    array = np.full((depth, size_px, size_px), fill, volume.array.dtype)
+    array[:, *target] = volume.array[:, *source]
+    return Volume(array, _shifted(volume.affine, starts[1], starts[0]))
+
+
+def resample_image(volume: Volume, spacing_mm: tuple[float, float, float], size_rule: SizeRule = "clean") -> Volume:
+    """Resamples linearly to another spacing; the first voxel stays where it is, 0 comes from outside the scan.
+
+    Interpolation runs along the array's own axes, whatever their directions in the patient: oblique and sheared scans
+    are as good as straight ones. Integers stay integers, truncated, as in the reference.
+    """
+    image = sitk.GetImageFromArray(volume.array)
+    image.SetOrigin(volume.affine[:3, 3].tolist())
+    image.SetSpacing(volume.spacing_mm[::-1])
+    size = _resampled_shape(volume.array.shape, volume.spacing_mm, spacing_mm, size_rule)[::-1]
+    origin, direction = image.GetOrigin(), image.GetDirection()
+    resampled = sitk.Resample(image, size, sitk.Transform(), sitk.sitkLinear, origin, spacing_mm[::-1], direction, 0)
+    z, y, x = np.divide(spacing_mm, volume.spacing_mm)
+    return Volume(sitk.GetArrayFromImage(resampled), volume.affine @ np.diag([x, y, z, 1.0]))
+
+
+def resample_label(volume: Volume, spacing_mm: tuple[float, float, float], size_rule: SizeRule = "clean") -> Volume:
+    """Resamples each label's mask linearly and keeps what exceeds one half."""
+    result = resample_image(Volume(np.zeros_like(volume.array), volume.affine), spacing_mm, size_rule)
+    for value in np.unique(volume.array[volume.array > 0]):
+        mask = Volume((volume.array == value).astype(np.float32), volume.affine)
+        result.array[resample_image(mask, spacing_mm, size_rule).array > 0.5] = value
+    return result
+
+
+def _resampled_shape(
+    shape: Sequence[int], old_mm: Sequence[float], new_mm: Sequence[float], size_rule: SizeRule
+) -> tuple[int, ...]:
+    """How many samples each axis has; "clean" counts those that lie within the outer faces of the scan's voxels."""
+    slack = 1e-6  # of a voxel; keeps rounding from adding or dropping a sample
+    factors = [new / old for old, new in zip(old_mm, new_mm, strict=True)]
+    if size_rule == "reference":
+        return tuple(int(n / factor + 1 + slack) for n, factor in zip(shape, factors, strict=True))
+    return tuple(int((n - 0.5 - slack) / factor) + 1 for n, factor in zip(shape, factors, strict=True))
+
+
+def _shifted(affine: np.ndarray, columns: int, rows: int) -> np.ndarray:
+    """The affine of an array that begins at another column and row."""
+    shift = np.eye(4)
+    shift[:2, 3] = columns, rows
+    return affine @ shift
+
+
+def paste_back(
+    mask: Volume,
+    original_shape: tuple[int, int, int],
+    original_affine: np.ndarray,
+    interpolation: Literal["linear", "nearest"] = "linear",
+) -> Volume:
+    """Brings a mask or label map into the grid of the original scan, through the patient's coordinates alone.
+
+    Args:
+        mask: on any grid that overlaps the scan; bool, or integer labels with 0 for the background.
+        original_shape: (D, H, W) of the scan.
+        original_affine: its (4, 4) affine.
+        interpolation: "linear" interpolates each label's mask and keeps what exceeds one half; "nearest" copies.
+
+    Returns:
+        The same dtype on the original grid; background beyond the outer faces of the mask's voxels.
+    """
+    # Voxel of the original (x, y, z) -> voxel of the mask; then both in (z, y, x).
+    between = np.linalg.inv(mask.affine) @ original_affine
+    matrix, offset = between[2::-1, 2::-1], between[2::-1, 3].tolist()
+    order = {"nearest": 0, "linear": 1}[interpolation]
+    result = np.zeros(original_shape, mask.array.dtype)
+    for value in np.unique(mask.array[mask.array != 0]):
+        share = ndimage.affine_transform(
+            (mask.array == value).astype(np.float32), matrix, offset, original_shape, order=order, mode="grid-constant"
+        )
+        result[share > 0.5] = value
+    return Volume(result, original_affine)

@@ -1,0 +1,52 @@
+"""The plainest thing that could work: an organ is whatever has the brightness that it has in the annotated slice."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dataloaders.samples import EvalCase, SupportSet
+from models.methods.base import Method
+from util.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class IntensityThresholdConfig:
+    """How much of the annotated organ's brightness counts as typical."""
+
+    central_share: float = 0.8  # of the organ's pixels in the support slice, between equal tails
+
+    def __post_init__(self) -> None:
+        if not 0 < self.central_share <= 1:
+            raise ConfigError(f"central_share={self.central_share}: expected a value in (0, 1].")
+
+
+class IntensityThreshold(Method):
+    """Marks the pixels whose normalised intensity lies in the central range of the supporting slice's organ.
+
+    A yardstick, not a method: what is not clearly above it has learned nothing.
+    """
+
+    Config = IntensityThresholdConfig
+    batch_type = None
+
+    def __init__(self, config: IntensityThresholdConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, batch: object, player: str = "main") -> dict[str, Tensor]:
+        """There is nothing to train."""
+        raise ConfigError("method='threshold' has nothing to train; run validation.py with it.")
+
+    def encode_support(self, support: SupportSet) -> Float[Tensor, "2 K P"]:
+        """The lowest and highest typical intensity of each class and part."""
+        tail = (1 - self.config.central_share) / 2
+        image = support.image.masked_fill(~support.mask[:, :, :, None], torch.nan).flatten(2)  # (K, P, S*H*W)
+        return torch.nanquantile(image, torch.tensor([tail, 1 - tail], device=image.device), dim=2)
+
+    def predict(self, case: EvalCase, support: Float[Tensor, "2 K P"]) -> Bool[Tensor, "K D H W"]:
+        """Applies each slice's range."""
+        low, high = support.gather(2, case.part.expand(2, -1, -1))[..., None, None]  # (K, D, 1, 1)
+        image = case.image[None, :, 0]
+        return (image >= low) & (image <= high)

@@ -1,0 +1,218 @@
+"""How well a predicted volume matches the ground truth, and how to speak of many such scores at once.
+
+A ratio 0/0 is undefined: it is NaN here, counted wherever scores are summed up, and never silently averaged.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+# Millimetres within which two surfaces count as the same; what the FLARE challenges allow for spleen and kidneys.
+NSD_TOLERANCE_MM = 3.0
+
+
+class Overlap(NamedTuple):
+    """Dice, precision, recall and intersection over union; each 0 to 1, or NaN where it is 0/0."""
+
+    dice: float
+    precision: float
+    recall: float
+    iou: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One predicted organ against its ground truth.
+
+    | truth   | prediction | dice, iou | precision | recall | hd95_mm | nsd |
+    |---------|------------|-----------|-----------|--------|---------|-----|
+    | empty   | empty      | NaN       | NaN       | NaN    | NaN     | NaN |
+    | empty   | some       | 0         | 0         | NaN    | NaN     | 0   |
+    | some    | empty      | 0         | NaN       | 0      | NaN     | 0   |
+
+    There is no distance to a surface that does not exist, and any stand-in (infinity, the volume's diagonal) would
+    rule every mean it enters: hd95_mm is NaN and counted as undefined. Dice and NSD of 0 already record the miss.
+
+    Attributes:
+        dice: 2 TP / (2 TP + FP + FN).
+        precision: TP / (TP + FP).
+        recall: TP / (TP + FN).
+        iou: TP / (TP + FP + FN).
+        hd95_mm: the larger of the two 95th percentiles of the distances from one surface to the other, millimetres.
+        nsd: normalised surface Dice, the share of both surfaces' area that lies within the tolerance of the other.
+    """
+
+    dice: float
+    precision: float
+    recall: float
+    iou: float
+    hd95_mm: float
+    nsd: float
+
+
+class Counts(NamedTuple):
+    """True positive, false positive and false negative voxels."""
+
+    true_positive: int
+    false_positive: int
+    false_negative: int
+
+
+def overlap_counts(
+    prediction: Bool[np.ndarray, "*shape"] | Bool[Tensor, "*shape"],
+    truth: Bool[np.ndarray, "*shape"] | Bool[Tensor, "*shape"],
+    ignore: Bool[np.ndarray, "*shape"] | Bool[Tensor, "*shape"] | None = None,
+) -> Counts:
+    """Counts voxels over all axes; what is marked in `ignore` counts as not predicted, the truth is left as it is.
+
+    Source: SSL-ALPNet, released code (ground truth 255 is taken out of the prediction only).
+    """
+    if ignore is not None:
+        prediction = prediction & ~ignore
+    shared = int((prediction & truth).sum())
+    return Counts(shared, int(prediction.sum()) - shared, int(truth.sum()) - shared)
+
+
+def overlap_scores(counts: Counts) -> Overlap:
+    """Dice, precision, recall and intersection over union of voxel counts; NaN for 0/0."""
+    hit, false_alarm, miss = counts
+    return Overlap(
+        dice=_ratio(2 * hit, 2 * hit + false_alarm + miss),
+        precision=_ratio(hit, hit + false_alarm),
+        recall=_ratio(hit, hit + miss),
+        iou=_ratio(hit, hit + false_alarm + miss),
+    )
+
+
+def _ratio(numerator: int, denominator: int) -> float:
+    return numerator / denominator if denominator else float("nan")
+
+
+def score_volume(
+    prediction: Bool[np.ndarray, "D H W"],
+    truth: Bool[np.ndarray, "D H W"],
+    spacing_mm: tuple[float, float, float],
+    ignore: Bool[np.ndarray, "D H W"] | None = None,
+    nsd_tolerance_mm: float = NSD_TOLERANCE_MM,
+) -> Scores:
+    """Scores one binary volume; for empty masks see `Scores`.
+
+    The volumes are scored as given: a protocol that scores only some slices passes only those. A single slice
+    (D = 1) is scored as a picture, by its outline.
+
+    Args:
+        prediction: what the method marks.
+        truth: what the expert marked.
+        spacing_mm: distance between voxel centres along (z, y, x), millimetres.
+        ignore: voxels without known truth; they count as not predicted.
+        nsd_tolerance_mm: largest distance at which a piece of surface counts as found, millimetres.
+    """
+    if ignore is not None:
+        prediction = prediction & ~ignore
+    overlap = overlap_scores(overlap_counts(prediction, truth))
+    if not (prediction.any() and truth.any()):
+        nsd = 0.0 if prediction.any() or truth.any() else float("nan")
+        return Scores(**overlap._asdict(), hd95_mm=float("nan"), nsd=nsd)
+    surfaces = (prediction, truth, spacing_mm) if len(truth) > 1 else (prediction[0], truth[0], spacing_mm[1:])
+    hd95_mm, nsd = _hausdorff_95_mm(*surfaces), _surface_dice(*surfaces, nsd_tolerance_mm)
+    return Scores(**overlap._asdict(), hd95_mm=hd95_mm, nsd=nsd)
+
+
+def _hausdorff_95_mm(prediction: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, ...]) -> float:
+    """The surface is the mask's outermost layer of voxels."""
+    # Importing MONAI takes seconds; its edge functions crop to the masks' common bounding box.
+    from monai.metrics.utils import get_mask_edges, get_surface_distance
+
+    edges = get_mask_edges(prediction, truth)
+    pairs = (edges, edges[::-1])
+    return max(float(np.percentile(get_surface_distance(*pair, spacing=spacing_mm), 95)) for pair in pairs)
+
+
+def _surface_dice(
+    prediction: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, ...], tolerance_mm: float
+) -> float:
+    """The surface runs between voxels and each piece of it weighs by its area, so anisotropic voxels do no harm.
+
+    Source: Nikolov et al., Clinically applicable segmentation of head and neck anatomy, JMIR 2021.
+    """
+    from monai.metrics.utils import get_mask_edges, get_surface_distance
+
+    edges_a, edges_b, areas_a, areas_b = get_mask_edges(prediction, truth, spacing=spacing_mm)  # type: ignore[misc]
+    distances = np.concatenate(
+        [
+            get_surface_distance(edges_a, edges_b, spacing=spacing_mm),
+            get_surface_distance(edges_b, edges_a, spacing=spacing_mm),
+        ]
+    )
+    areas = np.concatenate([areas_a[edges_a], areas_b[edges_b]]).astype(np.float64)
+    # Distances come in float32: a surface exactly at the tolerance must not fall out by rounding.
+    return float(areas[distances <= tolerance_mm * (1 + 1e-6)].sum() / areas.sum())
+
+
+class Summary(NamedTuple):
+    """Many scores in short.
+
+    Attributes:
+        mean: of the defined values; NaN when there are none.
+        std: sample standard deviation (n - 1) of the defined values; NaN for fewer than two.
+        n_defined: number of values that entered.
+        n_undefined: number of NaN values left out.
+    """
+
+    mean: float
+    std: float
+    n_defined: int
+    n_undefined: int
+
+
+def summarise(values: ArrayLike) -> Summary:
+    """Mean and spread of the defined values, and how many were undefined (NaN)."""
+    every = np.asarray(values, np.float64).ravel()
+    defined = every[~np.isnan(every)]
+    mean = float(defined.mean()) if defined.size else float("nan")
+    std = float(defined.std(ddof=1)) if defined.size > 1 else float("nan")
+    return Summary(mean, std, defined.size, every.size - defined.size)
+
+
+def bootstrap_interval(
+    values: ArrayLike,
+    patients: ArrayLike,
+    weights: ArrayLike | None = None,
+    level: float = 0.95,
+    n: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of the (weighted) mean when the patients, not the single values, are drawn anew.
+
+    All values of a patient are drawn together, since they are not independent. Undefined values are left out.
+
+    Args:
+        values: (N,) scores; NaN = undefined.
+        patients: (N,) whose score each value is.
+        weights: (N,) weight of each value in the mean; None: all the same.
+        level: share of the resampled means that the interval holds.
+        n: number of resamples.
+        seed: of the resampling; the same seed gives the same interval.
+
+    Returns:
+        Lower and upper end; (NaN, NaN) when fewer than two patients have a defined value.
+
+    Source: Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
+    values = np.asarray(values, np.float64)
+    weights = np.ones_like(values) if weights is None else np.asarray(weights, np.float64)
+    defined = ~np.isnan(values)
+    values, weights = values[defined], weights[defined]
+    names, patient = np.unique(np.asarray(patients)[defined], return_inverse=True)
+    if len(names) < 2:
+        return float("nan"), float("nan")
+    totals = np.bincount(patient, values * weights)  # per patient
+    masses = np.bincount(patient, weights)
+    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=n)
+    means = (draws @ totals) / (draws @ masses)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
