@@ -8,13 +8,13 @@ meaning is the same (docs/migrating.md). Later named configurations beat earlier
 key or a value of the wrong type is an error.
 """
 
-import functools
 import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ from models import method_class
 from models.learner import OptimConfig
 from util import distributed
 from util.errors import ConfigError, UserError
-from util.schema import build, select
+from util.schema import refuse_unknown, select
 
 SETTINGS.CONFIG.READ_ONLY_CONFIG = False
 SETTINGS.CAPTURE_MODE = "sys"
@@ -98,20 +98,20 @@ ex = Experiment("frugalseg", save_git_info=False)
 ex.add_config(asdict(RunConfig()))
 
 
-def for_people(function: Callable) -> Callable:
-    """Makes Sacred print a `UserError` of `function` as one message, without a traceback."""
-
-    @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except UserError as error:
-            raise SacredError(f"error: {error}", print_traceback=False) from error
-
-    return wrapped
+class InputError(SacredError):
+    """Something that the user can put right; printed as its message."""
 
 
-@for_people
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Makes Sacred print a `UserError` as one message, without a traceback; also a decorator."""
+    try:
+        yield
+    except UserError as error:
+        raise InputError(str(error), print_traceback=False) from error
+
+
+@plain_errors()
 def data_defaults(dataset: str, label_sets: int | str, setting: int) -> dict[str, Any]:
     """The keys whose defaults follow from the data set and the setting."""
     spec = catalog.dataset(dataset)
@@ -119,7 +119,7 @@ def data_defaults(dataset: str, label_sets: int | str, setting: int) -> dict[str
     return {"max_iters_per_load": spec.passes_of, "exclude_cls_list": excluded}
 
 
-@for_people
+@plain_errors()
 def further_defaults(fixed: Any = None, preset: Any = None, fallback: Any = None) -> Any:
     """Adds the few-shot keys and the chosen method's, which therefore are the only ones accepted."""
     values = {"dataset": FewShotConfig.dataset, "label_sets": FewShotConfig.label_sets} | dict(preset) | dict(fixed)
@@ -180,8 +180,7 @@ def read_settings(values: dict[str, Any]) -> Settings:
         ConfigError: an unknown key, a wrong type, or a value out of range.
     """
     method_type = method_class(values["method"]).Config
-    known = {f.name for part in (RunConfig, FewShotConfig, method_type) for f in fields(part)}
-    build(RunConfig, {key: value for key, value in values.items() if key not in known})  # names the unknown ones
+    refuse_unknown(values, RunConfig, FewShotConfig, method_type)
     select(method_type, values)
     return Settings(select(RunConfig, values), select(FewShotConfig, values), dict(values))
 
@@ -189,16 +188,16 @@ def read_settings(values: dict[str, Any]) -> Settings:
 def command(function: Callable) -> Callable:
     """Registers a command of the experiment that reports user errors without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    return ex.command(for_people(function))
+    return ex.command(plain_errors()(function))
 
 
 @ex.config_hook
-@for_people
 def store_runs(config: dict[str, Any], command_name: str, logger: logging.Logger) -> dict[str, Any]:
     """Keeps the run of a training or a validation in its experiment's folder; on the first process only."""
     folders = {"train": "runs", "validate": "validation"}
     if command_name in folders and distributed.plan().is_first:
-        folder = read_settings(config).experiment_folder / folders[command_name]
+        with plain_errors():
+            folder = read_settings(config).experiment_folder / folders[command_name]
         ex.observers[:] = [o for o in ex.observers if not isinstance(o, FileStorageObserver)]
         ex.observers.append(FileStorageObserver(folder))
     return {}

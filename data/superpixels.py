@@ -30,6 +30,7 @@ from dataloaders.volume_io import read_nifti, voxel_hash, write_nifti
 from util.cli import parallel_map, run_main
 from util.errors import DataError
 from util.files import replacing
+from util.pictures import for_viewing
 
 SLICES_PER_BLOCK = 32  # seconds of work, against a fraction of one to read the scan again
 
@@ -154,7 +155,7 @@ def _segment_block(block: tuple[Path, int, int], recipe: Recipe) -> np.ndarray:
 
 
 def contact_sheet(folder: Path, spec: DatasetSpec, scale: str, path: Path) -> None:
-    """Draws four slices of up to three scans with the outlines of their superpixels, front of the body upwards.
+    """Draws four slices of up to three scans with the outlines of their superpixels, the body's front upwards.
 
     Args:
         folder: prepared folder with superpixels.
@@ -170,10 +171,11 @@ def contact_sheet(folder: Path, spec: DatasetSpec, scale: str, path: Path) -> No
     figure = Figure(figsize=(12, 3.2 * len(chosen)), layout="constrained")
     figure.suptitle(f"{spec.name}, superpix-{scale}")
     for row, (scan_id, image_path) in zip(figure.subplots(len(chosen), 4, squeeze=False), chosen, strict=True):
-        image, ids = read_nifti(image_path), read_nifti(_output(image_path, scale)).array.astype(np.int64)
+        scan, regions = read_nifti(image_path), read_nifti(_output(image_path, scale))
+        (image, _, aspect), (ids, _, _) = (for_viewing(one.array, scan.affine) for one in (scan, regions))
         shown = np.flatnonzero(ids.any((1, 2))) if ids.any() else np.arange(len(ids))
         for axes, z in zip(row, shown[np.linspace(0, len(shown) - 1, 6).round().astype(int)[1:-1]], strict=True):
-            axes.imshow(_outlined(image.array[z], ids[z]), origin="lower" if image.affine[1, 1] > 0 else "upper")
+            axes.imshow(_outlined(image[z], ids[z].astype(np.int64)), aspect=aspect)
             axes.set_title(f"scan {scan_id}, slice {z}: {np.count_nonzero(np.unique(ids[z]))} ids", fontsize=9)
             axes.set_axis_off()
     with replacing(path) as temporary:

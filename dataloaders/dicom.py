@@ -168,7 +168,7 @@ def _slice_step(folder: Path, slices: Sequence[DicomSlice]) -> np.ndarray:
         )
     positions = np.stack([each.position_mm for each in slices])
     steps = np.diff(positions, axis=0)
-    usual = np.median(steps, axis=0)
+    usual = steps[np.linalg.norm(steps, axis=1).argsort()[(len(steps) - 1) // 2]]
     deviation = np.linalg.norm(steps - usual, axis=1) / np.linalg.norm(usual)
     if deviation.max() > STEP_TOLERANCE:
         worst = int(deviation.argmax())

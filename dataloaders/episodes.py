@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ class SliceStack:
     z: np.ndarray
 
 
+@runtime_checkable
 class Drawer(Protocol):
     """Chooses what an episode is about."""
 
@@ -95,9 +96,7 @@ class ClassDrawer:
         """
         self.slices_of_class = {value: np.array(s) for value, s in sorted(slices_of_class.items()) if len(s) > 1}
         if not self.slices_of_class:
-            raise DataError(
-                "annotated training: no training class shows on two slices. Check label_sets and min_fg_data."
-            )
+            raise DataError("no training class shows on two slices. Check label_sets, exclude_cls_list and min_fg_data.")
         self.scan, self.seed = stack.scan, seed
 
     def draw(self, number: int) -> tuple[int, int, int]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
@@ -23,7 +23,7 @@ class Grid:
     affine: np.ndarray  # (4, 4), as in `Volume`
 
     @classmethod
-    def of(cls, volume: Volume) -> Self:
+    def of(cls, volume: Volume) -> "Grid":
         """The grid of a volume."""
         depth, height, width = volume.array.shape
         return cls((depth, height, width), volume.affine)
@@ -33,7 +33,7 @@ class Grid:
         return {"shape": list(self.shape), "affine": self.affine.tolist()}
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Self:
+    def from_json(cls, content: dict[str, Any]) -> "Grid":
         """The grid that `to_json` described."""
         depth, height, width = content["shape"]
         return cls((depth, height, width), np.array(content["affine"], np.float64))

@@ -4,7 +4,7 @@ The way back, `paste_back`, needs nothing but the affines: those of prepared sca
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class PrepareParameters:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Self:
+    def from_json(cls, content: dict[str, Any]) -> "PrepareParameters":
         """The parameters that `to_json` described."""
         tuples = {key: tuple(map(float, value)) for key, value in content.items() if isinstance(value, list)}
         arguments: dict[str, Any] = content | tuples
@@ -122,7 +122,7 @@ def prepare_label(volume: Volume, parameters: PrepareParameters) -> Volume:
     volume = reorient(Volume(volume.array.astype(np.uint8), volume.affine), parameters.axis_codes)
     volume = remove_border(volume, parameters.border_fraction)
     volume = resample_label(volume, _target_spacing(volume, parameters), parameters.size_rule)
-    return _fit_in_plane(volume, parameters, 0)
+    return _fit_in_plane(volume, parameters, 0.0)
 
 
 def _target_spacing(volume: Volume, parameters: PrepareParameters) -> tuple[float, float, float]:

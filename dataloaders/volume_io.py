@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.nifti1 import Nifti1Image
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 from PIL import Image
 
 from dataloaders.dicom import read_dicom_series as read_dicom_series
@@ -20,6 +22,7 @@ from util.errors import DataError
 from util.files import replacing
 
 GZIP_MAGIC = b"\x1f\x8b"
+NIFTI_ERRORS = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, WrapStructError)
 GZIP_LEVEL = 3  # of 9; higher levels take several times longer and save some percent
 
 
@@ -40,8 +43,11 @@ def read_nifti(path: Path) -> Volume:
         file = Nifti1Image.from_bytes(content)
         array = np.asanyarray(file.dataobj)
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
-        raise DataError(f"{path}: not a readable NIfTI file, or truncated ({error}). Make or copy it again.") from error
+    except NIFTI_ERRORS as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{path}: not a readable NIfTI file, or truncated ({reason}). Make or copy it again."
+        ) from error
     affine = np.asarray(file.affine, np.float64)
     if array.ndim > 3 and set(array.shape[3:]) == {1}:
         array = array.reshape(array.shape[:3])

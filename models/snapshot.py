@@ -66,6 +66,6 @@ def _check_fit(path: Path, wanted: dict[str, Tensor], found: dict[str, Any]) -> 
     if missing or extra or misfit:
         example = (missing + extra + misfit)[0]
         raise CheckpointError(
-            f"{path}: weights of another model: {len(missing)} entries missing, {len(extra)} unknown, {len(misfit)} of "
-            f"another shape, such as {example}. Give the modelname it was trained with."
+            f"{path}: weights of another model: {len(missing)} entries missing, {len(extra)} unknown, {len(misfit)} "
+            f"of another shape, such as {example}. Give the modelname it was trained with."
         )

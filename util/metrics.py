@@ -11,6 +11,8 @@ from jaxtyping import Bool
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from util.errors import DataError
+
 # Millimetres within which two surfaces count as the same; what the FLARE challenges allow for spleen and kidneys.
 NSD_TOLERANCE_MM = 3.0
 
@@ -63,14 +65,23 @@ class Counts(NamedTuple):
 
 
 def overlap_counts(
-    prediction: Bool[np.ndarray, "*shape"] | Bool[Tensor, "*shape"],
-    truth: Bool[np.ndarray, "*shape"] | Bool[Tensor, "*shape"],
-    ignore: Bool[np.ndarray, "*shape"] | Bool[Tensor, "*shape"] | None = None,
+    prediction: Bool[np.ndarray, "..."] | Bool[Tensor, "..."],
+    truth: Bool[np.ndarray, "..."] | Bool[Tensor, "..."],
+    ignore: Bool[np.ndarray, "..."] | Bool[Tensor, "..."] | None = None,
 ) -> Counts:
     """Counts voxels over all axes; what is marked in `ignore` counts as not predicted, the truth is left as it is.
 
+    Raises:
+        DataError: arrays of different shapes.
+
     Source: SSL-ALPNet, released code (ground truth 255 is taken out of the prediction only).
     """
+    shapes = {tuple(mask.shape) for mask in (prediction, truth, ignore) if mask is not None}
+    if len(shapes) > 1:
+        raise DataError(
+            f"prediction {tuple(prediction.shape)} and ground truth {tuple(truth.shape)}: different shapes; expected "
+            "masks on the same grid. Resample the prediction to the ground truth's grid first."
+        )
     if ignore is not None:
         prediction = prediction & ~ignore
     shared = int((prediction & truth).sum())

@@ -10,7 +10,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Bool, Int, Num, Shaped
+from jaxtyping import Bool, Integer, Num, Shaped
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -25,8 +25,8 @@ from util.files import read_json, replacing
 COLOURS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#D55E00")
 DASHES = ("solid", (0, (5, 1.2)), (0, (2, 0.8)), (0, (6, 1, 1.5, 1)))
 
-Labels = Bool[np.ndarray, "D H W"] | Int[np.ndarray, "D H W"]
-Curve = tuple[Sequence[float], Sequence[float]]  # steps, values
+Labels = Bool[np.ndarray, "_ _ _"] | Integer[np.ndarray, "_ _ _"]  # (D, H, W)
+Curve = tuple[Sequence[int | float], Sequence[int | float]]  # steps, values
 
 _OPPOSITE = dict(zip("LRAPSI", "RLPAIS", strict=True))
 

@@ -93,14 +93,14 @@ _PAGE = Template("""<!DOCTYPE html>
 <style>
 :root { color-scheme: light; --ink: #1b1f24; --soft: #5b6570; --line: #d5dae0; --tint: #f5f7f9; }
 body { margin: 2.5rem auto; max-width: 72rem; padding: 0 1.5rem; background: white; color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 1.5rem; padding-bottom: .75rem;
   border-bottom: 2px solid var(--ink); overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2.25rem 0 .75rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th { text-align: left; font-weight: 600; border-bottom: 1.5px solid var(--ink); padding: .35rem .75rem .35rem 0; }
-td { border-bottom: 1px solid var(--line); padding: .45rem .75rem .45rem 0; vertical-align: top;
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .85rem; }
+th { text-align: left; font-weight: 600; border-bottom: 1.5px solid var(--ink); padding: .35rem .6rem .35rem 0; }
+td { border-bottom: 1px solid var(--line); padding: .45rem .6rem .45rem 0; vertical-align: top;
   white-space: nowrap; }
 td small { display: block; color: var(--soft); }
 .notes { color: var(--soft); font-size: .85rem; padding-left: 1.1rem; margin: .75rem 0 1.75rem; }
@@ -112,13 +112,16 @@ pre { background: var(--tint); border-left: 3px solid var(--line); padding: .75r
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.5rem; font-size: .9rem; margin: 0; }
 dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
-@page { margin: 15mm; }
+@page { margin: 12mm; }
 @media print {
-  body { margin: 0; max-width: none; padding: 0; font-size: 10pt; }
+  html { font-size: 9pt; }
+  body { margin: 0; max-width: none; padding: 0; }
   h2 { break-after: avoid; }
   figure, tr { break-inside: avoid; }
   img { max-height: 24cm; }
   .wide { overflow: visible; }
+  table { font-size: 7pt; }
+  th, td { padding-right: .4rem; }
 }
 </style>
 </head>

@@ -24,17 +24,27 @@ def build(settings_type: type[Settings], values: Mapping[str, Any], where: str =
         ConfigError: unknown or missing key, or a value of the wrong type; the message names the key, the value found,
             the type expected and similar keys.
     """
+    refuse_unknown(values, settings_type, where=where)
     hints = typing.get_type_hints(settings_type)
     known = {field.name: field for field in fields(settings_type)}  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
-            close = difflib.get_close_matches(str(key), list(known), n=3) or sorted(known)
-            raise ConfigError(f"{where}{key}: unknown setting; did you mean {_join(close)}?")
     for name, field in known.items():
         if name not in values and field.default is MISSING and field.default_factory is MISSING:
             raise ConfigError(f"{where}{name}: missing; expected {_describe(hints[name])}.")
     converted = {key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()}
     return settings_type(**converted)
+
+
+def refuse_unknown(values: Mapping[str, Any], *settings_types: type, where: str = "") -> None:
+    """Checks that every key is a field of one of the dataclasses.
+
+    Raises:
+        ConfigError: one is not; the message names similar ones.
+    """
+    known = [field.name for settings_type in settings_types for field in fields(settings_type)]
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=3) or sorted(known)
+            raise ConfigError(f"{where}{key}: unknown setting; did you mean {_join(close)}?")
 
 
 def select(settings_type: type[Settings], values: Mapping[str, Any]) -> Settings:

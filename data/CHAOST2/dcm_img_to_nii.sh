@@ -18,7 +18,7 @@ fail() {
 }
 
 command -v dcm2niix > /dev/null ||
-    fail "dcm2niix: not found. Install it (conda install -c conda-forge dcm2niix), or do without: python -m data.prepare"
+    fail "dcm2niix: not found. Install it (conda install -c conda-forge dcm2niix), or use \`python -m data.prepare\`"
 
 shopt -s nullglob
 folders=("$raw"/MR/*/T2SPIR/DICOM_anon)

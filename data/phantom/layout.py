@@ -12,7 +12,7 @@ from data.phantom.anatomy import Patient, Structure
 from data.phantom.shapes import Carved, Intersection, Offset, Shape, Slabs, Superquadric, Tube, Union, Waves, Wobbly
 
 # The scan, counted from 0, whose patient has lost an organ: a query scan of fold 0 in every data set.
-MISSING_ORGANS = {2: ("left kidney", "left adrenal gland")}
+MISSING_ORGANS = {4: ("left kidney", "left adrenal gland")}
 
 PARIETAL_MM = 1.5  # organs keep this distance from the wall of the abdomen
 
@@ -98,17 +98,17 @@ def _rooms(draw: _Draw) -> _Rooms:
     hump = Superquadric(np.array([0, -66, 0]), np.array([50, 40, np.inf]))
     back = [Superquadric(np.array([x, -80, 0]), np.array([31, 22, np.inf]), exponent=2.4) for x in (-34, 34)]
     trunk_radii = np.array([width + wall_mm + fat_side, depth + wall_mm + 8 + fat_front, np.inf])
-    cavity = Carved(oval, hump, blend_mm=14)
+    cavity = Carved(oval, hump, blend_mm=14.0)
     vaults = [
         Superquadric(
             np.array([side * 66, 4, 10]), np.array([92, 102, rng.normal(top, 5)]), exponent=2.3, is_open_below=True
         )
         for side, top in ((1, 106), (-1, 94))
     ]
-    vault = Union(tuple(vaults), blend_mm=20)
+    vault = Union(tuple(vaults), blend_mm=20.0)
     return _Rooms(
         trunk=Superquadric(np.array([0, 1, 0]), trunk_radii, exponent=2.25),
-        wall=Union((Offset(oval, wall_mm), *back), blend_mm=6),
+        wall=Union((Offset(oval, wall_mm), *back), blend_mm=6.0),
         oval=oval,
         cavity=cavity,
         abdomen=Intersection((Offset(cavity, -PARIETAL_MM), vault)),
@@ -137,11 +137,11 @@ def _trunk(draw: _Draw, rooms: _Rooms) -> list[Structure]:
 def _spine(draw: _Draw, rooms: _Rooms) -> list[Structure]:
     upward, phase = np.array([0.0, 0.0, 1.0]), draw.rng.uniform(0, 34)
 
-    def column(x: float, y: float, width: float, depth: float, exponent: float = 2.0) -> Superquadric:
+    def column(x, y, width, depth, exponent: float = 2.0) -> Superquadric:
         return Superquadric(np.array([x, y, 0]), np.array([width, depth, np.inf]), exponent=exponent)
 
     vertebra = column(0, -50, 22, 17, 2.5)
-    spines = Union((column(0, -97, 3.5, 11), column(-22, -76, 17, 3.5), column(22, -76, 17, 3.5)), blend_mm=3)
+    spines = Union((column(0, -97, 3.5, 11), column(-22, -76, 17, 3.5), column(22, -76, 17, 3.5)), blend_mm=3.0)
     psoas = [draw.blob((side * 38, -46, -95), (17, 18, 85), (0, side * -5, 0)) for side in (-1, 1)]
     return [
         *(draw.make("", "muscle", Intersection((shape, rooms.trunk))) for shape in psoas),
@@ -193,7 +193,7 @@ def _stomach(draw: _Draw, rooms: _Rooms) -> list[Structure]:
         draw.blob((-52, 30, 38), (30, 28, 44), (15, 0, 0), size=size),
         draw.blob((-14, 46, 2), (34, 18, 19), (0, 10, 0), size=size),
     )
-    outer = rooms.inside(draw.wobbly(Union(parts, blend_mm=16), 2.0))
+    outer = rooms.inside(draw.wobbly(Union(parts, blend_mm=16.0), 2.0))
     inner = draw.wobbly(Offset(outer, -5.0), 1.5, 25.0)
     structures = [draw.make("stomach", "stomach wall", outer), draw.make("stomach", "stomach content", inner)]
     if draw.rng.random() < 0.6:
@@ -209,7 +209,8 @@ def _liver(draw: _Draw, rooms: _Rooms) -> list[Structure]:
         draw.blob((6, 50, 62), (76, 33, 38), (-12, 10, 0), 2.0, size),
     )
     porta = draw.blob((24, -6, 8), (26, 34, 30))
-    body = Carved(Union(lobes, blend_mm=18), porta, blend_mm=14)
+    fossa = draw.blob((36, -42, -10), (27, 26, 56))  # between the right kidney and the spine
+    body = Carved(Union(lobes, blend_mm=18.0), Union((porta, fossa)), blend_mm=14.0)
     liver = rooms.inside(draw.wobbly(body, 3.0))
     veins = [
         ([(22, -10, 98), (55, -5, 84), (92, -18, 58), (104, -22, 30)], (6, 5, 3.5, 2)),
@@ -237,7 +238,7 @@ def _spleen_and_pancreas(draw: _Draw, rooms: _Rooms) -> list[Structure]:
     size = np.exp(draw.rng.normal(0, 0.14))
     body = draw.blob((-102, -26, 56), (35, 52, 48), (20, 0, -15), 2.2, size)
     hollow = draw.blob((-66, 10, 60), (30, 46, 62))
-    spleen = rooms.inside(draw.wobbly(Carved(body, hollow, blend_mm=8), 2.5, 60.0))
+    spleen = rooms.inside(draw.wobbly(Carved(body, hollow, blend_mm=8.0), 2.5, 60.0))
     path = [(34, 14, -14), (28, 18, 0), (4, 26, 8), (-20, 22, 16), (-48, 4, 28), (-74, -10, 40)]
     pancreas = draw.wobbly(draw.tube(path, (13, 13, 9, 10, 9.5, 8)), 1.5, 30.0)
     duodenum = draw.tube([(22, 44, 4), (44, 26, -4), (50, 8, -28), (34, 2, -52), (0, 2, -54)], 11.0)
@@ -255,7 +256,7 @@ def _kidney(draw: _Draw, rooms: _Rooms, side: str) -> list[Structure]:
     bean = draw.blob((right * 62, -34, height), (29, 27, 53), (-8, right * -12, right * 18), 2.1)
     toward_hilum = bean.rotation @ np.array([-right, 0.25, 0])
     hilum = replace(bean, centre=bean.centre + 27 * toward_hilum, radii=np.array([15.0, 11, 17]), exponent=2.0)
-    whole = rooms.inside(draw.wobbly(Carved(bean, hilum, blend_mm=6), 1.5, 45.0))
+    whole = rooms.inside(draw.wobbly(Carved(bean, hilum, blend_mm=6.0), 1.5, 45.0))
     organ, gland = f"{side} kidney", f"{side} adrenal gland"
     medulla = Intersection((draw.wobbly(Offset(whole, -9.0), 5.0, 28.0), Offset(whole, -3.0)))
     sinus = replace(hilum, centre=bean.centre + 12 * toward_hilum, radii=np.array([11.0, 8, 24]))

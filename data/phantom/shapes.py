@@ -4,27 +4,27 @@ Points are arrays (3, ...) of float32 millimetres, x to the patient's right, y t
 A distance is negative inside; it is exact to first order near the surface, which is all that painting needs.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 
-class Shape(Protocol):
+class Shape(ABC):
     """A body that knows how far any point is from its surface, and a box that it fits into."""
 
+    @abstractmethod
     def distance(self, points: np.ndarray) -> np.ndarray:
         """Signed distance (...) in mm of points (3, ...), negative inside."""
-        ...
 
     @property
+    @abstractmethod
     def bounds(self) -> np.ndarray:
         """(2, 3) lowest and highest corner in mm; infinite where the body has no end."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
-class Superquadric:
+class Superquadric(Shape):
     """|x/a|^n + |y/b|^n + |z/c|^n = 1, turned and moved; n = 2 is the ellipsoid, an infinite radius makes a cylinder.
 
     A body that `is_open_below` keeps its central cross-section all the way down, like a vault on its walls.
@@ -63,7 +63,7 @@ class Superquadric:
 
 
 @dataclass(frozen=True, eq=False)
-class Tube:
+class Tube(Shape):
     """A bent tube of changing width along a chain of points: vessels, gut, limbs of glands."""
 
     path: np.ndarray  # (M, 3) mm
@@ -89,7 +89,7 @@ class Tube:
 
 
 @dataclass(frozen=True, eq=False)
-class Union:
+class Union(Shape):
     """Several bodies grown together; `blend_mm` rounds the seams (polynomial smooth minimum)."""
 
     parts: tuple[Shape, ...]
@@ -110,7 +110,7 @@ class Union:
 
 
 @dataclass(frozen=True, eq=False)
-class Intersection:
+class Intersection(Shape):
     """What all `parts` share."""
 
     parts: tuple[Shape, ...]
@@ -127,7 +127,7 @@ class Intersection:
 
 
 @dataclass(frozen=True, eq=False)
-class Carved:
+class Carved(Shape):
     """`body` without `tool`; `blend_mm` rounds the rim."""
 
     body: Shape
@@ -145,7 +145,7 @@ class Carved:
 
 
 @dataclass(frozen=True, eq=False)
-class Offset:
+class Offset(Shape):
     """`body` grown by `by_mm` all round; shrunk where negative."""
 
     body: Shape
@@ -163,7 +163,7 @@ class Offset:
 
 
 @dataclass(frozen=True, eq=False)
-class Slabs:
+class Slabs(Shape):
     """The part of `body` within slabs that recur every `period_mm` along `normal`: ribs of a wall, discs of a spine."""
 
     body: Shape
@@ -219,7 +219,7 @@ class Waves:
 
 
 @dataclass(frozen=True, eq=False)
-class Wobbly:
+class Wobbly(Shape):
     """`body` with a surface that bulges and dents smoothly."""
 
     body: Shape

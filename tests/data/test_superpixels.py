@@ -1,5 +1,6 @@
 import json
 import logging
+import pickle
 
 import numpy as np
 import pytest
@@ -225,14 +226,24 @@ def test_other_entries_of_the_manifest_stay(tmp_path):
     assert set(content["pseudo_labels"]) == {"MIDDLE", "SLIC"}
 
 
-def test_several_processes_give_the_same_ids(tmp_path, monkeypatch):
+def test_a_scan_shared_out_among_processes_gets_the_same_ids(tmp_path, monkeypatch):
+    n_items = []
+
+    def apart(function, items, jobs, description):
+        tasks = [pickle.dumps((function, item)) for item in items]
+        n_items.append(len(tasks))
+        return (task(item) for task, item in map(pickle.loads, tasks))
+
+    monkeypatch.setattr(superpixels, "parallel_map", apart)
     monkeypatch.setattr(superpixels, "SLICES_PER_BLOCK", 2)
-    write_scans(tmp_path, n_scans=1, depth=5)
+    write_scans(tmp_path, depth=5)
     write_pseudo_labels(tmp_path, CHAOST2)
-    alone = read_nifti(tmp_path / "superpix-MIDDLE_1.nii.gz").array
-    (tmp_path / "superpix-MIDDLE_1.nii.gz").unlink()
+    alone = [read_nifti(tmp_path / f"superpix-MIDDLE_{scan}.nii.gz").array for scan in (1, 2)]
+    (tmp_path / "manifest.json").unlink()
     write_pseudo_labels(tmp_path, CHAOST2, jobs=2)
-    np.testing.assert_array_equal(read_nifti(tmp_path / "superpix-MIDDLE_1.nii.gz").array, alone)
+    shared = [read_nifti(tmp_path / f"superpix-MIDDLE_{scan}.nii.gz").array for scan in (1, 2)]
+    np.testing.assert_array_equal(shared, alone)
+    assert n_items == [2, 2, 2, 6]  # reading, cutting
 
 
 @pytest.mark.parametrize(

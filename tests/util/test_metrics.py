@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from util.errors import DataError
 from util.metrics import (
     Counts,
     Scores,
@@ -56,6 +57,11 @@ def test_ignored_voxels_leave_the_prediction_but_not_the_truth():
     assert overlap_counts(prediction, truth) == Counts(1, 2, 1)
     assert overlap_counts(prediction, truth, ignore) == Counts(1, 1, 1)
     assert overlap_counts(prediction, truth, np.ones(5, bool)) == Counts(0, 0, 2)
+
+
+def test_masks_of_different_shapes_are_refused():
+    with pytest.raises(DataError, match=r"prediction \(1, 4\) and ground truth \(3, 4\).*Resample the prediction"):
+        overlap_counts(np.ones((1, 4), bool), np.ones((3, 4), bool))
 
 
 def test_overlap_by_hand():

@@ -1,0 +1,206 @@
+import json
+import logging
+
+import cv2
+import numpy as np
+import pydicom
+import pytest
+
+from data.phantom import make_patient, write_phantom
+from data.phantom.__main__ import main
+from data.phantom.chaos_writer import GREY_OF_LABEL
+from data.phantom.sabs_writer import FILE_NUMBERS
+from dataloaders.volume_io import read_nifti
+from util.errors import ConfigError, UserError
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def chaos(tmp_path_factory):
+    out = tmp_path_factory.mktemp("chaos")
+    write_phantom("chaost2", out, n_scans=4, size_px=SIZE)
+    return out
+
+
+@pytest.fixture(scope="module")
+def sabs(tmp_path_factory):
+    out = tmp_path_factory.mktemp("sabs")
+    write_phantom("sabs", out, n_scans=4, size_px=SIZE)
+    return out
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def nifti_scans(folder):
+    return {path.name: read_nifti(path) for path in sorted(folder.rglob("*.nii.gz"))}
+
+
+def slices_of(out, scan_id):
+    files = sorted((out / "MR" / str(scan_id) / "T2SPIR" / "DICOM_anon").iterdir())
+    return [pydicom.dcmread(path) for path in files]
+
+
+def test_chaos_layout_is_the_published_one(chaos):
+    assert {path.name for path in (chaos / "MR").iterdir()} == {"1", "2", "3", "5"}
+    folder = chaos / "MR" / "5" / "T2SPIR"
+    dicom, ground = (sorted(path.name for path in (folder / name).iterdir()) for name in ("DICOM_anon", "Ground"))
+    assert dicom[0] == "IMG-0001-00001.dcm"
+    assert [name.replace(".dcm", ".png") for name in dicom] == ground
+    assert 20 <= len(dicom) <= 40
+
+
+def test_dicom_slices_hold_the_scan_made_in_memory(chaos):
+    image, label = make_patient("chaost2", 1, size_px=SIZE)
+    slices = slices_of(chaos, 2)
+    np.testing.assert_array_equal(np.stack([each.pixel_array for each in slices]), image.array)
+    assert [int(each.InstanceNumber) for each in slices] == list(range(1, len(slices) + 1))
+    assert len({each.SOPInstanceUID for each in slices}) == len(slices)
+    assert len({each.SeriesInstanceUID for each in slices}) == 1
+    pngs = sorted((chaos / "MR" / "2" / "T2SPIR" / "Ground").iterdir())
+    stack = np.stack([cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in pngs])
+    assert stack.dtype == np.uint8
+    assert set(np.unique(stack)) == {0, 63, 126, 189, 252}
+    np.testing.assert_array_equal(stack, GREY_OF_LABEL[label.array])
+
+
+@pytest.mark.parametrize(("scan_index", "scan_id"), [(1, 2), (3, 5)])
+def test_dicom_geometry_is_that_of_the_volume(chaos, scan_index, scan_id):
+    image, _ = make_patient("chaost2", scan_index, size_px=SIZE)
+    for z, each in enumerate(slices_of(chaos, scan_id)):
+        column, row = 7, 11
+        along_row, along_column = np.array(each.ImageOrientationPatient, float).reshape(2, 3)
+        row_mm, column_mm = (float(value) for value in each.PixelSpacing)
+        position = np.array(each.ImagePositionPatient, float)
+        lps = position + column * column_mm * along_row + row * row_mm * along_column
+        ras = (image.affine @ [column, row, z, 1])[:3]
+        np.testing.assert_allclose(lps * [-1, -1, 1], ras, atol=1e-6)
+
+
+def test_slices_are_oblique_and_their_thickness_is_not_their_distance(chaos):
+    slices = slices_of(chaos, 1)
+    along_row, along_column = np.array(slices[0].ImageOrientationPatient, float).reshape(2, 3)
+    assert abs(along_row @ along_column) < 1e-9
+    assert 0.9 < along_row[0] < 0.9999
+    positions = np.array([each.ImagePositionPatient for each in slices], float)
+    steps = np.diff(positions, axis=0)
+    np.testing.assert_allclose(steps - steps[0], 0, atol=1e-6)
+    distance = np.linalg.norm(steps[0])
+    assert 7 <= distance <= 9
+    assert float(slices[0].SliceThickness) < 0.8 * distance
+
+
+def test_some_scans_number_their_slices_from_the_head(chaos):
+    heights = {scan: [float(each.ImagePositionPatient[2]) for each in slices_of(chaos, scan)] for scan in (1, 5)}
+    assert heights[1] == sorted(heights[1])
+    assert heights[5] == sorted(heights[5], reverse=True)
+
+
+def test_sabs_files_hold_the_scans_made_in_memory(sabs):
+    assert {path.name for path in sabs.iterdir()} == {"img", "label", "phantom.json"}
+    for index in (0, 3):
+        number = f"{FILE_NUMBERS[index]:04d}"
+        for path, expected in zip(
+            (sabs / f"img/img{number}.nii.gz", sabs / f"label/label{number}.nii.gz"),
+            make_patient("sabs", index, size_px=SIZE),
+            strict=True,
+        ):
+            found = read_nifti(path)
+            assert found.array.dtype == expected.array.dtype
+            np.testing.assert_array_equal(found.array, expected.array)
+            np.testing.assert_allclose(found.affine, expected.affine, rtol=1e-5, atol=1e-3)
+
+
+def test_one_sabs_scan_in_four_is_stored_flipped_and_still_lies_right(sabs):
+    signs = []
+    for number in FILE_NUMBERS[:4]:
+        label = read_nifti(sabs / f"label/label{number:04d}.nii.gz")
+        signs.append(tuple(np.sign(np.diag(label.affine)[:2]).astype(int)))
+        z, y, x = np.mean(np.nonzero(label.array == 6), axis=1)
+        liver_right_mm, *_ = label.affine @ [x, y, z, 1]
+        assert liver_right_mm > 20
+    assert signs == [(-1, 1)] * 3 + [(1, -1)]
+
+
+def test_neither_processes_nor_the_number_of_scans_change_a_byte(chaos, tmp_path):
+    write_phantom("chaost2", tmp_path, n_scans=2, size_px=SIZE, jobs=2)
+    for scan_id in ("1", "2"):
+        assert contents(tmp_path / "MR" / scan_id) == contents(chaos / "MR" / scan_id)
+
+
+def test_another_seed_gives_another_patient():
+    (image, _), (other, _) = (make_patient("chaost2", 0, seed=seed, size_px=SIZE) for seed in (0, 1))
+    assert image.array.shape != other.array.shape or (image.array != other.array).mean() > 0.5
+
+
+def test_a_finished_phantom_is_left_alone_and_an_interrupted_one_completed(tmp_path):
+    write_phantom("sabs", tmp_path, n_scans=2, size_px=SIZE)
+    before = nifti_scans(tmp_path)
+    kept, lost = tmp_path / "img/img0001.nii.gz", tmp_path / "label/label0002.nii.gz"
+    written_ns = kept.stat().st_mtime_ns
+    lost.unlink()
+    write_phantom("sabs", tmp_path, n_scans=2, size_px=SIZE)
+    assert kept.stat().st_mtime_ns == written_ns
+    after = nifti_scans(tmp_path)
+    assert before.keys() == after.keys()
+    assert all((before[name].array == after[name].array).all() for name in before)
+
+
+def test_foreign_scans_are_never_touched(tmp_path):
+    real = tmp_path / "MR" / "1" / "T2SPIR" / "DICOM_anon" / "IMG-0004-00001.dcm"
+    real.parent.mkdir(parents=True)
+    real.write_bytes(b"a patient")
+    with pytest.raises(UserError, match=r"holds MR but no phantom\.json.*another --out") as error:
+        write_phantom("chaost2", tmp_path, n_scans=1, size_px=SIZE)
+    assert str(tmp_path) in str(error.value)
+    assert contents(tmp_path) == {str(real.relative_to(tmp_path)): b"a patient"}
+
+
+def test_other_files_in_the_folder_do_not_matter(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    write_phantom("sabs", tmp_path, n_scans=1, size_px=SIZE)
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_other_parameters_are_refused(chaos):
+    before = contents(chaos)
+    with pytest.raises(UserError, match=r"phantom\.json.*'seed': 0.*'seed': 5.*another --out, or delete MR"):
+        write_phantom("chaost2", chaos, n_scans=4, size_px=SIZE, seed=5)
+    assert contents(chaos) == before
+
+
+def test_folder_that_cannot_be_written_to(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_phantom("chaost2", blocked / "out", n_scans=1, size_px=SIZE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dataset": "brats"}, "'brats'.*expected one of chaost2, sabs"),
+        ({"n_scans": 0}, "scans=0; expected 1 to 20"),
+        ({"n_scans": 21}, "scans=21; expected 1 to 20"),
+        ({"size_px": 8}, "size_px=8; expected 32 to 512"),
+        ({"seed": -1}, "seed=-1; expected 0 to"),
+    ],
+)
+def test_bad_settings_are_named(arguments, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        write_phantom(**{"dataset": "chaost2", "out": tmp_path, **arguments})
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_line(tmp_path, monkeypatch, caplog):
+    words = ["phantom", "sabs", "--out", str(tmp_path), "--scans", "1", "--size-px", str(SIZE), "--seed", "3"]
+    monkeypatch.setattr("sys.argv", words)
+    with caplog.at_level(logging.INFO):
+        main()
+    record = json.loads((tmp_path / "phantom.json").read_text())
+    assert record == {"dataset": "sabs", "n_scans": 1, "size_px": SIZE, "seed": 3, "revision": 1}
+    assert "1 scans, seed 3" in caplog.text
+    image, _ = make_patient("sabs", 0, seed=3, size_px=SIZE)
+    np.testing.assert_array_equal(read_nifti(tmp_path / "img/img0001.nii.gz").array, image.array)

@@ -1,0 +1,54 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from util import files
+from util.errors import UserError
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
+    path = tmp_path / "deep" / "a.nii.gz"
+    files.write_text(path, "old")
+
+    def fail():
+        with files.replacing(path) as temporary:
+            assert temporary.name.endswith(".nii.gz")
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "old"
+    assert os.listdir(path.parent) == ["a.nii.gz"]  # noqa: PTH208
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"a\.json: cannot be written.*choose another output folder"):
+        files.write_json(tmp_path / "file" / "a.json", {})
+
+
+def test_a_read_only_folder_is_named(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    with pytest.raises(UserError, match="Permission denied.*writable"):
+        files.write_text(tmp_path / "a.txt", "")
+
+
+def test_json_round_trip_and_damage(tmp_path):
+    path = tmp_path / "a.json"
+    files.write_json(path, {"a": [1, 2]})
+    assert files.read_json(path) == {"a": [1, 2]}
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"a\.json: not valid JSON"):
+        files.read_json(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        files.read_json(Path(tmp_path / "none.json"))
+
+
+def test_hash_is_of_the_content(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert files.sha256_of(tmp_path / "a").startswith("ba7816bf")
