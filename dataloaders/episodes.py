@@ -96,7 +96,7 @@ class ClassDrawer:
         """
         self.slices_of_class = {value: np.array(s) for value, s in sorted(slices_of_class.items()) if len(s) > 1}
         if not self.slices_of_class:
-            raise DataError("no training class shows on two slices. Check label_sets, exclude_cls_list and min_fg_data.")
+            raise DataError("no training class shows on two slices: check label_sets, exclude_cls_list, min_fg_data.")
         self.scan, self.seed = stack.scan, seed
 
     def draw(self, number: int) -> tuple[int, int, int]:

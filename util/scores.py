@@ -154,6 +154,20 @@ def collect(paths: Iterable[Path]) -> list[ScoreRow]:
     return rows
 
 
+def collect_newest(root: Path) -> list[ScoreRow]:
+    """Reads all `scores.csv` below `root`; of several validations of one experiment and method the newest counts.
+
+    A run's folder lies in its experiment's, `root/<experiment>/validation/<run>/scores.csv`.
+
+    Raises:
+        DataError: as `collect`; above all if two experiments score the same scan under the same names.
+    """
+    newest = {}
+    for file in sorted(root.rglob(FILE_NAME), key=lambda file: file.stat().st_mtime_ns):
+        newest[file.parent.parent, read_scores(file)[0].method] = file
+    return collect(newest.values() or [root])
+
+
 def _named(row: ScoreRow) -> str:
     named = {name: value for name, value in row.key._asdict().items() if value != ""}
     return ", ".join(f"{name} {value}" for name, value in named.items())

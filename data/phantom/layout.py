@@ -12,7 +12,7 @@ from data.phantom.anatomy import Patient, Structure
 from data.phantom.shapes import Carved, Intersection, Offset, Shape, Slabs, Superquadric, Tube, Union, Waves, Wobbly
 
 # The scan, counted from 0, whose patient has lost an organ: a query scan of fold 0 in every data set.
-MISSING_ORGANS = {4: ("left kidney", "left adrenal gland")}
+MISSING_ORGANS = {2: ("left kidney", "left adrenal gland")}
 
 PARIETAL_MM = 1.5  # organs keep this distance from the wall of the abdomen
 

@@ -128,7 +128,7 @@ def test_a_second_run_touches_nothing(tmp_path, raw_chaos, small, caplog):
 
 def test_two_processes_give_the_same_files(tmp_path, raw_chaos, small):
     for root, jobs in ((tmp_path / "one", 1), (tmp_path / "two", 2)):
-        convert(CHAOST2, raw_chaos, root, jobs)
+        convert(CHAOST2, raw_chaos, root)
         normalise(CHAOST2, root, small, jobs)
     one, two = (
         {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
@@ -143,13 +143,13 @@ def test_a_stopped_run_loses_only_the_scan_in_hand(tmp_path, raw_chaos, small, m
     with monkeypatch.context() as patch:
         real, calls = write_nifti, []
 
-        def stop_at_third(path, volume):
+        def stop_at_fourth(path, volume):
             calls.append(path)
             if len(calls) == 4:
                 raise KeyboardInterrupt
             real(path, volume)
 
-        patch.setattr(prepare, "write_nifti", stop_at_third)
+        patch.setattr(prepare, "write_nifti", stop_at_fourth)
         with pytest.raises(KeyboardInterrupt):
             normalise(CHAOST2, tmp_path, small)
     assert list(Manifest.load(prepared(tmp_path), "CHAOST2").scans) == ["2"]

@@ -46,7 +46,7 @@ def test_no_checkpoint_is_none(tmp_path):
         checkpoint.load(tmp_path / "c.pt")
 
 
-@pytest.mark.parametrize("writer", [torch.save, lambda obj, path: path.write_bytes(pickle.dumps(obj))])
+@pytest.mark.parametrize("writer", [torch.save, lambda obj, path: path.write_bytes(pickle.dumps(obj, protocol=2))])
 def test_code_in_a_checkpoint_is_refused(tmp_path, writer):
     path = tmp_path / "hostile.pt"
     writer({"weights": Hostile()}, path)

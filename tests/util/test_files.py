@@ -34,7 +34,7 @@ def test_a_read_only_folder_is_named(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tempfile.mkstemp", refuse)
-    with pytest.raises(UserError, match="Permission denied.*writable"):
+    with pytest.raises(UserError, match=r"Permission denied.*writable"):
         files.write_text(tmp_path / "a.txt", "")
 
 
