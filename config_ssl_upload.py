@@ -155,8 +155,8 @@ class Settings:
     values: dict[str, Any]  # all keys, flat, as Sacred stores them
 
     @property
-    def method_label(self) -> str:
-        """The name of the method in tables, as the paper calls it."""
+    def method_name(self) -> str:
+        """The name of the method, as the paper calls it."""
         if self.run.method != "alpnet":
             return self.run.method
         name = "ALPNet" if self.values["prototypes"] == "local" else "PANet"
@@ -168,7 +168,7 @@ class Settings:
         shaping = {key: value for key, value in self.values.items() if key not in _PRACTICAL}
         digest = hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:8]
         run, data = self.run, self.data
-        name = f"{self.method_label}_{data.spec.name}_setting{run.setting}_sets{data.label_sets}_fold{data.eval_fold}"
+        name = f"{self.method_name}_{data.spec.name}_setting{run.setting}_sets{data.label_sets}_fold{data.eval_fold}"
         prefix = f"{run.exp_prefix}_" if run.exp_prefix else ""
         return Path(run.path.log_dir).expanduser() / f"{prefix}{name}_seed{run.seed}_{digest}"
 

@@ -28,7 +28,7 @@ from dataloaders.normalise import Normalisation
 from dataloaders.samples import Volume
 from dataloaders.store import PreparedFolder
 from dataloaders.volume_io import write_nifti
-from models import build_method
+from models import build_method, method_class
 from models.evaluate import CaseResult, evaluate
 from models.methods.base import Method
 from models.snapshot import load_trained
@@ -37,7 +37,8 @@ from util.errors import CheckpointError
 from util.files import write_text
 from util.pictures import save_overlays
 from util.report import save_report
-from util.scores import FILE_NAME, ScoreRow, collect_newest, write_scores
+from util.scores import FILE_NAME, ScoreRow, write_scores
+from util.scores import collect as collect_scores
 from util.seeding import seed_everything
 from util.tables import Table, paper_table, to_csv, to_markdown
 
@@ -83,14 +84,14 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
 
 
 def _method_to_score(settings: Settings, device: torch.device) -> tuple[str, Method, Normalisation | None]:
+    """The name in tables, the method, and the normalisation it was trained with (None: fit it)."""
     run = settings.run
-    seed_everything(run.seed)
-    method = build_method(settings.values | {"encoder_weights": "none"})
-    if method.batch_type is None:
-        return settings.method_label, method, None
+    name = settings.method_name + (f" ({run.exp_prefix})" if run.exp_prefix else "")
+    if method_class(run.method).batch_type is None:
+        return name, build_method(settings.values), None
     if run.reload_model_path == "none":
-        untrained = build_method(settings.values).to(device).eval()
-        return f"{settings.method_label} untrained", untrained, None
+        seed_everything(run.seed)
+        return f"{name} untrained", build_method(settings.values).to(device), None
     path = Path(run.reload_model_path or settings.experiment_folder / "checkpoint.pt").expanduser()
     if not run.reload_model_path and not path.exists():
         raise CheckpointError(
@@ -98,8 +99,7 @@ def _method_to_score(settings: Settings, device: torch.device) -> tuple[str, Met
             "with reload_model_path=PATH, or score random weights with reload_model_path=none."
         )
     trained = load_trained(path, settings.values, run.weights, device)
-    name = settings.method_label + (" EMA" if run.weights == "ema" else "")
-    return name, trained.method, trained.normalisation
+    return name + (" EMA" if run.weights == "ema" else ""), trained.method, trained.normalisation
 
 
 def _rows(settings: Settings, folder: PreparedFolder, name: str, protocol: str, result: CaseResult) -> list[ScoreRow]:
@@ -177,7 +177,7 @@ def collect(_config: dict[str, Any]) -> str:
     """Gathers all finished validations below `path.log_dir` into table.md and table.csv there."""
     settings = read_settings(_config)
     root = Path(settings.run.path.log_dir).expanduser()
-    rows = collect_newest(root)
+    rows = collect_scores([root])
     table: Table = paper_table(rows, n_folds=settings.data.spec.n_folds)
     write_text(root / "table.md", to_markdown(table))
     write_text(root / "table.csv", to_csv(table))

@@ -145,12 +145,28 @@ def paste_back(
     """
     # Voxel of the original (x, y, z) -> voxel of the mask; then both in (z, y, x).
     between = np.linalg.inv(mask.affine) @ original_affine
-    matrix, offset = between[2::-1, 2::-1], between[2::-1, 3].tolist()
+    matrix, offset = between[2::-1, 2::-1], between[2::-1, 3]
     order = {"nearest": 0, "linear": 1}[interpolation]
     result = np.zeros(original_shape, mask.array.dtype)
     for value in np.unique(mask.array[mask.array != 0]):
-        share = ndimage.affine_transform(
-            (mask.array == value).astype(np.float32), matrix, offset, original_shape, order=order, mode="grid-constant"
-        )
-        result[share > 0.5] = value
+        is_value = mask.array == value
+        box = _reach(is_value, matrix, offset, original_shape)
+        shift = (matrix @ [part.start for part in box] + offset).tolist()
+        shape = tuple(part.stop - part.start for part in box)
+        if min(shape) > 0:
+            weights = is_value.astype(np.float32)
+            share = ndimage.affine_transform(weights, matrix, shift, shape, order=order, mode="grid-constant")
+            result[box][share > 0.5] = value
     return Volume(result, original_affine)
+
+
+def _reach(
+    mask: np.ndarray, matrix: np.ndarray, offset: np.ndarray, shape: tuple[int, int, int]
+) -> tuple[slice, slice, slice]:
+    """The part of a grid of `shape` that a mask can touch; `matrix` and `offset` lead from the grid to the mask."""
+    places = [np.flatnonzero(mask.any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    corners = np.array(list(product(*((found[0] - 1, found[-1] + 1) for found in places))))
+    on_grid = np.linalg.solve(matrix, (corners - offset).T)
+    low, high = np.floor(on_grid.min(axis=1)), np.ceil(on_grid.max(axis=1)) + 1
+    z, y, x = (slice(*np.clip((a, b), 0, n).astype(int).tolist()) for a, b, n in zip(low, high, shape, strict=True))
+    return z, y, x

@@ -69,7 +69,7 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}). Delete it and run the step that wrote it again.") from error
+        raise UserError(f"{path}: not valid JSON ({error}). Let the step that wrote it write it again.") from error
 
 
 def sha256_of(path: Path) -> str:

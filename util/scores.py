@@ -132,40 +132,35 @@ def _score(text: str, name: str) -> float:
 def collect(paths: Iterable[Path]) -> list[ScoreRow]:
     """Reads the `scores.csv` files named, and all those below the folders named.
 
+    Runs side by side in a folder `validation` belong to one experiment: what is scored twice there counts as scored
+    last.
+
     Raises:
-        DataError: nothing found, a damaged file, or the same scan and organ scored twice under the same method, data
-            set, setting, protocol and fold; the message names both files.
+        DataError: nothing found, a damaged file, or the same scan and organ scored by two experiments under the same
+            method, data set, setting, protocol and fold; the message names both files.
     """
     paths = list(paths)
-    files = [file for path in paths for file in (sorted(path.rglob(FILE_NAME)) if path.is_dir() else [path])]
+    files = [file for path in paths for file in (path.rglob(FILE_NAME) if path.is_dir() else [path])]
     if not files:
         raise DataError(f"{', '.join(map(str, paths))}: no {FILE_NAME} there or below. Run the validation first.")
-    seen: dict[Key, Path] = {}
-    rows = []
-    for file in {file.resolve(): file for file in files}.values():
+    seen: dict[Key, tuple[Path, ScoreRow]] = {}
+    for file in sorted({file.resolve() for file in files}, key=_age):
         for row in read_scores(file):
-            if row.key in seen:
+            if row.key in seen and not _is_repetition(seen[row.key][0], file):
                 raise DataError(
-                    f"{seen[row.key]} and {file}: both score {_named(row)}. Leave one of the two out, or tell the runs "
-                    "apart by the columns method and setting."
+                    f"{seen[row.key][0]} and {file}: both score {_named(row)}. Leave one of the two out, or tell the "
+                    "runs apart by the columns method and setting (exp_prefix=NAME goes into the method)."
                 )
-            seen[row.key] = file
-            rows.append(row)
-    return rows
+            seen[row.key] = file, row
+    return [row for _, row in sorted(seen.values(), key=lambda entry: str(entry[0]))]
 
 
-def collect_newest(root: Path) -> list[ScoreRow]:
-    """Reads all `scores.csv` below `root`; of several validations of one experiment and method the newest counts.
+def _age(file: Path) -> tuple[int, str]:
+    return (file.stat().st_mtime_ns if file.exists() else 0), str(file)
 
-    A run's folder lies in its experiment's, `root/<experiment>/validation/<run>/scores.csv`.
 
-    Raises:
-        DataError: as `collect`; above all if two experiments score the same scan under the same names.
-    """
-    newest = {}
-    for file in sorted(root.rglob(FILE_NAME), key=lambda file: file.stat().st_mtime_ns):
-        newest[file.parent.parent, read_scores(file)[0].method] = file
-    return collect(newest.values() or [root])
+def _is_repetition(one: Path, other: Path) -> bool:
+    return one == other or (one.parent.parent == other.parent.parent and one.parent.parent.name == "validation")
 
 
 def _named(row: ScoreRow) -> str:

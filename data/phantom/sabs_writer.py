@@ -16,7 +16,7 @@ ORGANS = (
 )
 LABELS = {organ: value for value, organ in enumerate(ORGANS, 1)}
 FILE_NUMBERS = (*range(1, 11), *range(21, 41))  # img0001 to img0010 and img0021 to img0040, as published
-FLIPS = {3: (1, -1), 7: (-1, 1)}  # scan index modulo 8 -> signs of (x, y): RAS and LPS among LAS
+FLIPS = {3: (1, 1), 7: (-1, -1)}  # scan index modulo 8 -> signs of (x, y): RAS and LPS among LAS
 LAS = (-1, 1)
 
 

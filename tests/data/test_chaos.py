@@ -72,6 +72,15 @@ def test_labels_follow_their_slices(tmp_path, write_patient, image, step):
     assert_labels_lie_on_their_spots(*read_scan(*find_scans(tmp_path)[1]))
 
 
+def test_interleaved_numbers_are_paired(tmp_path, write_patient, image):
+    write_patient(tmp_path, 1, image)
+    for folder in find_scans(tmp_path)[1]:
+        paths = sorted(folder.iterdir())
+        for path, number in zip(paths, (3, 1, 4, 2), strict=True):
+            path.rename(folder / f"new-{number:05d}{path.suffix}")
+    assert_labels_lie_on_their_spots(*read_scan(*find_scans(tmp_path)[1]))
+
+
 @pytest.mark.parametrize("step", [(0, 0, 8), (0, 0, -8)], ids=["upwards", "downwards"])
 def test_renamed_dicom_files_are_paired_by_instance_number(tmp_path, write_patient, image, step):
     paths = write_patient(tmp_path, 1, image, step=step)

@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from data import superpixels
 from data.regions import (
@@ -141,17 +142,24 @@ def test_slic_takes_a_tiny_foreground_as_one_piece(n_pixels):
     assert slic_slice(slice_, slice_ > 1, SlicePixels()).sum() == n_pixels
 
 
-def test_supervoxels_measure_in_millimetres_and_run_through_slices():
-    array = organs(depth=9, size=32)
-    mask = np.stack([foreground_mask(slice_, 100.0) for slice_ in array])
-    thick, thin = (Volume(array, np.diag([2.0, 2.0, dz, 1.0])) for dz in (8.0, 1.0))
-    config = Supervoxels(segment_volume_ml=1.0)
-    n_thick, n_thin = (len(np.unique(slic_volume(volume, mask, config))) - 1 for volume in (thick, thin))
-    assert n_thick > 3 * n_thin
-    depth_of = [np.ptp(np.nonzero(slic_volume(thin, mask, config) == one)[0]) for one in range(1, n_thin + 1)]
-    assert max(depth_of) >= 3
-    ids = superpixels_of(thin, Recipe("SUPERVOXEL", 100.0, min_area_px=4))
+def test_supervoxels_are_as_deep_as_they_are_wide_in_millimetres():
+    array = 300 + np.random.default_rng(0).normal(0, 1, (8, 32, 32))
+    cube = Volume(array, np.diag([2.0, 2.0, 8.0, 1.0]))  # 64 mm each way: 262 ml, 64 pieces of 16 mm each way
+    config = Supervoxels(segment_volume_ml=4.1, compactness=10.0)
+    raw = slic_volume(cube, np.ones(array.shape, bool), config)
+    pieces = ndimage.find_objects(raw)
+    assert 40 < len(pieces) < 90
+    extents_mm = [[(part.stop - part.start) * mm for part, mm in zip(box, (8, 2, 2), strict=True)] for box in pieces]
+    depth, height, width = np.median(extents_mm, axis=0)
+    assert 0.5 < depth / height < 2
+    assert 0.5 < depth / width < 2
+
+
+def test_supervoxel_ids_run_through_the_scan_without_gaps():
+    volume = Volume(organs(depth=9, size=32), np.diag([2.0, 2.0, 3.0, 1.0]))
+    ids = superpixels_of(volume, Recipe("SUPERVOXEL", 100.0, min_area_px=4))
     np.testing.assert_array_equal(np.unique(ids), np.arange(ids.max() + 1))
+    assert np.intersect1d(ids[3], ids[4]).size > 1  # 0 and others
 
 
 @pytest.mark.parametrize("scale", SCALES)

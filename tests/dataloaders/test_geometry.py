@@ -175,6 +175,11 @@ def test_pasting_back_a_bool_mask_leaves_background_outside_it():
     assert back.array[0, 0].tolist() == [False, False, True, True, True, True, False, False]
 
 
+def test_a_mask_beside_the_scan_leaves_only_background():
+    mask = Volume(np.ones((2, 3, 4), np.uint8), affine_of((0, 0, 0), (1.0, 1.0, 1.0), origin=(500.0, 0.0, 0.0)))
+    assert not paste_back(mask, (5, 5, 5), np.eye(4)).array.any()
+
+
 def test_an_image_and_its_label_end_on_one_grid():
     volume = Volume(np.random.default_rng(1).integers(0, 900, (8, 40, 36)).astype(np.int16), AFFINES["oblique"])
     parameters = PrepareParameters("LAS", 99.5, None, 1 / 16, (3.0, 1.1, 1.3), 32, "clean")

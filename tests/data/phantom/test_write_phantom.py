@@ -2,6 +2,7 @@ import json
 import logging
 
 import cv2
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -60,7 +61,7 @@ def test_dicom_slices_hold_the_scan_made_in_memory(chaos):
     assert len({each.SOPInstanceUID for each in slices}) == len(slices)
     assert len({each.SeriesInstanceUID for each in slices}) == 1
     pngs = sorted((chaos / "MR" / "2" / "T2SPIR" / "Ground").iterdir())
-    stack = np.stack([cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in pngs])
+    stack = np.stack([np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)) for path in pngs])
     assert stack.dtype == np.uint8
     assert set(np.unique(stack)) == {0, 63, 126, 189, 252}
     np.testing.assert_array_equal(stack, GREY_OF_LABEL[label.array])
@@ -121,7 +122,13 @@ def test_one_sabs_scan_in_four_is_stored_flipped_and_still_lies_right(sabs):
         z, y, x = np.mean(np.nonzero(label.array == 6), axis=1)
         liver_right_mm, *_ = label.affine @ [x, y, z, 1]
         assert liver_right_mm > 20
-    assert signs == [(-1, 1)] * 3 + [(1, -1)]
+    assert signs == [(-1, 1)] * 3 + [(1, 1)]
+
+
+@pytest.mark.parametrize(("scan_index", "axes"), [(0, "LAS"), (3, "RAS"), (7, "LPS")])
+def test_orientations_of_sabs_scans(scan_index, axes):
+    image, _ = make_patient("sabs", scan_index, size_px=SIZE)
+    assert "".join(nib.orientations.aff2axcodes(image.affine)) == axes
 
 
 def test_neither_processes_nor_the_number_of_scans_change_a_byte(chaos, tmp_path):
