@@ -10,6 +10,7 @@ reached `n_steps` it does nothing. `python training.py print_config with ...` sh
 
 import logging
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from config_ssl_upload import Settings, command, ex, read_settings
 from data.check import require_valid
 from dataloaders.build import build_loader, build_task, open_data
 from dataloaders.normalise import Normalisation
+from dataloaders.store import PreparedFolder
 from models.evaluate import evaluate
 from models.learner import Learner, make_learner
 from util import checkpoint
@@ -29,6 +31,8 @@ from util.meters import RunningMeans
 from util.schedules import step_decay
 
 logger = logging.getLogger(__name__)
+
+SMALLEST_PX = 64  # rows and columns that still give a few features
 
 # The reference's names of what is logged, kept beside ours.
 REFERENCE_NAMES = {"query_ce": "loss", "align": "align_loss"}
@@ -49,8 +53,7 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
     path = settings.experiment_folder / "checkpoint.pt"
     folder, fold = open_data(settings.data, run.path.data_dir)
     if run.check_data and place.is_first:
-        scale = settings.data.superpix_scale if settings.data.train_on == "superpixels" else None
-        require_valid(folder.folder, folder.spec, scale, settings.data.eval_fold)
+        _check(settings, folder)
     normalisation = Normalisation.fit(folder.spec, folder.statistics(fold.train))
     learner = make_learner(settings.values, run.seed, run.optim, run.ema_decay, normalisation, device)
     saved = checkpoint.load_newest(path, device)
@@ -61,9 +64,10 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
         return path
     logger.info("training on scans %s from step %d; %s", list(fold.train), learner.step, settings.experiment_folder)
 
+    workers = min(run.num_workers, os.cpu_count() or 1)
     loader = build_loader(
         settings.data, folder, fold, learner.normalisation, run.seed, run.batch_size,
-        range(learner.step, run.n_steps), run.num_workers, place, pin_memory=device.type == "cuda",
+        range(learner.step, run.n_steps), workers, place, pin_memory=device.type == "cuda",
     )  # fmt: skip
     net = learner.method.train()
     if place.world_size > 1:
@@ -107,6 +111,13 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
     bar.close()
     barrier()
     return path
+
+
+def _check(settings: Settings, folder: PreparedFolder) -> None:
+    """Stops before hours are spent on damaged or ill-fitting data."""
+    data = settings.data
+    scale = data.superpix_scale if data.train_on == "superpixels" else None
+    require_valid(folder.folder, data.spec, scale, data.eval_fold, SMALLEST_PX, data.support_idx)
 
 
 def _log_evaluation(settings: Settings, learner: Learner, device: torch.device, log: Any) -> None:

@@ -61,7 +61,7 @@ class Manifest:
         write_json(folder / FILE_NAME, content)
 
 
-def statistics_of(array: np.ndarray) -> dict[str, float]:
+def statistics_of(array: np.ndarray) -> dict[str, float | int]:
     """Count, mean, population standard deviation and range of all voxels, in float64."""
     values = array.astype(np.float64)
     return {
@@ -73,7 +73,7 @@ def statistics_of(array: np.ndarray) -> dict[str, float]:
     }
 
 
-def pooled_mean_std(statistics: list[dict[str, float]]) -> tuple[float, float]:
+def pooled_mean_std(statistics: list[dict[str, float | int]]) -> tuple[float, float]:
     """Mean and population standard deviation of the union of several scans' voxels, from their single statistics."""
     count = np.array([entry["count"] for entry in statistics], np.float64)
     mean = np.array([entry["mean"] for entry in statistics], np.float64)

@@ -23,7 +23,7 @@ class Normalisation:
     std: float | None = None
 
     @classmethod
-    def fit(cls, spec: DatasetSpec, statistics: list[dict[str, float]]) -> "Normalisation":
+    def fit(cls, spec: DatasetSpec, statistics: list[dict[str, float | int]]) -> "Normalisation":
         """The data set's rule, with statistics of the training scans where the rule asks for them.
 
         Source: SSL-ALPNet, released code: per volume for MR, over the fold's training scans for CT.

@@ -75,7 +75,7 @@ class PreparedFolder:
             for value, name in enumerate(self.spec.class_names)
         }
 
-    def statistics(self, scans: Sequence[int]) -> list[dict[str, float]]:
+    def statistics(self, scans: Sequence[int]) -> list[dict[str, float | int]]:
         """Intensity statistics of scans, from the manifest; measured where it has none."""
         entries = self.manifest.scans
         return [entries.get(str(scan), {}).get("statistics") or statistics_of(self.image(scan).array) for scan in scans]

@@ -145,24 +145,28 @@ class ALPNet(Method):
         pair = self.head.prototypes(features, soft_mask, self.config.val_wsize, rule_window)[:2]
         return EncodedSupport(*(_map(lambda t: t.unflatten(0, (n_classes, n_parts)), p) for p in pair))
 
-    @torch.no_grad()
     def predict(self, case: EvalCase, support: EncodedSupport) -> Bool[Tensor, "K D H W"]:
-        """Segments every slice of a scan for every class; each slice is encoded once."""
+        """Segments every slice of a scan for every class."""
+        return self.margins(case, support) > 0
+
+    @torch.no_grad()
+    def margins(self, case: EvalCase, support: EncodedSupport) -> Float[Tensor, "K D H W"]:
+        """By how much each pixel's foreground score exceeds its background score; each slice is encoded once."""
         step = self.config.slices_per_pass
-        masks = [
-            self._predict_slices(images, part, support)
+        margins = [
+            self._slice_margins(images, part, support)
             for images, part in zip(case.image.split(step), case.part.split(step, 1), strict=True)
         ]
-        return torch.cat(masks, 1)
+        return torch.cat(margins, 1)
 
-    def _predict_slices(
+    def _slice_margins(
         self, images: Float[Tensor, "D 1 H W"], part: Tensor, support: EncodedSupport
-    ) -> Bool[Tensor, "K D H W"]:
+    ) -> Float[Tensor, "K D H W"]:
         features = self.encoder(images)[None]  # (1, D, C, h, w)
         classes = torch.arange(len(part), device=part.device)[:, None]
         background, foreground = (_map(lambda t: t[classes, part], p) for p in (support.background, support.foreground))
         scores = self.head.scores(features, background, foreground)  # (K, D, 2, h, w)
-        return enlarge(scores[:, :, 1] - scores[:, :, 0], images.shape[-2:]) > 0
+        return enlarge(scores[:, :, 1] - scores[:, :, 0], images.shape[-2:])
 
 
 def shrink(mask: Bool[Tensor, "B S H W"], size: Any) -> Float[Tensor, "B S h w"]:

@@ -296,7 +296,7 @@ def test_a_manifest_of_another_data_set(folder):
     findings = check_folder(folder, SPEC)
     assert_told(findings[0], "error", path, "manifest of 'SABS'", "python -m data.prepare")
     path.write_text("{")
-    assert_told(check_folder(folder, SPEC)[0], "error", path, "not valid JSON", "Delete it")
+    assert_told(check_folder(folder, SPEC)[0], "error", path, "not valid JSON", f"delete it and run `{PREPARE}`")
 
 
 def test_statistics_of_another_image(folder):

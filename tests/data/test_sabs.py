@@ -17,12 +17,16 @@ def touch(*paths):
         path.touch()
 
 
+IMG_LAYOUT = "img/img{:04d}.nii.gz", "label/label{:04d}.nii.gz"
+DET_LAYOUT = "averaged-training-images/DET{:05d}01_avg.nii.gz", "averaged-training-labels/DET{:05d}01_avg_seg.nii.gz"
+
+
 @pytest.mark.parametrize(
     ("image", "label", "raw"),
     [
-        ("img/img{:04d}.nii.gz", "label/label{:04d}.nii.gz", "."),
+        (*IMG_LAYOUT, "."),
+        (*DET_LAYOUT, "."),
         ("RawData/Training/img/img{:04d}.nii.gz", "RawData/Training/label/label{:04d}.nii.gz", "."),
-        ("averaged-training-images/DET{:05d}01_avg.nii.gz", "averaged-training-labels/DET{:05d}01_avg_seg.nii.gz", "."),
         ("all/img{:04d}.nii", "all/label{:04d}.nii", "all"),
     ],
 )
@@ -36,9 +40,10 @@ def test_every_layout_is_found_and_numbered_as_published(tmp_path, image, label,
     assert scans[10] == (tmp_path / image.format(21), tmp_path / label.format(21))
 
 
-def test_missing_scans_do_not_renumber_the_others(tmp_path):
+@pytest.mark.parametrize("layout", [IMG_LAYOUT, DET_LAYOUT])
+def test_missing_scans_do_not_renumber_the_others(tmp_path, layout):
     for number in (2, 21, 40):
-        touch(tmp_path / "img" / f"img{number:04d}.nii.gz", tmp_path / "label" / f"label{number:04d}.nii.gz")
+        touch(*(tmp_path / name.format(number) for name in layout))
     assert list(find_scans(tmp_path)) == [1, 10, 29]
 
 

@@ -76,6 +76,14 @@ def test_resampling_keeps_voxels_in_place(affine):
     np.testing.assert_allclose(resampled.array[inner], millimetres(resampled)[1][inner], atol=1e-5)
 
 
+@pytest.mark.parametrize(("n", "size_px"), [(4, 3), (5, 4), (5, 2), (4, 7), (3, 6)])
+def test_the_central_row_and_column_stay_central(n, size_px):
+    array = np.zeros((1, n, n + 1), np.uint8)
+    array[0, n // 2, (n + 1) // 2] = 1
+    cropped = crop_or_pad(Volume(array, np.eye(4)), size_px, 0.0).array
+    assert np.argwhere(cropped).tolist() == [[0, size_px // 2, size_px // 2]]
+
+
 def test_padding_keeps_voxels_in_place():
     volume = ramp(Volume(np.zeros((3, 5, 4)), AFFINES["oblique"]), 2)
     padded = crop_or_pad(volume, 9, np.nan)

@@ -1,0 +1,204 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import training  # noqa: F401 - registers the command
+from config_ssl_upload import InputError, ex
+from util import checkpoint
+
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    "modelname": "resnet18",
+    "encoder_weights": "none",
+    "n_steps": 6,
+    "print_interval": 2,
+    "checkpoint_every": 3,
+    "num_workers": 0,
+    "device": "cpu",
+    "proto_grid_size": 4,
+    "label_sets": "all",
+}
+
+
+def settings(folder, logs, **changes):
+    return SMALL | {"path": {"data_dir": str(folder), "log_dir": str(logs)}} | changes
+
+
+def train(folder, logs, *named, **changes):
+    run = ex.run("train", named_configs=["alpnet", "chaost2", *named], config_updates=settings(folder, logs, **changes))
+    return Path(run.result)
+
+
+def command_line(folder, logs, **changes):
+    flat = settings(folder, logs, **changes)
+    paths = flat.pop("path")
+    updates = [f"{key}={value}" for key, value in flat.items()] + [f"path.{k}={v}" for k, v in paths.items()]
+    return [sys.executable, "training.py", "with", "alpnet", "chaost2", *updates]
+
+
+def weights(path):
+    return checkpoint.load(path)["method"]
+
+
+def assert_same_weights(one, other):
+    for name, tensor in weights(one).items():
+        assert torch.equal(tensor, weights(other)[name]), name
+
+
+@pytest.fixture(scope="module")
+def unbroken(prepared_folder, tmp_path_factory):
+    """An uninterrupted run of 40 steps."""
+    return train(prepared_folder, tmp_path_factory.mktemp("unbroken"), n_steps=40)
+
+
+def test_losses_of_twenty_steps_are_the_recorded_ones(prepared_folder, tmp_path, golden_file):
+    path = train(prepared_folder, tmp_path, n_steps=20, print_interval=1)
+    metrics = json.loads((path.parent / "runs" / "1" / "metrics.json").read_text())
+    golden = json.loads((ROOT / "tests/golden/fewshot/alpnet_losses.json").read_text())
+    assert metrics["train/query_ce"]["values"] == pytest.approx(golden["query_ce"], rel=2e-2, abs=2e-3)
+    assert metrics["train/align"]["values"] == pytest.approx(golden["align"], rel=2e-2, abs=2e-3)
+    assert metrics["loss"]["values"] == metrics["train/query_ce"]["values"]  # the reference's names
+    assert metrics["align_loss"]["steps"] == list(range(1, 21))
+
+
+def test_kill_and_resume_gives_the_same_weights(prepared_folder, tmp_path, unbroken):
+    command = command_line(prepared_folder, tmp_path, n_steps=40)
+    kills = 0
+    for _ in range(2):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        before = {path.stat().st_mtime_ns for path in tmp_path.rglob("checkpoint.pt")}
+        while process.poll() is None and {p.stat().st_mtime_ns for p in tmp_path.rglob("checkpoint.pt")} <= before:
+            time.sleep(0.02)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.communicate()
+    (path,) = tmp_path.rglob("checkpoint.pt")
+    assert kills == 2
+    assert 0 < checkpoint.load(path)["step"] < 40
+    assert train(prepared_folder, tmp_path, n_steps=40) == path
+    assert_same_weights(path, unbroken)
+
+
+def test_a_signal_saves_and_resume_gives_the_same_weights(prepared_folder, tmp_path, unbroken):
+    process = subprocess.Popen(
+        command_line(prepared_folder, tmp_path, n_steps=40, checkpoint_every=1000),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "training on scans" in line:
+            process.send_signal(signal.SIGTERM)
+    assert process.wait() == 0, "".join(lines)
+    assert "the same command goes on" in "".join(lines)
+    (path,) = tmp_path.rglob("checkpoint.pt")
+    assert checkpoint.load(path)["step"] < 40
+    train(prepared_folder, tmp_path, n_steps=40, checkpoint_every=1000)
+    assert_same_weights(path, unbroken)
+
+
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_resumed(prepared_folder, tmp_path, unbroken, caplog):
+    path = train(prepared_folder, tmp_path, n_steps=40)
+    path.write_bytes(path.read_bytes()[:1000])
+    assert checkpoint.load(checkpoint.previous_of(path))["step"] == 39
+    train(prepared_folder, tmp_path, n_steps=40)
+    assert "checkpoint.pt: damaged" in caplog.text
+    assert_same_weights(path, unbroken)
+
+
+def test_determinism_of_weights_across_workers(prepared_folder, tmp_path):
+    alone = train(prepared_folder, tmp_path / "a")
+    assert_same_weights(alone, train(prepared_folder, tmp_path / "b", num_workers=2))
+
+
+def test_a_finished_training_is_left_alone(prepared_folder, tmp_path, caplog):
+    path = train(prepared_folder, tmp_path)
+    before = path.stat().st_mtime_ns
+    caplog.set_level("INFO")
+    assert train(prepared_folder, tmp_path) == path
+    assert path.stat().st_mtime_ns == before
+    assert "nothing to do" in caplog.text
+
+
+def test_two_processes_equal_one_on_the_same_global_batch(prepared_folder, tmp_path):
+    frozen = {"freeze_batch_norm": True, "n_steps": 4}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    ranks = [
+        subprocess.Popen(
+            command_line(prepared_folder, tmp_path / "two", batch_size=1, **frozen),
+            cwd=ROOT,
+            env=os.environ
+            | address
+            | {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait() for process in ranks] == [0, 0]
+    (two,) = (tmp_path / "two").rglob("checkpoint.pt")
+    one = train(prepared_folder, tmp_path / "one", batch_size=2, **frozen)
+    for name, tensor in weights(one).items():
+        torch.testing.assert_close(tensor, weights(two)[name], rtol=1e-4, atol=1e-6)
+    assert len(list((tmp_path / "two").rglob("metrics.json"))) == 1  # the first process logs, alone
+
+
+def test_snapshots_and_curves_are_written(prepared_folder, tmp_path):
+    path = train(prepared_folder, tmp_path, save_snapshot_every=4, eval_every=6, ema_decay=0.5)
+    snapshot = checkpoint.load(path.parent / "snapshots" / "4.pth")
+    assert snapshot["step"] == 4
+    assert "optimisers" not in snapshot
+    assert not torch.equal(snapshot["method"]["encoder.localconv.weight"], snapshot["ema"]["encoder.localconv.weight"])
+    metrics = json.loads((path.parent / "runs" / "1" / "metrics.json").read_text())
+    assert metrics["val/dice/liver"]["steps"] == [6]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_step": 3}, "n_step: unknown setting; did you mean n_steps"),
+        ({"optim": {"lrr": 1}}, r"optim\.lrr: unknown setting; did you mean lr"),
+        ({"n_steps": "many"}, r"n_steps='many' \(str\): expected int"),
+        ({"method": "alpnett"}, "expected one of alpnet, threshold"),
+        ({"dataset": "CHAOS3"}, "expected one of CHAOST2, SABS"),
+        ({"eval_fold": 7}, "expected 0 to 4"),
+        ({"checkpoint_every": 0}, "checkpoint_every=0: expected 1 or more"),
+        ({"encoder_weights": "nowhere.pt"}, "coco, imagenet, none, or an existing file"),
+        ({"path": {"data_dir": "/nowhere"}}, r"/nowhere.*data\.prepare"),
+        ({"proto_grid_size": 64}, "give only 8 features"),
+        ({"exclude_cls_list": [1, 2, 3, 4, 5]}, "no classes of CHAOST2"),
+    ],
+)
+def test_bad_settings_stop_with_one_clear_message(prepared_folder, tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        train(prepared_folder, tmp_path, **changes)
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(prepared_folder, tmp_path):
+    path = train(prepared_folder, tmp_path, n_steps=3)
+    with pytest.raises(InputError, match=r"not finite between steps .*lower optim\.lr"):
+        train(prepared_folder, tmp_path / "hot", optim={"lr": 1e18}, n_steps=30)
+    assert all(tensor.isfinite().all() for tensor in weights(path).values())
+    assert not list((tmp_path / "hot").rglob("checkpoint.pt"))
+
+
+def test_the_command_line_prints_the_message_alone(tmp_path):
+    command = [sys.executable, "training.py", "with", "alpnet", "chaost2", "eval_fold=0", f"path.data_dir={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "no image_N.nii.gz found" in done.stderr
+    assert "Traceback" not in done.stderr
