@@ -1,0 +1,172 @@
+"""What the check knows of each file: read once, then remembered for as long as the file does not change."""
+
+import json
+import logging
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.class_index import class_pixels
+from data.regions import SCALES, Supervoxels
+from dataloaders.catalog import DatasetSpec
+from dataloaders.geometry import Grid
+from dataloaders.samples import Volume
+from dataloaders.volume_io import read_nifti, voxel_hash
+from util.errors import DataError, UserError
+from util.files import write_text
+
+CACHE_NAME = ".check-cache.json"
+CACHE_FORMAT = 1  # to be raised whenever the facts change their meaning
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that could not be read, and what was said about it."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Readable:
+    """A volume's shape (D, H, W) and the rows of its affine."""
+
+    shape: list[int]
+    affine: list[list[float]]
+
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels lie."""
+        return Grid.from_json({"shape": self.shape, "affine": self.affine})
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between neighbouring voxel centres along (z, y, x)."""
+        x, y, z = np.linalg.norm(np.array(self.affine)[:3, :3], axis=0).tolist()
+        return z, y, x
+
+
+@dataclass(frozen=True)
+class ImageFacts(Readable):
+    """An image's range, flaws and identity."""
+
+    minimum: float
+    maximum: float
+    n_not_finite: int
+    sha256: str  # of the voxels
+
+
+@dataclass(frozen=True)
+class LabelFacts(Readable):
+    """A label map's pixels per class and slice (K, D), and up to five values that are no class."""
+
+    pixels: list[list[int]]
+    unknown: list[float]
+
+
+@dataclass(frozen=True)
+class SuperpixelFacts(Readable):
+    """A superpixel map's ids: how many, whether whole and not negative, whether 1..K without gaps."""
+
+    n_ids: int
+    is_integer: bool
+    is_consecutive: bool
+
+
+Facts = ImageFacts | LabelFacts | SuperpixelFacts | Unreadable
+KINDS = {kind.__name__: kind for kind in (ImageFacts, LabelFacts, SuperpixelFacts, Unreadable)}
+
+
+def facts_of(paths: Iterable[Path], folder: Path, spec: DatasetSpec, jobs: int) -> dict[str, Facts]:
+    """Reads the files that are new or changed, `jobs` at a time, and remembers the rest.
+
+    What was found is kept in `.check-cache.json` of the folder, by file size and time of change; a folder that cannot
+    be written to is read afresh each time.
+
+    Args:
+        paths: files named image_*, label_* or superpix-*, all in `folder`.
+        folder: prepared folder.
+        spec: the data set.
+        jobs: threads (reading and hashing release the interpreter's lock).
+    """
+    stamps = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
+    remembered = _recall(folder / CACHE_NAME, spec)
+    due = [name for name, stamp in stamps.items() if remembered.get(name, {}).get("stamp") != stamp]
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
+        found = pool.map(lambda name: _read(folder / name, spec), due)
+        for name, facts in zip(due, found, strict=True):
+            remembered[name] = {"stamp": stamps[name], "kind": type(facts).__name__, "facts": asdict(facts)}
+    if due:
+        _remember(folder / CACHE_NAME, spec, remembered)
+    return {name: KINDS[remembered[name]["kind"]](**remembered[name]["facts"]) for name in stamps}
+
+
+def _recall(path: Path, spec: DatasetSpec) -> dict[str, dict]:
+    try:
+        cache = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    is_ours = isinstance(cache, dict) and [cache.get("format"), cache.get("dataset")] == [CACHE_FORMAT, spec.name]
+    return cache.get("files", {}) if is_ours else {}
+
+
+def _remember(path: Path, spec: DatasetSpec, files: dict[str, dict]) -> None:
+    try:
+        write_text(path, json.dumps({"format": CACHE_FORMAT, "dataset": spec.name, "files": files}))
+    except UserError as error:
+        log.debug("the next check will read everything again: %s", error)
+
+
+def _read(path: Path, spec: DatasetSpec) -> Facts:
+    try:
+        volume = read_nifti(path)
+    except DataError as error:
+        return Unreadable(str(error).removeprefix(f"{path}: "))
+    kind = path.name.rsplit("_", 1)[0]
+    if kind == "image":
+        return _image_facts(volume)
+    if kind == "label":
+        return _label_facts(volume, len(spec.class_names))
+    return _superpixel_facts(volume, isinstance(SCALES.get(kind.removeprefix("superpix-")), Supervoxels))
+
+
+def _image_facts(volume: Volume) -> ImageFacts:
+    array = volume.array
+    low, high = float(array.min()), float(array.max())
+    n_not_finite = 0 if np.isfinite([low, high]).all() else int(np.count_nonzero(~np.isfinite(array)))
+    return ImageFacts(
+        **Grid.of(volume).to_json(),
+        minimum=low,
+        maximum=high,
+        n_not_finite=n_not_finite,
+        sha256=voxel_hash(array),
+    )
+
+
+def _label_facts(volume: Volume, n_classes: int) -> LabelFacts:
+    pixels = class_pixels(volume.array, n_classes)
+    is_complete = pixels.sum() == volume.array.size
+    unknown = [] if is_complete else np.setdiff1d(volume.array, np.arange(n_classes))[:5].tolist()
+    return LabelFacts(**Grid.of(volume).to_json(), pixels=pixels.tolist(), unknown=unknown)
+
+
+def _superpixel_facts(volume: Volume, is_volumetric: bool) -> SuperpixelFacts:
+    array = volume.array
+    grid = Grid.of(volume).to_json()
+    if not (np.isfinite(array).all() and (array == np.rint(array)).all() and array.min() >= 0):
+        return SuperpixelFacts(**grid, n_ids=0, is_integer=False, is_consecutive=False)
+    groups = array.reshape(1 if is_volumetric else len(array), -1).astype(np.int64)
+    present = [_ids_in(group) for group in groups]
+    is_consecutive = all(len(ids) == 0 or ids[-1] == len(ids) for ids in present)
+    return SuperpixelFacts(**grid, n_ids=sum(map(len, present)), is_integer=True, is_consecutive=is_consecutive)
+
+
+def _ids_in(group: np.ndarray) -> np.ndarray:
+    """The ids above 0, ascending; by counting, unless an id is so high that it cannot be one of 1..K."""
+    is_plausible = group.max() <= group.size
+    present = np.flatnonzero(np.bincount(group)) if is_plausible else np.unique(group)
+    return present[present > 0]

@@ -1,0 +1,297 @@
+"""What a sound prepared folder looks like, one rule after the other. A rule yields a finding for each breach."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from data.check.facts import Facts, ImageFacts, LabelFacts, Readable, SuperpixelFacts, Unreadable
+from data.class_index import index_of
+from dataloaders import manifest as manifests
+from dataloaders.catalog import DatasetSpec
+from dataloaders.geometry import corner_distance_mm
+from dataloaders.manifest import Manifest
+from dataloaders.splits import Fold, make_fold
+from util.errors import DataError, UserError
+from util.files import read_json
+
+TOLERANCE_MM = 0.1  # by which the corners of two grids may differ: far below a voxel, far above rounding
+
+Kind = TypeVar("Kind", bound=Readable)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong ("error") or doubtful ("warning") about a file, and what to do about it."""
+
+    severity: Literal["error", "warning"]
+    file: Path
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.file}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared folder as the rules see it."""
+
+    folder: Path
+    spec: DatasetSpec
+    scale: str | None  # of the pseudo-labels; None: not needed
+    min_size_px: int
+    manifest: Manifest
+    facts: dict[str, dict[int, Facts]]  # "image", "label", "superpix-<scale>" -> scan id -> facts
+    fold: Fold | None
+
+    def path(self, kind: str, scan: int) -> Path:
+        """Where a scan's file of this kind lies."""
+        return self.folder / f"{kind}_{scan}.nii.gz"
+
+    def readable(self, kind: str, type_: type[Kind]) -> dict[int, Kind]:
+        """The facts of those files of a kind that could be read."""
+        return {scan: facts for scan, facts in self.facts[kind].items() if isinstance(facts, type_)}
+
+    @property
+    def superpix(self) -> str:
+        """Kind of the pseudo-label files."""
+        return f"superpix-{self.scale}"
+
+    def command(self, step: str, option: str) -> str:
+        """The remedy that runs a step on this folder again."""
+        return f"Run `python -m data.{step} {self.folder} --dataset {self.spec.name} {option}`."
+
+    @property
+    def cut_again(self) -> str:
+        """The remedy for pseudo-labels."""
+        return self.command("superpixels", f"--scale {self.scale}")
+
+    @property
+    def prepare_again(self) -> str:
+        """The remedy for images and labels."""
+        return f"Copy a sound file there, or run `python -m data.prepare {self.spec.name}` again."
+
+
+def missing_files(prepared: Prepared) -> Iterator[Finding]:
+    """Every scan has an image, a label and, where needed, pseudo-labels."""
+    scans = sorted({*prepared.facts["image"], *prepared.facts["label"]})
+    for kind, of_kind in prepared.facts.items():
+        remedy = prepared.prepare_again if kind in ("image", "label") else prepared.cut_again
+        for scan in scans:
+            if scan not in of_kind:
+                yield Finding("error", prepared.path(kind, scan), f"is missing, though scan {scan} is there. {remedy}")
+
+
+def unreadable_files(prepared: Prepared) -> Iterator[Finding]:
+    """Every file is whole."""
+    for kind, of_kind in prepared.facts.items():
+        for scan, facts in of_kind.items():
+            if isinstance(facts, Unreadable):
+                yield Finding("error", prepared.path(kind, scan), facts.reason)
+
+
+def equal_grids(prepared: Prepared) -> Iterator[Finding]:
+    """The files of a scan share shape and position in the patient."""
+    images = prepared.readable("image", ImageFacts)
+    for kind in set(prepared.facts) - {"image"}:
+        remedy = prepared.prepare_again if kind == "label" else prepared.cut_again
+        for scan, facts in prepared.readable(kind, Readable).items():
+            difference = _difference(facts, images[scan]) if scan in images else None
+            if difference:
+                text = f"{difference} of {prepared.path('image', scan).name}; expected the same grid. {remedy}"
+                yield Finding("error", prepared.path(kind, scan), text)
+
+
+def _difference(facts: Readable, image: Readable) -> str | None:
+    if facts.shape != image.shape:
+        return f"shape (D, H, W) {tuple(facts.shape)} differs from {tuple(image.shape)}"
+    if corner_distance_mm(facts.grid, image.grid) <= TOLERANCE_MM:
+        return None
+    if not np.allclose(facts.spacing_mm, image.spacing_mm, rtol=1e-3):
+        return f"spacing (z, y, x) {_mm(facts.spacing_mm)} differs from {_mm(image.spacing_mm)}"
+    axes, image_axes = (one.grid.affine[:3, :3].round(3) for one in (facts, image))
+    if not np.allclose(axes, image_axes, atol=0.01):
+        return f"orientation (affine) {axes.tolist()} differs from {image_axes.tolist()}"
+    origin, image_origin = (one.grid.affine[:3, 3].round(2).tolist() for one in (facts, image))
+    return f"origin (x, y, z) {origin} mm differs from {image_origin} mm"
+
+
+def _mm(spacing: Sequence[float]) -> str:
+    return f"({', '.join(f'{value:.3g}' for value in spacing)}) mm"
+
+
+def common_plane(prepared: Prepared) -> Iterator[Finding]:
+    """The scans' slices share size and, where the data set has a common grid, spacing; none is below the crop."""
+    images = prepared.readable("image", ImageFacts)
+    sizes = {scan: (facts.shape[1], facts.shape[2]) for scan, facts in images.items()}
+    for scan, size in _unusual(sizes):
+        text = f"slices of {size[0]} x {size[1]} pixels, unlike the other scans. {prepared.prepare_again}"
+        yield Finding("warning", prepared.path("image", scan), text)
+    spacings = {scan: tuple(round(mm, 2) for mm in facts.spacing_mm[1:]) for scan, facts in images.items()}
+    for scan, spacing in _unusual(spacings) if prepared.spec.spacing_mm else ():
+        text = f"in-plane spacing (y, x) {_mm(spacing)}, unlike the other scans. {prepared.prepare_again}"
+        yield Finding("warning", prepared.path("image", scan), text)
+    for scan, size in sizes.items():
+        if min(size) < prepared.min_size_px:
+            crop = f"the crop of {prepared.min_size_px} x {prepared.min_size_px}"
+            text = f"slices of {size[0]} x {size[1]} pixels are smaller than {crop}. {prepared.prepare_again}"
+            yield Finding("error", prepared.path("image", scan), text)
+
+
+def _unusual(values: dict[int, tuple]) -> list[tuple[int, tuple]]:
+    """The scans whose value is not the most frequent one."""
+    usual = Counter(values.values()).most_common(1)[0][0] if values else None
+    return [(scan, value) for scan, value in values.items() if value != usual]
+
+
+def sound_intensities(prepared: Prepared) -> Iterator[Finding]:
+    """Images are finite and show something."""
+    for scan, facts in prepared.readable("image", ImageFacts).items():
+        path = prepared.path("image", scan)
+        if facts.n_not_finite:
+            yield Finding("error", path, f"{facts.n_not_finite} voxels are NaN or infinite. {prepared.prepare_again}")
+        elif facts.minimum == facts.maximum:
+            yield Finding("error", path, f"every voxel is {facts.minimum:g}: no image. {prepared.prepare_again}")
+
+
+def known_labels(prepared: Prepared) -> Iterator[Finding]:
+    """Labels hold the data set's classes and nothing else."""
+    highest = len(prepared.spec.class_names) - 1
+    for scan, facts in prepared.readable("label", LabelFacts).items():
+        if facts.unknown:
+            values = ", ".join(f"{value:g}" for value in facts.unknown)
+            text = f"label values {values} are no class of {prepared.spec.name}; expected integers from 0 to {highest}."
+            remedy = "Correct the label (resample labels class by class, not as numbers), or name another data set."
+            yield Finding("error", prepared.path("label", scan), f"{text} {remedy}")
+
+
+def organs_present(prepared: Prepared) -> Iterator[Finding]:
+    """Every scan shows the evaluated organs; the support scans must."""
+    support = prepared.fold.support if prepared.fold else ()
+    for scan, facts in prepared.readable("label", LabelFacts).items():
+        absent = [prepared.spec.class_names[value] for value in prepared.spec.evaluated if not any(facts.pixels[value])]
+        path = prepared.path("label", scan)
+        if absent and scan in support:
+            text = f"no voxel of {', '.join(absent)}, but scan {scan} is the fold's support, which must show every organ."
+            yield Finding("error", path, f"{text} Take another support_idx or another fold, or complete the label.")
+        elif absent:
+            text = f"no voxel of {', '.join(absent)}; the scan will have no score there."
+            yield Finding("warning", path, f"{text} Complete the label if the organ is in the image; else nothing.")
+
+
+def sound_pseudo_labels(prepared: Prepared) -> Iterator[Finding]:
+    """Pseudo-labels hold ids, whole and without gaps."""
+    if prepared.scale is None:
+        return
+    record = prepared.manifest.pseudo_labels.get(prepared.scale, {})
+    is_compact = record.get("parameters", {}).get("numbering") == "compact"
+    for scan, facts in prepared.readable(prepared.superpix, SuperpixelFacts).items():
+        path = prepared.path(prepared.superpix, scan)
+        if not facts.is_integer:
+            yield Finding("error", path, f"ids that are negative or no integers. {prepared.cut_again}")
+        elif not facts.n_ids:
+            text = f"no superpixel in the whole scan; expected some above intensity {prepared.spec.foreground_above:g}."
+            yield Finding("error", path, f"{text} See that the image is on the prepared scale. {prepared.cut_again}")
+        elif not facts.is_consecutive:
+            text = "ids leave gaps; expected 1, 2, 3... (gaps are normal in legacy numbering)."
+            yield Finding("error" if is_compact else "warning", path, f"{text} {prepared.cut_again}")
+
+
+def fresh_pseudo_labels(prepared: Prepared) -> Iterator[Finding]:
+    """Pseudo-labels were cut from the images that lie beside them."""
+    if prepared.scale is None:
+        return
+    entries = prepared.manifest.pseudo_labels.get(prepared.scale, {}).get("scans", {})
+    images = prepared.readable("image", ImageFacts)
+    unrecorded = []
+    for scan in sorted(set(images) & set(prepared.facts[prepared.superpix])):
+        recorded = entries.get(str(scan), {}).get("image_sha256")
+        if recorded is None:
+            unrecorded.append(str(scan))
+        elif recorded != images[scan].sha256:
+            text = f"stale: cut from another version of {prepared.path('image', scan).name}. {prepared.cut_again}"
+            yield Finding("error", prepared.path(prepared.superpix, scan), text)
+    if unrecorded:
+        text = f"no record of the images that {prepared.superpix} of scans {', '.join(unrecorded)} was cut from."
+        remedy = f"If in doubt: {prepared.cut_again}"
+        yield Finding("warning", prepared.folder / manifests.FILE_NAME, f"{text} {remedy}")
+
+
+def fresh_statistics(prepared: Prepared) -> Iterator[Finding]:
+    """The manifest's mean and deviation are those of the images that lie beside it."""
+    for scan, facts in prepared.readable("image", ImageFacts).items():
+        recorded = prepared.manifest.scans.get(str(scan), {}).get("image_sha256", facts.sha256)
+        if recorded != facts.sha256:
+            text = f"changed since {manifests.FILE_NAME} took its mean and deviation. {prepared.prepare_again}"
+            yield Finding("error", prepared.path("image", scan), text)
+
+
+def fresh_class_index(prepared: Prepared) -> Iterator[Finding]:
+    """`classmap_1.json` exists, and every classmap agrees with the labels (the background is not used)."""
+    pixels = {scan: np.array(facts.pixels) for scan, facts in prepared.readable("label", LabelFacts).items()}
+    for path in sorted({prepared.folder / "classmap_1.json", *prepared.folder.glob("classmap_*.json")}):
+        least = path.stem.removeprefix("classmap_")
+        if not least.isdigit() or int(least) < 1:
+            continue
+        remedy = prepared.command("class_index", f"--min-foreground-px {int(least)}")
+        if not path.exists():
+            yield Finding("error", path, f"is missing: which slices show which organ. {remedy}")
+            continue
+        try:
+            stored = read_json(path)
+        except UserError as error:
+            yield Finding("error", path, f"{str(error).removeprefix(f'{path}: ')} {remedy}")
+            continue
+        expected = index_of(pixels, prepared.spec, int(least))
+        differing = [name for name in prepared.spec.class_names[1:] if _entry(stored, name) != expected[name]]
+        if differing:
+            severity = "error" if int(least) == 1 else "warning"
+            yield Finding(severity, path, f"stale: disagrees with the labels about {', '.join(differing)}. {remedy}")
+
+
+def _entry(stored: object, name: str) -> object:
+    return stored.get(name) if isinstance(stored, dict) else None
+
+
+def no_duplicates(prepared: Prepared) -> Iterator[Finding]:
+    """No scan appears twice, above all not on both sides of a split."""
+    groups = {}
+    if prepared.fold:
+        groups = {scan: name for name in ("train", "query", "support") for scan in getattr(prepared.fold, name)}
+    first_with: dict[str, int] = {}
+    for scan, facts in prepared.readable("image", ImageFacts).items():
+        first = first_with.setdefault(facts.sha256, scan)
+        if first != scan:
+            is_leak = groups.get(first) != groups.get(scan)
+            roles = f" ({groups[first]} and {groups[scan]} in this fold)" if is_leak else ""
+            text = f"the same image as {prepared.path('image', first).name}{roles}. Remove one of the two scans."
+            yield Finding("error" if is_leak else "warning", prepared.path("image", scan), text)
+
+
+RULES = (
+    missing_files,
+    unreadable_files,
+    equal_grids,
+    common_plane,
+    sound_intensities,
+    known_labels,
+    organs_present,
+    sound_pseudo_labels,
+    fresh_pseudo_labels,
+    fresh_statistics,
+    fresh_class_index,
+    no_duplicates,
+)
+
+
+def fold_of(
+    folder: Path, spec: DatasetSpec, scans: Sequence[int], eval_fold: int, support_idx: Sequence[int]
+) -> Fold | Finding:
+    """The fold's scans, or why there is no such fold."""
+    try:
+        return make_fold(spec, scans, eval_fold, support_idx)
+    except DataError as error:
+        return Finding("error", folder, str(error))
