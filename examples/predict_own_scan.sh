@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Segments a folder of your own scans with a trained network and one annotated scan. Runs from any folder:
+#
+#   CHECKPOINT=exps/.../checkpoint.pt SUPPORT_IMAGE=a.nii.gz SUPPORT_LABEL=a_label.nii.gz SCANS=my_scans OUT=results \
+#       examples/predict_own_scan.sh --classes liver=6 spleen=1
+#
+# Further options go to `python -m models.predict` (see docs/predict_own_scan.md). PYTHON: another interpreter.
+set -euo pipefail
+
+: "${CHECKPOINT:?set it to the trained network, such as exps/<experiment>/checkpoint.pt}"
+: "${SUPPORT_IMAGE:?set it to the annotated scan (NIfTI file or DICOM folder)}"
+: "${SUPPORT_LABEL:?set it to the label map of the annotated scan (NIfTI)}"
+: "${SCANS:?set it to the scan or the folder of scans to segment}"
+OUT="${OUT:-segmentations}"
+
+repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# -P: a folder named `models` where you happen to be is not taken for ours.
+PYTHONPATH="$repository${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" -P -m models.predict \
+    --checkpoint "$CHECKPOINT" --support-image "$SUPPORT_IMAGE" --support-label "$SUPPORT_LABEL" \
+    --scans "$SCANS" --out "$OUT" --overlays "$@"

@@ -1,0 +1,170 @@
+import csv
+import gzip
+import logging
+
+import numpy as np
+import pytest
+import torch
+from nibabel.nifti1 import Nifti1Image, load
+
+from dataloaders.normalise import Normalisation
+from dataloaders.samples import Volume
+from dataloaders.volume_io import read_nifti, write_nifti
+from models.learner import OptimConfig, make_learner
+from models.predict import find_scans, main, name_scans, volumes
+from util import checkpoint
+from util.errors import ConfigError, DataError, UserError
+
+SHAPE = (12, 32, 40)  # (D, H, W)
+AFFINE = np.array([[-5, 0, 0, 97], [0, -4.8, -2, 83], [0, -1.5, 6, -30], [0, 0, 0, 1.0]])  # oblique, flipped, sheared
+
+
+def scan(seed=0):
+    """A body with two structures, values 2 and 5, and its label map."""
+    generator = np.random.default_rng(seed)
+    label = np.zeros(SHAPE, np.uint8)
+    label[2:10, 6:16, 5:15], label[3:9, 14:26, 22:34] = 2, 5
+    return (100 + 60 * label + generator.normal(0, 10, SHAPE)).astype(np.int16), label
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, write_dicom):
+    """A checkpoint, an annotated scan, and a folder of scans of which one is damaged."""
+    folder = tmp_path_factory.mktemp("inputs")
+    settings = {"method": "alpnet", "modelname": "resnet18", "encoder_weights": "none", "dataset": "CHAOST2"}
+    learner = make_learner(settings, 0, OptimConfig(), 0.9, Normalisation(), torch.device("cpu"))
+    checkpoint.save(folder / "snapshot.pth", learner.snapshot())
+    image, label = scan()
+    write_nifti(folder / "A.nii.gz", Volume(image, AFFINE))
+    write_nifti(folder / "L.nii.gz", Volume(label, AFFINE))
+    write_nifti(folder / "scans" / "first.nii.gz", Volume(scan(1)[0], AFFINE))
+    (folder / "scans" / "broken.nii.gz").write_bytes(gzip.compress(b"no scan"))
+    (folder / "scans" / "four.nii").write_bytes(Nifti1Image(np.ones((4, 4, 4, 2), np.int16), np.eye(4)).to_bytes())
+    write_nifti(folder / "scans" / "old_segmentation.nii.gz", Volume(label, AFFINE))
+    write_dicom(folder / "patient 3" / "series", scan(3)[0].astype(np.uint16), pixel_mm=(5.0, 4.0))
+    return folder
+
+
+def run(inputs, out, *further, scans=("scans", "patient 3")):
+    files = {"checkpoint": "snapshot.pth", "support-image": "A.nii.gz", "support-label": "L.nii.gz"}
+    arguments = [f"--{name}={inputs / file}" for name, file in files.items()]
+    places = [str(inputs / place) for place in scans]
+    return main([*arguments, f"--out={out}", "--size-px=64", "--device=cpu", *further, "--scans", *places])
+
+
+@pytest.fixture(scope="module")
+def finished(inputs, tmp_path_factory):
+    """The results of one run and what it logged."""
+    out = tmp_path_factory.mktemp("out")
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = logging.getLogger("models.predict")
+    logger.addHandler(handler)
+    code = run(inputs, out, "--overlays", "--classes", "liver=2", "5")
+    logger.removeHandler(handler)
+    return code, out, messages
+
+
+def test_readable_scans_are_done_and_the_others_reported(inputs, finished):
+    code, out, messages = finished
+    assert code == 1
+    assert {path.name for path in out.iterdir()} == {
+        *("first_segmentation.nii.gz", "first_overlay.png", "series_segmentation.nii.gz", "series_overlay.png"),
+        "volumes.csv",
+    }
+    reported = [message for message in messages if message.startswith("not segmented: ")]
+    assert len(reported) == 2
+    assert str(inputs / "scans" / "broken.nii.gz") in reported[0]
+    assert str(inputs / "scans" / "four.nii") in reported[1]
+    assert "three dimensions" in reported[1]
+
+
+def test_results_lie_on_the_scans_grid(inputs, finished):
+    source, result = (
+        load(path) for path in (inputs / "scans" / "first.nii.gz", finished[1] / "first_segmentation.nii.gz")
+    )
+    assert result.shape == source.shape
+    np.testing.assert_array_equal(result.affine, source.affine)
+    assert result.get_data_dtype() == np.uint8
+    assert set(np.unique(result.dataobj)) <= {0, 2, 5}
+    dicom = load(finished[1] / "series_segmentation.nii.gz")
+    assert dicom.shape == SHAPE[::-1]
+    np.testing.assert_allclose(dicom.header.get_zooms(), (4, 5, 8))
+
+
+def test_volumes_are_those_of_the_written_files(finished):
+    with (finished[1] / "volumes.csv").open() as stream:
+        records = list(csv.DictReader(stream))
+    assert [(r["scan"], r["label"], r["structure"]) for r in records] == [
+        *(("first", "2", "liver"), ("first", "5", "label 5"), ("series", "2", "liver"), ("series", "5", "label 5"))
+    ]
+    for record in records:
+        written = read_nifti(finished[1] / f"{record['scan']}_segmentation.nii.gz")
+        count = (written.array == int(record["label"])).sum()
+        assert int(record["voxels"]) == count
+        voxel_ml = {"first": 5 * (4.8 * 6 + 2 * 1.5) / 1000, "series": 0.16}[record["scan"]]
+        assert float(record["volume_ml"]) == pytest.approx(count * voxel_ml, abs=1e-4)
+    assert any(int(record["voxels"]) for record in records)
+
+
+def test_volume_of_a_sheared_voxel_is_the_determinant():
+    label_map = Volume(
+        np.array([[[7, 7, 7, 1]]], np.uint8), np.array([[10, 5, 0, 0], [0, 10, 0, 0], [0, 0, 10, 0], [0, 0, 0, 1.0]])
+    )
+    (record,) = volumes("a", label_map, {"organ": 7})
+    assert record == {"scan": "a", "label": 7, "structure": "organ", "voxels": 3, "volume_ml": 3.0}
+
+
+def test_results_are_kept_unless_told_otherwise_and_come_out_the_same(inputs, tmp_path, finished):
+    assert run(inputs, tmp_path, scans=["scans/first.nii.gz"]) == 0
+    result = tmp_path / "first_segmentation.nii.gz"
+    assert result.read_bytes() == (finished[1] / result.name).read_bytes()
+    result.write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"exists already .*--overwrite"):
+        run(inputs, tmp_path, scans=["scans/first.nii.gz"])
+    assert result.read_bytes() == b"mine"
+    assert run(inputs, tmp_path, "--overwrite", scans=["scans/first.nii.gz"]) == 0
+    assert result.read_bytes() == (finished[1] / result.name).read_bytes()
+
+
+def test_bad_support_names_its_files(inputs, tmp_path):
+    write_nifti(tmp_path / "short.nii.gz", Volume(scan()[1][1:], AFFINE))
+    with pytest.raises(DataError, match=r"A\.nii\.gz, .*short\.nii\.gz: .*Resample"):
+        run(inputs, tmp_path, f"--support-label={tmp_path / 'short.nii.gz'}")
+    with pytest.raises(ConfigError, match="given twice"):
+        run(inputs, tmp_path, "--classes", "liver=2", "liver=5")
+    assert not (tmp_path / "volumes.csv").exists()
+
+
+def test_class_must_be_a_number(inputs, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(inputs, tmp_path, "--classes", "liver")
+    assert "liver=6" in capsys.readouterr().err
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_scans_are_found(tmp_path):
+    touch(tmp_path, "nifti/b.nii", "nifti/a.NII.GZ", "nifti/.c.nii", "nifti/a_segmentation.nii.gz", "nifti/notes.txt")
+    touch(tmp_path, "many/1/IMG1.dcm", "many/2/deep/0001", "many/readme.txt", "many/.DS_Store")
+    found = [path.relative_to(tmp_path).as_posix() for path in find_scans(tmp_path)]
+    assert found == ["many/1", "many/2/deep", "nifti/a.NII.GZ", "nifti/b.nii"]
+    assert find_scans(tmp_path / "many" / "1") == [tmp_path / "many" / "1"]
+    assert find_scans(tmp_path / "nifti" / "b.nii") == [tmp_path / "nifti" / "b.nii"]
+    (tmp_path / "empty").mkdir()
+    for nothing in ("empty", "absent"):
+        with pytest.raises(DataError, match=rf"{nothing}: no scan found"):
+            find_scans(tmp_path / nothing)
+
+
+def test_names_stay_apart(tmp_path):
+    paths = [tmp_path / name for name in ("a/T2", "b/T2", "b/c.v2.nii.gz", "b/../a/T2")]
+    assert name_scans(paths) == {"a_T2": paths[0], "b_T2": paths[1], "b_c.v2": paths[2]}
+    assert list(name_scans(paths[1:3])) == ["T2", "c.v2"]
+    with pytest.raises(DataError, match=r"c\.nii: another scan has the same name"):
+        name_scans([tmp_path / "c.nii", tmp_path / "c.nii.gz"])
