@@ -47,6 +47,7 @@ class Supervoxels:
 
 
 SCALES: dict[str, Felzenszwalb | SlicePixels | Supervoxels] = {
+    "SMALL": Felzenszwalb(sigma_px=0.8, min_size_px=100),  # for coarser grids, or finer pseudo-organs
     "MIDDLE": Felzenszwalb(),
     "SLIC": SlicePixels(),
     "SUPERVOXEL": Supervoxels(),

@@ -64,7 +64,7 @@ def write_pseudo_labels(
     Args:
         folder: prepared folder; `manifest.json` is made when absent.
         spec: the data set.
-        scale: "MIDDLE" (the paper's), "SLIC" or "SUPERVOXEL".
+        scale: "MIDDLE" (the paper's), "SMALL", "SLIC" or "SUPERVOXEL".
         numbering: "compact", or "legacy" for ids as the released code writes them (scale MIDDLE only).
         min_area_px: smaller pieces are dropped (compact numbering). The default is one cell of the feature grid.
         jobs: processes.

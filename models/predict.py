@@ -41,8 +41,8 @@ COLUMNS = ("scan", "label", "structure", "voxels", "volume_ml")
 def find_scans(path: Path) -> list[Path]:
     """The scans at a path, in the order of their names: NIfTI files, and folders that hold a DICOM series.
 
-    A folder with NIfTI files stands for these, but for segmentations made here. Else, one with `*.dcm` or without
-    folders is a DICOM series, and any other stands for what its folders stand for.
+    A folder with NIfTI files stands for these, but for segmentations made here. Any other is a DICOM series if it holds
+    `*.dcm`, or no folders but files named as scanners do, and stands for what its folders stand for.
 
     Raises:
         DataError: there are none.
@@ -59,9 +59,9 @@ def _scans_below(folder: Path) -> list[Path]:
     scans = [file for file in files if file.name.lower().endswith(NIFTI_SUFFIXES)]
     if scans:
         return [scan for scan in scans if not scan.name.endswith(RESULT_SUFFIX)]
-    if files and (not folders or any(file.suffix.lower() == ".dcm" for file in files)):
-        return [folder]
-    return [scan for each in folders for scan in _scans_below(each)]
+    suffixes = {file.suffix.lower() for file in files}
+    is_series = ".dcm" in suffixes or (not folders and any(re.fullmatch(r"(\.ima|\.\d+)?", each) for each in suffixes))
+    return [folder] * is_series + [scan for each in folders for scan in _scans_below(each)]
 
 
 def name_scans(scans: Iterable[Path]) -> dict[str, Path]:

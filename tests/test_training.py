@@ -89,20 +89,14 @@ def test_kill_and_resume_gives_the_same_weights(prepared_folder, tmp_path, unbro
 
 
 def test_a_signal_saves_and_resume_gives_the_same_weights(prepared_folder, tmp_path, unbroken):
-    process = subprocess.Popen(
-        command_line(prepared_folder, tmp_path, n_steps=40, checkpoint_every=1000),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
+    command = command_line(prepared_folder, tmp_path, n_steps=40, checkpoint_every=1000)
     lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if "training on scans" in line:
-            process.send_signal(signal.SIGTERM)
-    assert process.wait() == 0, "".join(lines)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr or ():
+            lines.append(line)
+            if "training on scans" in line:
+                process.send_signal(signal.SIGTERM)
+    assert process.returncode == 0, "".join(lines)
     assert "the same command goes on" in "".join(lines)
     (path,) = tmp_path.rglob("checkpoint.pt")
     assert checkpoint.load(path)["step"] < 40

@@ -3,8 +3,8 @@
 import tempfile
 from pathlib import Path
 
-import cv2
 import numpy as np
+from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from pydicom.valuerep import format_number_as_ds
@@ -73,8 +73,7 @@ def _write_slices(folder: Path, image: Volume, label: Volume, key: str, scan_id:
         stem = f"IMG-0001-{index + 1:05d}"
         dicom = _slice_dataset(pixels, image.affine, index, key, scan_id)
         dicom.save_as(folder / "DICOM_anon" / f"{stem}.dcm", enforce_file_format=True)
-        _, png = cv2.imencode(".png", GREY_OF_LABEL[labels])
-        (folder / "Ground" / f"{stem}.png").write_bytes(png.tobytes())
+        Image.fromarray(GREY_OF_LABEL[labels]).save(folder / "Ground" / f"{stem}.png")
 
 
 def _slice_dataset(pixels: np.ndarray, affine: np.ndarray, index: int, key: str, scan_id: int) -> FileDataset:

@@ -257,7 +257,7 @@ def test_a_scan_shared_out_among_processes_gets_the_same_ids(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"scale": "LARGE"}, "expected one of MIDDLE, SLIC, SUPERVOXEL"),
+        ({"scale": "LARGE"}, "expected one of SMALL, MIDDLE, SLIC, SUPERVOXEL"),
         ({"numbering": "old"}, "expected 'compact' or 'legacy'"),
         ({"scale": "SLIC", "numbering": "legacy"}, "use 'compact'"),
         ({"min_area_px": -1}, "expected 0"),

@@ -151,9 +151,10 @@ def touch(folder, *names):
 
 def test_scans_are_found(tmp_path):
     touch(tmp_path, "nifti/b.nii", "nifti/a.NII.GZ", "nifti/.c.nii", "nifti/a_segmentation.nii.gz", "nifti/notes.txt")
-    touch(tmp_path, "many/1/IMG1.dcm", "many/2/deep/0001", "many/readme.txt", "many/.DS_Store")
+    touch(tmp_path, "many/1/IMG1.dcm", "many/2/deep/0001", "many/DICOMDIR", "many/.DS_Store", "many/2/png/1.png")
+    touch(tmp_path, "many/3/1.dcm", "many/3/late/1.2.840.17")
     found = [path.relative_to(tmp_path).as_posix() for path in find_scans(tmp_path)]
-    assert found == ["many/1", "many/2/deep", "nifti/a.NII.GZ", "nifti/b.nii"]
+    assert found == ["many/1", "many/2/deep", "many/3", "many/3/late", "nifti/a.NII.GZ", "nifti/b.nii"]
     assert find_scans(tmp_path / "many" / "1") == [tmp_path / "many" / "1"]
     assert find_scans(tmp_path / "nifti" / "b.nii") == [tmp_path / "nifti" / "b.nii"]
     (tmp_path / "empty").mkdir()

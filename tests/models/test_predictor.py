@@ -1,3 +1,4 @@
+import dataclasses
 import logging
 
 import numpy as np
@@ -5,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from dataloaders.build import FewShotConfig, build_task, open_data
 from dataloaders.normalise import Normalisation
 from dataloaders.preprocess import PrepareParameters
-from dataloaders.protocol import blind_parts
+from dataloaders.protocol import blind_parts, support_slices
 from dataloaders.samples import Volume
 from models.learner import OptimConfig, make_learner
-from models.methods.alpnet import ALPNet
+from models.methods.alpnet import ALPNet, ALPNetConfig
 from models.predictor import FewShotPredictor
 from util import checkpoint
 from util.errors import CheckpointError, ConfigError, DataError, UserError
@@ -306,3 +308,25 @@ def test_released_checkpoints_must_be_told_about(tmp_path):
     assert load(path, dataset="chaost2", modelname="resnet18", device="cpu").normalisation == Normalisation()
     told = load(path, dataset="sabs", modelname="resnet18", device="cpu", normalisation=Normalisation(1.0, 2.0))
     assert told.normalisation == Normalisation(1.0, 2.0)
+
+
+def test_equals_the_evaluation_of_prepared_scans(prepared_folder):
+    config = FewShotConfig(label_sets="all")
+    folder, fold = open_data(config, str(prepared_folder))
+    torch.manual_seed(0)
+    method = ALPNet(ALPNetConfig(modelname="resnet18", encoder_weights="none")).eval()
+    task = build_task(config, folder, fold, Normalisation(), "reference")
+    encoded = method.encode_support(task.support)
+    parameters = PrepareParameters("LAS", None, None, 0.0, (7.7, 1.25, 1.25), 64, "clean")
+    predictor = FewShotPredictor(method, Normalisation(), parameters)
+    (support,) = fold.support
+    label = folder.label(support).array
+    scored = next(task.cases)
+    for place, value in enumerate(task.support.classes):
+        z = support_slices(np.flatnonzero((label == value).any((1, 2))).tolist(), 3).tolist()
+        part = torch.from_numpy(np.tile(blind_parts(len(scored.truth), z, len(label)), (4, 1)))
+        expected = method.predict(dataclasses.replace(scored.case, part=part), encoded)[place]
+        predictor.set_support(folder.image(support), folder.label(support), [value])
+        found = predictor.predict(folder.image(scored.case.scan_id)).array == value
+        assert found.any()
+        np.testing.assert_array_equal(found, expected)

@@ -1,11 +1,11 @@
 import json
 import logging
 
-import cv2
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 
 from data.phantom import make_patient, write_phantom
 from data.phantom.__main__ import main
@@ -61,7 +61,7 @@ def test_dicom_slices_hold_the_scan_made_in_memory(chaos):
     assert len({each.SOPInstanceUID for each in slices}) == len(slices)
     assert len({each.SeriesInstanceUID for each in slices}) == 1
     pngs = sorted((chaos / "MR" / "2" / "T2SPIR" / "Ground").iterdir())
-    stack = np.stack([np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)) for path in pngs])
+    stack = np.stack([np.asarray(Image.open(path)) for path in pngs])
     assert stack.dtype == np.uint8
     assert set(np.unique(stack)) == {0, 63, 126, 189, 252}
     np.testing.assert_array_equal(stack, GREY_OF_LABEL[label.array])
