@@ -42,6 +42,7 @@ class FewShotConfig:
         if self.which_aug not in PRESETS:
             raise ConfigError(f"which_aug={self.which_aug!r}: expected one of {', '.join(PRESETS)}.")
         self.spec.held_out(self.label_sets)
+        protocol.part_fractions(self.n_sup_part)
         unknown = [value for value in self.exclude_cls_list if not 0 < value < len(self.spec.class_names)]
         if unknown:
             raise ConfigError(

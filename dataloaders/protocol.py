@@ -1,9 +1,9 @@
 """Evaluation protocols: which annotated slices support which query slices, and which slices count."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from util.errors import ConfigError
 
@@ -21,13 +21,13 @@ def part_fractions(n_parts: int) -> np.ndarray:
     return (2 * np.arange(n_parts) + 1) / (2 * n_parts)
 
 
-def support_slices(slices: Sequence[int], n_parts: int) -> np.ndarray:
+def support_slices(slices: ArrayLike, n_parts: int) -> np.ndarray:
     """The slices of a support scan that represent the parts, chosen from those that show the organ (ascending).
 
     Source: SSL-ALPNet, section 4.1 (evaluation protocol, after Roy et al. 2020).
     """
-    chosen = np.floor(part_fractions(n_parts) * len(slices)).astype(int)
-    return np.asarray(slices)[chosen]
+    shown = np.asarray(slices)
+    return shown[np.floor(part_fractions(n_parts) * len(shown)).astype(int)]
 
 
 def reference_parts(n_slices: int, first: int, last: int, n_parts: int) -> np.ndarray:
@@ -50,7 +50,7 @@ def reference_parts(n_slices: int, first: int, last: int, n_parts: int) -> np.nd
     return np.clip(np.floor(position), 0, n_parts - 1).astype(np.int64)
 
 
-def blind_parts(n_slices: int, support_z: Sequence[int], n_support_slices: int) -> np.ndarray:
+def blind_parts(n_slices: int, support_z: ArrayLike, n_support_slices: int) -> np.ndarray:
     """Part of each query slice, without its ground truth: the supporting slice at the nearest relative height.
 
     Heights are relative to the scans' own lengths, so scans should show about the same stretch of the body.

@@ -85,7 +85,13 @@ def _stem(scan: Path) -> str:
 
 
 def read_scan(path: Path) -> Volume:
-    """Reads a NIfTI file or the DICOM series of a folder."""
+    """Reads a NIfTI file or the DICOM series of a folder.
+
+    Raises:
+        DataError: there is no such thing, or it cannot be read.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder. Check the path.")
     return read_dicom_series(path) if path.is_dir() else read_nifti(path)
 
 
@@ -140,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         modelname=given.modelname, normalisation=Normalisation(*given.mean_std) if given.mean_std else None,
         size_px=given.size_px,
     )  # fmt: skip
-    image, label = read_scan(given.support_image), read_nifti(given.support_label)
+    image, label = read_scan(given.support_image), read_scan(given.support_label)
     try:
         predictor.set_support(image, label, classes or None)
     except DataError as error:

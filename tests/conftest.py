@@ -52,7 +52,7 @@ def prepared_folder(tmp_path_factory):
     return write_prepared(tmp_path_factory.mktemp("prepared"), CHAOST2.scan_ids[:8])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_prepared():
     """`write_prepared`, for tests that damage a folder of their own."""
     return write_prepared

@@ -132,6 +132,8 @@ def test_bad_support_names_its_files(inputs, tmp_path):
     write_nifti(tmp_path / "short.nii.gz", Volume(scan()[1][1:], AFFINE))
     with pytest.raises(DataError, match=r"A\.nii\.gz, .*short\.nii\.gz: .*Resample"):
         run(inputs, tmp_path, f"--support-label={tmp_path / 'short.nii.gz'}")
+    with pytest.raises(DataError, match=r"absent\.nii: no such file or folder"):
+        run(inputs, tmp_path, f"--support-label={tmp_path / 'absent.nii'}")
     with pytest.raises(ConfigError, match="given twice"):
         run(inputs, tmp_path, "--classes", "liver=2", "liver=5")
     assert not (tmp_path / "volumes.csv").exists()

@@ -1,5 +1,6 @@
 import dataclasses
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ class ByIntensity(ALPNet):
         pixels = torch.where(support.mask, support.image[:, :, :, 0], torch.nan)
         return torch.nanmedian(pixels.flatten(2), 2).values  # (K, P)
 
-    def margins(self, case, support):
+    def margins(self, case, support: Any):
         self.case = case
         typical = support.gather(1, case.part)[..., None, None]
         return self.half_width - (case.image[None, :, 0] - typical).abs()

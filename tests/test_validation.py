@@ -1,0 +1,187 @@
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import training  # noqa: F401 - registers its command
+import validation  # noqa: F401
+from config_ssl_upload import InputError, ex
+from data.class_index import write_class_index
+from dataloaders.build import FewShotConfig, build_task, open_data
+from dataloaders.catalog import CHAOST2
+from dataloaders.manifest import Manifest
+from dataloaders.normalise import Normalisation
+from dataloaders.samples import Volume
+from dataloaders.volume_io import read_nifti, write_nifti
+from models import build_method
+from models.evaluate import evaluate
+from util import checkpoint
+
+NETWORK = {"modelname": "resnet18", "encoder_weights": "none", "proto_grid_size": 4}
+SMALL = NETWORK | {"n_steps": 2, "num_workers": 0, "device": "cpu", "label_sets": "all"}
+ORIGINAL = {"shape": [16, 100, 120], "affine": [[-0.8, 0, 0.1, 20], [0, 0.9, 0, -30], [0.05, 0, 4.0, 5], [0, 0, 0, 1]]}
+
+
+def run(command, folder, logs, **changes):
+    paths = {"path": {"data_dir": str(folder), "log_dir": str(logs)}}
+    done = ex.run(command, named_configs=["alpnet", "chaost2"], config_updates=SMALL | paths | changes)
+    return done.result
+
+
+@pytest.fixture(scope="module")
+def folder(make_prepared, tmp_path_factory):
+    """Eight scans with their original grids; scan 3 has no left kidney."""
+    folder = make_prepared(tmp_path_factory.mktemp("validation"), CHAOST2.scan_ids[:8])
+    label = read_nifti(folder / "label_3.nii.gz")
+    write_nifti(folder / "label_3.nii.gz", Volume(np.where(label.array == 3, 0, label.array), label.affine))
+    write_class_index(folder, CHAOST2)
+    manifest = Manifest("CHAOST2", scans={str(scan): {"original": ORIGINAL} for scan in (1, 2, 3, 5)})
+    manifest.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    """Folder of results in which a tiny network has been trained on fold 0 and validated."""
+    logs = tmp_path_factory.mktemp("logs")
+    run("train", folder, logs)
+    run("validate", folder, logs)
+    return logs
+
+
+def only(paths):
+    (path,) = paths
+    return path
+
+
+def test_a_validation_leaves_scores_table_pictures_and_masks(trained):
+    out = only(trained.glob("*/validation/1"))
+    with (out / "scores.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 2 * 4 * 4  # protocols, query scans, organs
+    assert {row["method"] for row in rows} == {"SSL-ALPNet"}
+    assert {row["scan"] for row in rows} == {"1", "2", "3", "5"}
+    assert "SSL-ALPNet | CHAOST2 | 1 | reference" in (out / "table.md").read_text()
+    assert len(list((out / "overlays").glob("*.png"))) == 8
+    assert "data:image/png;base64" in (out / "report.html").read_text()
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert {"reference/dice/liver", "blind/dice/mean", "mar_val_batches_classDice"} <= set(metrics)
+
+
+def test_masks_are_on_the_prepared_and_on_the_original_grid(trained, folder):
+    masks = only(trained.glob("*/validation/1")) / "predictions" / "reference"
+    prepared = read_nifti(masks / "scan_1_label_4.nii.gz")
+    image = read_nifti(folder / "image_1.nii.gz")
+    assert prepared.array.shape == image.array.shape
+    assert set(np.unique(prepared.array)) <= {0, 4}
+    np.testing.assert_allclose(prepared.affine, image.affine, atol=1e-5)
+    original = read_nifti(masks / "original_grid" / "scan_1_label_4.nii.gz")
+    assert list(original.array.shape) == ORIGINAL["shape"]
+    np.testing.assert_allclose(original.affine, ORIGINAL["affine"], atol=1e-5)
+
+
+def test_an_organ_that_is_not_there_is_undefined_and_counted(trained):
+    out = only(trained.glob("*/validation/1"))
+    with (out / "scores.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if (row["scan"], row["organ"]) == ("3", "LK")]
+    by_protocol = {row["protocol"]: row for row in rows}
+    assert by_protocol["reference"]["dice"] == ""  # no slice counts
+    assert by_protocol["blind"]["dice"] in ("", "0.0")  # nothing marked, or all of it wrong
+    table = (out / "table.md").read_text()
+    assert "nan" not in table
+
+
+def test_the_blind_protocol_reads_nothing_of_the_querys_ground_truth(folder, make_prepared, tmp_path):
+    other = make_prepared(tmp_path, CHAOST2.scan_ids[:8])
+    for scan in (1, 2, 3, 5):
+        label = read_nifti(other / f"label_{scan}.nii.gz")
+        write_nifti(other / f"label_{scan}.nii.gz", Volume(np.roll(label.array, 3, (0, 1, 2)), label.affine))
+    write_class_index(other, CHAOST2)
+    config = FewShotConfig(label_sets="all")
+    torch.manual_seed(0)
+    method = build_method({"method": "alpnet"} | NETWORK)
+    masks, parts = {}, {}
+    for protocol in ("blind", "reference"):
+        for where in (folder, other):
+            task = build_task(config, *open_data(config, str(where)), Normalisation(), protocol)
+            results = list(evaluate(method, task, torch.device("cpu"), 3.0))
+            masks[protocol, where] = [result.masks for result in results]
+            parts[protocol, where] = torch.cat([result.scored.case.part for result in results], 1)
+    for one, two in zip(masks["blind", folder], masks["blind", other], strict=True):
+        assert np.array_equal(one, two)
+    assert torch.equal(parts["blind", folder], parts["blind", other])
+    assert not torch.equal(parts["reference", folder], parts["reference", other])
+
+
+def test_only_slices_of_the_organs_range_count_in_the_reference_protocol(folder):
+    for margin in (0, 1):
+        config = FewShotConfig(label_sets="all", z_margin=margin)
+        task = build_task(config, *open_data(config, str(folder)), Normalisation(), "reference")
+        counts = next(iter(task.cases)).counts
+        assert counts.sum(1).tolist() == [4 + 2 * margin] * 4  # organs lie on slices 2 to 5
+
+
+def test_collect_makes_one_table_of_finished_folds(trained, folder):
+    run("train", folder, trained, eval_fold=1)
+    run("validate", folder, trained, eval_fold=1)
+    run("validate", folder, trained, reload_model_path="none", weights="last")
+    run("validate", folder, trained)  # again: the newest counts
+    table = Path(run("collect", folder, trained)).read_text()
+    assert "SSL-ALPNet | CHAOST2 | 1 | blind" in table
+    assert "SSL-ALPNet untrained | CHAOST2 | 1 | reference" in table
+    with (trained / "table.csv").open() as stream:
+        assert len(list(csv.DictReader(stream))) > 4
+
+
+def test_last_and_ema_weights_and_every_kind_of_file_can_be_scored(trained, folder, tmp_path):
+    path = only(trained.glob("*fold0*/checkpoint.pt"))
+    released = dict(checkpoint.load(path)["method"])
+    released["encoder.asppconv.weight"] = torch.zeros(3)  # the authors' checkpoints hold unused layers
+    torch.save(released, tmp_path / "released.pth", _use_new_zipfile_serialization=False)
+    dice = [
+        run("validate", folder, tmp_path, reload_model_path=str(file), weights=weights, protocol="reference")
+        for file, weights in ((path, "last"), (tmp_path / "released.pth", "last"), (path, "ema"))
+    ]
+    assert dice[0] == dice[1]
+    assert not math.isnan(dice[2])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 99}, r"has not been trained.*reload_model_path=none"),
+        ({"reload_model_path": "/nowhere.pt"}, "no such checkpoint"),
+        ({"reload_model_path": "CHECKPOINT", "modelname": "resnet34"}, None),  # ours says what it was trained with
+        ({"reload_model_path": "RELEASED", "modelname": "resnet34"}, "weights of another model.*modelname"),
+        ({"reload_model_path": "HOSTILE"}, "refused"),
+        ({"n_sup_part": 2}, "odd number"),
+        ({"support_idx": [9]}, "held-out list"),
+        ({"label_sets": 5}, "unknown group"),
+        ({"protocol": "both?"}, "expected one of reference, blind, both"),
+    ],
+)
+def test_bad_input_stops_with_one_clear_message(trained, folder, tmp_path, changes, message):
+    path = only(trained.glob("*fold0*/checkpoint.pt"))
+    torch.save(checkpoint.load(path)["method"], tmp_path / "released.pth")
+    torch.save({"hook": print}, tmp_path / "hostile.pth")
+    names = {"CHECKPOINT": path, "RELEASED": tmp_path / "released.pth", "HOSTILE": tmp_path / "hostile.pth"}
+    name = changes.get("reload_model_path", "")
+    changes = changes | ({"reload_model_path": str(names.get(name, name))} if name else {})
+    if message is None:
+        assert run("validate", folder, tmp_path, protocol="reference", **changes) >= 0
+        return
+    with pytest.raises(InputError, match=message):
+        run("validate", folder, tmp_path, **changes)
+
+
+def test_a_support_scan_without_the_organ_is_named(make_prepared, tmp_path):
+    folder = make_prepared(tmp_path, CHAOST2.scan_ids[:8])
+    label = read_nifti(folder / "label_8.nii.gz")
+    write_nifti(folder / "label_8.nii.gz", Volume(np.where(label.array == 2, 0, label.array), label.affine))
+    write_class_index(folder, CHAOST2)
+    with pytest.raises(InputError, match=r"support scan 8 does not show RK.*support_idx"):
+        run("validate", folder, tmp_path / "logs", reload_model_path="none")
