@@ -55,7 +55,8 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
     if run.check_data and place.is_first:
         _check(settings, folder)
     normalisation = Normalisation.fit(folder.spec, folder.statistics(fold.train))
-    learner = make_learner(settings.values, run.seed, run.optim, run.ema_decay, normalisation, device)
+    preparation = folder.manifest.parameters.get("normalise")
+    learner = make_learner(settings.values, run.seed, run.optim, run.ema_decay, normalisation, device, preparation)
     saved = checkpoint.load_newest(path, device)
     if saved is not None:
         learner.restore(saved)

@@ -29,8 +29,9 @@ class Learner:
     averaged: AveragedModel
     optimisers: dict[str, torch.optim.Optimizer]
     normalisation: Normalisation
-    step: int = 0  # completed steps
     settings: dict[str, Any] = field(default_factory=dict)
+    preparation: dict[str, Any] | None = None  # of the training scans, as in their manifest; None: unknown
+    step: int = 0  # completed steps
 
     def state(self) -> dict[str, Any]:
         """The checkpoint's content."""
@@ -47,6 +48,7 @@ class Learner:
             "step": self.step,
             "settings": self.settings,
             "normalisation": self.normalisation.to_dict(),
+            "preparation": self.preparation,
             "method": self.method.state_dict(),
             "ema": self.averaged.module.state_dict(),
         }
@@ -70,6 +72,7 @@ def make_learner(
     ema_decay: float,
     normalisation: Normalisation,
     device: torch.device,
+    preparation: dict[str, Any] | None = None,
 ) -> Learner:
     """The method with fresh weights from the seed, its average and its optimisers.
 
@@ -80,6 +83,7 @@ def make_learner(
         ema_decay: of the averaged weights.
         normalisation: of the data; kept with the weights.
         device: where everything lies.
+        preparation: how the scans were prepared; kept with the weights.
     """
     seed_everything(seed)
     method = build_method(settings).to(device)
@@ -90,4 +94,4 @@ def make_learner(
         )
         for player in method.players
     }
-    return Learner(method, averaged, optimisers, normalisation, settings=settings)
+    return Learner(method, averaged, optimisers, normalisation, settings, preparation)

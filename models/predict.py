@@ -144,7 +144,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     predictor = FewShotPredictor.from_checkpoint(
         given.checkpoint, given.weights, given.device, n_parts=given.parts, dataset=given.dataset,
         modelname=given.modelname, normalisation=Normalisation(*given.mean_std) if given.mean_std else None,
-        size_px=given.size_px,
     )  # fmt: skip
     image, label = read_scan(given.support_image), read_scan(given.support_label)
     try:
@@ -188,7 +187,6 @@ def _parser() -> argparse.ArgumentParser:
     unsaid.add_argument("--dataset", help="what it was trained on: chaost2 or sabs")
     unsaid.add_argument("--modelname", help="its encoder, such as dlfcn_res101")
     unsaid.add_argument("--mean-std", type=float, nargs=2, metavar=("MEAN", "STD"), help="of its training scans; CT")
-    unsaid.add_argument("--size-px", type=int, help="rows and columns it was trained with (default: the data set's)")
     return parser
 
 

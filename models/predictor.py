@@ -84,7 +84,6 @@ class FewShotPredictor:
         dataset: str | None = None,
         modelname: str | None = None,
         normalisation: Normalisation | None = None,
-        size_px: int | None = None,
     ) -> "FewShotPredictor":
         """A predictor with the weights of a file.
 
@@ -96,7 +95,6 @@ class FewShotPredictor:
             dataset: what the network was trained on, where the file does not say (released ones).
             modelname: its encoder, likewise.
             normalisation: mean and standard deviation of the prepared training scans, likewise; needed for CT only.
-            size_px: rows and columns of the prepared scans it was trained on, if not the data set's.
 
         Raises:
             CheckpointError: unreadable, of another model, or of a method that is not few-shot.
@@ -117,7 +115,8 @@ class FewShotPredictor:
                 f"{path}: does not say how CT was normalised; give the mean and the standard deviation of the prepared "
                 "training scans (0 to 255)."
             )
-        return cls(trained.method, normalisation or Normalisation(), parameters_of(spec, size_px), n_parts, target)
+        parameters = trained.preparation or parameters_of(spec)
+        return cls(trained.method, normalisation or Normalisation(), parameters, n_parts, target)
 
     def set_support(
         self, image: Volume, label: Volume, classes: Mapping[str, int] | Sequence[int] | None = None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dataloaders.normalise import Normalisation
+from dataloaders.preprocess import PrepareParameters
 from models import build_method
 from models.methods.base import Method
 from util import checkpoint
@@ -26,6 +27,7 @@ class Trained:
 
     method: Method  # in evaluation mode
     normalisation: Normalisation | None  # None: the file does not say (released checkpoints)
+    preparation: PrepareParameters | None  # likewise
     step: int | None
 
 
@@ -46,14 +48,16 @@ def load_trained(path: Path, settings: dict[str, Any], weights: str, device: tor
         settings = settings | {key: content["settings"][key] for key in _architecture(content["settings"])}
         state, step = content["method" if weights == "last" else "ema"], content["step"]
         normalisation = Normalisation.from_dict(content["normalisation"])
+        recorded = content["preparation"]
+        preparation = None if recorded is None else PrepareParameters.from_json(recorded)
     else:
         state = {key: value for key, value in content.items() if not key.startswith(_UNUSED)}
-        step = normalisation = None
+        step = normalisation = preparation = None
     method = build_method(settings | {"encoder_weights": "none"})
     _check_fit(path, method.state_dict(), state)
     method.load_state_dict(state)
     logger.info("weights of %s, step %s", path, "unknown" if step is None else step)
-    return Trained(method.to(device).eval(), normalisation, step)
+    return Trained(method.to(device).eval(), normalisation, preparation, step)
 
 
 def _architecture(settings: dict[str, Any]) -> list[str]:

@@ -54,6 +54,7 @@ figure, grid = plt.subplots(2, 2, figsize=(9, 8), layout="constrained")
 for (top, bottom), volume in zip(grid.T, (before, after), strict=True):
     slices, _, aspect = for_viewing(volume.array, volume.affine)
     top.imshow(slices[len(slices) // 2], cmap="gray", aspect=aspect)
+    top.set_axis_off()
     top.set_title(f"{volume.array.shape} voxels of {' x '.join(f'{mm:.4g}' for mm in volume.spacing_mm)} mm")
     bottom.hist(volume.array.ravel(), bins=100, log=True)
     bottom.set_xlabel("intensity")

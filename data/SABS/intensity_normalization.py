@@ -56,6 +56,7 @@ titles = ("Hounsfield units", f"{window_hu[0]:g} to {window_hu[1]:g} HU as 0 to 
 for (top, bottom), array, title in zip(grid.T, (image.array, windowed), titles, strict=True):
     slices, _, aspect = for_viewing(array, image.affine)
     top.imshow(slices[len(slices) // 2], cmap="gray", aspect=aspect)
+    top.set_axis_off()
     top.set_title(title)
     bottom.hist(array.ravel(), bins=100, log=True)
     bottom.set_xlabel("intensity")

@@ -7,7 +7,9 @@ import pytest
 import torch
 from nibabel.nifti1 import Nifti1Image, load
 
+from dataloaders.catalog import CHAOST2
 from dataloaders.normalise import Normalisation
+from dataloaders.preprocess import parameters_of
 from dataloaders.samples import Volume
 from dataloaders.volume_io import read_nifti, write_nifti
 from models.learner import OptimConfig, make_learner
@@ -32,7 +34,8 @@ def inputs(tmp_path_factory, write_dicom):
     """A checkpoint, an annotated scan, and a folder of scans of which one is damaged."""
     folder = tmp_path_factory.mktemp("inputs")
     settings = {"method": "alpnet", "modelname": "resnet18", "encoder_weights": "none", "dataset": "CHAOST2"}
-    learner = make_learner(settings, 0, OptimConfig(), 0.9, Normalisation(), torch.device("cpu"))
+    preparation = parameters_of(CHAOST2, 64).to_json()
+    learner = make_learner(settings, 0, OptimConfig(), 0.9, Normalisation(), torch.device("cpu"), preparation)
     checkpoint.save(folder / "snapshot.pth", learner.snapshot())
     image, label = scan()
     write_nifti(folder / "A.nii.gz", Volume(image, AFFINE))
@@ -49,7 +52,7 @@ def run(inputs, out, *further, scans=("scans", "patient 3")):
     files = {"checkpoint": "snapshot.pth", "support-image": "A.nii.gz", "support-label": "L.nii.gz"}
     arguments = [f"--{name}={inputs / file}" for name, file in files.items()]
     places = [str(inputs / place) for place in scans]
-    return main([*arguments, f"--out={out}", "--size-px=64", "--device=cpu", *further, "--scans", *places])
+    return main([*arguments, f"--out={out}", "--device=cpu", *further, "--scans", *places])
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from dataloaders.build import FewShotConfig, build_task, open_data
+from dataloaders.catalog import CHAOST2
 from dataloaders.normalise import Normalisation
-from dataloaders.preprocess import PrepareParameters
+from dataloaders.preprocess import PrepareParameters, parameters_of
 from dataloaders.protocol import blind_parts, support_slices
 from dataloaders.samples import Volume
 from models.learner import OptimConfig, make_learner
@@ -254,9 +255,9 @@ def test_a_scan_of_another_stretch_of_the_body_is_warned_of(caplog):
 def write_checkpoint(tmp_path):
     """Writes the snapshot of an untrained network whose averaged weights are others."""
 
-    def write(dataset, normalisation):
+    def write(dataset, normalisation, preparation=None):
         settings = SETTINGS | {"dataset": dataset}
-        learner = make_learner(settings, 0, OptimConfig(), 0.9, normalisation, torch.device("cpu"))
+        learner = make_learner(settings, 0, OptimConfig(), 0.9, normalisation, torch.device("cpu"), preparation)
         for parameter in learner.averaged.module.parameters():
             parameter.data.mul_(2)
         checkpoint.save(tmp_path / "snapshot.pth", learner.snapshot())
@@ -281,12 +282,13 @@ def test_a_checkpoint_says_how_to_prepare_and_normalise(write_checkpoint):
 
 
 def test_untrained_network_end_to_end_twice_the_same(write_checkpoint):
-    path = write_checkpoint("CHAOST2", Normalisation())
+    path = write_checkpoint("CHAOST2", Normalisation(), parameters_of(CHAOST2, 64).to_json())
     scan = patient(*GRIDS["oblique"])
     image, label = (Volume(each.array, np.diag([4, 4, 4, 1.0]) @ each.affine) for each in scan)  # size of a body
     results = []
     for _ in range(2):
-        predictor = FewShotPredictor.from_checkpoint(path, device="cpu", size_px=64)
+        predictor = FewShotPredictor.from_checkpoint(path, device="cpu")
+        assert predictor.parameters.size_px == 64
         predictor.set_support(image, label)
         results.append(predictor.predict(image).array)
     assert results[0].any()

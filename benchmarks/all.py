@@ -1,0 +1,28 @@
+"""Every benchmark with the settings of docs/performance.md, as one table; `--modelname resnet18` for a quick look.
+
+python -m benchmarks.all --modelname dlfcn_res101 --repeats 3
+"""
+
+import os
+from argparse import Namespace
+
+from benchmarks import pseudo_labels, training_step, validation_scan
+from benchmarks.timing import HEADER, describe, parse
+
+
+def main() -> None:
+    """Prints the table line by line as results come in."""
+    given = parse(__doc__, modelname="dlfcn_res101", size=256, repeats=3)
+    print(describe(given.device), HEADER, sep="\n", flush=True)
+    shared = vars(given)
+    for benchmark, options in (
+        (training_step, {"episodes": 1}),
+        (training_step, {"episodes": 4}),
+        (validation_scan, {"slices": 34}),
+        (pseudo_labels, {"slices": 32, "scans": 4, "jobs": os.cpu_count() or 1}),
+    ):
+        print(*benchmark.measure(Namespace(**shared, **options)), sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

