@@ -33,8 +33,8 @@ from util import distributed
 from util.errors import ConfigError, UserError
 from util.schema import refuse_unknown, select
 
-SETTINGS.CONFIG.READ_ONLY_CONFIG = False
-SETTINGS.CAPTURE_MODE = "sys"
+SETTINGS["CONFIG"]["READ_ONLY_CONFIG"] = False  # type: ignore[index] - checkpoints hold it, as plain values
+SETTINGS["CAPTURE_MODE"] = "sys"  # type: ignore[index]
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def read_settings(values: dict[str, Any]) -> Settings:
     return Settings(select(RunConfig, values), select(FewShotConfig, values), dict(values))
 
 
-def command(function: Callable) -> Callable:
+def command(function: Callable) -> Any:
     """Registers a command of the experiment that reports user errors without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     return ex.command(plain_errors()(function))

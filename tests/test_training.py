@@ -34,7 +34,7 @@ def settings(folder, logs, **changes):
 
 def train(folder, logs, *named, **changes):
     run = ex.run("train", named_configs=["alpnet", "chaost2", *named], config_updates=settings(folder, logs, **changes))
-    return Path(run.result)
+    return Path(str(run.result))
 
 
 def command_line(folder, logs, **changes):

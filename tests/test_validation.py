@@ -2,6 +2,7 @@ import csv
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ SMALL = NETWORK | {"n_steps": 2, "num_workers": 0, "device": "cpu", "label_sets"
 ORIGINAL = {"shape": [16, 100, 120], "affine": [[-0.8, 0, 0.1, 20], [0, 0.9, 0, -30], [0.05, 0, 4.0, 5], [0, 0, 0, 1]]}
 
 
-def run(command, folder, logs, **changes):
+def run(command, folder, logs, **changes) -> Any:
     paths = {"path": {"data_dir": str(folder), "log_dir": str(logs)}}
     done = ex.run(command, named_configs=["alpnet", "chaost2"], config_updates=SMALL | paths | changes)
     return done.result

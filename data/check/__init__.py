@@ -71,8 +71,12 @@ def check_folder(
 
 def _odd_names(folder: Path) -> list[Finding]:
     """Images that the loader would pass over in silence."""
-    odd = [path for path in sorted(folder.glob("image_*")) if not re.fullmatch(r"image_(0|[1-9]\d*)\.nii\.gz", path.name)]
-    text = "not used: the name is not image_<scan id>.nii.gz with a whole number. Rename the scan's files, or remove them."
+    odd = [
+        path for path in sorted(folder.glob("image_*")) if not re.fullmatch(r"image_(0|[1-9]\d*)\.nii\.gz", path.name)
+    ]
+    text = (
+        "not used: the name is not image_<scan id>.nii.gz with a whole number. Rename the scan's files, or remove them."
+    )
     return [Finding("warning", path, text) for path in odd]
 
 

@@ -175,7 +175,9 @@ def organs_present(prepared: Prepared) -> Iterator[Finding]:
         absent = [prepared.spec.class_names[value] for value in prepared.spec.evaluated if not any(facts.pixels[value])]
         path = prepared.path("label", scan)
         if absent and scan in support:
-            text = f"no voxel of {', '.join(absent)}, but scan {scan} is the fold's support, which must show every organ."
+            text = (
+                f"no voxel of {', '.join(absent)}, but scan {scan} is the fold's support, which must show every organ."
+            )
             yield Finding("error", path, f"{text} Take another support_idx or another fold, or complete the label.")
         elif absent:
             text = f"no voxel of {', '.join(absent)}; the scan will have no score there."
