@@ -1,4 +1,4 @@
-"""`python -m data.check FOLDER --dataset CHAOST2 [--scale MIDDLE] [--fold 0]`: one line per finding, with its remedy."""
+"""`python -m data.check FOLDER --dataset CHAOST2 [--scale MIDDLE] [--fold 0]`: a line per finding, with its remedy."""
 
 import argparse
 import logging
