@@ -31,6 +31,7 @@ from models import method_class
 from models.learner import OptimConfig
 from util import distributed
 from util.errors import ConfigError, UserError
+from util.files import writable
 from util.schema import refuse_unknown, select
 
 SETTINGS["CONFIG"]["READ_ONLY_CONFIG"] = False  # type: ignore[index] - checkpoints hold it, as plain values
@@ -197,7 +198,7 @@ def store_runs(config: dict[str, Any], command_name: str, logger: logging.Logger
     folders = {"train": "runs", "validate": "validation"}
     if command_name in folders and distributed.plan().is_first:
         with plain_errors():
-            folder = read_settings(config).experiment_folder / folders[command_name]
+            folder = writable(read_settings(config).experiment_folder / folders[command_name])
         ex.observers[:] = [o for o in ex.observers if not isinstance(o, FileStorageObserver)]
         ex.observers.append(FileStorageObserver(folder))
     return {}

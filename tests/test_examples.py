@@ -69,11 +69,11 @@ def test_every_label_set_and_fold_is_run(tmp_path):
 
 
 def test_settings_arrive_as_they_were_given(tmp_path):
-    (tmp_path / "exclude_cls_list=2").touch()  # what [2,3] would match if it were a pattern
-    given = {"DATA_DIR": "my data", "LOG_DIR": "logs", "EXCLUDE": "[2,3]", "EXTRA": " ssl_panet\n optim.lr=0.1 "}
+    (tmp_path / "support_idx=0").touch()  # what support_idx=[0,1] would match if it were a pattern
+    given = {"DATA_DIR": "my data", "LOG_DIR": "logs", "EXCLUDE": "[2,3]", "EXTRA": " ssl_panet\n support_idx=[0,1] "}
     (words,) = commands("train_ssl_abdominal_mri.sh", tmp_path, N_STEPS="7", SCALE="SLIC", DEVICE="cpu", **given)
     found = keys(words)
-    assert words[-2:] == ["ssl_panet", "optim.lr=0.1"]
+    assert words[-2:] == ["ssl_panet", "support_idx=[0,1]"]
     assert (found["path.data_dir"], found["path.log_dir"], found["exclude_cls_list"]) == ("my data", "logs", "[2,3]")
     assert (found["n_steps"], found["superpix_scale"], found["device"]) == ("7", "SLIC", "cpu")
 

@@ -7,10 +7,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import takewhile
 from pathlib import Path
 
 import pytest
+
+from config_ssl_upload import RunConfig
+from dataloaders.build import FewShotConfig
+from models.methods.alpnet import ALPNetConfig
 
 ROOT = Path(__file__).parents[1]
 ENTRY_LINES = 200
@@ -156,6 +161,28 @@ def test_a_configuration_without_source_is_found():
     beside = '\nex.add_named_config(\n    "c", setting=1  # paper, section 4\n)\n'
     assert unsourced_configs(sourced + beside) == []
     assert unsourced_configs(sourced + '\n# Further ones.\nex.add_named_config("d", method="d")\n') == ["'d'"]
+
+
+def known_keys() -> set[str]:
+    """All configuration keys of few-shot training and validation, nested ones with a dot."""
+    values = {**asdict(RunConfig()), **asdict(FewShotConfig()), **asdict(ALPNetConfig())}
+    return values.keys() | {f"{name}.{key}" for name in ("optim", "path") for key in values[name]}
+
+
+def migrated_keys() -> list[tuple[str, str, set[str]]]:
+    """Rows of the table of keys: name in the reference, what became of it, keys here."""
+    section = (ROOT / "docs/migrating.md").read_text().partition("## Configuration keys")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([\w.]+)` \| (same|renamed|gone) \| (.*?) \|", section, re.MULTILINE)
+    return [(old, fate, set(re.findall(r"`([\w.]+)`", new))) for old, fate, new in rows]
+
+
+def test_the_migration_table_is_true():
+    rows, known = migrated_keys(), known_keys()
+    assert len({old for old, _, _ in rows}) == len(rows) == 57  # all that the reference has
+    for old, fate, new in rows:
+        assert new <= known, old
+        assert (old in known) == (fate == "same"), old
+        assert (new == {old}) if fate == "same" else (fate == "gone" or len(new) == 1), old
 
 
 def script_findings(script: Path) -> str:

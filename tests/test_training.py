@@ -182,6 +182,34 @@ def test_bad_settings_stop_with_one_clear_message(prepared_folder, tmp_path, cha
     assert not list(tmp_path.rglob("checkpoint.pt"))
 
 
+@pytest.mark.parametrize("obstacle", ["file in the way", "full disk"])
+def test_an_output_folder_that_cannot_be_written_to_is_named_before_training(
+    prepared_folder, tmp_path, monkeypatch, obstacle
+):
+    logs = tmp_path / "logs"
+    if obstacle == "full disk":
+        monkeypatch.setattr("os.fsync", Full())
+    else:
+        logs.write_text("")
+    with pytest.raises(InputError, match=r"logs.*cannot be written.*choose another output folder"):
+        train(prepared_folder, logs)
+
+
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(prepared_folder, tmp_path, monkeypatch):
+    path = train(prepared_folder, tmp_path, n_steps=3)
+    monkeypatch.setattr("torch.save", Full())
+    with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be written \(No space left"):
+        train(prepared_folder, tmp_path, n_steps=3, checkpoint_every=1, seed=2)
+    assert checkpoint.load(path)["step"] == 3
+
+
+class Full:
+    """A disk without room."""
+
+    def __call__(self, *_):
+        raise OSError(28, "No space left on device")
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(prepared_folder, tmp_path):
     path = train(prepared_folder, tmp_path, n_steps=3)
     with pytest.raises(InputError, match=r"not finite between steps .*lower optim\.lr"):

@@ -47,6 +47,18 @@ def _unwritable(path: Path, error: OSError) -> UserError:
     )
 
 
+def writable(folder: Path) -> Path:
+    """Makes the folder if need be and checks that files can be written to it, before anything is computed for it.
+
+    Raises:
+        UserError: they cannot.
+    """
+    with replacing(folder / ".writable"):
+        pass
+    (folder / ".writable").unlink(missing_ok=True)
+    return folder
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes `text` as UTF-8, whole or not at all."""
     with replacing(path) as temporary:

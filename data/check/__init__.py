@@ -34,7 +34,7 @@ def check_folder(
         spec: the data set.
         scale: pseudo-labels to look at; None where none are needed.
         eval_fold: also look at this fold: enough scans, organs in its support scans, no scan on two sides.
-        min_size_px: rows and columns that the loader crops to; default the data set's.
+        min_size_px: rows and columns that the loader crops to; default those of the preparation.
         support_idx: support scans of the fold, as positions in its held-out list.
         jobs: files read at a time.
 
@@ -64,9 +64,14 @@ def check_folder(
     if isinstance(fold, Finding):
         findings.append(fold)
         fold = None
-    prepared = Prepared(folder, spec, scale, min_size_px or spec.size_px, manifest, facts, fold)
+    prepared = Prepared(folder, spec, scale, min_size_px or _size_px(manifest, spec), manifest, facts, fold)
     findings += [finding for rule in RULES for finding in rule(prepared)]
     return sorted(findings, key=lambda finding: finding.severity)
+
+
+def _size_px(manifest: Manifest, spec: DatasetSpec) -> int:
+    """Rows and columns that the folder was prepared with; the data set's where nobody noted them."""
+    return manifest.parameters.get("normalise", {}).get("size_px", spec.size_px)
 
 
 def _odd_names(folder: Path) -> list[Finding]:
