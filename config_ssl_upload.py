@@ -70,6 +70,7 @@ class RunConfig:
     reload_model_path: str = ""  # validation: checkpoint; empty: this configuration's own; none: untrained
     weights: Literal["last", "ema"] = "last"  # which of the saved weights to validate
     protocol: Literal["reference", "blind", "both"] = "both"  # see dataloaders.protocol
+    surface_scores: bool = True  # also HD95 and NSD, which take most of the scoring time
     nsd_tolerance_mm: float = 3.0  # of the normalised surface Dice
     save_predictions: bool = True  # masks as NIfTI, on the prepared and on the original grid
     path: PathConfig = field(default_factory=PathConfig)
@@ -89,11 +90,11 @@ class RunConfig:
 
 
 # Keys that change neither the data nor the weights: a training goes on, or is found, whatever they are.
-_PRACTICAL = {
-    *("print_interval", "checkpoint_every", "save_snapshot_every", "eval_every", "num_workers", "device", "check_data"),
-    *("exp_prefix", "reload_model_path", "weights", "protocol", "nsd_tolerance_mm", "save_predictions", "path"),
-    *("support_idx_test", "n_sup_part", "z_margin", "val_wsize", "slices_per_pass"),
-}
+_PRACTICAL = frozenset(
+    """print_interval checkpoint_every save_snapshot_every eval_every num_workers device check_data exp_prefix
+    reload_model_path weights protocol surface_scores nsd_tolerance_mm save_predictions path
+    n_sup_part z_margin val_wsize slices_per_pass""".split()
+)
 
 ex = Experiment("frugalseg", save_git_info=False)
 ex.add_config(asdict(RunConfig()))
@@ -167,6 +168,7 @@ class Settings:
     def experiment_folder(self) -> Path:
         """Folder of this training: readable names, and a hash of every key that shapes the weights."""
         shaping = {key: value for key, value in self.values.items() if key not in _PRACTICAL}
+        shaping["dataset"] = self.data.spec.name  # whatever its spelling
         digest = hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:8]
         run, data = self.run, self.data
         name = f"{self.method_name}_{data.spec.name}_setting{run.setting}_sets{data.label_sets}_fold{data.eval_fold}"

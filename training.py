@@ -124,7 +124,7 @@ def _check(settings: Settings, folder: PreparedFolder) -> None:
 def _log_evaluation(settings: Settings, learner: Learner, device: torch.device, log: Any) -> None:
     folder, fold = open_data(settings.data, settings.run.path.data_dir)
     task = build_task(settings.data, folder, fold, learner.normalisation, "reference")
-    results = list(evaluate(learner.method, task, device, settings.run.nsd_tolerance_mm))
+    results = list(evaluate(learner.method, task, device))
     for value in task.support.classes:
         dice = [result.scores[value].dice for result in results if not math.isnan(result.scores[value].dice)]
         if dice:

@@ -59,11 +59,12 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
     out = run_folder(_run, settings)
     logger.info("%s: support scans %s, query scans %s", name, list(fold.support), list(fold.query))
 
+    tolerance_mm = settings.run.nsd_tolerance_mm if settings.run.surface_scores else None
     rows: list[ScoreRow] = []
     overlays: dict[str, Path] = {}
     for protocol in PROTOCOLS[settings.run.protocol]:
         task = build_task(settings.data, folder, fold, normalisation, protocol)
-        results = evaluate(method, task, device, settings.run.nsd_tolerance_mm)
+        results = evaluate(method, task, device, tolerance_mm)
         for result in tqdm(results, total=len(fold.query), desc=f"{protocol} protocol", disable=None):
             rows += _rows(settings, folder, name, protocol, result)
             caption = f"{protocol} protocol, scan {result.scored.case.scan_id}"
@@ -72,11 +73,12 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
                 _save_masks(out / "predictions" / protocol, folder, result)
     write_scores(out / FILE_NAME, rows)
     _log_scores(_run, rows)
-    table = paper_table(rows, n_folds=folder.spec.n_folds)
+    metrics = ("dice", "hd95_mm", "nsd") if settings.run.surface_scores else ("dice",)
+    table, *others = (paper_table(rows, metric, n_folds=0) for metric in metrics)
     write_text(out / "table.md", to_markdown(table))
     title = f"{name} on {folder.spec.name}, fold {settings.data.eval_fold}"
     save_report(
-        out / "report.html", title, tables=[table, paper_table(rows, "hd95_mm"), paper_table(rows, "nsd")],
+        out / "report.html", title, tables=[table, *others],
         pictures=overlays, facts=settings.values, command=shlex.join(["python", *sys.argv]),
     )  # fmt: skip
     logger.info("\n%s\noverlay: %s\nreport: %s", to_markdown(table), next(iter(overlays.values())), out / "report.html")

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 
 from dataloaders.build import FewShotTask, ScoredCase
 from models.methods.base import Method
-from util.metrics import Scores, score_volume
+from util.metrics import Scores, overlap_counts, overlap_scores, score_volume
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,16 @@ class CaseResult:
     scores: dict[int, Scores]  # by label value
 
 
-def evaluate(method: Method, task: FewShotTask, device: torch.device, tolerance_mm: float) -> Iterator[CaseResult]:
+def evaluate(
+    method: Method, task: FewShotTask, device: torch.device, tolerance_mm: float | None = None
+) -> Iterator[CaseResult]:
     """Yields the result of one scan after the other; the support is encoded once.
 
     Args:
         method: on `device`; it is put into evaluation mode and back.
         task: support and scans.
         device: where to compute.
-        tolerance_mm: of the normalised surface Dice.
+        tolerance_mm: of the normalised surface Dice; None: no surface scores, which take most of the time.
     """
     was_training = method.training
     method.eval()
@@ -40,11 +42,14 @@ def evaluate(method: Method, task: FewShotTask, device: torch.device, tolerance_
     method.train(was_training)
 
 
-def _score(scored: ScoredCase, masks: np.ndarray, tolerance_mm: float) -> dict[int, Scores]:
+def _score(scored: ScoredCase, masks: np.ndarray, tolerance_mm: float | None) -> dict[int, Scores]:
     scores = {}
     for value, mask, counts in zip(scored.case.classes, masks, scored.counts, strict=True):
         truth = scored.truth[counts]
-        scores[value] = score_volume(
-            mask[counts], truth == value, scored.stored.spacing_mm, truth == 255, nsd_tolerance_mm=tolerance_mm
-        )
+        volumes = mask[counts], truth == value
+        if tolerance_mm is None:
+            overlap = overlap_scores(overlap_counts(*volumes, ignore=truth == 255))
+            scores[value] = Scores(**overlap._asdict(), hd95_mm=float("nan"), nsd=float("nan"))
+        else:
+            scores[value] = score_volume(*volumes, scored.stored.spacing_mm, truth == 255, tolerance_mm)
     return scores
