@@ -90,11 +90,11 @@ class RunConfig:
 
 
 # Keys that change neither the data nor the weights: a training goes on, or is found, whatever they are.
-_PRACTICAL = frozenset(
-    """print_interval checkpoint_every save_snapshot_every eval_every num_workers device check_data exp_prefix
-    reload_model_path weights protocol surface_scores nsd_tolerance_mm save_predictions path
-    n_sup_part z_margin val_wsize slices_per_pass""".split()
-)
+_PRACTICAL = {
+    *("print_interval", "checkpoint_every", "save_snapshot_every", "eval_every", "num_workers", "device"),
+    *("check_data", "exp_prefix", "reload_model_path", "weights", "protocol", "surface_scores", "nsd_tolerance_mm"),
+    *("save_predictions", "path", "n_sup_part", "z_margin", "val_wsize", "slices_per_pass"),
+}
 
 ex = Experiment("frugalseg", save_git_info=False)
 ex.add_config(asdict(RunConfig()))
