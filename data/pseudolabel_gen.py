@@ -29,7 +29,7 @@ from pathlib import Path
 ROOT = next(path for path in (Path.cwd(), *Path.cwd().parents) if (path / "training.py").exists())
 OUT = Path(os.environ.get("OUT", ROOT / "data"))  # data root
 DATASET = os.environ.get("DATASET", "CHAOST2")  # CHAOST2 or SABS
-SCALE = os.environ.get("SCALE", "MIDDLE")  # MIDDLE (the paper's), SLIC or SUPERVOXEL
+SCALE = os.environ.get("SCALE", "MIDDLE")  # MIDDLE (the paper's), SMALL, SLIC or SUPERVOXEL
 JOBS = int(os.environ.get("JOBS", "1"))  # processes; 1 where this runs as a script
 sys.path.insert(0, str(ROOT))
 logging.basicConfig(level=logging.INFO, format="%(message)s")

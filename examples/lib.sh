@@ -8,7 +8,7 @@
 #   FOLDS        0      cross-validation folds; "0 1 2 3 4" for a figure to compare with the paper's
 #   EXCLUDE             classes whose slices are left out, e.g. "[2,3]", instead of those that follow from SETTING
 #   N_STEPS      100100
-#   SCALE        MIDDLE superpixels: MIDDLE, SLIC or SUPERVOXEL
+#   SCALE        MIDDLE superpixels: SMALL, MIDDLE, SLIC or SUPERVOXEL
 #   SEED         1234
 #   DATA_DIR            data root or prepared folder (default: data of this repository)
 #   LOG_DIR             results (default: exps of this repository)
