@@ -58,7 +58,7 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     lr_step_gamma: float = 0.95  # factor on the learning rate after every `lr_step_every` steps
     lr_step_every: int = 1000  # steps; 0: constant
-    ema_decay: float = 0.999  # of the averaged weights that are saved beside the last ones
+    ema_decay: float = 0.999  # of the averaged weights that are saved beside the last ones; less in the beginning
     print_interval: int = 100  # steps between logged means
     checkpoint_every: int = 1000  # steps between resumable checkpoints
     save_snapshot_every: int = 25_000  # steps between kept snapshots; 0: none

@@ -1,5 +1,6 @@
 """What a training changes and a checkpoint holds."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +66,19 @@ class Learner:
         self.step = state["step"]
 
 
+def moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """An update for `AveragedModel`: exponential, its window growing with the training up to 1 / (1 - decay) steps.
+
+    After n updates the decay is at most (1 + n) / (10 + n), so that the fresh weights are soon forgotten.
+    """
+
+    def update(averaged: Any, current: Any, count: Any) -> None:
+        n = int(count)
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, count)
+
+    return update
+
+
 def make_learner(
     settings: dict[str, Any],
     seed: int,
@@ -87,7 +101,7 @@ def make_learner(
     """
     seed_everything(seed)
     method = build_method(settings).to(device)
-    averaged = AveragedModel(method, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
+    averaged = AveragedModel(method, multi_avg_fn=moving_average(ema_decay), use_buffers=True)
     optimisers: dict[str, torch.optim.Optimizer] = {
         player: torch.optim.SGD(
             method.player_parameters(player), optim.lr, optim.momentum, weight_decay=optim.weight_decay

@@ -1,0 +1,28 @@
+import pytest
+import torch
+from torch.optim.swa_utils import AveragedModel
+
+from models.learner import moving_average
+
+
+def averages_of(values, decay):
+    model = torch.nn.Linear(1, 1, bias=False)
+    averaged = AveragedModel(model, multi_avg_fn=moving_average(decay), use_buffers=True)
+    for value in values:
+        model.weight.data.fill_(value)
+        averaged.update_parameters(model)
+    return averaged.module.weight.item()
+
+
+def test_the_average_by_hand():
+    # the first update copies; the second and third weigh the old by min(decay, 2/11) and min(decay, 3/12)
+    assert averages_of([1.0, 2.0], 0.999) == pytest.approx(2 / 11 + 2 * 9 / 11)
+    second = 2 / 11 + 2 * 9 / 11
+    assert averages_of([1.0, 2.0, 4.0], 0.999) == pytest.approx(second * 0.25 + 4 * 0.75)
+    assert averages_of([1.0, 2.0], 0.1) == pytest.approx(0.1 + 1.8)
+
+
+def test_the_start_is_soon_forgotten_and_the_window_is_bounded():
+    assert averages_of([100.0] + [0.0] * 200, 0.999) < 1e-3
+    late = averages_of([0.0] * 3000 + [1.0] * 50, 0.99)
+    assert late == pytest.approx(1 - 0.99**50, abs=0.01)
