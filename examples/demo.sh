@@ -26,3 +26,6 @@ data=(chaost2 setting1 small label_sets=all superpix_scale=SMALL "n_steps=$N_STE
 "$PYTHON" validation.py with alpnet "${data[@]}" reload_model_path=none
 "$PYTHON" validation.py with alpnet "${data[@]}"
 "$PYTHON" validation.py collect with "path.log_dir=$OUT/exps"
+
+run=$(find "$OUT/exps" -path '*SSL-ALPNet*/validation/*/report.html' -printf '%T@ %h\n' | sort -n | tail -n 1 | cut -d' ' -f2-)
+printf '\noverlay: %s\nreport:  %s\nSacred run: %s\n' "$run/overlays/reference_scan_1.png" "$run/report.html" "$run"
