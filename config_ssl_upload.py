@@ -139,14 +139,14 @@ ex.add_named_config("panet", method="alpnet", prototypes="global", train_on="lab
 ex.add_named_config("alpnet_annotated", method="alpnet", prototypes="local", train_on="labels")  # 51.28 MR, 41.63 CT
 ex.add_named_config("threshold", method="threshold")
 
-# A few scans, a CPU or a small GPU, no pretrained weights: a quarter of an hour on two cores. Chosen on fold 1 of eight
-# CHAOST2 scans (docs/performance.md), not on the fold that is reported.
+# A few scans, a CPU or a small GPU, no pretrained weights: ten minutes on two cores. The learning rate was chosen on
+# fold 1 of eight CHAOST2 scans, not on the fold that is reported; source and scores: docs/performance.md.
 ex.add_named_config(
     "small",
     modelname="resnet18",
     encoder_weights="none",
-    n_steps=1500,
-    optim={"lr": 5e-3},
+    n_steps=4000,
+    optim={"lr": 3e-3},
     checkpoint_every=250,
     print_interval=50,
     num_workers=0,

@@ -40,7 +40,7 @@ from util.report import save_report
 from util.scores import FILE_NAME, ScoreRow, write_scores
 from util.scores import collect as collect_scores
 from util.seeding import seed_everything
-from util.tables import Table, paper_table, to_csv, to_markdown
+from util.tables import measured_tables, to_csv, to_markdown
 
 logger = logging.getLogger(__name__)
 
@@ -73,15 +73,16 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
                 _save_masks(out / "predictions" / protocol, folder, result)
     write_scores(out / FILE_NAME, rows)
     _log_scores(_run, rows)
-    metrics = ("dice", "hd95_mm", "nsd") if settings.run.surface_scores else ("dice",)
-    table, *others = (paper_table(rows, metric, n_folds=0) for metric in metrics)
-    write_text(out / "table.md", to_markdown(table))
+    all_tables = measured_tables(rows, n_folds=0)
+    write_text(out / "table.md", "\n".join(map(to_markdown, all_tables)))
     title = f"{name} on {folder.spec.name}, fold {settings.data.eval_fold}"
     save_report(
-        out / "report.html", title, tables=[table, *others],
+        out / "report.html", title, tables=all_tables,
         pictures=overlays, facts=settings.values, command=shlex.join(["python", *sys.argv]),
     )  # fmt: skip
-    logger.info("\n%s\noverlay: %s\nreport: %s", to_markdown(table), next(iter(overlays.values())), out / "report.html")
+    logger.info(
+        "\n%s\noverlay: %s\nreport: %s", to_markdown(all_tables[0]), next(iter(overlays.values())), out / "report.html"
+    )
     return _mean([row.scores.dice for row in rows if row.protocol == rows[0].protocol])
 
 
@@ -180,10 +181,12 @@ def collect(_config: dict[str, Any]) -> str:
     settings = read_settings(_config)
     root = Path(settings.run.path.log_dir).expanduser()
     rows = collect_scores([root])
-    table: Table = paper_table(rows, n_folds=settings.data.spec.n_folds)
-    write_text(root / "table.md", to_markdown(table))
-    write_text(root / "table.csv", to_csv(table))
-    logger.info("\n%s\n%s", to_markdown(table), root / "table.csv")
+    all_tables = measured_tables(rows, settings.data.spec.n_folds)
+    text = "\n".join(map(to_markdown, all_tables))
+    write_text(root / "table.md", text)
+    for table in all_tables:
+        write_text(root / ("table.csv" if table.metric == "dice" else f"table_{table.metric}.csv"), to_csv(table))
+    logger.info("\n%s\n%s", text, root / "table.md")
     return str(root / "table.md")
 
 

@@ -120,6 +120,13 @@ def paper_table(rows: Sequence[ScoreRow], metric: Metric = "dice", n_folds: int 
     return Table(metric, (*columns, MEAN), lines, _notes(lines, metric, n_folds))
 
 
+def measured_tables(rows: Sequence[ScoreRow], n_folds: int = 5) -> list[Table]:
+    """The table of Dice, and those of HD95 and NSD where they were measured; missing folds are named under Dice."""
+    further: list[Metric] = ["hd95_mm", "nsd"]
+    measured: list[Metric] = [m for m in further if not all(math.isnan(getattr(row.scores, m)) for row in rows)]
+    return [paper_table(rows, n_folds=n_folds), *(paper_table(rows, metric, n_folds=0) for metric in measured)]
+
+
 def _heading(organ: str) -> str:
     return next((heading for heading, names in ORGANS.items() if organ.lower() in names), organ)
 

@@ -11,7 +11,7 @@ def averages_of(values, decay):
     for value in values:
         model.weight.data.fill_(value)
         averaged.update_parameters(model)
-    return averaged.module.weight.item()
+    return averaged.module.get_parameter("weight").item()
 
 
 def test_the_average_by_hand():

@@ -7,7 +7,7 @@ import pytest
 
 from util.metrics import Scores, bootstrap_interval
 from util.scores import ScoreRow
-from util.tables import paper_table, to_csv, to_markdown
+from util.tables import measured_tables, paper_table, to_csv, to_markdown
 
 NAN = float("nan")
 LABELS = {"LIVER": 1, "RK": 2, "LK": 3, "SPLEEN": 4}
@@ -123,3 +123,11 @@ def test_csv_is_unrounded_and_long():
     assert float(records[0]["mean"]) == pytest.approx((1 / 3 + 0.5) / 2, abs=1e-15)
     assert records[0]["folds"] == "0"
     assert (records[2]["mean"], records[2]["n_undefined"]) == ("", "1")
+
+
+def test_only_what_was_measured_gets_a_table():
+    shared = {"protocol": "blind", "fold": 0, "label": 1, "organ": "LIVER"}
+    one = ScoreRow(scan=1, scores=Scores(0.5, 0.5, 0.5, 0.4, NAN, NAN), **shared)
+    assert [table.metric for table in measured_tables([one])] == ["dice"]
+    whole = ScoreRow(scan=2, scores=Scores(0.5, 0.5, 0.5, 0.4, 3.0, 0.9), **shared)
+    assert [table.metric for table in measured_tables([one, whole])] == ["dice", "hd95_mm", "nsd"]
