@@ -40,7 +40,7 @@ from util.report import save_report
 from util.scores import FILE_NAME, ScoreRow, write_scores
 from util.scores import collect as collect_scores
 from util.seeding import seed_everything
-from util.tables import measured_tables, to_csv, to_markdown
+from util.tables import heading_of, measured_tables, to_csv, to_markdown
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def _draw(out: Path, folder: PreparedFolder, name: str, protocol: str, result: C
         scored.truth,
         {name: painted},
         scan=scored.case.scan_id,
-        organs={value: folder.spec.class_names[value].capitalize() for value in scored.case.classes},
+        organs={value: heading_of(folder.spec.class_names[value]) for value in scored.case.classes},
         dice={name: {value: scores.dice for value, scores in result.scores.items()}},
         affine=scored.stored.affine,
     )

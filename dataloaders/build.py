@@ -49,6 +49,8 @@ class FewShotConfig:
                 f"exclude_cls_list: {unknown} are no classes of {self.spec.name} (1 to "
                 f"{len(self.spec.class_names) - 1})."
             )
+        if self.train_on == "labels" and self.label_sets == "all":
+            raise ConfigError("label_sets='all' leaves no class to train on (train_on=labels); name a group.")
         if self.z_margin < 0 or self.min_fg_data < 1:
             raise ConfigError("expected z_margin from 0 and min_fg_data from 1.")
 
@@ -137,7 +139,7 @@ def _training_slices(
     allowed = set(config.spec.evaluated) - set(config.spec.held_out(config.label_sets))
     slices = {
         value: np.flatnonzero(is_usable & _showing(folder, stack, (value,), config.min_fg_data)).tolist()
-        for value in (allowed or config.spec.evaluated)
+        for value in allowed
     }
     return stack, ClassDrawer(slices, stack, seed)
 

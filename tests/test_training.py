@@ -150,6 +150,15 @@ def test_two_processes_equal_one_on_the_same_global_batch(prepared_folder, tmp_p
     assert len(list((tmp_path / "two").rglob("metrics.json"))) == 1  # the first process logs, alone
 
 
+@pytest.mark.parametrize("named", ["panet", "ssl_panet", "alpnet_annotated", "setting2"])
+def test_every_named_configuration_trains(prepared_folder, tmp_path, named):
+    path = train(prepared_folder, tmp_path, named, n_steps=2, label_sets=0)
+    expected = {"panet": "PANet", "ssl_panet": "SSL-PANet", "alpnet_annotated": "ALPNet", "setting2": "SSL-ALPNet"}
+    assert path.parent.name.startswith(f"{expected[named]}_CHAOST2")
+    excluded = checkpoint.load(path)["settings"]["exclude_cls_list"]
+    assert excluded == ([2, 3] if named == "setting2" else [])
+
+
 def test_snapshots_and_curves_are_written(prepared_folder, tmp_path):
     path = train(prepared_folder, tmp_path, save_snapshot_every=4, eval_every=6, ema_decay=0.5)
     snapshot = checkpoint.load(path.parent / "snapshots" / "4.pth")

@@ -110,7 +110,7 @@ def paper_table(rows: Sequence[ScoreRow], metric: Metric = "dice", n_folds: int 
     """
     by_line: dict[tuple[str, str, str, str], dict[str, list[ScoreRow]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        by_line[row.key[:4]][_heading(row.organ)].append(row)
+        by_line[row.key[:4]][heading_of(row.organ)].append(row)
     found = {heading: None for organs in by_line.values() for heading in organs}
     columns = (*(name for name in ORGANS if name in found), *(name for name in found if name not in ORGANS))
     lines = tuple(
@@ -127,7 +127,8 @@ def measured_tables(rows: Sequence[ScoreRow], n_folds: int = 5) -> list[Table]:
     return [paper_table(rows, n_folds=n_folds), *(paper_table(rows, metric, n_folds=0) for metric in measured)]
 
 
-def _heading(organ: str) -> str:
+def heading_of(organ: str) -> str:
+    """The column of an organ: its name in words, whatever the data set calls it."""
     return next((heading for heading, names in ORGANS.items() if organ.lower() in names), organ)
 
 

@@ -121,6 +121,8 @@ def test_when_nothing_can_be_trained_on_the_message_says_why(make_prepared, tmp_
         ({"exclude_cls_list": (9,)}, "no classes of CHAOST2"),
         ({"dataset": "CHAOS"}, "expected one of CHAOST2"),
         ({"z_margin": -1}, "z_margin"),
+        ({"train_on": "labels", "label_sets": "all"}, "name a group"),
+        ({"n_sup_part": 2}, "odd number"),
     ],
 )
 def test_impossible_settings_are_refused(changes, message):
