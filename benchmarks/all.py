@@ -1,6 +1,6 @@
 """Every benchmark with the settings of docs/performance.md, as one table; `--modelname resnet18` for a quick look.
 
-python -m benchmarks.all --modelname dlfcn_res101 --repeats 3
+python -m benchmarks.all --modelname dlfcn_res101 --repeats 5
 """
 
 import os
@@ -12,12 +12,12 @@ from benchmarks.timing import HEADER, describe, parse
 
 def main() -> None:
     """Prints the table line by line as results come in."""
-    given = parse(__doc__, modelname="dlfcn_res101", size=256, repeats=3)
+    given = parse(__doc__, modelname="dlfcn_res101", size=256, repeats=5)
     print(describe(given.device), HEADER, sep="\n", flush=True)
     shared = vars(given)
     for benchmark, options in (
         (training_step, {"episodes": 1}),
-        (training_step, {"episodes": 4}),
+        (training_step, {"episodes": 2}),
         (validation_scan, {"slices": 34}),
         (pseudo_labels, {"slices": 32, "scans": 4, "jobs": os.cpu_count() or 1}),
     ):
