@@ -23,10 +23,12 @@ from data.check import require_valid
 from dataloaders.build import build_loader, build_task, open_data
 from dataloaders.normalise import Normalisation
 from dataloaders.store import PreparedFolder
+from models import method_class
 from models.evaluate import evaluate
 from models.learner import Learner, make_learner
 from util import checkpoint
 from util.distributed import Plan, ProcessGroup, StopSignal, any_rank, barrier, choose_device, plan
+from util.errors import ConfigError
 from util.meters import RunningMeans
 from util.schedules import step_decay
 
@@ -50,6 +52,8 @@ def train(_config: dict[str, Any], _run: Any) -> str:
 
 def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop: StopSignal) -> Path:
     run = settings.run
+    if method_class(run.method).batch_type is None:
+        raise ConfigError(f"method={run.method!r} has nothing to train; run validation.py with the same words.")
     path = settings.experiment_folder / "checkpoint.pt"
     folder, fold = open_data(settings.data, run.path.data_dir)
     if run.check_data and place.is_first:

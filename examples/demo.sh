@@ -20,11 +20,23 @@ for step in convert normalise index; do
 done
 "$PYTHON" -m data.superpixels "$OUT/data/CHAOST2/chaos_MR_T2_normalized" --dataset CHAOST2 --scale SMALL --jobs "$JOBS"
 
+# score NAME WORD...: scores once for each training.
+score() {
+    local mark="$OUT/.scored-$1" newest
+    newest=$(find "$OUT/exps" -name checkpoint.pt -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2-)
+    if [[ $mark -nt $newest ]]; then
+        echo "$1: already scored"
+    else
+        "$PYTHON" validation.py with "${@:2}"
+        touch "$mark"
+    fi
+}
+
 data=(chaost2 setting1 small label_sets=all superpix_scale=SMALL "n_steps=$N_STEPS" "path.data_dir=$OUT/data" "path.log_dir=$OUT/exps")
 "$PYTHON" training.py with alpnet "${data[@]}"
-"$PYTHON" validation.py with threshold chaost2 setting1 label_sets=all "path.data_dir=$OUT/data" "path.log_dir=$OUT/exps"
-"$PYTHON" validation.py with alpnet "${data[@]}" reload_model_path=none
-"$PYTHON" validation.py with alpnet "${data[@]}"
+score threshold threshold chaost2 setting1 label_sets=all "path.data_dir=$OUT/data" "path.log_dir=$OUT/exps"
+score untrained alpnet "${data[@]}" reload_model_path=none
+score trained alpnet "${data[@]}"
 "$PYTHON" validation.py collect with "path.log_dir=$OUT/exps"
 
 run=$(find "$OUT/exps" -path '*SSL-ALPNet*/validation/*/report.html' -printf '%T@ %h\n' | sort -n | tail -n 1 | cut -d' ' -f2-)

@@ -191,6 +191,12 @@ def test_bad_settings_stop_with_one_clear_message(prepared_folder, tmp_path, cha
     assert not list(tmp_path.rglob("checkpoint.pt"))
 
 
+def test_a_method_without_training_is_sent_to_validation(prepared_folder, tmp_path):
+    paths = {"path": {"data_dir": str(prepared_folder), "log_dir": str(tmp_path)}}
+    with pytest.raises(InputError, match=r"nothing to train; run validation\.py"):
+        ex.run("train", named_configs=["threshold", "chaost2"], config_updates=paths)
+
+
 @pytest.mark.parametrize("obstacle", ["file in the way", "full disk"])
 def test_an_output_folder_that_cannot_be_written_to_is_named_before_training(
     prepared_folder, tmp_path, monkeypatch, obstacle

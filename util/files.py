@@ -4,12 +4,15 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from util.errors import UserError
+
+LEFTOVER_AFTER_S = 600  # no single file takes longer to write
 
 
 @contextmanager
@@ -23,7 +26,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix="".join(path.suffixes[-2:]))
+        _remove_leftovers(path)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".writing-{path.name}-", suffix="".join(path.suffixes[-2:])
+        )
         os.close(handle)
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -38,6 +44,13 @@ def replacing(path: Path) -> Iterator[Path]:
         raise _unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes what a killed process left half written of `path`; what is younger may still be in the making."""
+    for leftover in path.parent.glob(f".writing-{path.name}-*"):
+        if time.time() - leftover.stat().st_mtime > LEFTOVER_AFTER_S:
+            leftover.unlink(missing_ok=True)
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:

@@ -23,6 +23,16 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
     assert os.listdir(path.parent) == ["a.nii.gz"]  # noqa: PTH208
 
 
+def test_what_a_killed_process_left_is_removed_in_time(tmp_path):
+    old, young = tmp_path / ".writing-a.pt-x.pt", tmp_path / ".writing-a.pt-y.pt"
+    for leftover in (old, young):
+        leftover.write_text("half")
+    os.utime(old, (0, 0))
+    files.write_text(tmp_path / "a.pt", "whole")
+    assert not old.exists()
+    assert young.exists()
+
+
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"a\.json: cannot be written.*choose another output folder"):
