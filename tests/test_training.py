@@ -118,6 +118,15 @@ def test_determinism_of_weights_across_workers(prepared_folder, tmp_path):
     assert_same_weights(alone, train(prepared_folder, tmp_path / "b", num_workers=2))
 
 
+def test_the_learning_rate_falls_as_asked(prepared_folder, tmp_path):
+    still = {"lr_step_every": 2, "lr_step_gamma": 0.0}  # nothing moves after the second step
+    two, five = (train(prepared_folder, tmp_path, n_steps=n, **still) for n in (2, 5))
+    name = "encoder.localconv.weight"
+    assert torch.equal(weights(two)[name], weights(five)[name])
+    moving = train(prepared_folder, tmp_path, n_steps=5)
+    assert not torch.equal(weights(two)[name], weights(moving)[name])
+
+
 def test_a_finished_training_is_left_alone(prepared_folder, tmp_path, caplog):
     path = train(prepared_folder, tmp_path)
     before = path.stat().st_mtime_ns

@@ -85,6 +85,14 @@ def test_global_prototypes_make_panet(model):
     assert background.is_valid.sum() == foreground.is_valid.sum() == 1
 
 
+def test_the_cells_of_testing_are_those_of_val_wsize(model):
+    image, mask = torch.randn(1, 1, 1, 1, 64, 64), torch.ones(1, 1, 1, 64, 64, dtype=torch.bool)
+    for window in (1, 2, 4):
+        method = ALPNet(dataclasses.replace(SMALL, val_wsize=window)).eval()
+        encoded = method.encode_support(SupportSet((1,), image, mask))
+        assert encoded.foreground.direction.shape == (1, 1, (8 // window) ** 2 + 2, 256)
+
+
 def test_prediction_does_not_depend_on_how_slices_are_batched(model):
     model.eval()
     batch = episodes(6)

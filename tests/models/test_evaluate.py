@@ -1,0 +1,68 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from dataloaders.build import FewShotTask, ScoredCase
+from dataloaders.samples import EvalCase, SupportSet, Volume
+from models.evaluate import evaluate
+from models.methods.base import Method
+
+
+class Marks(Method):
+    """Marks the left half of every slice for every class."""
+
+    Config = dict
+    batch_type = None
+
+    def forward(self, batch, player="main"):
+        return {}
+
+    def encode_support(self, support):
+        self.supports = [*getattr(self, "supports", []), support]
+        return "encoded"
+
+    def predict(self, case, support):
+        assert support == "encoded"
+        assert not self.training
+        masks = torch.zeros(len(case.classes), len(case.image), 8, 8, dtype=torch.bool)
+        masks[..., :4] = True
+        return masks
+
+
+def task_of(truth, counts, n_scans=1):
+    support = SupportSet((2,), torch.zeros(1, 1, 1, 1, 8, 8), torch.zeros(1, 1, 1, 8, 8, dtype=torch.bool))
+    stored = Volume(np.zeros(truth.shape), np.diag([1.0, 1.0, 5.0, 1.0]))
+    cases = [
+        ScoredCase(
+            EvalCase(n, (2,), torch.zeros(3, 1, 8, 8), torch.zeros(1, 3, dtype=torch.int64)), truth, counts, stored
+        )
+        for n in range(n_scans)
+    ]
+    return FewShotTask(support, (9,), tuple(range(n_scans)), iter(cases))
+
+
+def run(method, task, tolerance_mm=None):
+    return [result.scores[2] for result in evaluate(method, task, torch.device("cpu"), tolerance_mm)]
+
+
+@pytest.mark.parametrize("tolerance_mm", [None, 1.0])
+def test_only_counted_slices_and_known_pixels_are_scored(tolerance_mm):
+    truth = np.zeros((3, 8, 8), np.uint8)
+    truth[:, :, :4] = 2
+    truth[0] = 0  # wrong, but not counted
+    truth[1, :4, :4] = 255  # unknown: not held against the prediction
+    counts = np.array([[False, True, True]])
+    (scores,) = run(Marks(), task_of(truth, counts), tolerance_mm)
+    assert scores.dice == 1
+    assert math.isnan(scores.nsd) == (tolerance_mm is None)
+
+
+def test_the_support_is_encoded_once_and_training_goes_on():
+    method = Marks().train()
+    truth = np.full((3, 8, 8), 2, np.uint8)
+    scores = run(method, task_of(truth, np.ones((1, 3), bool), n_scans=4))
+    assert [score.recall for score in scores] == [0.5] * 4
+    assert len(method.supports) == 1
+    assert method.training
