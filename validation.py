@@ -35,7 +35,7 @@ from models.snapshot import load_trained
 from util.distributed import choose_device
 from util.errors import CheckpointError
 from util.files import write_text
-from util.pictures import save_overlays
+from util.pictures import save_overlays, save_training_curves
 from util.report import save_report
 from util.scores import FILE_NAME, ScoreRow, write_scores
 from util.scores import collect as collect_scores
@@ -51,7 +51,8 @@ PROTOCOLS = {"reference": ("reference",), "blind": ("blind",), "both": ("referen
 def validate(_config: dict[str, Any], _run: Any) -> float:
     """Segments and scores the fold's query scans; returns the mean Dice under the first protocol asked for."""
     settings = read_settings(_config)
-    device = choose_device(settings.run.device)
+    run = settings.run
+    device = choose_device(run.device)
     folder, fold = open_data(settings.data, settings.run.path.data_dir)
     name, method, normalisation = _method_to_score(settings, device)
     if normalisation is None:
@@ -59,18 +60,21 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
     out = run_folder(_run, settings)
     logger.info("%s: support scans %s, query scans %s", name, list(fold.support), list(fold.query))
 
-    tolerance_mm = settings.run.nsd_tolerance_mm if settings.run.surface_scores else None
+    tolerance_mm = run.nsd_tolerance_mm if run.surface_scores else None
     rows: list[ScoreRow] = []
     overlays: dict[str, Path] = {}
-    for protocol in PROTOCOLS[settings.run.protocol]:
+    for protocol in PROTOCOLS[run.protocol]:
         task = build_task(settings.data, folder, fold, normalisation, protocol)
         results = evaluate(method, task, device, tolerance_mm)
         for result in tqdm(results, total=len(fold.query), desc=f"{protocol} protocol", disable=None):
             rows += _rows(settings, folder, name, protocol, result)
             caption = f"{protocol} protocol, scan {result.scored.case.scan_id}"
             overlays[caption] = _draw(out, folder, name, protocol, result)
-            if settings.run.save_predictions:
+            if run.save_predictions:
                 _save_masks(out / "predictions" / protocol, folder, result)
+    curves = out / "curves.png"
+    if not run.reload_model_path and save_training_curves(curves, settings.experiment_folder / "runs"):
+        overlays["training"] = curves
     write_scores(out / FILE_NAME, rows)
     _log_scores(_run, rows)
     all_tables = measured_tables(rows, n_folds=0)

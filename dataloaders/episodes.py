@@ -63,7 +63,7 @@ class PseudoClassDrawer:
         Raises:
             DataError: no usable slice has a pseudo-label.
         """
-        present = [np.unique(ids)[np.unique(ids) > 0] for ids in stack.ids.numpy()]
+        present = [np.setdiff1d(ids, 0) for ids in stack.ids.numpy()]
         self.slices = np.array([s for s, ids in enumerate(present) if len(ids) and is_usable[s]], np.int64)
         if not len(self.slices):
             raise DataError(

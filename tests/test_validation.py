@@ -68,6 +68,7 @@ def test_a_validation_leaves_scores_table_pictures_and_masks(trained):
     assert {row["scan"] for row in rows} == {"1", "2", "3", "5"}
     assert "SSL-ALPNet | CHAOST2 | 1 | reference" in (out / "table.md").read_text()
     assert len(list((out / "overlays").glob("*.png"))) == 8
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert "data:image/png;base64" in (out / "report.html").read_text()
     metrics = json.loads((out / "metrics.json").read_text())
     assert {"reference/dice/liver", "blind/dice/mean", "mar_val_batches_classDice"} <= set(metrics)

@@ -270,3 +270,21 @@ def read_sacred_scalars(run_folder: Path) -> dict[str, Curve]:
             f"{path}: not the metrics of a Sacred run ({error}). Name the run's own folder, the one with "
             "config.json; if the run is just being written, try again."
         ) from error
+
+
+def save_training_curves(path: Path, runs: Path) -> bool:
+    """Writes a PNG of what the Sacred runs below `runs` have logged in training, those of a resumed one joined.
+
+    Returns:
+        False where nothing has been logged, and nothing is written.
+    """
+    joined: dict[str, dict[int, float]] = {}
+    for metrics in sorted(runs.glob("*/metrics.json"), key=lambda file: file.stat().st_mtime):
+        for name, (steps, values) in read_sacred_scalars(metrics.parent).items():
+            if name.startswith(("train/", "val/")):
+                points = zip(np.asarray(steps).tolist(), np.asarray(values).tolist(), strict=True)
+                joined.setdefault(name, {}).update(points)
+    if joined:
+        curves = {name: (sorted(points), [points[s] for s in sorted(points)]) for name, points in joined.items()}
+        save_curves(path, curves, "Training")
+    return bool(joined)

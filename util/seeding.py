@@ -19,9 +19,3 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - third-party code may use it
     torch.manual_seed(seed)
-
-
-def make_deterministic(device: torch.device) -> None:
-    """Asks the backend for repeatable kernels; ops without one warn instead of failing."""
-    torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(device.type != "cpu", warn_only=True)

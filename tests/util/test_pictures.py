@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+import os
 from pathlib import Path
 
 import matplotlib.image
@@ -10,7 +11,14 @@ from matplotlib.contour import ContourSet
 
 from util import pictures
 from util.errors import ConfigError, DataError
-from util.pictures import COLOURS, for_viewing, read_sacred_scalars, save_curves, save_overlays
+from util.pictures import (
+    COLOURS,
+    for_viewing,
+    read_sacred_scalars,
+    save_curves,
+    save_overlays,
+    save_training_curves,
+)
 
 UNUSED = Path("unused.png")
 AXIS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
@@ -239,3 +247,17 @@ def test_no_sacred_run(tmp_path, content):
         (tmp_path / "metrics.json").write_text(content)
     with pytest.raises(DataError, match=r"metrics\.json: not the metrics of a Sacred run .*config\.json"):
         read_sacred_scalars(tmp_path)
+
+
+def test_curves_of_a_resumed_training_are_joined(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr("util.pictures.save_curves", lambda path, curves, title: drawn.update(curves))
+    assert not save_training_curves(tmp_path / "curves.png", tmp_path / "runs")
+    for run, steps in (("1", [10, 20, 30]), ("2", [30, 40])):
+        record = {"steps": steps, "values": [float(f"{run}.{step}") for step in steps]}
+        (tmp_path / "runs" / run).mkdir(parents=True)
+        metrics = tmp_path / "runs" / run / "metrics.json"
+        metrics.write_text(json.dumps({"train/loss": record, "loss": record}))
+        os.utime(metrics, (int(run), int(run)))
+    assert save_training_curves(tmp_path / "curves.png", tmp_path / "runs")
+    assert drawn == {"train/loss": ([10, 20, 30, 40], [1.10, 1.20, 2.30, 2.40])}  # step 30 as the later run saw it
