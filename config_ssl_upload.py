@@ -139,7 +139,7 @@ ex.add_named_config("panet", method="alpnet", prototypes="global", train_on="lab
 ex.add_named_config("alpnet_annotated", method="alpnet", prototypes="local", train_on="labels")  # 51.28 MR, 41.63 CT
 ex.add_named_config("threshold", method="threshold")
 
-# A few scans, a CPU or a small GPU, no pretrained weights: ten minutes on two cores. The learning rate was chosen on
+# A few scans, a CPU or a small GPU, no pretrained weights: eleven minutes on two cores. The learning rate was chosen on
 # fold 1 of eight CHAOST2 scans, not on the fold that is reported; source and scores: docs/performance.md.
 ex.add_named_config(
     "small",

@@ -96,8 +96,9 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
 
         is_leaving = any_rank(stop.received is not None, device)
         is_saving = learner.step % run.checkpoint_every == 0 or learner.step == run.n_steps or is_leaving
-        if learner.step % run.print_interval == 0 or is_saving:
-            averages = means.read(learner.step)  # stops here if a loss is not finite: nothing bad is ever saved
+        is_kept = run.save_snapshot_every > 0 and learner.step % run.save_snapshot_every == 0
+        if learner.step % run.print_interval == 0 or is_saving or is_kept:
+            averages = means.read(learner.step)  # stops here, before anything is saved, if a loss was not finite
             bar.set_postfix({name: f"{value:.3f}" for name, value in averages.items()})
             for name, value in averages.items():
                 log.log_scalar(f"train/{name}", value, learner.step)
@@ -106,7 +107,7 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
         if run.eval_every and learner.step % run.eval_every == 0:
             _log_evaluation(settings, learner, device, log)
         if place.is_first:
-            if run.save_snapshot_every and learner.step % run.save_snapshot_every == 0:
+            if is_kept:
                 checkpoint.save(path.parent / "snapshots" / f"{learner.step}.pth", learner.snapshot())
             if is_saving:
                 checkpoint.save(path, learner.state(), keep_previous=True)
