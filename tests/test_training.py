@@ -240,8 +240,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(prepa
         train(prepared_folder, tmp_path / "hot", optim={"lr": 1e18}, n_steps=30)
     assert all(tensor.isfinite().all() for tensor in weights(path).values())
     assert not list((tmp_path / "hot").rglob("checkpoint.pt"))
+    rare = {"print_interval": 1000, "checkpoint_every": 1000, "save_snapshot_every": 5}
     with pytest.raises(InputError, match="not finite"):
-        rare = {"print_interval": 1000, "checkpoint_every": 1000, "save_snapshot_every": 5}
         train(prepared_folder, tmp_path / "hot", optim={"lr": 1e18}, n_steps=30, **rare)
     assert not list((tmp_path / "hot").rglob("*.pth"))
 
