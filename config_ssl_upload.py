@@ -25,10 +25,14 @@ with warnings.catch_warnings():
     from sacred.observers import FileStorageObserver
     from sacred.utils import SacredError
 
+import config_presets as presets
 from dataloaders import catalog
-from dataloaders.build import FewShotConfig
+from dataloaders.build import CONFIGS, DataConfig
+from dataloaders.dense import DenseConfig
+from dataloaders.fewshot import FewShotConfig
 from models import method_class
 from models.learner import OptimConfig
+from models.networks.unet import halvings_of
 from util import distributed
 from util.errors import ConfigError, UserError
 from util.files import writable
@@ -51,10 +55,10 @@ class RunConfig:
     """How to train and to validate, whatever the method."""
 
     method: str = "alpnet"  # see models.METHODS
-    setting: Literal[1, 2] = 1  # 2: slices that show a tested organ are kept from training (paper, section 4.1)
     seed: int = 1234
     n_steps: int = 100_100  # optimiser steps
-    batch_size: int = 1  # episodes per step and process
+    round_steps: int = 0  # steps of a round ("epoch"), at whose end a method may refine labels; 0: one round
+    batch_size: int = 1  # episodes or images per step and process
     optim: OptimConfig = field(default_factory=OptimConfig)
     lr_step_gamma: float = 0.95  # factor on the learning rate after every `lr_step_every` steps
     lr_step_every: int = 1000  # steps; 0: constant
@@ -62,24 +66,24 @@ class RunConfig:
     print_interval: int = 100  # steps between logged means
     checkpoint_every: int = 1000  # steps between resumable checkpoints
     save_snapshot_every: int = 25_000  # steps between kept snapshots; 0: none
-    eval_every: int = 0  # steps between evaluations of the fold for the curve; 0: none. No snapshot is chosen by them
+    eval_every: int = 0  # steps between evaluations on the test cases, for curves; 0: none. They choose no snapshot
     num_workers: int = 4  # processes that prepare batches; the numbers are the same for any
     device: str = "auto"  # auto, cpu or cuda (NVIDIA and AMD)
     check_data: bool = True  # check the prepared folder first
     exp_prefix: str = ""  # put before the experiment folder's name
     reload_model_path: str = ""  # validation: checkpoint; empty: this configuration's own; none: untrained
-    weights: Literal["last", "ema"] = "last"  # which of the saved weights to validate
-    protocol: Literal["reference", "blind", "both"] = "both"  # see dataloaders.protocol
-    surface_scores: bool = True  # also HD95 and NSD, which take most of the scoring time
-    nsd_tolerance_mm: float = 3.0  # of the normalised surface Dice
-    save_predictions: bool = True  # masks as NIfTI, on the prepared and on the original grid
+    weights: Literal["last", "ema", "both"] = "last"  # which of the saved weights to validate
+    surface_scores: bool = True  # also distances between outlines, which take most of the scoring time
+    save_predictions: bool = True  # masks as files
     path: PathConfig = field(default_factory=PathConfig)
 
     def __post_init__(self) -> None:
         positive = ("n_steps", "batch_size", "print_interval", "checkpoint_every")
         wrong = [name for name in positive if getattr(self, name) < 1]
         wrong += [
-            n for n in ("lr_step_every", "save_snapshot_every", "eval_every", "num_workers") if getattr(self, n) < 0
+            name
+            for name in ("lr_step_every", "save_snapshot_every", "eval_every", "round_steps", "num_workers")
+            if getattr(self, name) < 0
         ]
         if wrong:
             raise ConfigError(
@@ -94,6 +98,7 @@ _PRACTICAL = {
     *("print_interval", "checkpoint_every", "save_snapshot_every", "eval_every", "num_workers", "device"),
     *("check_data", "exp_prefix", "reload_model_path", "weights", "protocol", "surface_scores", "nsd_tolerance_mm"),
     *("save_predictions", "path", "n_sup_part", "z_margin", "val_wsize", "slices_per_pass"),
+    *("diagnosed_images", "test_batch", "predict_with"),
 }
 
 ex = Experiment("frugalseg", save_git_info=False)
@@ -114,20 +119,34 @@ def plain_errors() -> Iterator[None]:
 
 
 @plain_errors()
-def data_defaults(dataset: str, label_sets: int | str, setting: int) -> dict[str, Any]:
-    """The keys whose defaults follow from the data set and the setting."""
-    spec = catalog.dataset(dataset)
-    excluded = list(spec.held_out(label_sets)) if setting == 2 else []
+def further_defaults(fixed: Any = None, preset: Any = None, fallback: Any = None) -> Any:
+    """Adds the keys of the chosen method and of its family's data, which therefore are the only ones accepted."""
+    given = dict(preset) | dict(fixed)
+    method = method_class(given["method"])
+    defaults = asdict(CONFIGS[method.family]()) | asdict(method.Config())
+    following = _fewshot_defaults if method.family == "fewshot" else _dense_defaults
+    return ConfigDict(defaults | following(defaults, given))(fixed, preset, fallback)
+
+
+def _fewshot_defaults(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What follows from the data set and the setting."""
+    values = defaults | given
+    spec = catalog.dataset(values["dataset"])
+    excluded = list(spec.held_out(values["label_sets"])) if values["setting"] == 2 else []
     return {"max_iters_per_load": spec.passes_of, "exclude_cls_list": excluded}
 
 
-@plain_errors()
-def further_defaults(fixed: Any = None, preset: Any = None, fallback: Any = None) -> Any:
-    """Adds the few-shot keys and the chosen method's, which therefore are the only ones accepted."""
-    values = {"dataset": FewShotConfig.dataset, "label_sets": FewShotConfig.label_sets} | dict(preset) | dict(fixed)
-    following = data_defaults(values["dataset"], values["label_sets"], values["setting"])
-    method = method_class(values["method"]).Config()
-    return ConfigDict(asdict(FewShotConfig()) | following | asdict(method))(fixed, preset, fallback)
+def _dense_defaults(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What the network must be to fit the images: channels, classes, and how often they can be halved."""
+    data = select(
+        DenseConfig, defaults | {key: given[key] for key in ("dataset", "structures", "size_px") if key in given}
+    )
+    unet = {
+        "in_channels": data.spec.channels,
+        "n_classes": len(data.chosen) + 1,
+        "halvings": list(halvings_of(*data.shape)),
+    }
+    return {"unet": defaults["unet"] | unet}
 
 
 ex.configurations.append(further_defaults)
@@ -160,22 +179,35 @@ ex.add_named_config("sabs", dataset="SABS")
 ex.add_named_config("setting1", setting=1)
 ex.add_named_config("setting2", setting=2)
 
+# Learning from noisy masks: methods, losses, image sets, and each published setting; sources in config_presets.
+for word, values in presets.DATA.items():
+    ex.add_named_config(word, values)
+for word in presets.GUIDED_METHODS:
+    ex.add_named_config(word, presets.GUIDED_TRAINING | {"method": word})
+for word in presets.LOSS_TITLES:
+    ex.add_named_config(word, presets.ROBUST_TRAINING | {"loss": word})
+for preset in presets.published_settings():
+    ex.add_named_config(preset.name, preset.values)
+ex.add_named_config("noisy_small", presets.NOISY_SMALL)
+
 
 @dataclass(frozen=True)
 class Settings:
     """The whole configuration, checked."""
 
     run: RunConfig
-    data: FewShotConfig
+    data: DataConfig
     values: dict[str, Any]  # all keys, flat, as Sacred stores them
 
     @property
     def method_name(self) -> str:
-        """The name of the method, as the paper calls it."""
-        if self.run.method != "alpnet":
-            return self.run.method
-        name = "ALPNet" if self.values["prototypes"] == "local" else "PANet"
-        return f"SSL-{name}" if self.data.train_on == "superpixels" else name
+        """The name of the method, as its paper calls it."""
+        return method_class(self.run.method).title(self.values)
+
+    @property
+    def n_folds(self) -> int:
+        """Folds of a complete cross-validation of scans."""
+        return self.data.spec.n_folds if isinstance(self.data, FewShotConfig) else catalog.CHAOST2.n_folds
 
     @property
     def experiment_folder(self) -> Path:
@@ -184,9 +216,13 @@ class Settings:
         shaping["dataset"] = self.data.spec.name  # whatever its spelling
         digest = hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:8]
         run, data = self.run, self.data
-        name = f"{self.method_name}_{data.spec.name}_setting{run.setting}_sets{data.label_sets}_fold{data.eval_fold}"
+        if isinstance(data, FewShotConfig):
+            what = f"setting{data.setting}_sets{data.label_sets}_fold{data.eval_fold}"
+        else:
+            what = f"{'+'.join(data.chosen)}_{data.noise.name}"
         prefix = f"{run.exp_prefix}_" if run.exp_prefix else ""
-        return Path(run.path.log_dir).expanduser() / f"{prefix}{name}_seed{run.seed}_{digest}"
+        name = f"{prefix}{self.method_name}_{data.spec.name}_{what}_seed{run.seed}_{digest}".replace(" ", "-")
+        return Path(run.path.log_dir).expanduser() / name
 
 
 def read_settings(values: dict[str, Any]) -> Settings:
@@ -195,10 +231,11 @@ def read_settings(values: dict[str, Any]) -> Settings:
     Raises:
         ConfigError: an unknown key, a wrong type, or a value out of range.
     """
-    method_type = method_class(values["method"]).Config
-    refuse_unknown(values, RunConfig, FewShotConfig, method_type)
-    select(method_type, values)
-    return Settings(select(RunConfig, values), select(FewShotConfig, values), dict(values))
+    method = method_class(values["method"])
+    data_type = CONFIGS[method.family]
+    refuse_unknown(values, RunConfig, data_type, method.Config)
+    select(method.Config, values)
+    return Settings(select(RunConfig, values), select(data_type, values), dict(values))
 
 
 def command(function: Callable) -> Any:

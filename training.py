@@ -1,6 +1,7 @@
-"""Trains one method on one fold. This file is the whole loop, in the order in which things happen.
+"""Trains one method on one data set. This file is the whole loop, in the order in which things happen.
 
     python training.py with alpnet chaost2 setting2 eval_fold=0 path.data_dir=data path.log_dir=exps
+    python training.py with tloss isic2017 noise.alpha=0.7 noise.beta=0.7
     torchrun --standalone --nproc-per-node=4 training.py with alpnet chaost2 setting2 eval_fold=0
     srun -n8 python training.py with alpnet sabs setting1 eval_fold=0
 
@@ -9,8 +10,8 @@ reached `n_steps` it does nothing. `python training.py print_config with ...` sh
 """
 
 import logging
-import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from tqdm import tqdm
 
 from config_ssl_upload import Settings, command, ex, read_settings
 from data.check import require_valid
-from dataloaders.build import build_loader, build_task, open_data
-from dataloaders.normalise import Normalisation
-from dataloaders.store import PreparedFolder
+from data.check.images import require_valid_images
+from dataloaders.build import Data, open_data
+from dataloaders.fewshot import FewShotData
+from dataloaders.labels import RefinedLabels
+from dataloaders.ordering import LoaderOptions, rounds
 from models import method_class
-from models.evaluate import evaluate
+from models.evaluation import evaluation_of
 from models.learner import Learner, make_learner
 from util import checkpoint
 from util.distributed import Plan, ProcessGroup, StopSignal, any_rank, barrier, choose_device, plan
@@ -34,10 +37,10 @@ from util.schedules import step_decay
 
 logger = logging.getLogger(__name__)
 
-SMALLEST_PX = 64  # rows and columns that still give a few features
+SMALLEST_PX = 64  # rows and columns of a scan's slices that still give a few features
 
 # The reference's names of what is logged, kept beside ours.
-REFERENCE_NAMES = {"query_ce": "loss", "align": "align_loss"}
+REFERENCE_NAMES = {"train/query_ce": "loss", "train/align": "align_loss"}
 
 
 @command
@@ -52,38 +55,39 @@ def train(_config: dict[str, Any], _run: Any) -> str:
 
 def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop: StopSignal) -> Path:
     run = settings.run
-    if method_class(run.method).batch_type is None:
-        raise ConfigError(f"method={run.method!r} has nothing to train; run validation.py with the same words.")
     path = settings.experiment_folder / "checkpoint.pt"
-    folder, fold = open_data(settings.data, run.path.data_dir)
+    method_type = method_class(run.method)
+    if method_type.batch_type is None:
+        raise ConfigError(f"method={run.method!r} has nothing to train; run validation.py with the same words.")
+    data = open_data(settings.data, run.path.data_dir, method_type.trains_on, method_type.needs_superpixels)
     if run.check_data and place.is_first:
-        _check(settings, folder)
-    normalisation = Normalisation.fit(folder.spec, folder.statistics(fold.train))
-    preparation = folder.manifest.parameters.get("normalise")
-    learner = make_learner(settings.values, run.seed, run.optim, run.ema_decay, normalisation, device, preparation)
+        _check(data)
+    learner = make_learner(
+        settings.values, run.seed, run.optim, run.ema_decay, data.fit_normalisation(), device, data.preparation
+    )
+    learner.labels = data.labels
+    learner.refined = RefinedLabels(path.parent / "refined_labels", path.parent.name)
     saved = checkpoint.load_newest(path, device)
-    if saved is not None:
+    if saved is None:
+        learner.method.before_training(learner.labels)
+    else:
         learner.restore(saved)
     if learner.step >= run.n_steps:
         logger.info("%s has all %d steps; nothing to do.", path, learner.step)
         return path
-    logger.info("training on scans %s from step %d; %s", list(fold.train), learner.step, settings.experiment_folder)
+    logger.info("training on %s from step %d; %s", data.describe(), learner.step, settings.experiment_folder)
 
-    workers = min(run.num_workers, os.cpu_count() or 1)
-    loader = build_loader(
-        settings.data, folder, fold, learner.normalisation, run.seed, run.batch_size,
-        range(learner.step, run.n_steps), workers, place, pin_memory=device.type == "cuda",
-    )  # fmt: skip
     net = learner.method.train()
     if place.world_size > 1:
         net = DistributedDataParallel(net, find_unused_parameters=len(learner.method.players) > 1)
+    evaluation = evaluation_of(data, device)
     means = RunningMeans()
     bar = tqdm(total=run.n_steps, initial=learner.step, disable=None if place.is_first else True, desc="training")
-    for batch in loader:
+    for batch in _batches(settings, data, learner, place, device):
         batch = batch.to(device, non_blocking=True)
         for player, optimiser in learner.optimisers.items():
-            for group in optimiser.param_groups:
-                group["lr"] = run.optim.lr * step_decay(learner.step, run.lr_step_every, run.lr_step_gamma)
+            decay = step_decay(learner.step, run.lr_step_every, run.lr_step_gamma)
+            learner.set_learning_rates(optimiser, run.optim.lr * decay)
             losses = net(batch, player=player)
             optimiser.zero_grad(set_to_none=True)
             losses["loss"].backward()
@@ -97,15 +101,20 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
         is_leaving = any_rank(stop.received is not None, device)
         is_saving = learner.step % run.checkpoint_every == 0 or learner.step == run.n_steps or is_leaving
         is_kept = run.save_snapshot_every > 0 and learner.step % run.save_snapshot_every == 0
+        found: dict[str, float] = {}
         if learner.step % run.print_interval == 0 or is_saving or is_kept:
             averages = means.read(learner.step)  # stops here, before anything is saved, if a loss was not finite
             bar.set_postfix({name: f"{value:.3f}" for name, value in averages.items()})
-            for name, value in averages.items():
-                log.log_scalar(f"train/{name}", value, learner.step)
-                if name in REFERENCE_NAMES:
-                    log.log_scalar(REFERENCE_NAMES[name], value, learner.step)
-        if run.eval_every and learner.step % run.eval_every == 0:
-            _log_evaluation(settings, learner, device, log)
+            found |= {f"train/{name}": value for name, value in averages.items()}
+        if run.eval_every and learner.step % run.eval_every == 0 and place.is_first:
+            scores = evaluation.curve(learner.method, learner.normalisation)
+            learner.history.append({"step": float(learner.step)} | scores)
+            found |= scores
+        if run.round_steps and learner.step % run.round_steps == 0:
+            found |= {f"round/{name}": value for name, value in learner.close_round(place.is_first, device).items()}
+        for name, value in found.items():
+            for known in filter(None, (name, REFERENCE_NAMES.get(name))):
+                log.log_scalar(known, value, learner.step)
         if place.is_first:
             if is_kept:
                 checkpoint.save(path.parent / "snapshots" / f"{learner.step}.pth", learner.snapshot())
@@ -119,21 +128,25 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
     return path
 
 
-def _check(settings: Settings, folder: PreparedFolder) -> None:
+def _batches(settings: Settings, data: Data, learner: Learner, place: Plan, device: torch.device) -> Iterator[Any]:
+    """The batches of the remaining steps; each round has a loader of its own, which reads the labels as they are."""
+    run = settings.run
+    workers = min(run.num_workers, os.cpu_count() or 1)
+    options = LoaderOptions(workers, place, pin_memory=device.type == "cuda")
+    for steps in rounds(learner.step, run.n_steps, run.round_steps):
+        yield from data.loader(learner.normalisation, run.seed, run.batch_size, steps, options)
+
+
+def _check(data: Data) -> None:
     """Stops before hours are spent on damaged or ill-fitting data."""
-    data = settings.data
-    scale = data.superpix_scale if data.train_on == "superpixels" else None
-    require_valid(folder.folder, data.spec, scale, data.eval_fold, SMALLEST_PX, data.support_idx)
-
-
-def _log_evaluation(settings: Settings, learner: Learner, device: torch.device, log: Any) -> None:
-    folder, fold = open_data(settings.data, settings.run.path.data_dir)
-    task = build_task(settings.data, folder, fold, learner.normalisation, "reference")
-    results = list(evaluate(learner.method, task, device))
-    for value in task.support.classes:
-        dice = [result.scores[value].dice for result in results if not math.isnan(result.scores[value].dice)]
-        if dice:
-            log.log_scalar(f"val/dice/{folder.spec.class_names[value].lower()}", sum(dice) / len(dice), learner.step)
+    config, folder = data.config, data.folder.folder
+    if isinstance(data, FewShotData):
+        scale = data.config.superpix_scale if data.config.train_on == "superpixels" else None
+        require_valid(folder, data.folder.spec, scale, data.config.eval_fold, SMALLEST_PX, data.config.support_idx)
+    else:
+        noise = None if data.trains_on_clean or not data.config.noise.alpha else data.config.noise
+        superpixel = data.config.superpixel if data.needs_superpixels else None
+        require_valid_images(folder, data.config.spec, config.chosen, noise, superpixel)
 
 
 if __name__ == "__main__":

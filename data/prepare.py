@@ -6,6 +6,10 @@ Steps, each of which can be run alone with --step, and repeated without doing fi
     normalise    -> <out>/CHAOST2/chaos_MR_T2_normalized or <out>/SABS/sabs_CT_normalized: common grid and intensities
     index        -> classmap_1.json there: which slices show which organ
     superpixels  -> superpix-MIDDLE_<scan id>.nii.gz there: the pseudo-labels that training learns from
+
+Sets of single images (isic2017, jsrt, shenzhen) are made ready in one step, see data.prepare_images:
+
+    python -m data.prepare isic2017 --raw FOLDER --out data [--size-px 256] [--split random:0.25] [--jobs 4]
 """
 
 import argparse
@@ -20,18 +24,20 @@ import numpy as np
 
 from data import chaos, sabs
 from data.class_index import numbered_files, write_class_index
+from data.prepare_images import prepare_images
 from data.superpixels import write_pseudo_labels
-from dataloaders.catalog import DatasetSpec, dataset
+from dataloaders.catalog import DATASETS, IMAGE_SETS, DatasetSpec, dataset, image_set
 from dataloaders.geometry import Grid, corner_distance_mm, reorient
 from dataloaders.manifest import Manifest, statistics_of
 from dataloaders.preprocess import PrepareParameters, parameters_of, prepare_image, prepare_label
 from dataloaders.samples import Volume
 from dataloaders.volume_io import read_nifti, voxel_hash, write_nifti
 from util.cli import parallel_map, run_main
-from util.errors import DataError
+from util.errors import ConfigError, DataError
 from util.files import read_json, sha256_of, write_json
 
 STEPS = ("convert", "normalise", "index", "superpixels")
+VOLUME_OPTIONS, IMAGE_OPTIONS = ("step", "spacing_mm", "size_rule", "numbering"), ("split",)
 CONVERTED_RECORD = "converted.json"  # beside the converted files: scan id -> hashes of the raw files
 
 log = logging.getLogger(__name__)
@@ -196,8 +202,26 @@ def _check_pair(task: Task, image: Volume, label: Volume, spec: DatasetSpec, par
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads the command line and runs the steps asked for."""
-    given = _parser().parse_args(arguments)
-    spec = dataset(given.dataset)
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    is_image_set = given.dataset.upper() in IMAGE_SETS
+    for name in VOLUME_OPTIONS if is_image_set else IMAGE_OPTIONS:
+        if getattr(given, name) != parser.get_default(name):
+            kind = "volumes" if is_image_set else "single images"
+            raise ConfigError(f"--{name.replace('_', '-')}: only for sets of {kind}. Leave it out for {given.dataset}.")
+    if is_image_set:
+        images = image_set(given.dataset)
+        prepare_images(images, given.raw or given.out / images.name, given.out, given.size_px, given.split, given.jobs)
+    else:
+        _prepare_volumes(given)
+
+
+def _prepare_volumes(given: argparse.Namespace) -> None:
+    try:
+        spec = dataset(given.dataset)
+    except ConfigError as error:
+        choices = ", ".join([*DATASETS, *IMAGE_SETS])
+        raise ConfigError(f"{given.dataset}: unknown data set; expected one of {choices}.") from error
     steps = STEPS if given.step == "all" else (given.step,)
     spacing_mm = tuple(given.spacing_mm) if given.spacing_mm else None
     parameters = parameters_of(spec, given.size_px, spacing_mm, given.size_rule)
@@ -217,15 +241,16 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m data.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("dataset", help="chaost2 or sabs")
-    add("--raw", type=Path, help="folder of the download (default: <out>/CHAOST2 or <out>/SABS)")
+    add("dataset", help="chaost2, sabs, isic2017, jsrt or shenzhen")
+    add("--raw", type=Path, help="folder of the download (default: <out>/CHAOST2, <out>/SABS and so on)")
     add("--out", type=Path, default=Path("data"), help="data root, in which all results are written (default: data)")
     add("--step", choices=(*STEPS, "all"), default="all", help="one step only (default: all)")
     add("--jobs", type=int, default=1, help="processes; each holds one scan in memory (default: 1)")
-    add("--size-px", type=int, help="rows and columns of the prepared scans (default: 256); the field of view stays")
+    add("--size-px", type=int, help="rows and columns when prepared (default: the data set's); the field of view stays")
     add("--spacing-mm", type=float, nargs=3, metavar=("Z", "Y", "X"), help="voxel size instead of the data set's")
     add("--size-rule", choices=("clean", "reference"), default="clean", help="reference: one slice too many, as there")
     add("--numbering", choices=("compact", "legacy"), default="compact", help="how superpixels are numbered")
+    add("--split", help="images: another split; a rule of the set, random:SHARE for testing, or a CSV file: id, split")
     return parser
 
 

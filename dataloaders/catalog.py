@@ -1,9 +1,12 @@
 """Everything the code knows about a data set by name: classes, label groups, folds. The only such place."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from util.errors import ConfigError
+
+Spec = TypeVar("Spec")
 
 
 @dataclass(frozen=True)
@@ -73,18 +76,100 @@ SABS = DatasetSpec(
 
 DATASETS = {"CHAOST2": CHAOST2, "SABS": SABS}
 
+
+@dataclass(frozen=True)
+class Structure:
+    """One thing to be outlined on the images of a set.
+
+    Source: released code of superpixel-guided learning (MICCAI 2021) and T-Loss (MICCAI 2023).
+    """
+
+    name: str
+    noise_rotation_deg: float  # largest rotation of simulated affine noise
+    n_segments: int  # superpixels asked for per image
+    crop: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0)  # first and last row, column; shares of the side
+
+
+@dataclass(frozen=True)
+class ImageSetSpec:
+    """Facts about one data set of single images, with a binary mask per structure; the masks may overlap."""
+
+    name: str
+    channels: Literal[1, 3]
+    structures: tuple[Structure, ...]
+    size_px: int  # rows and columns of the prepared images
+    n_published: dict[str, int]  # images per split: train, test
+
+    def structure(self, name: str) -> Structure:
+        """Looks a structure up by name.
+
+        Raises:
+            ConfigError: no such structure; the message lists those that exist.
+        """
+        by_name = {structure.name: structure for structure in self.structures}
+        if name not in by_name:
+            raise ConfigError(f"structure {name!r}: unknown in {self.name}; expected one of {', '.join(by_name)}.")
+        return by_name[name]
+
+    def prepared_folder(self, size_px: int | None = None) -> str:
+        """Where the prepared images of a size lie, below the data root."""
+        return f"{self.name}/prepared_{size_px or self.size_px}px"
+
+
+ISIC2017 = ImageSetSpec(
+    name="ISIC2017",
+    channels=3,
+    structures=(Structure("lesion", noise_rotation_deg=30.0, n_segments=100),),
+    size_px=128,
+    n_published={"train": 2000, "test": 600},
+)
+
+JSRT = ImageSetSpec(
+    name="JSRT",
+    channels=1,
+    structures=(
+        Structure("lung", noise_rotation_deg=15.0, n_segments=800),
+        Structure("heart", noise_rotation_deg=15.0, n_segments=800),
+        Structure("clavicle", noise_rotation_deg=2.0, n_segments=1200, crop=(0.0, 96 / 256, 24 / 256, 248 / 256)),
+    ),
+    size_px=256,
+    n_published={"train": 197, "test": 50},
+)
+
+SHENZHEN = ImageSetSpec(
+    name="SHENZHEN",
+    channels=1,
+    structures=(Structure("lung", noise_rotation_deg=30.0, n_segments=800),),
+    size_px=256,
+    n_published={"train": 396, "test": 170},
+)
+
+IMAGE_SETS = {"ISIC2017": ISIC2017, "JSRT": JSRT, "SHENZHEN": SHENZHEN}
+
 # Spellings of the reference's configuration that mean the same data.
 ALIASES = {"CHAOST2_Superpix": "CHAOST2", "SABS_Superpix": "SABS"}
 
 
 def dataset(name: str) -> DatasetSpec:
-    """Looks a data set up by name; upper or lower case and the reference's `..._Superpix` names are accepted.
+    """Looks a data set of volumes up by name; either case and the reference's `..._Superpix` names are accepted.
 
     Raises:
         ConfigError: no such data set; the message lists those that exist.
     """
-    by_lower = {key.lower(): spec for key, spec in DATASETS.items()}
-    by_lower |= {alias.lower(): DATASETS[key] for alias, key in ALIASES.items()}
+    return _look_up(name, DATASETS | {alias: DATASETS[key] for alias, key in ALIASES.items()}, DATASETS)
+
+
+def image_set(name: str) -> ImageSetSpec:
+    """Looks a set of single images up by name, in upper or lower case.
+
+    Raises:
+        ConfigError: no such set; the message lists those that exist.
+    """
+    return _look_up(name, IMAGE_SETS, IMAGE_SETS)
+
+
+def _look_up(name: str, choices: Mapping[str, Spec], listed: Iterable[str]) -> Spec:
+    by_lower = {key.lower(): spec for key, spec in choices.items()}
     if name.lower() not in by_lower:
-        raise ConfigError(f"dataset={name!r}: unknown data set; expected one of {', '.join(DATASETS)}.")
+        raise ConfigError(f"dataset={name!r}: unknown data set; expected one of {', '.join(listed)}.")
     return by_lower[name.lower()]

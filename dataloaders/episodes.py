@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dataloaders import transforms
+from dataloaders.ordering import item_at, numbers_of_step
 from dataloaders.samples import Episode
 from util.errors import DataError
 from util.seeding import generator_for
@@ -76,7 +76,7 @@ class PseudoClassDrawer:
 
     def draw(self, number: int) -> tuple[int, int, int]:
         """One slice for both views, and one id on it."""
-        place = slice_at(self.slices, number, self.seed, self.pass_length)
+        place = item_at(self.slices, number, self.seed, self.pass_length)
         ids = self.present[place]
         generator = generator_for(self.seed, "episode", number)
         return place, place, int(ids[generator.integers(len(ids))])
@@ -111,23 +111,8 @@ class ClassDrawer:
         return support, int(generator.choice(others)), value
 
 
-def slice_at(slices: np.ndarray, number: int, seed: int, pass_length: int) -> int:
-    """The slice of an episode: each pass of `pass_length` episodes goes through `slices`, shuffled, again and again."""
-    which, position = divmod(number, pass_length)
-    return int(slices[_order(seed, which, pass_length)[position] % len(slices)])
-
-
-@lru_cache(maxsize=2)
-def _order(seed: int, which: int, pass_length: int) -> np.ndarray:
-    return generator_for(seed, "order", which).permutation(pass_length)
-
-
 class EpisodeDataset(Dataset[Episode]):
-    """Item k is the batch of training step k on this process.
-
-    Episode numbers run over steps, then processes, then the batch: n processes with batches of b see together what one
-    process with a batch of n * b sees, and a run resumed at step k goes on with step k.
-    """
+    """Item k is the batch of training step k on this process."""
 
     def __init__(
         self,
@@ -144,8 +129,7 @@ class EpisodeDataset(Dataset[Episode]):
 
     def numbers(self, step: int) -> Sequence[int]:
         """Episode numbers of this process at a step."""
-        first = (step * self.world_size + self.rank) * self.batch_size
-        return range(first, first + self.batch_size)
+        return numbers_of_step(step, self.batch_size, self.rank, self.world_size)
 
     def __getitem__(self, step: int) -> Episode:
         numbers = self.numbers(step)

@@ -86,3 +86,25 @@ class EvalCase(_OnDevice):
     classes: tuple[int, ...]
     image: Float[Tensor, "D 1 H W"]
     part: Int[Tensor, "K D"]
+
+
+@dataclass(frozen=True)
+class DenseBatch(_OnDevice):
+    """B images with a class value per pixel: what dense methods train on.
+
+    Images are normalised. Labels are 0 (background) to K - 1, as the method is meant to learn them: noisy, refined or
+    clean. Superpixel ids start at 0 in every image; None where the method needs none.
+    """
+
+    image: Float[Tensor, "B C H W"]
+    label: Int[Tensor, "B H W"]
+    superpixel: Int[Tensor, "B H W"] | None = None
+
+
+@dataclass(frozen=True)
+class ImageCase(_OnDevice):
+    """D images to be segmented together into K classes, without their ground truth; each is a case of its own."""
+
+    ids: tuple[str, ...]  # D of them
+    classes: tuple[int, ...]  # the K foreground values
+    image: Float[Tensor, "D C H W"]

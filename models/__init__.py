@@ -5,11 +5,22 @@ from typing import Any
 
 from models.methods.alpnet import ALPNet
 from models.methods.base import Method
+from models.methods.noisy import CoTeaching, JoCoR, SuperpixelGuided, TriNet
+from models.methods.supervised import Supervised, UpperBound
 from models.methods.threshold import IntensityThreshold
 from util.errors import ConfigError
 from util.schema import select
 
-METHODS: dict[str, type[Method]] = {"alpnet": ALPNet, "threshold": IntensityThreshold}
+METHODS: dict[str, type[Method]] = {
+    "alpnet": ALPNet,
+    "threshold": IntensityThreshold,
+    "baseline": Supervised,
+    "upper": UpperBound,
+    "coteaching": CoTeaching,
+    "jocor": JoCoR,
+    "trinet": TriNet,
+    "spguided": SuperpixelGuided,
+}
 
 
 def method_class(name: str) -> type[Method]:

@@ -2,24 +2,33 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from dataloaders.labels import LabelStore, RefinedLabels
 from dataloaders.normalise import Normalisation
 from models import build_method
 from models.methods.base import Method
+from util.distributed import barrier, max_over_ranks
 from util.seeding import seed_everything
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Stochastic gradient descent. Source: SSL-ALPNet, section 4.2."""
+    """The optimiser. Source of the defaults: SSL-ALPNet, section 4.2."""
 
+    name: Literal["sgd", "adam"] = "sgd"
     lr: float = 1e-3
-    momentum: float = 0.9
+    momentum: float = 0.9  # of sgd
     weight_decay: float = 5e-4
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """An optimiser of these parameter groups; what a group sets itself stays."""
+        if self.name == "adam":
+            return torch.optim.Adam(groups, self.lr, weight_decay=self.weight_decay)
+        return torch.optim.SGD(groups, self.lr, self.momentum, weight_decay=self.weight_decay)
 
 
 @dataclass
@@ -32,7 +41,36 @@ class Learner:
     normalisation: Normalisation
     settings: dict[str, Any] = field(default_factory=dict)
     preparation: dict[str, Any] | None = None  # of the training scans, as in their manifest; None: unknown
+    labels: LabelStore | None = None  # of dense methods; a method may refine them
+    refined: RefinedLabels | None = None  # where refined labels are kept
+    history: list[dict[str, float]] = field(default_factory=list)  # what each evaluation during training has found
     step: int = 0  # completed steps
+
+    def set_learning_rates(self, optimiser: torch.optim.Optimizer, lr: float) -> None:
+        """Sets the learning rate of all parameter groups but those with one of their own."""
+        for group in optimiser.param_groups:
+            if not group["is_constant"]:
+                group["lr"] = lr * self.method.learning_rate_factor()
+
+    def close_round(self, is_first: bool, device: torch.device) -> dict[str, float]:
+        """Lets the method look back on a round, and refine the labels: on the first process, for all.
+
+        The method's buffers reach the other processes with the next step.
+
+        Returns:
+            What the method has to log; nothing on the other processes.
+        """
+        before = 0 if self.labels is None else self.labels.n_replaced
+        logged = self.method.after_round(self.labels) if is_first else {}
+        if self.labels is not None and self.refined is not None:
+            number = max_over_ranks(self.labels.n_replaced, device)
+            if number > before:
+                if is_first:
+                    self.refined.save(self.labels)
+                barrier()
+                if not is_first:
+                    self.refined.restore(self.labels, number)
+        return logged
 
     def state(self) -> dict[str, Any]:
         """The checkpoint's content."""
@@ -40,6 +78,7 @@ class Learner:
             "optimisers": {player: optimiser.state_dict() for player, optimiser in self.optimisers.items()},
             "averaged_count": self.averaged.n_averaged,
             "generator": torch.get_rng_state(),
+            "n_replaced_labels": 0 if self.labels is None else self.labels.n_replaced,
         }
 
     def snapshot(self) -> dict[str, Any]:
@@ -52,6 +91,7 @@ class Learner:
             "preparation": self.preparation,
             "method": self.method.state_dict(),
             "ema": self.averaged.module.state_dict(),
+            "history": self.history,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -63,6 +103,9 @@ class Learner:
             optimiser.load_state_dict(state["optimisers"][player])
         torch.set_rng_state(state["generator"].cpu())
         self.normalisation = Normalisation.from_dict(state["normalisation"])
+        self.history = state["history"]
+        if self.labels is not None and self.refined is not None:
+            self.refined.restore(self.labels, state["n_replaced_labels"])
         self.step = state["step"]
 
 
@@ -102,10 +145,8 @@ def make_learner(
     seed_everything(seed)
     method = build_method(settings).to(device)
     averaged = AveragedModel(method, multi_avg_fn=moving_average(ema_decay), use_buffers=True)
-    optimisers: dict[str, torch.optim.Optimizer] = {
-        player: torch.optim.SGD(
-            method.player_parameters(player), optim.lr, optim.momentum, weight_decay=optim.weight_decay
-        )
-        for player in method.players
-    }
+    optimisers = {}
+    for player in method.players:
+        groups = [group | {"is_constant": "lr" in group} for group in method.parameter_groups(player)]
+        optimisers[player] = optim.build(groups)
     return Learner(method, averaged, optimisers, normalisation, settings, preparation)

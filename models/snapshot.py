@@ -1,7 +1,7 @@
 """Trained weights back from a file: our snapshots and checkpoints, and the authors' released ones."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Trained:
     normalisation: Normalisation | None  # None: the file does not say (released checkpoints)
     preparation: PrepareParameters | None  # likewise
     step: int | None
+    history: list[dict[str, float]] = field(default_factory=list)  # of the evaluations during training
 
 
 def load_trained(path: Path, settings: dict[str, Any], weights: str, device: torch.device) -> Trained:
@@ -53,15 +54,16 @@ def load_trained(path: Path, settings: dict[str, Any], weights: str, device: tor
     else:
         state = {key: value for key, value in content.items() if not key.startswith(_UNUSED)}
         step = normalisation = preparation = None
+    history = content.get("history", []) if "format" in content else []
     method = build_method(settings | {"encoder_weights": "none"})
     _check_fit(path, method.state_dict(), state)
     method.load_state_dict(state)
     logger.info("weights of %s, step %s", path, "unknown" if step is None else step)
-    return Trained(method.to(device).eval(), normalisation, preparation, step)
+    return Trained(method.to(device).eval(), normalisation, preparation, step, history)
 
 
 def _architecture(settings: dict[str, Any]) -> list[str]:
-    return [key for key in ("method", "modelname", "prototypes", "proto_grid_size") if key in settings]
+    return [key for key in ("method", "modelname", "prototypes", "proto_grid_size", "unet") if key in settings]
 
 
 def _check_fit(path: Path, wanted: dict[str, Tensor], found: dict[str, Any]) -> None:

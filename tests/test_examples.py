@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from config_ssl_upload import RunConfig
-from dataloaders.build import FewShotConfig
+from dataloaders.fewshot import FewShotConfig
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = [f"{what}_ssl_abdominal_{where}.sh" for what in ("test", "train") for where in ("ct", "mri")]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from config_ssl_upload import RunConfig
-from dataloaders.build import FewShotConfig
+from dataloaders.fewshot import FewShotConfig
 from models.methods.alpnet import ALPNetConfig
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +31,8 @@ LAW = {
     "models/networks": {"models.networks", "util"},
     "models/losses": {"models.losses", "util"},
     "models/methods": {"models", "dataloaders.samples", "dataloaders.labels", "util"},
-    "config_ssl_upload.py": {"dataloaders", "models", "util"},
+    "config_presets.py": {"dataloaders", "util"},
+    "config_ssl_upload.py": {"config_presets", "dataloaders", "models", "util"},
     "training.py": ENTRY,
     "validation.py": ENTRY,
     "benchmarks": {"benchmarks", "data", "dataloaders", "models", "util"},

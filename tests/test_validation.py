@@ -12,14 +12,14 @@ import training  # noqa: F401 - registers its command
 import validation  # noqa: F401
 from config_ssl_upload import InputError, ex
 from data.class_index import write_class_index
-from dataloaders.build import FewShotConfig, build_task, open_data
 from dataloaders.catalog import CHAOST2
+from dataloaders.fewshot import FewShotConfig, open_fewshot
 from dataloaders.manifest import Manifest
 from dataloaders.normalise import Normalisation
 from dataloaders.samples import Volume
 from dataloaders.volume_io import read_nifti, write_nifti
 from models import build_method
-from models.evaluate import evaluate
+from models.evaluation.fewshot import evaluate
 from util import checkpoint
 
 NETWORK = {"modelname": "resnet18", "encoder_weights": "none", "proto_grid_size": 4}
@@ -109,7 +109,7 @@ def test_the_blind_protocol_reads_nothing_of_the_querys_ground_truth(folder, mak
     masks, parts = {}, {}
     for protocol in ("blind", "reference"):
         for where in (folder, other):
-            task = build_task(config, *open_data(config, str(where)), Normalisation(), protocol)
+            task = open_fewshot(config, str(where)).task(Normalisation(), protocol)
             results = list(evaluate(method, task, torch.device("cpu"), 3.0))
             masks[protocol, where] = [result.masks for result in results]
             parts[protocol, where] = torch.cat([result.scored.case.part for result in results], 1)
@@ -122,7 +122,7 @@ def test_the_blind_protocol_reads_nothing_of_the_querys_ground_truth(folder, mak
 def test_only_slices_of_the_organs_range_count_in_the_reference_protocol(folder):
     for margin in (0, 1):
         config = FewShotConfig(label_sets="all", z_margin=margin)
-        task = build_task(config, *open_data(config, str(folder)), Normalisation(), "reference")
+        task = open_fewshot(config, str(folder)).task(Normalisation(), "reference")
         counts = next(iter(task.cases)).counts
         assert counts.sum(1).tolist() == [4 + 2 * margin] * 4  # organs lie on slices 2 to 5
 

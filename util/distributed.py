@@ -124,11 +124,16 @@ def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
 
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether `flag` holds on any process, so that all leave the loop at the same step."""
+    return bool(max_over_ranks(int(flag), device))
+
+
+def max_over_ranks(value: int, device: torch.device | None = None) -> int:
+    """The largest of all processes' values."""
     if not dist.is_initialized():
-        return flag
-    shared = torch.tensor(int(flag), device=device)
+        return value
+    shared = torch.tensor(value, device=device)
     dist.all_reduce(shared, dist.ReduceOp.MAX)
-    return bool(shared)
+    return int(shared)
 
 
 def barrier() -> None:

@@ -104,16 +104,16 @@ def save_overlays(
     for row, z in zip(grid, slices, strict=True):
         for axes, name in zip(row, columns, strict=True):
             if name in predictions and truth is not None:
-                _outline(axes, marked["Ground truth"][z], organs, is_truth=True)
+                draw_outlines(axes, marked["Ground truth"][z], organs, is_truth=True)
             if name in marked:
-                _outline(axes, marked[name][z], organs)
+                draw_outlines(axes, marked[name][z], organs)
     for axes, name in zip(grid[0], columns, strict=True):
         axes.set_title(_column_title(name, organs, (dice or {}).get(name, {})), fontsize=9)
     if letters:
         _direction_letters(grid[0, 0], *letters)
     figure.suptitle(f"Scan {scan}", fontweight="bold")
     _legend(figure, organs, has_truth=truth is not None and bool(predictions))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _check_shapes(image: np.ndarray, marked: Mapping[str, np.ndarray], scan: int | str) -> None:
@@ -151,7 +151,8 @@ def _image_grid(image: np.ndarray, slices: Sequence[int], n_columns: int, aspect
     return figure, grid
 
 
-def _outline(axes: Axes, labels: np.ndarray, organs: Mapping[int, str], is_truth: bool = False) -> None:
+def draw_outlines(axes: Axes, labels: np.ndarray, organs: Mapping[int, str], is_truth: bool = False) -> None:
+    """Draws the outline of each organ of `labels` (H, W); the ground truth's thin and white."""
     limits = {"xlim": axes.get_xlim(), "ylim": axes.get_ylim()}
     rows, columns = (np.arange(-1, size + 1) for size in labels.shape)
     for index, value in enumerate(organs):
@@ -195,7 +196,8 @@ def _legend(figure: Figure, organs: Mapping[int, str], has_truth: bool) -> None:
         )
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, whole or not at all."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
@@ -225,7 +227,7 @@ def save_curves(path: Path, curves: Mapping[str, Curve], title: str = "") -> Non
         axes.set_axis_off()
     if title:
         figure.suptitle(title, fontweight="bold")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_curve(axes: Axes, name: str, steps: np.ndarray, values: np.ndarray) -> None:
@@ -281,7 +283,7 @@ def save_training_curves(path: Path, runs: Path) -> bool:
     joined: dict[str, dict[int, float]] = {}
     for metrics in sorted(runs.glob("*/metrics.json"), key=lambda file: file.stat().st_mtime):
         for name, (steps, values) in read_sacred_scalars(metrics.parent).items():
-            if name.startswith(("train/", "val/")):
+            if name.startswith(("train/", "val/", "round/")):
                 points = zip(np.asarray(steps).tolist(), np.asarray(values).tolist(), strict=True)
                 joined.setdefault(name, {}).update(points)
     if joined:

@@ -9,14 +9,14 @@ from typing import Any
 
 from util.errors import DataError
 from util.files import write_text
-from util.tables import Table
+from util.tables import Printable
 
 
 def save_report(
     path: Path,
     title: str,
     *,
-    tables: Sequence[Table] = (),
+    tables: Sequence[Printable] = (),
     pictures: Mapping[str, Path] | None = None,
     facts: Mapping[str, Any] | None = None,
     command: str = "",
@@ -44,7 +44,7 @@ def save_report(
     write_text(path, _PAGE.substitute(title=html.escape(title), sections=sections))
 
 
-def _table(table: Table) -> str:
+def _table(table: Printable) -> str:
     header, lines = table.cells()
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     body = "".join("<tr>" + "".join(map(_table_cell, cells)) + "</tr>\n" for cells in lines)

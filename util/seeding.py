@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 # One number per independent use of randomness, so that two uses never share a stream.
-STREAMS = {"order": 0, "episode": 1, "support_view": 2, "query_view": 3}
+STREAMS = {"order": 0, "episode": 1, "support_view": 2, "query_view": 3, "augmentation": 4}
 
 
 def generator_for(seed: int, stream: str, index: int) -> np.random.Generator:

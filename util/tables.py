@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,6 +24,21 @@ ORGANS = {
 }
 
 _LINE = (*CONTEXT, "protocol")  # what tells the lines of a table apart
+_WORDS = (*_LINE, "structure", "figure", "hardware")  # columns of words, set to the left
+
+
+@runtime_checkable
+class Printable(Protocol):
+    """Anything that can be shown as a table with notes below."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know."""
+        ...
+
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """The header, and the lines."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -192,10 +207,10 @@ def _gaps(line: Line, lines: Sequence[Line], n_folds: int) -> list[str]:
     return notes
 
 
-def to_markdown(table: Table) -> str:
+def to_markdown(table: Printable) -> str:
     """The table in GitHub's Markdown, its notes below."""
     header, lines = table.cells()
-    ruler = ["---" if name.lower() in _LINE else "---:" for name in header]
+    ruler = ["---" if name.lower() in _WORDS else "---:" for name in header]
     drawn = ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in (header, ruler, *lines)]
     return "\n".join([*drawn, "", *(f"- {note}" for note in table.notes)]) + "\n"
 

@@ -1,9 +1,9 @@
-"""`python -m data.phantom chaost2|sabs --out DIR`: made-up scans in the raw layout of a data set."""
+"""`python -m data.phantom DATASET --out DIR`: made-up scans or images in the raw layout of a data set."""
 
 import argparse
 from pathlib import Path
 
-from data.phantom import FORMATS, SIZES_PX, write_phantom
+from data.phantom import FORMATS, write_phantom
 from util.cli import run_main
 
 
@@ -12,8 +12,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m data.phantom", description=__doc__)
     parser.add_argument("dataset", choices=FORMATS, help="whose raw layout and modality to imitate")
     parser.add_argument("--out", type=Path, required=True, help="folder to hold the raw layout")
-    parser.add_argument("--scans", type=int, default=8, help="how many of the published scans (default: 8)")
-    parser.add_argument("--size-px", type=int, default=160, help=f"rows and columns, {SIZES_PX[0]} to {SIZES_PX[1]}")
+    parser.add_argument("--scans", type=int, default=8, help="how many of the published scans or images (default: 8)")
+    sizes = ", ".join(f"{name} {raw.sizes_px[0]} to {raw.sizes_px[1]}" for name, raw in FORMATS.items())
+    parser.add_argument("--size-px", type=int, default=160, help=f"rows and columns, or shorter side: {sizes}")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other patients (default: 0)")
     parser.add_argument("--jobs", type=int, default=1, help="processes; the result does not depend on it (default: 1)")
     options = parser.parse_args()

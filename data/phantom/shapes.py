@@ -1,6 +1,7 @@
 """Bodies in closed form: signed distances in millimetres, to be combined, deformed and sampled on any grid.
 
 Points are arrays (3, ...) of float32 millimetres, x to the patient's right, y to the front, z to the head (RAS+).
+Outlines in a picture are the same with two axes: points (2, ...), see `data.phantom.pictures`.
 A distance is negative inside; it is exact to first order near the surface, which is all that painting needs.
 """
 
@@ -196,10 +197,12 @@ class Waves:
     amplitudes: np.ndarray
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, amplitude_mm: float, length_mm: float, channels: int = 1) -> "Waves":
+    def draw(
+        cls, rng: np.random.Generator, amplitude_mm: float, length_mm: float, channels: int = 1, n_axes: int = 3
+    ) -> "Waves":
         """Draws five waves of about `length_mm` whose sum has a standard deviation of `amplitude_mm` per channel."""
         count = 5
-        directions = rng.normal(size=(count, 3))
+        directions = rng.normal(size=(count, n_axes))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         lengths = length_mm * rng.uniform(0.7, 1.4, (count, 1))
         amplitudes = rng.normal(size=(count, channels))
@@ -237,7 +240,7 @@ class Wobbly(Shape):
 
 
 def _column(values: np.ndarray, like: np.ndarray) -> np.ndarray:
-    return np.asarray(values, np.float32).reshape(3, *[1] * (like.ndim - 1))
+    return np.asarray(values, np.float32).reshape(len(like), *[1] * (like.ndim - 1))
 
 
 def _smooth_minimum(first: np.ndarray, second: np.ndarray, blend_mm: float) -> np.ndarray:

@@ -104,3 +104,47 @@ def warp(images: Float[Tensor, "B C H W"], positions: Float[Tensor, "B H W 2"]) 
     rows, columns = images.shape[-2:]
     scale = torch.tensor([2 / (columns - 1), 2 / (rows - 1)], device=images.device, dtype=images.dtype)
     return F.grid_sample(images, positions * scale - 1, mode="bilinear", padding_mode="zeros", align_corners=True)
+
+
+def sample_cubic(
+    images: Float[Tensor, "B C H W"], row: Float[Tensor, "B R"], column: Float[Tensor, "B S"]
+) -> Float[Tensor, "B C R S"]:
+    """Reads each image where its rows and columns cross, by cubic convolution; the border is repeated."""
+    rows, columns = images.shape[-2:]
+    crossings = torch.broadcast_tensors(
+        column[:, None, :] * (2 / (columns - 1)) - 1, row[:, :, None] * (2 / (rows - 1)) - 1
+    )
+    return F.grid_sample(images, torch.stack(crossings, -1), mode="bicubic", padding_mode="border", align_corners=True)
+
+
+def zoom_in(images: Float[Tensor, "B C H W"], scale: Float[Tensor, " B"]) -> Float[Tensor, "B C H W"]:
+    """Shows the middle `scale` (0 to 1) of each image's height and width over the whole frame, cubically."""
+    rows, columns = images.shape[-2:]
+    return sample_cubic(images, _zoomed(scale, rows), _zoomed(scale, columns))
+
+
+def zoom_in_labels(labels: Int[Tensor, "B H W"], scale: Float[Tensor, " B"]) -> Int[Tensor, "B H W"]:
+    """`zoom_in` of class values or superpixel ids: each pixel takes the value with the most weight.
+
+    The weights are those of linear interpolation; at a tie the greater value wins. With two classes this is
+    "interpolated linearly and set where at least one half". The cost does not depend on the number of values.
+    """
+    rows, columns = labels.shape[-2:]
+    row, column = _zoomed(scale, rows)[:, :, None], _zoomed(scale, columns)[:, None, :]
+    top, left = row.floor(), column.floor()
+    each = torch.arange(len(labels), device=labels.device)[:, None, None]
+    values, weights = [], []
+    for below, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        at = (top.long() + below).clamp(max=rows - 1), (left.long() + right).clamp(max=columns - 1)
+        values.append(labels[each, *at])
+        weights.append((1 - (row - top - below).abs()) * (1 - (column - left - right).abs()))
+    values, weights = torch.stack(values), torch.stack(weights)  # (4, B, H, W)
+    support = torch.stack([((values == value) * weights).sum(0) for value in values])
+    is_best = support >= support.amax(0) - 1e-6
+    return torch.where(is_best, values, values.amin(0)).amax(0)
+
+
+def _zoomed(scale: Float[Tensor, " B"], length: int) -> Float[Tensor, "B L"]:
+    """Positions that lie `scale` times as far from the centre of the pixel grid as the pixels do."""
+    centre = (length - 1) / 2
+    return centre + scale[:, None] * (torch.arange(length, device=scale.device) - centre)

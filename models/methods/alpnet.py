@@ -1,5 +1,6 @@
 """SSL-ALPNet (ECCV 2020): few-shot segmentation by adaptive local prototypes; PANet as the same with a global one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,6 +60,7 @@ class ALPNet(Method):
     """
 
     Config = ALPNetConfig
+    family = "fewshot"
     batch_type = Episode
     background_weight = 0.05  # of `use_wce`; the foreground has 1
 
@@ -67,6 +69,12 @@ class ALPNet(Method):
         self.config = config
         self.encoder = build_encoder(config.modelname, config.encoder_weights)
         self.head = ALPHead(config.prototypes == "local", config.coverage_threshold, config.temperature)
+
+    @classmethod
+    def title(cls, settings: Mapping[str, Any]) -> str:
+        """SSL-ALPNet, SSL-PANet, and the same without "SSL" when trained on annotations."""
+        name = "ALPNet" if settings["prototypes"] == "local" else "PANet"
+        return f"SSL-{name}" if settings["train_on"] == "superpixels" else name
 
     def train(self, mode: bool = True) -> "ALPNet":
         """Training mode; the batch norm stays in evaluation mode when frozen."""

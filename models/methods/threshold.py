@@ -29,6 +29,7 @@ class IntensityThreshold(Method):
     """
 
     Config = IntensityThresholdConfig
+    family = "fewshot"
     batch_type = None
 
     def __init__(self, config: IntensityThresholdConfig) -> None:

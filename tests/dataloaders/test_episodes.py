@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from dataloaders.build import FewShotConfig, _training_slices, build_loader, open_data
-from dataloaders.episodes import slice_at
+from dataloaders.fewshot import FewShotConfig, _training_slices, open_fewshot
 from dataloaders.normalise import Normalisation
+from dataloaders.ordering import LoaderOptions, item_at
 from util.distributed import Plan
 from util.errors import ConfigError, DataError
 
@@ -14,10 +14,10 @@ CONFIG = FewShotConfig()
 
 
 def loader(folder, steps=range(6), **changes):
-    options = {"seed": 7, "batch_size": 2, "config": CONFIG} | changes
-    config = options.pop("config")
-    prepared, fold = open_data(config, str(folder))
-    return build_loader(config, prepared, fold, Normalisation(), steps=steps, **options)
+    given = {"seed": 7, "batch_size": 2, "config": CONFIG} | changes
+    data = open_fewshot(given.pop("config"), str(folder))
+    seed, batch_size = given.pop("seed"), given.pop("batch_size")
+    return data.loader(Normalisation(), seed, batch_size, steps, LoaderOptions(**given))
 
 
 def tensors(episode):
@@ -68,8 +68,7 @@ def test_no_episode_has_an_empty_target(prepared_folder, preset):
 
 
 def test_all_pseudo_label_ids_and_slices_get_drawn(prepared_folder):
-    prepared, fold = open_data(CONFIG, str(prepared_folder))
-    stack, drawer = _training_slices(CONFIG, prepared, fold, Normalisation(), seed=0)
+    stack, drawer = _training_slices(open_fewshot(CONFIG, str(prepared_folder)), Normalisation(), seed=0)
     drawn = {drawer.draw(number)[1:] for number in range(4000)}
     present = {(z, i) for z, ids in enumerate(stack.ids) for i in ids.unique().tolist() if i > 0}
     assert drawn == present
@@ -79,23 +78,21 @@ def test_all_pseudo_label_ids_and_slices_get_drawn(prepared_folder):
 def test_slices_of_excluded_classes_are_left_out(make_prepared, tmp_path):
     folder = make_prepared(tmp_path, (1, 2, 3, 5, 8, 10, 13))
     config = dataclasses.replace(CONFIG, exclude_cls_list=(2,))
-    prepared, fold = open_data(config, str(folder))
-    stack, drawer = _training_slices(config, prepared, fold, Normalisation(), seed=0)
+    stack, drawer = _training_slices(open_fewshot(config, str(folder)), Normalisation(), seed=0)
     drawn = {drawer.draw(number)[0] for number in range(500)}
     assert drawn == {int(s) for s in np.flatnonzero(np.isin(stack.z, (1, 6, 7)))}  # organs on 2 to 5, nothing on 0
 
 
 def test_a_pass_shows_every_slice_and_passes_differ():
     slices = np.array([3, 5, 8])
-    one, other = ([slice_at(slices, number, 1, 7) for number in range(7 * k, 7 * k + 7)] for k in range(2))
+    one, other = ([item_at(slices, number, 1, 7) for number in range(7 * k, 7 * k + 7)] for k in range(2))
     assert sorted(one) == sorted(other) == [3, 3, 3, 5, 5, 8, 8]
     assert one != other
 
 
 def test_annotated_episodes_pair_two_scans_of_the_training_classes(prepared_folder):
     config = dataclasses.replace(CONFIG, train_on="labels", label_sets=0)
-    prepared, fold = open_data(config, str(prepared_folder))
-    stack, drawer = _training_slices(config, prepared, fold, Normalisation(), seed=0)
+    stack, drawer = _training_slices(open_fewshot(config, str(prepared_folder)), Normalisation(), seed=0)
     for number in range(200):
         support, query, value = drawer.draw(number)
         assert value in (1, 4)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from dataloaders.build import FewShotConfig, build_task, open_data
+from dataloaders.fewshot import FewShotConfig, open_fewshot
 from dataloaders.catalog import CHAOST2
 from dataloaders.normalise import Normalisation
 from dataloaders.preprocess import PrepareParameters, parameters_of
@@ -315,10 +315,11 @@ def test_released_checkpoints_must_be_told_about(tmp_path):
 
 def test_equals_the_evaluation_of_prepared_scans(prepared_folder):
     config = FewShotConfig(label_sets="all")
-    folder, fold = open_data(config, str(prepared_folder))
+    data = open_fewshot(config, str(prepared_folder))
+    folder, fold = data.folder, data.fold
     torch.manual_seed(0)
     method = ALPNet(ALPNetConfig(modelname="resnet18", encoder_weights="none")).eval()
-    task = build_task(config, folder, fold, Normalisation(), "reference")
+    task = data.task(Normalisation(), "reference")
     encoded = method.encode_support(task.support)
     parameters = PrepareParameters("LAS", None, None, 0.0, (7.7, 1.25, 1.25), 64, "clean")
     predictor = FewShotPredictor(method, Normalisation(), parameters)

@@ -89,7 +89,7 @@ def test_a_rotated_scan_is_turned_to_the_nearest_direction():
 def drawn(monkeypatch):
     """The figures that would have been saved."""
     figures = []
-    monkeypatch.setattr(pictures, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(pictures, "save_figure", lambda figure, path: figures.append(figure))
     return figures
 
 

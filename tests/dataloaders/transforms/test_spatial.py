@@ -87,3 +87,59 @@ def test_displacement_has_the_standard_deviation_of_its_kernel():
     kernel = np.exp(-0.5 * (np.arange(-10, 11) / 5.0) ** 2)
     expected = 10 / np.sqrt(3) * np.sum((kernel / kernel.sum()) ** 2)  # of U(-1, 1) noise, two one-dimensional passes
     assert field.std().item() == pytest.approx(expected, rel=0.05)
+
+
+def test_zoom_keeps_the_centre_of_the_pixel_grid_and_enlarges():
+    ramp = torch.arange(16.0)[:, None].expand(16, 12) + 0.0
+    zoomed = spatial.zoom_in(ramp[None, None], torch.tensor([0.9]))[0, 0]
+    expected = 7.5 + 0.9 * (torch.arange(16.0) - 7.5)
+    torch.testing.assert_close(zoomed[2:-2, 5], expected[2:-2], atol=0.05, rtol=0)  # straight lines to 1/20
+    torch.testing.assert_close(zoomed, 15 - zoomed.flip(0), atol=1e-4, rtol=0)  # half a pixel off the centre: 0.1
+
+
+def test_zoomed_labels_follow_the_image():
+    rows, columns = torch.meshgrid(torch.arange(64), torch.arange(48), indexing="ij")
+    disc = (((rows - 30) ** 2 + (columns - 20) ** 2) < 15**2)[None]
+    scale = torch.tensor([0.85])
+    image = spatial.zoom_in(disc[:, None].float(), scale)[0, 0]
+    label = spatial.zoom_in_labels(disc.long(), scale)[0]
+    assert ((image > 0.5) != (label == 1)).float().mean() < 0.002
+    assert label.sum().item() == pytest.approx(disc.sum().item() / 0.85**2, rel=0.02)
+
+
+def test_zoomed_labels_take_the_value_of_most_weight():
+    # a scale of 1/3 about the centre (0.5, 0.5) of 2 x 2 reads at 1/3 and 2/3: weights 4/9, 2/9, 2/9, 1/9
+    third = torch.tensor([1 / 3])
+    label = torch.tensor([[[7, 9], [2, 2]]])
+    expected = [[7, 9], [2, 2]]  # above: 7 by 4/9 against 2 by 3/9; below: 2 by 6/9
+    assert spatial.zoom_in_labels(label, third)[0].tolist() == expected
+    label = torch.tensor([[[7, 2], [2, 9]]])  # at the upper left 7 and 2 have 4/9 each
+    assert spatial.zoom_in_labels(label, third)[0].tolist() == [[7, 2], [2, 9]]
+
+
+def test_zoomed_binary_labels_are_set_where_linear_interpolation_is_at_least_one_half():
+    label = torch.rand(4, 20, 26) > 0.5
+    scale = torch.tensor([0.85, 0.9, 0.95, 0.99])
+    centre = torch.tensor([9.5, 12.5])
+    for single, factor, zoomed in zip(label, scale, spatial.zoom_in_labels(label.long(), scale), strict=True):
+        positions = torch.stack(torch.meshgrid(torch.arange(20.0), torch.arange(26.0), indexing="ij"), -1)
+        positions = (centre + factor * (positions - centre))[None].flip(-1)
+        interpolated = spatial.warp(single[None, None].float(), positions)[0, 0]
+        decided = (interpolated - 0.5).abs() > 1e-4
+        assert torch.equal((interpolated > 0.5)[decided], (zoomed == 1)[decided])
+
+
+def test_cubic_sampling_returns_the_pixels_at_their_places():
+    image = torch.rand(2, 3, 9, 7)
+    row, column = torch.tensor([[0.0, 4.0, 8.0]] * 2), torch.tensor([[6.0, 1.0]] * 2)
+    sampled = spatial.sample_cubic(image, row, column)
+    torch.testing.assert_close(sampled, image[:, :, [0, 4, 8]][..., [6, 1]], atol=1e-5, rtol=0)
+
+
+def test_cubic_sampling_half_way_between_pixels():
+    impulse = torch.zeros(1, 1, 9, 3)
+    impulse[0, 0, 4] = 1
+    half_way = torch.tensor([[1.5, 2.5, 3.5, 4.5, 5.5, 6.5]])
+    sampled = spatial.sample_cubic(impulse, half_way, torch.tensor([[1.0]]))[0, 0, :, 0]
+    expected = torch.tensor([0, -3, 19, 19, -3, 0]) / 32  # Keys' kernel with a = -3/4
+    torch.testing.assert_close(sampled, expected, atol=1e-5, rtol=0)

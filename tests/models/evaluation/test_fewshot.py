@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from dataloaders.build import FewShotTask, ScoredCase
+from dataloaders.fewshot import FewShotTask, ScoredCase
 from dataloaders.samples import EvalCase, SupportSet, Volume
-from models.evaluate import evaluate
+from models.evaluation.fewshot import evaluate
 from models.methods.base import Method
 
 
@@ -14,6 +14,7 @@ class Marks(Method):
     """Marks the left half of every slice for every class."""
 
     Config = dict
+    family = "fewshot"
     batch_type = None
 
     def forward(self, batch, player="main"):

@@ -1,0 +1,151 @@
+"""The labels that dense methods train on: as given, possibly refined during training, and what is known about them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dataloaders.samples import DenseBatch
+from util.errors import DataError
+from util.files import read_json, replacing, sha256_of, write_json
+
+
+@dataclass
+class LabelStore:
+    """All training images with their current labels, in a fixed order.
+
+    The arrays may be memory-mapped; only what is asked for is read.
+
+    Attributes:
+        image: (N, H, W, C) uint8.
+        label: (N, H, W) uint8 class values trained on; a method may `replace` them.
+        clean: (N, H, W) uint8 class values of the expert; None: unknown.
+        superpixel: (N, H, W) uint16 ids from 0; None: not made.
+        noise_types: what was done to each image's mask: "clean", "dilate", "erode" or "affine".
+        n_classes: K, with the background.
+        n_replaced: how often the labels were replaced.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    clean: np.ndarray | None
+    superpixel: np.ndarray | None
+    noise_types: tuple[str, ...]
+    n_classes: int
+    n_replaced: int = 0
+    chunk_size: int = field(default=64, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def batch(self, positions: np.ndarray | slice) -> DenseBatch:
+        """Images, labels and superpixels at some positions, normalised but not augmented."""
+        superpixel = None
+        if self.superpixel is not None:
+            superpixel = torch.from_numpy(np.asarray(self.superpixel[positions]).astype(np.int64))
+        label = torch.from_numpy(np.asarray(self.label[positions]).astype(np.int64))
+        return DenseBatch(normalise(torch.from_numpy(np.ascontiguousarray(self.image[positions]))), label, superpixel)
+
+    def chunks(self, size: int) -> Iterator[tuple[slice, DenseBatch]]:
+        """All images in order, `size` at a time."""
+        for start in range(0, len(self), size):
+            where = slice(start, min(start + size, len(self)))
+            yield where, self.batch(where)
+
+    def replace(self, label: np.ndarray) -> None:
+        """Trains on other labels from the next round on.
+
+        Raises:
+            ValueError: another shape or type.
+        """
+        if label.shape != self.label.shape or label.dtype != np.uint8:
+            raise ValueError(f"labels {label.dtype} {label.shape}; expected uint8 {self.label.shape}")
+        self.label = label
+        self.n_replaced += 1
+
+    def clean_rates(self) -> Float[Tensor, " K"] | None:
+        """Share of the pixels labelled k that are k in truth, per class k; None where no clean labels are known.
+
+        A class that no pixel bears counts as clean. Source: superpixel-guided learning, released code ("remember
+        rates", there copied by hand).
+        """
+        if self.clean is None:
+            return None
+        borne, right = np.zeros(self.n_classes), np.zeros(self.n_classes)
+        for start in range(0, len(self), self.chunk_size):
+            label, clean = self.label[start : start + self.chunk_size], self.clean[start : start + self.chunk_size]
+            borne += np.bincount(label.ravel(), minlength=self.n_classes)
+            right += np.bincount(label[label == clean], minlength=self.n_classes)
+        return torch.from_numpy(np.where(borne > 0, right / np.maximum(borne, 1), 1.0)).float()
+
+    def accuracy(self) -> float | None:
+        """Share of all pixels whose current label is the expert's; None where no clean labels are known."""
+        if self.clean is None:
+            return None
+        same = [
+            np.count_nonzero(self.label[s : s + self.chunk_size] == self.clean[s : s + self.chunk_size])
+            for s in range(0, len(self), self.chunk_size)
+        ]
+        return sum(same) / self.label.size
+
+
+def normalise(image: Tensor) -> Float[Tensor, "B C H W"]:
+    """Network input from stored bytes (B, H, W, C): colour to [-1, 1], grey to [0, 1].
+
+    Source: superpixel-guided learning and T-Loss, released code.
+    """
+    scaled = image.permute(0, 3, 1, 2).float() / 255
+    return scaled * 2 - 1 if scaled.shape[1] == 3 else scaled
+
+
+@dataclass(frozen=True)
+class RefinedLabels:
+    """The labels that one training has refined, on disk: `<folder>/<number>.npy`, and beside it whose they are."""
+
+    folder: Path
+    experiment: str  # the training's name, which holds a hash of everything that shapes its weights
+
+    def save(self, labels: LabelStore) -> None:
+        """Writes the current labels under their number; the old ones stay.
+
+        Raises:
+            UserError: the folder cannot be written to.
+        """
+        array, note = self._paths(labels.n_replaced)
+        with replacing(array) as temporary:
+            np.save(temporary, labels.label)
+        write_json(note, {"experiment": self.experiment, "sha256": sha256_of(array)})
+
+    def restore(self, labels: LabelStore, number: int) -> None:
+        """Puts the labels with this number in place, memory-mapped; 0 are the given ones.
+
+        Raises:
+            DataError: absent, damaged, of another training, or for other images.
+        """
+        if number == 0:
+            return
+        array, note = self._paths(number)
+        remedy = "Delete this training's folder and train again, or put its own file back."
+        if not array.exists() or not note.exists():
+            raise DataError(f"{array}: the labels that this training had refined are gone. {remedy}")
+        written = read_json(note)
+        if written.get("experiment") != self.experiment:
+            raise DataError(
+                f"{array}: refined by the training {written.get('experiment')!r}, not by {self.experiment!r}. {remedy}"
+            )
+        if written.get("sha256") != sha256_of(array):
+            raise DataError(f"{array}: damaged: not what the training wrote. {remedy}")
+        refined = np.load(array, mmap_mode="r")
+        if refined.shape != labels.label.shape:
+            raise DataError(
+                f"{array}: labels of shape {refined.shape}; expected {labels.label.shape}: the prepared images have "
+                f"changed since. {remedy}"
+            )
+        labels.label, labels.n_replaced = refined, number
+
+    def _paths(self, number: int) -> tuple[Path, Path]:
+        return self.folder / f"{number}.npy", self.folder / f"{number}.json"

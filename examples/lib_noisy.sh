@@ -1,0 +1,67 @@
+# shellcheck shell=bash
+# What the scripts of learning from noisy masks share: their settings, and the loop over runs. Sourced, not run.
+#
+# Settings are environment variables:
+#   METHODS              words of config_presets: methods or losses (default: each script's)
+#   ALPHAS       0.3 0.5 0.7   shares of training images with a noisy mask
+#   BETAS        0.5 0.7       strengths
+#   SEEDS        0 1 2         one training each
+#   STRUCTURES           JSRT only (default: lung heart clavicle)
+#   DATA_DIR             data root with the prepared images (default: data of this repository)
+#   LOG_DIR              results (default: exps of this repository)
+#   NUM_WORKERS  4       processes that prepare batches
+#   DEVICE       auto    auto, cpu or cuda (NVIDIA and AMD)
+#   JOBS         4       processes that make noise and superpixels
+#   EXTRA                anything else that `training.py with` takes: "noisy_small" for one CPU, "n_steps=1000"
+#   PYTHON               interpreter (default: .venv/bin/python of this repository if there is one, else python3)
+#   DRY_RUN              1: print the commands only
+
+set -f # a setting such as [0,1] is no pattern of file names
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+python=python3
+[[ ! -x $root/.venv/bin/python ]] || python=$root/.venv/bin/python
+data_dir=${DATA_DIR:-$root/data}
+log_dir=${LOG_DIR:-$root/exps}
+
+# run WORD...: a command of this repository.
+run() {
+    local command=("${PYTHON:-$python}" "$@")
+    printf '%q ' "${command[@]}"
+    echo
+    # -P: a folder named `models` where you happen to be is not taken for ours.
+    [[ ${DRY_RUN:-0} == 1 ]] || PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" "${command[@]}"
+}
+
+# make_noise DATASET STRUCTURE [SIZE]: noisy masks and superpixels of all settings; what stands is used again.
+make_noise() {
+    local size=()
+    [[ -z ${3:-} ]] || size=(--size-px "$3")
+    # shellcheck disable=SC2086 # several numbers
+    run -P -m data.noise "$1" --alpha ${ALPHAS:-0.3 0.5 0.7} --beta ${BETAS:-0.5 0.7} --structure "$2" \
+        --data-dir "$data_dir" --jobs "${JOBS:-4}" "${size[@]}"
+    [[ " $METHODS " != *" spguided "* ]] ||
+        run -P -m data.image_superpixels "$1" --structure "$2" --data-dir "$data_dir" --jobs "${JOBS:-4}" "${size[@]}"
+}
+
+# for_each_run FILE DATA: runs FILE for every method, noise and seed.
+for_each_run() {
+    local method alpha beta seed name
+    for method in $METHODS; do
+        for alpha in ${ALPHAS:-0.3 0.5 0.7}; do
+            for beta in ${BETAS:-0.5 0.7}; do
+                for seed in ${SEEDS:-0 1 2}; do
+                    name="$2_${method}_a${alpha/./}_b${beta/./}"
+                    # shellcheck disable=SC2086 # EXTRA is several words
+                    run "$root/$1" with "$name" "seed=$seed" "num_workers=${NUM_WORKERS:-4}" \
+                        "device=${DEVICE:-auto}" "path.data_dir=$data_dir" "path.log_dir=$log_dir" ${EXTRA:-}
+                done
+            done
+        done
+    done
+}
+
+# make_table: gathers all validations under LOG_DIR.
+make_table() {
+    run "$root/validation.py" collect with "path.log_dir=$log_dir"
+}

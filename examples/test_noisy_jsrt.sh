@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Scores what train_noisy_jsrt.sh trained with the same settings, and gathers all runs in LOG_DIR/table.md.
+#
+#     bash examples/test_noisy_jsrt.sh                                                    # the paper's grid, three seeds
+#     METHODS="baseline spguided" ALPHAS=0.7 BETAS=0.7 SEEDS=0 bash examples/test_noisy_jsrt.sh
+#
+# Data: see data/JSRT/README.md. All settings: see lib_noisy.sh. A stopped run goes on with the same command.
+#
+# No figure of the paper could be verified.
+set -euo pipefail
+
+METHODS=${METHODS:-baseline upper coteaching jocor trinet spguided}
+# shellcheck source=examples/lib_noisy.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib_noisy.sh"
+
+for structure in ${STRUCTURES:-lung heart clavicle}; do
+    for_each_run validation.py "jsrt_$structure"
+done
+make_table

@@ -1,0 +1,85 @@
+"""Segmentation losses: pixelwise, of whole images, and T-Loss, all built by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+from torch import Tensor
+
+from models.losses import noise_robust
+from models.losses.base import SegmentationLoss
+from models.losses.noise_robust import PixelLoss
+from models.losses.overlap import Dice, NoiseRobustDice
+from models.losses.t_loss import TLoss, TLossConfig
+from util.errors import ConfigError
+
+LossName = Literal[
+    "ce", "bce", "gce", "mae", "rce", "sce", "nce", "ngce", "nce_rce", "ngce_mae", "ngce_rce", "focal",
+    "dice", "cedice", "nrdice", "tloss",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Hyper-parameters of all losses; each reads its own."""
+
+    class_weighted: bool = True  # pixelwise losses: balance the classes (superpixel-guided learning); False: plain mean
+    gce_q: float = 0.7  # of gce
+    ngce_q: float = 0.7  # of ngce, ngce_mae, ngce_rce; Ma et al. use 0.1 on CIFAR-10, T-Loss does not say
+    sce_alpha: float = 0.1  # weight of CE in sce
+    sce_beta: float = 1.0  # weight of RCE in sce
+    focal_gamma: float = 2.0  # of focal
+    nrdice_gamma: float = 1.5  # of nrdice
+    tloss: TLossConfig = field(default_factory=TLossConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("gce_q", "ngce_q"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected a value in (0, 1].")
+        for name in ("sce_alpha", "sce_beta", "focal_gamma"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected a value from 0.")
+        if not 1 <= self.nrdice_gamma <= 2:
+            raise ConfigError(f"nrdice_gamma={self.nrdice_gamma}: expected a value in [1, 2].")
+
+
+def _pixelwise(loss_map: Callable[..., Tensor], **fields: str) -> Callable[[LossConfig, int], SegmentationLoss]:
+    """A builder of `loss_map`; `fields` tells which field of the configuration each of its arguments comes from."""
+
+    def build(config: LossConfig, n_classes: int) -> SegmentationLoss:
+        arguments = {argument: getattr(config, name) for argument, name in fields.items()}
+        return PixelLoss(partial(loss_map, **arguments), config.class_weighted, n_classes)
+
+    return build
+
+
+LOSSES: dict[str, Callable[[LossConfig, int], SegmentationLoss]] = {
+    "ce": _pixelwise(noise_robust.cross_entropy),
+    "bce": _pixelwise(noise_robust.binary_cross_entropy),
+    "gce": _pixelwise(noise_robust.generalised_cross_entropy, q="gce_q"),
+    "mae": _pixelwise(noise_robust.mean_absolute_error),
+    "rce": _pixelwise(noise_robust.reverse_cross_entropy),
+    "sce": _pixelwise(noise_robust.symmetric_cross_entropy, alpha="sce_alpha", beta="sce_beta"),
+    "nce": _pixelwise(noise_robust.normalised_cross_entropy),
+    "ngce": _pixelwise(noise_robust.normalised_generalised_cross_entropy, q="ngce_q"),
+    "nce_rce": _pixelwise(noise_robust.nce_and_rce),
+    "ngce_mae": _pixelwise(noise_robust.ngce_and_mae, q="ngce_q"),
+    "ngce_rce": _pixelwise(noise_robust.ngce_and_rce, q="ngce_q"),
+    "focal": _pixelwise(noise_robust.focal, gamma="focal_gamma"),
+    "dice": lambda config, n_classes: Dice(False, n_classes),
+    "cedice": lambda config, n_classes: Dice(True, n_classes),
+    "nrdice": lambda config, n_classes: NoiseRobustDice(config.nrdice_gamma, n_classes),
+    "tloss": lambda config, n_classes: TLoss(config.tloss, n_classes),
+}
+
+
+def build_loss(name: str, config: LossConfig, n_classes: int) -> SegmentationLoss:
+    """The loss of that name: logits (B, K, H, W) and class values (B, H, W) to a scalar.
+
+    Raises:
+        ConfigError: no such loss; the message lists those that exist.
+    """
+    if name not in LOSSES:
+        raise ConfigError(f"loss={name!r}: unknown loss; expected one of {', '.join(LOSSES)}.")
+    return LOSSES[name](config, n_classes)

@@ -1,0 +1,264 @@
+"""Learning from noisy labels with peers: co-teaching, JoCoR, tri-network, superpixel-guided selection and refinement.
+
+Several networks of one architecture see the same images. In each batch the pixels whose labels are probably right are
+kept, those whose loss (of a peer, of all, or their disagreement) is small, and only these are learned from.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dataloaders.labels import LabelStore
+from dataloaders.samples import DenseBatch
+from models.losses.reduction import weighted_mean
+from models.losses.refinement import correction_ratio, refine_labels, update_remember_rates
+from models.losses.selection import ce_map, jocor_score, small_loss_selection, smoothed_log_probability
+from models.losses.superpixels import superpixel_mean
+from models.methods.peers import Ids, Logits, Peers, PeersConfig, Rates, kept_shares, log_probability
+from util.distributed import mean_over_ranks
+from util.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """When and how labels are rewritten. Source: superpixel-guided learning, released code (ISIC)."""
+
+    style: Literal["mean", "pixel"] = "mean"  # mean: of the superpixel; pixel: each on its own
+    decay: float = 1.0  # of the share of labels doubted, 1 - remember rate (reference: 0.5 for the clavicle)
+    confidence: float = 0.0  # a label changes only to a class more probable than this
+    patience: int = 5  # rounds without a wider loss gap before labels are rewritten
+    thr_bg: float = 0.95  # a rewriting raises the remember rates at most to these (reference: 0.99 and 0.83 for JSRT)
+    thr_fg: float = 0.9
+    factor: float = 1.1  # by which they are raised
+    max_refinements: int = 1
+    chunk: int = 200  # images ranked together
+
+    def __post_init__(self) -> None:
+        for name in ("decay", "confidence", "thr_bg", "thr_fg"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"refine.{name}={getattr(self, name)}: expected a value from 0 to 1.")
+        if self.factor < 1:
+            raise ConfigError(f"refine.factor={self.factor}: expected a number from 1.")
+        if self.patience < 1 or self.chunk < 1 or self.max_refinements < 0:
+            raise ConfigError("refine: expected patience and chunk from 1, max_refinements from 0.")
+
+
+@dataclass(frozen=True)
+class JoCoRConfig(PeersConfig):
+    """Hyper-parameters of JoCoR."""
+
+    jocor_lambda: float = 0.65  # weight of the networks' agreement against the labels' cross-entropy
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.jocor_lambda <= 1:
+            raise ConfigError(f"jocor_lambda={self.jocor_lambda}: expected a value from 0 to 1.")
+
+
+@dataclass(frozen=True)
+class SuperpixelGuidedConfig(JoCoRConfig):
+    """Hyper-parameters of superpixel-guided learning."""
+
+    refine: RefineConfig = field(default_factory=RefineConfig)
+
+
+class CoTeaching(Peers):
+    """Each network learns from the pixels in which the other has a small loss.
+
+    Source: Han et al., "Co-teaching: robust training of deep neural networks with extremely noisy labels", NeurIPS
+    2018; per pixel and class as in the released code of superpixel-guided learning.
+    """
+
+    def objective(self, logits: Logits, label: Ids, superpixel: Ids | None, forget: Rates) -> dict[str, Tensor]:
+        """Sum of both networks' cross-entropy, each weighted over the other's choice."""
+        first, second = (ce_map(log_probability(x), label) for x in logits)
+        kept_by_first, kept_by_second = (small_loss_selection(x.detach(), label, forget) for x in (first, second))
+        loss = weighted_mean(first, label, kept_by_second, self.n_classes)
+        loss = loss + weighted_mean(second, label, kept_by_first, self.n_classes)
+        return {"loss": loss, "ce": first.detach().mean(), **kept_shares(kept_by_first, label)}
+
+
+class TriNet(Peers):
+    """Each of three networks learns from the pixels in which the other two disagree little.
+
+    Source: the tri-network that superpixel-guided learning compares with, in its released code.
+    """
+
+    n_networks = 3
+
+    def objective(self, logits: Logits, label: Ids, superpixel: Ids | None, forget: Rates) -> dict[str, Tensor]:
+        """Sum of the networks' cross-entropy, each over the pixels in which the other two have a similar one."""
+        one, two, three = losses = [ce_map(log_probability(x), label) for x in logits]
+        pairs = ((two, three), (one, three), (one, two))
+        kept = [small_loss_selection((a - b).detach().abs(), label, forget) for a, b in pairs]
+        parts = [weighted_mean(x, label, k, self.n_classes) for x, k in zip(losses, kept, strict=True)]
+        return {"loss": torch.stack(parts).sum(), "ce": one.detach().mean(), **kept_shares(kept[0], label)}
+
+
+class JoCoR(Peers):
+    """Two networks share one joint loss, which also rewards their agreement, and one choice of pixels.
+
+    Source: Wei et al., "Combating noisy labels by agreement", CVPR 2020.
+    """
+
+    Config = JoCoRConfig
+    config: JoCoRConfig
+
+    def objective(self, logits: Logits, label: Ids, superpixel: Ids | None, forget: Rates) -> dict[str, Tensor]:
+        """The joint loss where it is small."""
+        return joint_objective(logits, label, None, forget, self.config.jocor_lambda)
+
+
+class SuperpixelGuided(Peers):
+    """JoCoR whose pixels are chosen by superpixel, and which rewrites doubtful labels once its choice stands.
+
+    Source: Li et al., "Superpixel-guided iterative learning from noisy labels for medical image segmentation", MICCAI
+    2021, released code (its configurations `spemj`).
+
+    Note: labels can be rewritten more than once (`max_refinements`); the wait then begins anew.
+    """
+
+    Config = SuperpixelGuidedConfig
+    config: SuperpixelGuidedConfig
+    needs_superpixels = True
+    n_refinements: Int[Tensor, ""]
+
+    def __init__(self, config: SuperpixelGuidedConfig) -> None:
+        super().__init__(config)
+        self.monitor = GapMonitor()
+        self.register_buffer("n_refinements", torch.tensor(0))
+
+    def forward(self, batch: DenseBatch, player: str = "main") -> dict[str, Tensor]:
+        """As of `Peers`; in training the gap is remembered until the round ends."""
+        terms = super().forward(batch, player)
+        if self.training:
+            self.monitor.add(terms["gap"])
+        return terms
+
+    def forget_rates(self) -> Float[Tensor, " K"]:
+        """Share of each class's pixels to leave out in the current round; no warm-up after labels were rewritten."""
+        return torch.where(self.n_refinements > 0, 1 - self.remember_rates, super().forget_rates())
+
+    def objective(self, logits: Logits, label: Ids, superpixel: Ids | None, forget: Rates) -> dict[str, Tensor]:
+        """The joint loss where that of the superpixel's mean probabilities is small."""
+        by_pixel = self.config.selection.level == "pixel"
+        chosen_by = None if by_pixel else _required(superpixel)
+        return joint_objective(logits, label, chosen_by, forget, self.config.jocor_lambda)
+
+    def after_round(self, labels: LabelStore | None) -> dict[str, float]:
+        """Closes the round; rewrites the labels if the gap has not widened for `patience` rounds."""
+        logged = super().after_round(labels) | {"round_gap": self.monitor.close_round()}
+        refine, is_stalled = self.config.refine, self.monitor.n_stalled >= self.config.refine.patience
+        if labels is not None and is_stalled and self.n_refinements < refine.max_refinements:
+            logged |= self.refine(labels)
+        return logged | {"n_refinements": float(self.n_refinements)}
+
+    def refine(self, labels: LabelStore) -> dict[str, float]:
+        """Rewrites the labels of all training images and raises the remember rates.
+
+        Returns:
+            labels_changed, the share of pixels; labels_right_before and labels_right_after, where clean labels tell.
+        """
+        refine, refined = self.config.refine, self.refined(labels)
+        before, n_changed = labels.accuracy(), np.count_nonzero(refined != labels.label)
+        labels.replace(refined)
+        ceiling = torch.full_like(self.remember_rates, refine.thr_fg)
+        ceiling[0] = refine.thr_bg
+        self.remember_rates.copy_(update_remember_rates(self.remember_rates, ceiling, refine.factor))
+        self.n_refinements.add_(1)
+        self.monitor.reset()
+        right = {"labels_right_before": before, "labels_right_after": labels.accuracy()}
+        known = {name: share for name, share in right.items() if share is not None}
+        return {"labels_changed": n_changed / refined.size, **known}
+
+    def refined(self, labels: LabelStore) -> np.ndarray:
+        """The labels (N, H, W) uint8 that the mean of both networks proposes; nothing is changed."""
+        refine, was_training, device = self.config.refine, self.training, self.remember_rates.device
+        ratio = correction_ratio(self.remember_rates, refine.decay)
+        refined = np.empty(labels.label.shape, np.uint8)
+        self.eval()
+        for where, batch in labels.chunks(refine.chunk):
+            batch = batch.to(device)
+            probability = self.mean_probability(batch.image, self.networks)
+            if refine.style == "mean":
+                probability = superpixel_mean(probability, _required(batch.superpixel))
+            refined[where] = refine_labels(probability, batch.label, ratio, refine.confidence).cpu().numpy()
+        self.train(was_training)
+        return refined
+
+
+class GapMonitor(nn.Module):
+    """Counts the rounds in which the gap between the losses of pixels left out and kept has not widened.
+
+    While the networks learn what is right, wrong labels stand out more and more; once they do not, it is time to use
+    what was learned. Source: superpixel-guided learning, released code.
+    """
+
+    total: Float[Tensor, ""]
+    count: Int[Tensor, ""]
+    best: Float[Tensor, ""]
+    n_stalled: Int[Tensor, ""]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, start in (("total", 0.0), ("count", 0), ("best", 0.0), ("n_stalled", 0)):
+            self.register_buffer(name, torch.tensor(start))
+
+    def add(self, gap: Float[Tensor, ""]) -> None:
+        """Adds a batch to the running round."""
+        self.total.add_(gap)
+        self.count.add_(1)
+
+    def close_round(self) -> float:
+        """Ends a round; returns its mean gap over all batches and processes."""
+        gap = mean_over_ranks(self.total / self.count.clamp(min=1))
+        has_widened = gap > self.best
+        self.n_stalled.copy_(torch.where(has_widened, 0, self.n_stalled + 1))
+        self.best.copy_(torch.where(has_widened, gap, self.best))
+        self.total.zero_()
+        self.count.zero_()
+        return float(gap)
+
+    def reset(self) -> None:
+        """Forgets the widest gap and the rounds since, after the labels have changed."""
+        self.best.zero_()
+        self.n_stalled.zero_()
+
+
+def joint_objective(
+    logits: Logits, label: Ids, superpixel: Ids | None, forget: Rates, weight: float
+) -> dict[str, Tensor]:
+    """Joint loss of two networks over the pixels in which it is small, as in `jocor_score`.
+
+    Args:
+        logits: of both networks.
+        label: 0 to K - 1.
+        superpixel: pixels are chosen by the joint loss of the mean probabilities in these; None: by their own.
+        forget: share of each class's pixels to leave out.
+        weight: of the agreement.
+    """
+    n_classes = len(forget)
+    first, second = (log_probability(x) for x in logits)
+    score = jocor_score(first, second, label, weight)
+    ranking = score.detach()
+    if superpixel is not None:
+        smooth_first, smooth_second = (smoothed_log_probability(x, superpixel) for x in (first, second))
+        ranking = jocor_score(smooth_first, smooth_second, label, weight)
+    is_kept = small_loss_selection(ranking, label, forget)
+    loss = weighted_mean(score, label, is_kept, n_classes)
+    gap = weighted_mean(score.detach(), label, ~is_kept, n_classes) - loss.detach()
+    ce = ce_map(first.detach(), label).mean()
+    return {"loss": loss, "gap": gap, "ce": ce, **kept_shares(is_kept, label)}
+
+
+def _required(superpixel: Ids | None) -> Ids:
+    if superpixel is None:
+        raise ConfigError(
+            "method='spguided': the images come without superpixels. Make them with `python -m data.prepare ... --step "
+            "superpixels`, or choose by pixel with selection.level=pixel and refine.style=pixel."
+        )
+    return superpixel

@@ -1,0 +1,156 @@
+"""What methods with several networks have in common: how they are built, count rounds, choose pixels and predict."""
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from dataloaders.labels import LabelStore
+from dataloaders.samples import DenseBatch, ImageCase
+from models.losses.selection import forget_rate
+from models.methods.base import Method
+from models.networks.unet import UNetConfig, build_unet
+from util.errors import ConfigError
+
+Logits = tuple[Float[Tensor, "B K H W"], ...]
+Ids = Int[Tensor, "B H W"]  # of classes or superpixels
+Rates = Float[Tensor, " K"]
+
+
+@dataclass(frozen=True)
+class SelectionConfig:
+    """How many pixels are kept, and in what units they are chosen."""
+
+    remember: tuple[float, ...] | None = None  # share of right labels per class, background first; None: measured
+    warmup: int = 5  # rounds over which the share left out grows to 1 - remember
+    level: Literal["pixel", "superpixel"] | None = None  # None: superpixel for spguided, else pixel
+
+    def __post_init__(self) -> None:
+        if self.remember is not None and not all(0 < rate <= 1 for rate in self.remember):
+            raise ConfigError(f"selection.remember={list(self.remember)}: expected shares above 0, at most 1.")
+        if self.warmup < 0:
+            raise ConfigError(f"selection.warmup={self.warmup}: expected a number of rounds from 0.")
+
+
+@dataclass(frozen=True)
+class PeersConfig:
+    """Hyper-parameters of co-teaching and of the tri-network."""
+
+    unet: UNetConfig = field(default_factory=UNetConfig)  # each of the networks
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    predict_with: Literal["first", "mean"] = "first"  # the first network (reference), or the mean of all
+    images_per_pass: int = 16  # through a network together, in testing
+
+    def __post_init__(self) -> None:
+        if self.images_per_pass < 1:
+            raise ConfigError(f"images_per_pass={self.images_per_pass}: expected a whole number from 1.")
+
+
+class Peers(Method):
+    """Several separately initialised networks that choose pixels for one another; one optimiser moves them all.
+
+    Note: the reference spends a round 0 on measuring alone; here training begins with round 1.
+    """
+
+    Config: ClassVar[type] = PeersConfig
+    family = "dense"
+    batch_type = DenseBatch
+    n_networks: ClassVar[int] = 2
+    remember_rates: Float[Tensor, " K"]
+    round_number: Int[Tensor, ""]
+
+    def __init__(self, config: PeersConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.n_classes = config.unet.n_classes
+        _check_selection(config.selection, self.n_classes, self.needs_superpixels)
+        self.networks = nn.ModuleList(build_unet(config.unet) for _ in range(self.n_networks))
+        # In double precision, so that a share of a number of pixels is rounded as written.
+        self.register_buffer("remember_rates", torch.ones(self.n_classes, dtype=torch.float64))
+        self.register_buffer("round_number", torch.tensor(1))
+
+    @abstractmethod
+    def objective(self, logits: Logits, label: Ids, superpixel: Ids | None, forget: Rates) -> dict[str, Tensor]:
+        """What the networks' logits are worth: {"loss": scalar, others: detached}; as `forward` returns it."""
+
+    def forward(self, batch: DenseBatch, player: str = "main") -> dict[str, Tensor]:
+        """The objective on a batch.
+
+        Returns:
+            loss; ce, the first network's plain cross-entropy; kept_background and kept_foreground, the shares of
+            pixels learned from; and, where networks share a joint loss, gap: its mean over the pixels left out minus
+            that over those kept.
+        """
+        logits = tuple(network(batch.image) for network in self.networks)
+        return self.objective(logits, batch.label, batch.superpixel, self.forget_rates())
+
+    def forget_rates(self) -> Float[Tensor, " K"]:
+        """Share of each class's pixels to leave out in the current round."""
+        return forget_rate(self.round_number, self.remember_rates, self.config.selection.warmup)
+
+    def before_training(self, labels: LabelStore | None) -> None:
+        """Takes the remember rates from the configuration, or measures them.
+
+        Raises:
+            ConfigError: neither is possible.
+        """
+        given = self.config.selection.remember
+        if given is not None:
+            rates = torch.tensor(given, dtype=torch.float64)
+        else:
+            rates = None if labels is None else labels.clean_rates()
+        if rates is None:
+            raise ConfigError(
+                "selection.remember=None: without clean labels the share of right labels cannot be measured. Give it "
+                "per class, background first, such as selection.remember=[0.98,0.93]; for simulated noise "
+                "models.losses.selection.approximate_rates(alpha, beta, foreground_share) tells what to expect."
+            )
+        self.remember_rates.copy_(rates)
+
+    def after_round(self, labels: LabelStore | None) -> dict[str, float]:
+        """Goes on to the next round; returns the shares left out per class in the one that ends."""
+        forget = self.forget_rates().tolist()
+        self.round_number.add_(1)
+        return {f"forget_{value}": rate for value, rate in enumerate(forget)}
+
+    def predict(self, case: ImageCase, support: object = None) -> Bool[Tensor, "K D H W"]:
+        """Marks where each class is the most probable."""
+        best = self.probabilities(case.image).argmax(1)  # (D, H, W)
+        return torch.stack([best == value for value in case.classes])
+
+    def probabilities(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
+        """Class probabilities from which `predict` decides."""
+        return self.mean_probability(image, self.networks[:1] if self.config.predict_with == "first" else self.networks)
+
+    @torch.no_grad()
+    def mean_probability(
+        self, image: Float[Tensor, "B C H W"], networks: Iterable[nn.Module]
+    ) -> Float[Tensor, "B K H W"]:
+        """Mean class probabilities of some networks, a few images at a time."""
+        parts = image.split(self.config.images_per_pass)
+        return torch.cat([torch.stack([net(part).float().softmax(1) for net in networks]).mean(0) for part in parts])
+
+
+def kept_shares(is_kept: Bool[Tensor, "B H W"], label: Int[Tensor, "B H W"]) -> dict[str, Tensor]:
+    """Share of the background and of the foreground that is learned from; 0 where there is none."""
+    places = {"kept_background": label == 0, "kept_foreground": label > 0}
+    return {name: (is_kept & place).sum() / place.sum().clamp(min=1) for name, place in places.items()}
+
+
+def log_probability(logits: Float[Tensor, "B K H W"]) -> Float[Tensor, "B K H W"]:
+    """Logarithm of the softmax, in single precision whatever the precision of the logits."""
+    return F.log_softmax(logits.float(), 1)
+
+
+def _check_selection(selection: SelectionConfig, n_classes: int, has_superpixels: bool) -> None:
+    if selection.remember is not None and len(selection.remember) != n_classes:
+        raise ConfigError(
+            f"selection.remember={list(selection.remember)}: expected {n_classes} shares, the background's first."
+        )
+    if selection.level == "superpixel" and not has_superpixels:
+        raise ConfigError("selection.level='superpixel': this method chooses by pixel; use method='spguided'.")
