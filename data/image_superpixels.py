@@ -212,7 +212,9 @@ def contact_sheet(folder: ImageFolder, config: SuperpixelConfig, structure: str,
     """
     ids = training_ids(folder)
     source = folder.superpixel_folder(config, structure)
-    figure, grid = picture_grid(f"{folder.spec.name}, superpixels {source.name} and the outline of the {structure} (blue)", -(-n_images // 4), 4)
+    figure, grid = picture_grid(
+        f"{folder.spec.name}, superpixels {source.name} and the outline of the {structure} (blue)", -(-n_images // 4), 4
+    )
     chosen = np.unique(np.linspace(0, len(ids) - 1, n_images).round().astype(int))
     for axes, image_id in zip(grid.ravel(), (ids[index] for index in chosen), strict=False):
         image, pieces = read_image(folder.image_path(image_id)), read_superpixels(source / f"{image_id}.png")

@@ -34,9 +34,8 @@ def find_images(raw: Path) -> list[RawImage]:
     """
     files = [file for file in raw.rglob("*") if not file.relative_to(raw).parts[0].startswith("prepared_")]
     mask_files = [file for file in files if "masks" in file.relative_to(raw).parts]
-    images = by_id(set(files) - set(mask_files), NAME.format("png")) | by_id(
-        set(files) - set(mask_files), NAME.format("img")
-    )
+    others = set(files) - set(mask_files)
+    images = by_id(others, NAME.format("png")) | by_id(others, NAME.format("img"))
     if not images or not mask_files:
         what = "radiographs" if not images else "masks"
         raise DataError(

@@ -60,9 +60,12 @@ class ImageSource:
 
 
 def by_id(files: Iterable[Path], pattern: str) -> dict[str, Path]:
-    """Id -> file of those whose whole name matches `pattern`, in upper or lower case; its first group is the id."""
+    """Id -> file of those whose whole name matches `pattern`, in upper or lower case; its first group is the id.
+
+    Ids are returned in capitals.
+    """
     matches = ((re.fullmatch(pattern, file.name, re.IGNORECASE), file) for file in sorted(files))
-    return {match[1]: file for match, file in matches if match}
+    return {match[1].upper(): file for match, file in matches if match}
 
 
 def refuse_unpaired(files: Mapping[str, Path], partners: Collection[str], partner: str) -> None:

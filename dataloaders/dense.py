@@ -137,7 +137,7 @@ class DenseData:
         masks = [self._masks("test", f"mask_{name}", self._mask_files(ids, name)) for name in self.config.chosen]
         for start in range(0, len(ids), size):
             part = slice(start, start + size)
-            image = normalise(torch.from_numpy(np.ascontiguousarray(images[part])))
+            image = normalise(torch.from_numpy(np.array(images[part])))
             truth = np.stack([np.asarray(mask[part], bool) for mask in masks])
             yield ImageCase(ids[part], tuple(range(1, len(masks) + 1)), image), truth
 

@@ -48,7 +48,7 @@ class LabelStore:
         if self.superpixel is not None:
             superpixel = torch.from_numpy(np.asarray(self.superpixel[positions]).astype(np.int64))
         label = torch.from_numpy(np.asarray(self.label[positions]).astype(np.int64))
-        return DenseBatch(normalise(torch.from_numpy(np.ascontiguousarray(self.image[positions]))), label, superpixel)
+        return DenseBatch(normalise(torch.from_numpy(np.array(self.image[positions]))), label, superpixel)
 
     def chunks(self, size: int) -> Iterator[tuple[slice, DenseBatch]]:
         """All images in order, `size` at a time."""

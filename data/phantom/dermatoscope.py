@@ -10,7 +10,7 @@ CLEAR_MM = 0.35  # what must not touch the lesion keeps this distance
 
 
 def _clear_spots(lesion: Lesion, frame: Frame, reach_mm: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Random places (N, 2) where discs of these radii keep clear of the lesion; often fewer than asked for."""
+    """Random discs (N, 3) of these radii, x, y and radius in mm, that keep clear of the lesion; often fewer."""
     spots = rng.uniform(-0.5, 0.5, (len(reach_mm), 2)) * frame.extent_mm
     is_clear = lesion.outline.distance(spots.T.astype(np.float32)) > reach_mm + CLEAR_MM
     return np.column_stack([spots, reach_mm])[is_clear]

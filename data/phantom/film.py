@@ -9,7 +9,7 @@ from data.phantom.pictures import Frame, Strand, cover, ellipse, grain, nearest,
 def add_nodule(tissue: np.ndarray, chest: Chest, points: np.ndarray, rng: np.random.Generator) -> None:
     """Adds a round shadow of 8 to 30 mm within one lung, in place."""
     radius = rng.uniform(4, 15)
-    spot = _spots_in_lungs(chest, 1, radius, rng)[0]
+    spot = spots_in_lungs(chest, 1, radius, rng)[0]
     nodule = wobbly(ellipse(spot, [radius, 0.9 * radius], rng.uniform(0, 3)), 0.08 * radius, 2 * radius, rng)
     tissue += rng.uniform(0.06, 0.2) * cover(nodule.distance(points), 0.15 * radius)
 
@@ -21,12 +21,12 @@ def add_opacities(
     pixel_mm = FILM_MM / min(tissue.shape)
     mottled = np.clip(0.8 + 0.45 * grain(tissue.shape, 3.5 / pixel_mm, texture), 0, 1.8)
     within = cover(nearest(chest.lungs.values(), points), 2.0)
-    for spot in _spots_in_lungs(chest, int(rng.integers(1, 5)), 6.0, rng):
+    for spot in spots_in_lungs(chest, int(rng.integers(1, 5)), 6.0, rng):
         cloud = wobbly(ellipse(spot, rng.uniform(10, 32, 2), rng.uniform(0, 3)), 3.0, 25.0, rng).distance(points)
         tissue += rng.uniform(0.07, 0.22) * cover(cloud, rng.uniform(2, 6)) * mottled * within
 
 
-def _spots_in_lungs(chest: Chest, count: int, margin_mm: float, rng: np.random.Generator) -> np.ndarray:
+def spots_in_lungs(chest: Chest, count: int, margin_mm: float, rng: np.random.Generator) -> np.ndarray:
     """Places (count, 2) at least `margin_mm` within a lung, or else the deepest of a hundred tries."""
     tries = rng.uniform([-135, -110], [135, 90], (100, 2))
     depth = -nearest(chest.lungs.values(), tries.T.astype(np.float32)[:, None])[0]

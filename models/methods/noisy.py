@@ -19,7 +19,6 @@ from models.losses.refinement import correction_ratio, refine_labels, update_rem
 from models.losses.selection import ce_map, jocor_score, small_loss_selection, smoothed_log_probability
 from models.losses.superpixels import superpixel_mean
 from models.methods.peers import Ids, Logits, Peers, PeersConfig, Rates, kept_shares, log_probability
-from util.distributed import mean_over_ranks
 from util.errors import ConfigError
 
 
@@ -214,8 +213,8 @@ class GapMonitor(nn.Module):
         self.count.add_(1)
 
     def close_round(self) -> float:
-        """Ends a round; returns its mean gap over all batches and processes."""
-        gap = mean_over_ranks(self.total / self.count.clamp(min=1))
+        """Ends a round; returns its mean gap over the batches (of several processes: the first one's)."""
+        gap = self.total / self.count.clamp(min=1)
         has_widened = gap > self.best
         self.n_stalled.copy_(torch.where(has_widened, 0, self.n_stalled + 1))
         self.best.copy_(torch.where(has_widened, gap, self.best))

@@ -123,17 +123,19 @@ class Peers(Method):
         best = self.probabilities(case.image).argmax(1)  # (D, H, W)
         return torch.stack([best == value for value in case.classes])
 
-    def probabilities(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
-        """Class probabilities from which `predict` decides."""
-        return self.mean_probability(image, self.networks[:1] if self.config.predict_with == "first" else self.networks)
+    def probabilities(self, image: Float[Tensor, "B C H W"], temperature: float = 1.0) -> Float[Tensor, "B K H W"]:
+        """Class probabilities from which `predict` decides; softmax(logits / temperature)."""
+        networks = self.networks[:1] if self.config.predict_with == "first" else self.networks
+        return self.mean_probability(image, networks, temperature)
 
     @torch.no_grad()
     def mean_probability(
-        self, image: Float[Tensor, "B C H W"], networks: Iterable[nn.Module]
+        self, image: Float[Tensor, "B C H W"], networks: Iterable[nn.Module], temperature: float = 1.0
     ) -> Float[Tensor, "B K H W"]:
         """Mean class probabilities of some networks, a few images at a time."""
         parts = image.split(self.config.images_per_pass)
-        return torch.cat([torch.stack([net(part).float().softmax(1) for net in networks]).mean(0) for part in parts])
+        means = [torch.stack([(net(p).float() / temperature).softmax(1) for net in networks]).mean(0) for p in parts]
+        return torch.cat(means)
 
 
 def kept_shares(is_kept: Bool[Tensor, "B H W"], label: Int[Tensor, "B H W"]) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """One network and one loss: the baseline of learning from noisy labels, its robust losses, and its upper bound."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from dataloaders.labels import LabelStore
 from dataloaders.samples import DenseBatch, ImageCase
-from models.losses import LossConfig, LossName, build_loss
+from models.losses import IMAGE_LOSSES, LOSS_TITLES, LossConfig, LossName, build_loss
 from models.losses.t_loss import NuPlateau, TLoss
 from models.methods.base import Method
 from models.networks.unet import UNetConfig, build_unet
@@ -48,6 +49,14 @@ class Supervised(Method):
         self.plateau: NuPlateau | None = None
         if isinstance(self.loss, TLoss) and config.tloss.plateau:
             self.plateau = NuPlateau(len(self.loss.raw_nu), config.tloss.plateau_floor)
+
+    @classmethod
+    def title(cls, settings: Mapping[str, Any]) -> str:
+        """The loss's name; the class-weighted cross-entropy is the baseline of superpixel-guided learning."""
+        loss, is_weighted = settings["loss"], settings["class_weighted"]
+        if loss == "ce" and is_weighted:
+            return "Baseline"
+        return LOSS_TITLES[loss] + (" weighted" if is_weighted and loss not in IMAGE_LOSSES else "")
 
     def forward(self, batch: DenseBatch, player: str = "main") -> dict[str, Tensor]:
         """The loss of a batch; with T-Loss also nu, of each foreground class where they differ."""
@@ -88,9 +97,9 @@ class Supervised(Method):
             self.plateau.note(step, self.loss.raw_nu)
 
     @torch.no_grad()
-    def probabilities(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
-        """Probability of every class at every pixel."""
-        return self.network(image).float().softmax(1)
+    def probabilities(self, image: Float[Tensor, "B C H W"], temperature: float = 1.0) -> Float[Tensor, "B K H W"]:
+        """Probability of every class at every pixel: softmax(logits / temperature)."""
+        return (self.network(image).float() / temperature).softmax(1)
 
     @torch.no_grad()
     def predict(self, case: ImageCase, support: Any) -> Bool[Tensor, "K D H W"]:
@@ -113,3 +122,9 @@ class UpperBound(Supervised):
     """The same trained on the experts' labels: how far learning from noisy ones can come."""
 
     trains_on = "clean"
+
+    @classmethod
+    def title(cls, settings: Mapping[str, Any]) -> str:
+        """What it is to the others."""
+        name = super().title(settings)
+        return "Upper bound" if name == "Baseline" else f"{name} on clean masks"

@@ -200,6 +200,23 @@ def test_an_interrupted_run_goes_on_where_it_stopped(folder, monkeypatch):
     assert contents(output) == before
 
 
+def test_what_an_interrupted_run_left_is_of_no_use_once_an_image_has_changed(folder, monkeypatch):
+    cut = []
+
+    def fails_at_the_third(image, *rest):
+        cut.append(1)
+        if len(cut) == 3:
+            raise KeyboardInterrupt
+        return superpixels_of(image, *rest)
+
+    monkeypatch.setattr(module, "superpixels_of", fails_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        write_superpixels(folder, CONFIG, "lesion")
+    write_png(folder.image_path("case00"), grainy(square(9), 0, 3))
+    write_superpixels(folder, CONFIG, "lesion")
+    assert len(cut) == 3 + 4
+
+
 def test_work_spread_over_processes_gives_the_same(folder, tmp_path, monkeypatch):
     def apart(function, items, jobs, description):
         tasks = [pickle.dumps((function, item)) for item in items]

@@ -274,3 +274,9 @@ def test_the_shift_is_noted():
     expected = shifted(turn(disc(), 10.0, keeps_rim=False), noisy.dy_px, noisy.dx_px)
     np.testing.assert_array_equal(noisy.mask, expected)
     assert (noisy.mask ^ disc()).sum() / disc().sum() == pytest.approx(0.5, abs=0.15)
+
+
+@pytest.mark.parametrize(("variant", "keeps_rim"), [("reference", False), ("per_image", True)])
+def test_only_the_reference_loses_the_rim_in_a_turn(variant, keeps_rim):
+    noisy = distort(disc(), Draw("affine", 17.0, (0, 1)), NoiseConfig(1.0, 0.5, variant=variant))
+    assert noisy.mask.sum() == turn(disc(), 17.0, keeps_rim).sum()  # nothing was shifted out

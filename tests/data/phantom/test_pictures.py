@@ -5,8 +5,9 @@ from skimage import measure
 
 from data.phantom import PICTURES, make_picture
 from data.phantom.chest import draw_chest
-from data.phantom.film import _spots_in_lungs
+from data.phantom.film import spots_in_lungs
 from data.phantom.pictures import Frame, Strand, cover, ellipse, grain, nearest, to_bytes, turned, waves, wobbly
+from data.phantom.skin import draw_frame, draw_lesion
 from dataloaders.catalog import JSRT
 
 N, SIZE = 24, 64
@@ -82,6 +83,15 @@ def test_areas_are_in_range_and_vary(pictures):
     for name, (lowest, highest) in AREAS.items():
         assert lowest < min(areas[name]) <= max(areas[name]) < highest, name
         assert np.std(areas[name]) > 0.08 * np.mean(areas[name]), name
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_outline_of_a_lesion_has_the_area_drawn_for_it(seed):
+    rng = np.random.default_rng(seed)
+    frame = draw_frame(rng, 96)
+    lesion = draw_lesion(rng, frame)
+    area_mm2 = (lesion.outline.distance(frame.points()) < 0).mean() * np.prod(frame.extent_mm)
+    assert area_mm2 == pytest.approx(np.pi * lesion.radius_mm**2, rel=0.02)
 
 
 def test_every_structure_is_in_one_piece(pictures):
@@ -208,6 +218,6 @@ def test_edges_are_half_covered_and_bytes_are_clipped():
 
 def test_shadows_are_placed_within_the_lungs():
     chest = draw_chest(np.random.default_rng(0))
-    spots = _spots_in_lungs(chest, 4, 6.0, np.random.default_rng(1))
+    spots = spots_in_lungs(chest, 4, 6.0, np.random.default_rng(1))
     assert spots.shape == (4, 2)
     assert (nearest(chest.lungs.values(), spots.T.astype(np.float32)[:, None]) <= -6).all()

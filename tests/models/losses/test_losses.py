@@ -5,6 +5,7 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from models.losses import LOSSES, LossConfig, LossName, build_loss
+from models.losses.base import SegmentationLoss
 from util.errors import ConfigError
 
 
@@ -48,6 +49,15 @@ def test_extreme_logits_under_autocast_stay_finite_and_in_full_precision(name, n
         assert torch.isfinite(value)
         assert torch.isfinite(low.grad).all()
         torch.testing.assert_close(value, loss(low.detach().float(), label))
+
+
+def test_autocast_ends_where_a_loss_begins():
+    class Product(SegmentationLoss):
+        def loss(self, logits, label):
+            return logits[0, 0] @ logits[0, 1]
+
+    with torch.autocast("cpu", torch.bfloat16):
+        assert Product(2)(torch.randn(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64)).dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", ["ce", "ngce", "dice", "nrdice", "tloss"])

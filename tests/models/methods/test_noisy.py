@@ -304,7 +304,8 @@ def test_refinement_asks_both_networks_in_evaluation_mode(style):
     refined = method.refined(labels)
     batch = labels.batch(slice(None))
     with torch.no_grad():
-        probability = sum(network.eval()(batch.image).softmax(1) for network in method.networks) / 2
+        first, second = (network.eval()(batch.image).softmax(1) for network in method.networks)
+    probability = (first + second) / 2
     if style == "mean":
         assert batch.superpixel is not None
         probability = superpixel_mean(probability, batch.superpixel)

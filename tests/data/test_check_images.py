@@ -1,0 +1,229 @@
+"""Every breach that `data.check.images` is to find, one at a time, in a small sound folder."""
+
+import csv
+import logging
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.check.__main__ import main
+from data.check.images import check_images, require_valid_images
+from dataloaders.catalog import ISIC2017, JSRT
+from dataloaders.image_folder import NoiseConfig, SuperpixelConfig, write_png
+from util.errors import ConfigError, DataError
+
+IDS = tuple("abcdef")  # the last two are for testing
+NOISE, SUPERPIXEL = NoiseConfig(0.5, 0.7), SuperpixelConfig()
+PREPARE = "Delete it and run `python -m data.prepare isic2017` as before."
+
+
+def write_manifest(folder, rows):
+    with (folder / "manifest.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, ("id", "split", "image_sha256"))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def usual_rows():
+    return [{"id": i, "split": "test" if i in "ef" else "train", "image_sha256": i * 3} for i in IDS]
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sound")
+    rng = np.random.default_rng(0)
+    mask = np.zeros((16, 16), bool)
+    mask[4:9, 3:12] = True
+    for image_id in IDS:
+        write_png(folder / "images" / f"{image_id}.png", rng.integers(0, 255, (16, 16, 3), dtype=np.uint8))
+        write_png(folder / "masks/lesion" / f"{image_id}.png", mask)
+        if image_id not in "ef":
+            write_png(folder / "noisy/lesion/a0.5_b0.7" / f"{image_id}.png", ~mask)
+            write_png(
+                folder / "superpixels/rgb_100_10" / f"{image_id}.png", np.arange(256, dtype=np.uint16).reshape(16, 16)
+            )
+    (folder / "noisy/lesion/a0.5_b0.7/noise.json").write_text("{}")
+    (folder / "superpixels/rgb_100_10/superpixels.json").write_text("{}")
+    write_manifest(folder, usual_rows())
+    return folder
+
+
+@pytest.fixture
+def folder(sound, tmp_path):
+    return shutil.copytree(sound, tmp_path / "prepared_16px")
+
+
+def check(folder):
+    return check_images(folder, ISIC2017, noise=NOISE, superpixel=SUPERPIXEL)
+
+
+def the_only(findings):
+    assert len(findings) == 1, list(map(str, findings))
+    return findings[0]
+
+
+def noise_again(folder):
+    return f"`python -m data.noise ISIC2017 --alpha 0.5 --beta 0.7 --structure lesion --data-dir {folder}`"
+
+
+def test_a_sound_folder_has_no_findings(folder):
+    assert check(folder) == []
+    require_valid_images(folder, ISIC2017, ("lesion",), NOISE, SUPERPIXEL)
+
+
+def test_what_is_not_needed_is_not_looked_for(folder):
+    shutil.rmtree(folder / "noisy")
+    shutil.rmtree(folder / "superpixels")
+    assert check_images(folder, ISIC2017) == []
+    assert check_images(folder, ISIC2017, noise=NoiseConfig()) == []  # alpha 0: clean masks
+
+
+@pytest.mark.parametrize("name", ["images/f.png", "masks/lesion/a.png"])
+def test_missing_files(folder, name):
+    (folder / name).unlink()
+    finding = the_only(check(folder))
+    assert (finding.severity, finding.file) == ("error", folder / name)
+    assert finding.text == f"is missing, though manifest.csv lists its image. {PREPARE}"
+
+
+def test_missing_files_of_a_folder_are_told_once(folder):
+    for image_id in "bcd":
+        (folder / "noisy/lesion/a0.5_b0.7" / f"{image_id}.png").unlink()
+    finding = the_only(check(folder))
+    assert finding.file.name == "b.png"
+    assert f"Delete {finding.file.parent} and run {noise_again(folder)}. (And 2 more there.)" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("record", "command"),
+    [
+        ("noisy/lesion/a0.5_b0.7/noise.json", "data.noise ISIC2017 --alpha 0.5 --beta 0.7 --structure lesion"),
+        ("superpixels/rgb_100_10/superpixels.json", "data.image_superpixels ISIC2017 --structure lesion"),
+    ],
+)
+def test_an_unfinished_step(folder, record, command):
+    (folder / record).unlink()
+    finding = the_only(check(folder))
+    assert finding.file == (folder / record).parent
+    assert finding.text == f"not there, or not finished. Run `python -m {command} --data-dir {folder}`."
+
+
+def test_the_command_for_a_step_names_unusual_options(folder):
+    noise = NoiseConfig(0.3, 0.5, types=("dilate", "erode"), direction="uniform8", seed=3)
+    finding = the_only(check_images(folder, ISIC2017, noise=noise))
+    assert "--alpha 0.3 --beta 0.5 --types dilate erode --direction uniform8 --seed 3 --structure" in finding.text
+    finding = the_only(check_images(folder, ISIC2017, superpixel=SuperpixelConfig(n_segments=50)))
+    assert "data.image_superpixels ISIC2017 --n-segments 50 --structure lesion" in finding.text
+
+
+def test_damaged_files(folder):
+    path = folder / "images/c.png"
+    path.write_bytes(path.read_bytes()[:60])
+    finding = the_only(check(folder))
+    assert (finding.severity, finding.file) == ("error", path)
+    assert "cannot be read as an image" in finding.text
+    assert PREPARE in finding.text
+
+
+@pytest.mark.parametrize(
+    "name", ["images/b.png", "masks/lesion/e.png", "noisy/lesion/a0.5_b0.7/b.png", "superpixels/rgb_100_10/d.png"]
+)
+def test_sizes_that_differ(folder, name):
+    Image.open(folder / name).crop((0, 0, 15, 16)).save(folder / name)
+    finding = the_only(check(folder))
+    assert (finding.severity, finding.file) == ("error", folder / name)
+    assert finding.text.startswith("16 x 15 pixels; expected 16 x 16, as most images have. Delete ")
+
+
+def test_wrong_channels(folder):
+    Image.open(folder / "images/b.png").convert("L").save(folder / "images/b.png")
+    finding = the_only(check(folder))
+    assert finding.text == f"1 channel(s); expected 3. {PREPARE}"
+
+
+@pytest.mark.parametrize("name", ["masks/lesion/f.png", "noisy/lesion/a0.5_b0.7/b.png"])
+def test_masks_that_are_not_binary(folder, name):
+    grey = np.zeros((16, 16), np.uint8)
+    grey[3:5, 3:9] = 255
+    grey[5] = 7
+    write_png(folder / name, grey)
+    finding = the_only(check(folder))
+    assert (finding.severity, finding.file) == ("error", folder / name)
+    assert "values 0, 7, 255; expected only 0 and 255. Delete" in finding.text
+
+
+def test_empty_masks_are_told_of_training_images_only(folder, caplog):
+    for image_id in "aef":
+        write_png(folder / "masks/lesion" / f"{image_id}.png", np.zeros((16, 16), bool))
+    finding = the_only(check(folder))
+    assert (finding.severity, finding.file.name) == ("warning", "a.png")
+    assert finding.text.endswith("mend the mask.")  # and no more there
+    require_valid_images(folder, ISIC2017)
+    assert str(finding) in caplog.messages
+
+
+def test_an_image_in_both_splits(folder):
+    write_manifest(folder, [*usual_rows(), {"id": "a", "split": "test", "image_sha256": "aaa"}])
+    finding = the_only(check(folder))
+    assert (finding.severity, finding.file) == ("error", folder / "manifest.csv")
+    assert finding.text == "a has 2 lines (train, test); expected one. Remove the others."
+
+
+def test_a_picture_under_two_names(folder):
+    rows = usual_rows()
+    rows[5]["image_sha256"] = "bbb"
+    write_manifest(folder, rows)
+    finding = the_only(check(folder))
+    assert (finding.severity, finding.file.name) == ("warning", "f.png")
+    assert "the same picture as b, which is for training" in finding.text
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_an_empty_split(folder, split):
+    write_manifest(folder, [row for row in usual_rows() if row["split"] != split])
+    finding = the_only(check_images(folder, ISIC2017))
+    assert finding.text.startswith(f"no image in split '{split}'. Prepare again")
+
+
+def test_no_manifest_or_a_damaged_one(folder):
+    (folder / "manifest.csv").write_text("id\na\n")
+    assert "no column split" in the_only(check(folder)).text
+    (folder / "manifest.csv").write_text("id,split\n")
+    assert the_only(check(folder)).text.startswith("no image. Run `python -m data.prepare isic2017")
+    (folder / "manifest.csv").unlink()
+    assert the_only(check(folder)).text.startswith("no such file. Run `python -m data.prepare isic2017")
+
+
+def test_all_errors_are_raised_together(folder):
+    (folder / "images/a.png").unlink()
+    (folder / "masks/lesion/b.png").unlink()
+    with pytest.raises(DataError, match=r"(?s)2 error\(s\).*images/a\.png.*masks/lesion/b\.png"):
+        require_valid_images(folder, ISIC2017)
+
+
+def test_only_the_structures_asked_for_are_looked_at(tmp_path):
+    for image_id in "ab":
+        write_png(tmp_path / "images" / f"{image_id}.png", np.zeros((16, 16), np.uint8))
+        write_png(tmp_path / "masks/heart" / f"{image_id}.png", np.eye(16, dtype=bool))
+    write_manifest(
+        tmp_path, [{"id": "a", "split": "train", "image_sha256": ""}, {"id": "b", "split": "test", "image_sha256": ""}]
+    )
+    assert check_images(tmp_path, JSRT, ("heart",)) == []
+    assert {finding.file.parent.name for finding in check_images(tmp_path, JSRT)} == {"lung", "clavicle"}
+    with pytest.raises(ConfigError, match="structure 'liver': unknown in JSRT"):
+        check_images(tmp_path, JSRT, ("liver",))
+
+
+def test_the_command_counts_errors(folder, caplog):
+    caplog.set_level(logging.INFO)
+    arguments = [str(folder), "--dataset", "isic2017", "--noise", "0.5", "0.7", "--superpixels"]
+    assert main(arguments) == 0
+    (folder / "noisy/lesion/a0.5_b0.7/a.png").unlink()
+    assert main(arguments) == 1
+    assert caplog.messages[-1] == f"{folder}: 1 error(s), 0 warning(s)"
+    with pytest.raises(ConfigError, match="--fold: only for sets of volumes"):
+        main([*arguments, "--fold", "0"])
+    with pytest.raises(ConfigError, match="--noise: only for sets of single images"):
+        main([str(folder), "--dataset", "sabs", "--noise", "0.5", "0.7"])
