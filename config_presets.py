@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from models.losses import LOSS_TITLES
 from util.cli import run_main
 from util.published import NOISE_COLUMNS, published_dice
 
@@ -47,13 +48,6 @@ ROBUST_TRAINING: dict[str, Any] = {
     "which_aug": "nnunet180",
     "unet": {"halvings": [5, 5]},
 }
-
-# Loss -> its name in tables. The figures of those that are not in the paper's tables are unknown.
-LOSS_TITLES = {
-    "ce": "CE", "bce": "BCE", "dice": "Dice loss", "cedice": "CE+Dice", "gce": "GCE", "mae": "MAE", "rce": "RCE",
-    "sce": "SCE", "nce": "NCE", "ngce": "NGCE", "nce_rce": "NCE+RCE", "ngce_mae": "NGCE+MAE", "ngce_rce": "NGCE+RCE",
-    "focal": "Focal", "nrdice": "NR-Dice", "tloss": "T-Loss",
-}  # fmt: skip
 
 # Word in names -> data. JSRT: three tasks, a network each. Source: as above.
 DATA: dict[str, dict[str, Any]] = {

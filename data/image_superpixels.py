@@ -62,7 +62,6 @@ def write_superpixels(
     structure: str,
     *,
     probabilities: Path | None = None,
-    equalised: bool = False,
     jobs: int = 1,
 ) -> dict[str, Any]:
     """Writes the superpixels of all training images, as 16-bit PNG, and `superpixels.json`.
@@ -72,7 +71,6 @@ def write_superpixels(
         config: the superpixels; what it leaves open is the data set's.
         structure: whose number of segments, and probabilities.
         probabilities: folder of `<id>.png`, 8 or 16 bit, the full value being 1; for the source "gray+prob".
-        equalised: see `slic.superpixels_of`.
         jobs: processes.
 
     Returns:
@@ -98,7 +96,6 @@ def write_superpixels(
     masks = [folder.mask_path(image_id, name) for image_id in ids for name in names]
     made_with = {
         "superpixel": settings_of(resolved),
-        "equalised": equalised,
         "structures": names,
         "inputs_sha256": hash_of([*images, *masks, *maps]),
     }
@@ -109,9 +106,7 @@ def write_superpixels(
         log.info("%s: up to date", title)
     else:
         output.begin()
-        work = partial(
-            *(_segment_file, folder), output=output, config=resolved, probabilities=probabilities, equalised=equalised
-        )
+        work = partial(_segment_file, folder, output=output, config=resolved, probabilities=probabilities)
         qualities = list(parallel_map(work, ids, jobs, title))
         record = output.finish(quality=_summary(qualities), scikit_image=version("scikit-image"))
     _log_quality(title, record["quality"])
@@ -134,7 +129,6 @@ def _segment_file(
     output: Output,
     config: SuperpixelConfig,
     probabilities: Path | None,
-    equalised: bool,
 ) -> Quality:
     path = output.path(image_id)
     masks = {name: read_mask(folder.mask_path(image_id, name)) for name in output.made_with["structures"]}
@@ -142,7 +136,7 @@ def _segment_file(
         return quality_of(read_superpixels(path), masks)
     image = read_image(folder.image_path(image_id))
     probability = _read_probability(probabilities / path.name, image.shape[:2]) if probabilities else None
-    ids = superpixels_of(image, config, probability, equalised)
+    ids = superpixels_of(image, config, probability, config.equalised)
     if ids.max() > np.iinfo(np.uint16).max:
         raise ConfigError(
             f"superpixel.n_segments={config.n_segments}: {image_id} falls into {ids.max() + 1} pieces; expected at "
@@ -233,14 +227,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Reads the command line; writes the superpixels and, when asked, the picture."""
     given = _parser().parse_args(arguments)
     spec = image_set(given.dataset)
-    config = SuperpixelConfig(given.source, given.n_segments, given.compactness)
+    config = SuperpixelConfig(given.source, given.n_segments, given.compactness, given.clahe)
     structures = structures_of(spec, given.structure)
     folder = open_images(spec, given.data_dir, given.size_px)
     settings = {folder.superpixel_folder(config, structure): structure for structure in structures}
     for output, structure in settings.items():
-        write_superpixels(
-            folder, config, structure, probabilities=given.probabilities, equalised=given.clahe, jobs=given.jobs
-        )
+        write_superpixels(folder, config, structure, probabilities=given.probabilities, jobs=given.jobs)
         if given.picture:
             stem = given.picture.stem + (f"_{output.name}" if len(settings) > 1 else "")
             contact_sheet(folder, config, structure, given.picture.with_stem(stem))

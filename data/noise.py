@@ -86,19 +86,11 @@ class MaskRecord:
         overlap = overlap_counts(noisy.mask, clean)
         dice = overlap_scores(overlap).dice if clean.any() or noisy.mask.any() else 1.0
         changed = (overlap.false_positive + overlap.false_negative) / max(np.count_nonzero(clean), 1)
-        rows, columns = structure_window(structure, clean.shape)
+        rows, columns = structure.window(len(clean))
         noisy_part, clean_part = noisy.mask[rows, columns], clean[rows, columns]
         parts = noisy_part, clean_part, noisy_part & clean_part, np.ones_like(clean_part)
         counts = tuple(int(np.count_nonzero(part)) for part in parts)
         return cls(image_id, noisy.type, noisy.angle_deg, noisy.dy_px, noisy.dx_px, changed, dice, counts)
-
-
-def structure_window(structure: Structure, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """The rows and columns of a structure's crop on an image of (H, W) pixels."""
-    top, bottom, left, right = (
-        round(share * side) for share, side in zip(structure.crop, np.repeat(shape, 2), strict=True)
-    )
-    return slice(top, bottom), slice(left, right)
 
 
 def write_noise(folder: ImageFolder, noise: NoiseConfig, structure: str, jobs: int = 1) -> dict[str, Any]:

@@ -89,6 +89,11 @@ class Structure:
     n_segments: int  # superpixels asked for per image
     crop: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0)  # first and last row, column; shares of the side
 
+    def window(self, side_px: int) -> tuple[slice, slice]:
+        """The rows and columns that are used of a square image where this structure is learnt alone."""
+        top, bottom, left, right = (round(share * side_px) for share in self.crop)
+        return slice(top, bottom), slice(left, right)
+
 
 @dataclass(frozen=True)
 class ImageSetSpec:

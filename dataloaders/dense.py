@@ -75,10 +75,9 @@ class DenseConfig:
     @property
     def window(self) -> tuple[slice, slice]:
         """The rows and columns that are used: a structure's own crop where it is learnt alone."""
-        side = self.side_px
-        crop = self.spec.structure(self.chosen[0]).crop if len(self.chosen) == 1 else (0.0, 1.0, 0.0, 1.0)
-        top, bottom, left, right = (round(share * side) for share in crop)
-        return slice(top, bottom), slice(left, right)
+        if len(self.chosen) > 1:
+            return slice(0, self.side_px), slice(0, self.side_px)
+        return self.spec.structure(self.chosen[0]).window(self.side_px)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -170,15 +169,11 @@ class DenseData:
     def _noise_folder(self, structure: str) -> Path:
         noise, folder = self.config.noise, self.folder.noise_folder(self.config.noise, structure)
         if not (folder / "noise.json").exists():
-            further = "".join(
-                f" --{key} {value}"
-                for key, value, usual in (
-                    ("direction", noise.direction, "reference"),
-                    ("variant", noise.variant, "reference"),
-                    ("seed", noise.seed, 0),
-                )
-                if value != usual
-            )
+            options = {"types": " ".join(noise.types), "direction": noise.direction, "variant": noise.variant}
+            options |= {"seed": noise.seed, "size-px": self.config.size_px}
+            usual = NoiseConfig()
+            options = {k: v for k, v in options.items() if v not in (" ".join(usual.types), "reference", 0, None)}
+            further = "".join(f" --{name} {value}" for name, value in options.items())
             raise DataError(
                 f"{folder}: no finished noise there. Run `python -m data.noise {self.folder.spec.name} --alpha "
                 f"{noise.alpha:g} --beta {noise.beta:g} --structure {structure}{further}` with your --data-dir."
@@ -219,11 +214,16 @@ class DenseData:
         return label
 
     def _superpixels(self, ids: tuple[str, ...]) -> np.ndarray:
-        folder = self.folder.superpixel_folder(self.config.superpixel, self.config.chosen[0])
+        chosen, structure = self.config.superpixel, self.config.chosen[0]
+        folder = self.folder.superpixel_folder(chosen, structure)
         if not (folder / "superpixels.json").exists():
+            options = {"source": chosen.source, "n-segments": chosen.n_segments, "compactness": chosen.compactness}
+            options |= {"size-px": self.config.size_px}
+            further = "".join(f" --{name} {value}" for name, value in options.items() if value is not None)
+            further += " --clahe" * chosen.equalised
             raise DataError(
                 f"{folder}: no finished superpixels there. Run `python -m data.image_superpixels "
-                f"{self.folder.spec.name} --structure {self.config.chosen[0]}` with your --data-dir."
+                f"{self.folder.spec.name} --structure {structure}{further}` with your --data-dir."
             )
         files = [folder / f"{i}.png" for i in ids]
         return packed(files, _read_ids, self._cache(f"superpixel_{folder.name}"))[:, *self.config.window]

@@ -71,6 +71,7 @@ class SuperpixelConfig:
     source: Literal["rgb", "gray", "gray+prob"] | None = None  # None: rgb for colour images, else gray
     n_segments: int | None = None  # per image; None: the structure's
     compactness: float | None = None  # None: 10 for rgb; 10/255 for images scaled to [0, 1]
+    equalised: bool = False  # local contrast equalisation (CLAHE) first
 
     def __post_init__(self) -> None:
         if self.n_segments is not None and not 2 <= self.n_segments <= 65_535:
@@ -88,11 +89,12 @@ class SuperpixelConfig:
         if (source == "rgb") != (spec.channels == 3):
             raise ConfigError(f"superpixel.source={source!r}: {spec.name} has images of {spec.channels} channel(s).")
         compactness = self.compactness or (10.0 if source == "rgb" else 10 / 255)
-        return SuperpixelConfig(source, self.n_segments or spec.structure(structure).n_segments, compactness)
+        n_segments = self.n_segments or spec.structure(structure).n_segments
+        return SuperpixelConfig(source, n_segments, compactness, self.equalised)
 
     def folder_name(self, structure: str) -> str:
         """The folder of resolved superpixels; those made with a structure's probabilities are its own."""
-        name = f"{self.source}_{self.n_segments}_{self.compactness:.3g}"
+        name = f"{self.source}_{self.n_segments}_{self.compactness:.3g}" + "_clahe" * self.equalised
         return f"{name}_{structure}" if self.source == "gray+prob" else name
 
 

@@ -31,7 +31,7 @@ LAW = {
     "models/networks": {"models.networks", "util"},
     "models/losses": {"models.losses", "util"},
     "models/methods": {"models", "dataloaders.samples", "dataloaders.labels", "util"},
-    "config_presets.py": {"dataloaders", "util"},
+    "config_presets.py": {"dataloaders", "models.losses", "util"},
     "config_ssl_upload.py": {"config_presets", "dataloaders", "models", "util"},
     "training.py": ENTRY,
     "validation.py": ENTRY,

@@ -192,11 +192,10 @@ def _superpixels(images: ImageFolder, structure: str, superpixel: SuperpixelConf
 def _command(module: str, images: ImageFolder, structure: str, config: NoiseConfig | SuperpixelConfig) -> str:
     """The command that makes what a configuration asks for; options as by default are left out."""
     usual = settings_of(type(config)())
-    options = [
-        f"--{key.replace('_', '-')} {' '.join(value) if isinstance(value, list) else value}"
-        for key, value in settings_of(config).items()
-        if value != usual[key]
-    ]
+    unusual = {key: value for key, value in settings_of(config).items() if value != usual[key]}
+    options = ["--clahe"] if unusual.pop("equalised", False) else []
+    for key, value in unusual.items():
+        options.append(f"--{key.replace('_', '-')} {' '.join(value) if isinstance(value, list) else value}")
     places = (f"--structure {structure}", f"--data-dir {images.folder}")
     return " ".join([f"python -m data.{module} {images.spec.name}", *options, *places])
 

@@ -73,6 +73,16 @@ LOSSES: dict[str, Callable[[LossConfig, int], SegmentationLoss]] = {
     "tloss": lambda config, n_classes: TLoss(config.tloss, n_classes),
 }
 
+# Names in tables.
+LOSS_TITLES = {
+    "ce": "CE", "bce": "BCE", "gce": "GCE", "mae": "MAE", "rce": "RCE", "sce": "SCE", "nce": "NCE", "ngce": "NGCE",
+    "nce_rce": "NCE+RCE", "ngce_mae": "NGCE+MAE", "ngce_rce": "NGCE+RCE", "focal": "Focal", "dice": "Dice loss",
+    "cedice": "CE+Dice", "nrdice": "NR-Dice", "tloss": "T-Loss",
+}  # fmt: skip
+
+# Losses of whole images: their pixels cannot be weighed by class.
+IMAGE_LOSSES = ("dice", "cedice", "nrdice", "tloss")
+
 
 def build_loss(name: str, config: LossConfig, n_classes: int) -> SegmentationLoss:
     """The loss of that name: logits (B, K, H, W) and class values (B, H, W) to a scalar.

@@ -72,6 +72,8 @@ class CoTeaching(Peers):
     2018; per pixel and class as in the released code of superpixel-guided learning.
     """
 
+    name_in_tables = "Co-teaching"
+
     def objective(self, logits: Logits, label: Ids, superpixel: Ids | None, forget: Rates) -> dict[str, Tensor]:
         """Sum of both networks' cross-entropy, each weighted over the other's choice."""
         first, second = (ce_map(log_probability(x), label) for x in logits)
@@ -87,6 +89,7 @@ class TriNet(Peers):
     Source: the tri-network that superpixel-guided learning compares with, in its released code.
     """
 
+    name_in_tables = "Tri-network"
     n_networks = 3
 
     def objective(self, logits: Logits, label: Ids, superpixel: Ids | None, forget: Rates) -> dict[str, Tensor]:
@@ -104,6 +107,7 @@ class JoCoR(Peers):
     Source: Wei et al., "Combating noisy labels by agreement", CVPR 2020.
     """
 
+    name_in_tables = "JoCoR"
     Config = JoCoRConfig
     config: JoCoRConfig
 
@@ -121,6 +125,7 @@ class SuperpixelGuided(Peers):
     Note: labels can be rewritten more than once (`max_refinements`); the wait then begins anew.
     """
 
+    name_in_tables = "Superpixel-guided"
     Config = SuperpixelGuidedConfig
     config: SuperpixelGuidedConfig
     needs_superpixels = True

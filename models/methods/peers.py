@@ -1,9 +1,9 @@
 """What methods with several networks have in common: how they are built, count rounds, choose pixels and predict."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +61,7 @@ class Peers(Method):
     family = "dense"
     batch_type = DenseBatch
     n_networks: ClassVar[int] = 2
+    name_in_tables: ClassVar[str]
     remember_rates: Float[Tensor, " K"]
     round_number: Int[Tensor, ""]
 
@@ -73,6 +74,11 @@ class Peers(Method):
         # In double precision, so that a share of a number of pixels is rounded as written.
         self.register_buffer("remember_rates", torch.ones(self.n_classes, dtype=torch.float64))
         self.register_buffer("round_number", torch.tensor(1))
+
+    @classmethod
+    def title(cls, settings: Mapping[str, Any]) -> str:
+        """As its paper calls it."""
+        return cls.name_in_tables
 
     @abstractmethod
     def objective(self, logits: Logits, label: Ids, superpixel: Ids | None, forget: Rates) -> dict[str, Tensor]:

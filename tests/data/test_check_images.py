@@ -114,8 +114,8 @@ def test_the_command_for_a_step_names_unusual_options(folder):
     noise = NoiseConfig(0.3, 0.5, types=("dilate", "erode"), direction="uniform8", seed=3)
     finding = the_only(check_images(folder, ISIC2017, noise=noise))
     assert "--alpha 0.3 --beta 0.5 --types dilate erode --direction uniform8 --seed 3 --structure" in finding.text
-    finding = the_only(check_images(folder, ISIC2017, superpixel=SuperpixelConfig(n_segments=50)))
-    assert "data.image_superpixels ISIC2017 --n-segments 50 --structure lesion" in finding.text
+    finding = the_only(check_images(folder, ISIC2017, superpixel=SuperpixelConfig(n_segments=50, equalised=True)))
+    assert "data.image_superpixels ISIC2017 --clahe --n-segments 50 --structure lesion" in finding.text
 
 
 def test_damaged_files(folder):

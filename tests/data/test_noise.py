@@ -11,7 +11,7 @@ from matplotlib.image import imread
 
 from data import noise as module
 from data.label_noise import draw_all
-from data.noise import contact_sheet, main, structure_window, write_noise
+from data.noise import contact_sheet, main, write_noise
 from dataloaders.catalog import ISIC2017, JSRT
 from dataloaders.image_folder import ImageFolder, NoiseConfig, read_mask, write_png
 from util.errors import ConfigError, DataError
@@ -93,7 +93,7 @@ def test_statistics_are_those_of_all_pixels(folder):
 
 def test_rates_are_counted_within_the_crop(tmp_path):
     clavicle = JSRT.structure("clavicle")
-    assert structure_window(clavicle, (256, 256)) == (slice(0, 96), slice(24, 248))
+    assert clavicle.window(256) == (slice(0, 96), slice(24, 248))
     folder = prepare(tmp_path, JSRT, n_images=4)
     found = write_noise(folder, NoiseConfig(1.0, 0.5), "clavicle")["statistics"]
     clean = np.array([ellipse(number)[:18, 4:46] for number in range(4)])  # 96 / 256 and 24 to 248 / 256 of 48

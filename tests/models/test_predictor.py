@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from dataloaders.fewshot import FewShotConfig, open_fewshot
 from dataloaders.catalog import CHAOST2
+from dataloaders.fewshot import FewShotConfig, open_fewshot
 from dataloaders.normalise import Normalisation
 from dataloaders.preprocess import PrepareParameters, parameters_of
 from dataloaders.protocol import blind_parts, support_slices
