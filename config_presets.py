@@ -62,9 +62,9 @@ GUIDED_NOISE = tuple((alpha, beta) for alpha in (0.3, 0.5, 0.7, 0.9, 1.0) for be
 # One CPU, a quarter of an hour for a whole study on 64 px images; not published anywhere. See docs/performance.md.
 NOISY_SMALL: dict[str, Any] = {
     "size_px": 64,
-    "n_steps": 600,
-    "round_steps": 50,
-    "eval_every": 50,
+    "n_steps": 800,
+    "round_steps": 40,
+    "eval_every": 20,
     "batch_size": 8,
     "optim": {"name": "adam", "lr": 2e-3, "weight_decay": 0.0},
     "lr_step_every": 0,

@@ -49,8 +49,17 @@ class Output:
         return record if is_same and all(self.path(image_id).exists() for image_id in ids) else None
 
     def begin(self) -> None:
-        """Clears the folder of what was made with something else; what an interrupted run has left is kept."""
-        journal = self.folder / JOURNAL
+        """Clears the folder of what was made with something else; what an interrupted run has left is kept.
+
+        Raises:
+            DataError: the folder holds what was not made here, such as imported labels.
+        """
+        journal, record = self.folder / JOURNAL, self.folder / self.record_name
+        if record.exists() and "made_with" not in read_json(record):
+            raise DataError(
+                f"{self.folder}: holds files that were imported, not made here; nothing is overwritten. Move the folder "
+                "away, or choose other parameters."
+            )
         (self.folder / self.record_name).unlink(missing_ok=True)
         if not (journal.exists() and read_json(journal) == self.made_with):
             journal.unlink(missing_ok=True)

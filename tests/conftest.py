@@ -8,11 +8,17 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 
 from data.class_index import write_class_index
-from dataloaders.catalog import CHAOST2
+from data.image_superpixels import write_superpixels
+from data.noise import write_noise
+from dataloaders.catalog import CHAOST2, ISIC2017, JSRT, ImageSetSpec
+from dataloaders.image_folder import ImageFolder, NoiseConfig, SuperpixelConfig, write_png
 from dataloaders.samples import Volume
 from dataloaders.volume_io import write_nifti
+from util.files import write_json
 
 GOLDEN = Path(__file__).parent / "golden"
+NOISE = NoiseConfig(0.7, 0.7)
+SUPERPIXEL = SuperpixelConfig(n_segments=24)
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +62,65 @@ def prepared_folder(tmp_path_factory):
 def make_prepared():
     """`write_prepared`, for tests that damage a folder of their own."""
     return write_prepared
+
+
+# Centre row, column and radii of what is drawn of each structure, in shares of the side.
+BLOBS = {
+    "lesion": (0.5, 0.5, 0.25, 0.22),
+    "lung": (0.55, 0.3, 0.3, 0.18),
+    "heart": (0.65, 0.6, 0.2, 0.2),
+    "clavicle": (0.2, 0.5, 0.1, 0.3),
+}
+
+
+def write_images(
+    folder: Path, spec: ImageSetSpec = ISIC2017, n_train=12, n_test=4, size=32, noise=NOISE, superpixel=SUPERPIXEL
+) -> Path:
+    """Writes a small prepared image set: dark blobs on a bright ground, noisy masks and superpixels of each structure.
+
+    Images img_00, img_01, ...: those for training come first. `noise` and `superpixel`: None writes none.
+    """
+    rows, columns = np.mgrid[:size, :size] / size
+    lines = ["id,split"]
+    for number in range(n_train + n_test):
+        generator, name = np.random.default_rng([7, number]), f"img_{number:02}"
+        grey = np.full((size, size), 200.0)
+        for structure in (each.name for each in spec.structures):
+            row, column, height, width = BLOBS[structure] + generator.uniform(-0.05, 0.05, 4)
+            mask = ((rows - row) / height) ** 2 + ((columns - column) / width) ** 2 <= 1
+            grey[mask] -= 60
+            write_png(folder / "masks" / structure / f"{name}.png", mask)
+        image = np.stack([grey] * spec.channels, -1) + generator.normal(0, 4, (size, size, spec.channels))
+        image = image.clip(0, 255).astype(np.uint8)
+        write_png(folder / "images" / f"{name}.png", image if spec.channels == 3 else image[..., 0])
+        lines.append(f"{name},{'train' if number < n_train else 'test'}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    write_json(folder / "dataset.json", {"dataset": spec.name, "size_px": size, "channels": spec.channels})
+    images = ImageFolder(folder, spec)
+    for structure in (each.name for each in spec.structures):
+        if noise:
+            write_noise(images, noise, structure)
+        if superpixel:
+            write_superpixels(images, superpixel, structure)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_image_folder():
+    """`write_images`, for tests that damage a folder of their own."""
+    return write_images
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory):
+    """A small prepared ISIC2017 folder of 12 training and 4 test images, 32 pixels a side; tests must not change it."""
+    return write_images(tmp_path_factory.mktemp("isic"))
+
+
+@pytest.fixture(scope="session")
+def chest_folder(tmp_path_factory):
+    """The same of JSRT: grey, with three structures."""
+    return write_images(tmp_path_factory.mktemp("jsrt"), JSRT)
 
 
 @pytest.fixture(scope="session")
