@@ -63,7 +63,7 @@ GUIDED_NOISE = tuple((alpha, beta) for alpha in (0.3, 0.5, 0.7, 0.9, 1.0) for be
 NOISY_SMALL: dict[str, Any] = {
     "size_px": 64,
     "n_steps": 800,
-    "round_steps": 40,
+    "round_steps": 20,
     "eval_every": 20,
     "batch_size": 8,
     "optim": {"name": "adam", "lr": 2e-3, "weight_decay": 0.0},

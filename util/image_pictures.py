@@ -64,7 +64,8 @@ def save_memorisation(path: Path, history: Sequence[Mapping[str, float]], title:
         False where the history holds nothing of the kind, and nothing is written.
     """
     prefix = "train_set/dice_to_"
-    types = sorted({name.rpartition("/")[2] for values in history for name in values if name.startswith(prefix)})
+    found = {name.rpartition("/")[2] for values in history for name in values if name.startswith(prefix)}
+    types = sorted(found, key=lambda kind: (kind != "all", kind != "clean", kind))
     if not types:
         return False
     n_columns = min(3, len(types))
