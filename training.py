@@ -139,14 +139,16 @@ def _batches(settings: Settings, data: Data, learner: Learner, place: Plan, devi
 
 def _check(data: Data) -> None:
     """Stops before hours are spent on damaged or ill-fitting data."""
-    config, folder = data.config, data.folder.folder
+    folder = data.folder.folder
     if isinstance(data, FewShotData):
-        scale = data.config.superpix_scale if data.config.train_on == "superpixels" else None
-        require_valid(folder, data.folder.spec, scale, data.config.eval_fold, SMALLEST_PX, data.config.support_idx)
+        fewshot = data.config
+        scale = fewshot.superpix_scale if fewshot.train_on == "superpixels" else None
+        require_valid(folder, fewshot.spec, scale, fewshot.eval_fold, SMALLEST_PX, fewshot.support_idx)
     else:
-        noise = None if data.trains_on_clean or not data.config.noise.alpha else data.config.noise
-        superpixel = data.config.superpixel if data.needs_superpixels else None
-        require_valid_images(folder, data.config.spec, config.chosen, noise, superpixel)
+        dense = data.config
+        noise = None if data.trains_on_clean or not dense.noise.alpha else dense.noise
+        superpixel = dense.superpixel if data.needs_superpixels else None
+        require_valid_images(folder, dense.spec, dense.chosen, noise, superpixel)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ python -m benchmarks.all --modelname dlfcn_res101 --repeats 5
 import os
 from argparse import Namespace
 
-from benchmarks import pseudo_labels, training_step, validation_scan
+from benchmarks import noisy_labels, pseudo_labels, training_step, validation_scan
 from benchmarks.timing import HEADER, describe, parse
 
 
@@ -20,8 +20,9 @@ def main() -> None:
         (training_step, {"episodes": 2}),
         (validation_scan, {"slices": 34}),
         (pseudo_labels, {"slices": 32, "scans": 4, "jobs": os.cpu_count() or 1}),
+        (noisy_labels, {"size": 128, "batch": 8}),
     ):
-        print(*benchmark.measure(Namespace(**shared, **options)), sep="\n", flush=True)
+        print(*benchmark.measure(Namespace(**shared | options)), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

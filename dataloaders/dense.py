@@ -48,7 +48,7 @@ class DenseConfig:
     def __post_init__(self) -> None:
         if self.which_aug not in augmentation.DENSE_PRESETS:
             raise ConfigError(f"which_aug={self.which_aug!r}: expected one of {', '.join(augmentation.DENSE_PRESETS)}.")
-        for name in self.structures:
+        for name in self.chosen:
             self.spec.structure(name)
         if len(set(self.structures)) < len(self.structures):
             raise ConfigError(f"structures={list(self.structures)}: expected different ones.")

@@ -28,6 +28,7 @@ class LabelStore:
         noise_types: what was done to each image's mask: "clean", "dilate", "erode" or "affine".
         n_classes: K, with the background.
         n_replaced: how often the labels were replaced.
+        given: the labels before the first replacement.
     """
 
     image: np.ndarray
@@ -38,6 +39,10 @@ class LabelStore:
     n_classes: int
     n_replaced: int = 0
     chunk_size: int = field(default=64, repr=False)
+    given: np.ndarray = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.given = self.label
 
     def __len__(self) -> int:
         return len(self.image)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -161,7 +162,7 @@ class DenseEvaluation(Evaluation):
                 batch = labels.batch(part)
                 case = ImageCase(tuple(map(str, part)), tuple(foreground), batch.image)
                 masks = method.predict(case.to(self.device), None)
-                kinds = {"given": labels.label[part]} | ({} if labels.clean is None else {"clean": labels.clean[part]})
+                kinds = {"given": labels.given[part]} | ({} if labels.clean is None else {"clean": labels.clean[part]})
                 for kind, values in kinds.items():
                     true = torch.stack([torch.from_numpy(np.asarray(values) == value) for value in foreground])
                     dice = dice_of(overlap_of_images(masks, true.to(self.device))).mean(1).tolist()
@@ -174,7 +175,7 @@ class DenseEvaluation(Evaluation):
     def _runs(self, each: Scored, scores: ImageScores, seed: int) -> list[RunScore]:
         noise = self.config.noise
         is_clean = self.data.trains_on_clean or not noise.alpha
-        shared = {
+        shared: dict[str, Any] = {
             "method": each.name,
             "dataset": self.config.spec.name,
             "structure": "+".join(self.config.chosen),
