@@ -75,9 +75,10 @@ class DenseConfig:
     @property
     def window(self) -> tuple[slice, slice]:
         """The rows and columns that are used: a structure's own crop where it is learnt alone."""
-        if len(self.chosen) > 1:
+        first, *others = self.chosen
+        if others:
             return slice(0, self.side_px), slice(0, self.side_px)
-        return self.spec.structure(self.chosen[0]).window(self.side_px)
+        return self.spec.structure(first).window(self.side_px)
 
     @property
     def shape(self) -> tuple[int, int]:

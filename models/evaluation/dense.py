@@ -189,10 +189,8 @@ class DenseEvaluation(Evaluation):
         runs = []
         last = [values for values in each.history if "val/dice" in values][-COUNTED:]
         if last and each.weights == "last":
-            figures = {
-                name: mean_of([values[f"val/{name}"] for values in last]) for name in ("dice", "iou", "pooled_dice")
-            }
-            runs.append(RunScore(**shared, **figures, figure=f"last{COUNTED}"))
+            dice, iou, pooled = (mean_of([v[f"val/{kind}"] for v in last]) for kind in ("dice", "iou", "pooled_dice"))
+            runs.append(RunScore(**shared, figure=f"last{COUNTED}", dice=dice, iou=iou, pooled_dice=pooled))
         runs.append(
             RunScore(
                 **shared,
