@@ -94,7 +94,7 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
             optimiser.step()
             means.add(losses)
         learner.method.after_step(learner.step)
-        learner.averaged.update_parameters(learner.method)
+        learner.averaged.update(learner.method)
         learner.step += 1
         bar.update()
 

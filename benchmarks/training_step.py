@@ -23,7 +23,12 @@ def synthetic_stack(size: int, n_slices: int = 32) -> SliceStack:
     cells = torch.arange(size) // 32
     ids = (cells[:, None] * (size // 32) + cells[None] + 1).int().expand(n_slices, -1, -1)
     image = torch.randn(n_slices, 1, size, size, generator=torch.Generator().manual_seed(0)) + ids[:, None] / 20
-    return SliceStack(image, ids, np.zeros(n_slices, int), np.arange(n_slices))
+    scan, z = np.zeros(n_slices, int), np.arange(n_slices)
+    present = (
+        np.concatenate([np.unique(each) for each in ids.numpy()]),
+        np.arange(n_slices + 1) * len(np.unique(ids[0])),
+    )
+    return SliceStack(image[:, 0], ids, np.zeros(n_slices), np.ones(n_slices), scan, z, scan, present)
 
 
 def measure(options: Namespace) -> list[Comparison]:
@@ -44,7 +49,7 @@ def measure(options: Namespace) -> list[Comparison]:
         optimiser.zero_grad(set_to_none=True)
         method(batch)["loss"].backward()
         optimiser.step()
-        learner.averaged.update_parameters(method)
+        learner.averaged.update(method)
 
     def bare() -> None:
         optimiser.zero_grad(set_to_none=True)

@@ -22,7 +22,7 @@ from dataloaders.image_folder import (
     read_mask,
     read_superpixels,
 )
-from dataloaders.labels import LabelStore, normalise
+from dataloaders.labels import LabelsOnDevice, LabelStore, normalise
 from dataloaders.normalise import Normalisation
 from dataloaders.ordering import LoaderOptions, item_at, numbers_of_step, step_loader
 from dataloaders.packed import packed
@@ -123,7 +123,8 @@ class DenseData:
         self, normalisation: Normalisation, seed: int, batch_size: int, steps: range, options: LoaderOptions
     ) -> DataLoader[DenseBatch]:
         """A loader whose k-th batch belongs to the k-th of `steps`; it reads the labels as they are now."""
-        dataset = DenseDataset(self.labels, self.config.which_aug, seed, batch_size, options)
+        labels = self.labels if options.device is None else self.labels.on(options.device)
+        dataset = DenseDataset(labels, self.config.which_aug, seed, batch_size, options)
         return step_loader(dataset, steps, options)
 
     def cases(self) -> Iterator[tuple[ImageCase, Bool[np.ndarray, "K D H W"]]]:
@@ -147,6 +148,11 @@ class DenseData:
         full = np.zeros((side, side), np.uint16)
         full[self.config.window] = part
         return full
+
+    @property
+    def nbytes(self) -> int:
+        """What the training images take on a device."""
+        return self.labels.nbytes
 
     def describe(self) -> str:
         """What is trained on, for the log."""
@@ -255,7 +261,9 @@ def open_dense(
 class DenseDataset(Dataset[DenseBatch]):
     """Item k is the augmented batch of training step k on this process."""
 
-    def __init__(self, labels: LabelStore, preset: str, seed: int, batch_size: int, options: LoaderOptions) -> None:
+    def __init__(
+        self, labels: LabelStore | LabelsOnDevice, preset: str, seed: int, batch_size: int, options: LoaderOptions
+    ) -> None:
         self.labels, self.seed, self.batch_size, self.plan = labels, seed, batch_size, options.plan
         self.augmentation = augmentation.DENSE_PRESETS[preset]
         self.items = np.arange(len(labels))
@@ -267,6 +275,7 @@ class DenseDataset(Dataset[DenseBatch]):
         channels, rows, columns = plain.image.shape[1:]
         drawn = augmentation.draw(generators, self.augmentation, (channels, rows, columns))
         maps = (plain.label,) if plain.superpixel is None else (plain.label, plain.superpixel)
+        drawn = drawn.to(plain.image.device)
         image, maps = augmentation.apply(plain.image, maps, drawn, self.augmentation)
         return DenseBatch(image, *maps)
 

@@ -1,7 +1,7 @@
 """Training episodes: which slice, which pseudo-class, which two views of it. Drawn by number, so replayable."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -21,16 +21,54 @@ from util.seeding import generator_for
 class SliceStack:
     """All training slices, one after another, with an id map each (superpixels, or classes).
 
+    The large arrays are memory-mapped, one per scan, or lie on a device; either way only what is asked for is read.
+
     Attributes:
-        image: normalised intensities.
-        ids: what a pixel belongs to; 0 is nothing.
-        scan, z: where a slice comes from.
+        image: of each scan (D, H, W) stored intensities, float32; or one tensor of all slices.
+        ids: likewise what a pixel belongs to, int32; 0 is nothing.
+        mean, std: (slices,) float64, what the intensities are normalised by.
+        scan, z: (slices,) where a slice comes from: the scan's id, and the place in it.
+        place: (slices,) the scan's place among `image` and `ids`.
+        present: ids on each slice: `values[offsets[s] : offsets[s + 1]]`; None for labels.
     """
 
-    image: Float[Tensor, "D 1 H W"]
-    ids: Int[Tensor, "D H W"]
+    image: Sequence[np.ndarray] | Tensor
+    ids: Sequence[np.ndarray] | Tensor
+    mean: np.ndarray
+    std: np.ndarray
     scan: np.ndarray
     z: np.ndarray
+    place: np.ndarray
+    present: tuple[np.ndarray, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def images(self, slices: Sequence[int]) -> Float[Tensor, "B 1 H W"]:
+        """Normalised intensities."""
+        image = self._take(self.image, slices)
+        mean, std = (torch.from_numpy(values[list(slices)]).to(image.device) for values in (self.mean, self.std))
+        return ((image.double() - mean[:, None, None]) / std[:, None, None]).float()[:, None]
+
+    def id_maps(self, slices: Sequence[int]) -> Int[Tensor, "B H W"]:
+        """Id maps."""
+        return self._take(self.ids, slices)
+
+    @property
+    def nbytes(self) -> int:
+        """What the large arrays take."""
+        return sum(array.nbytes for arrays in (self.image, self.ids) for array in arrays)
+
+    def on(self, device: torch.device) -> "SliceStack":
+        """The same with its large arrays on a device, copied scan by scan."""
+        large = (self.image, self.ids)
+        image, ids = (torch.cat([torch.from_numpy(np.array(one)).to(device) for one in each]) for each in large)
+        return replace(self, image=image, ids=ids)
+
+    def _take(self, arrays: Sequence[np.ndarray] | Tensor, slices: Sequence[int]) -> Tensor:
+        if isinstance(arrays, Tensor):
+            return arrays[torch.as_tensor(slices, device=arrays.device)]
+        return torch.from_numpy(np.stack([arrays[self.place[s]][self.z[s]] for s in slices]))
 
 
 @runtime_checkable
@@ -63,21 +101,22 @@ class PseudoClassDrawer:
         Raises:
             DataError: no usable slice has a pseudo-label.
         """
-        present = [np.setdiff1d(ids, 0) for ids in stack.ids.numpy()]
-        self.slices = np.array([s for s, ids in enumerate(present) if len(ids) and is_usable[s]], np.int64)
+        if stack.present is None:
+            raise ValueError("a stack of labels; expected one of superpixels")
+        self.values, self.offsets = stack.present
+        self.slices = np.flatnonzero((np.diff(self.offsets) > 0) & is_usable)
         if not len(self.slices):
             raise DataError(
                 "no training slice is left: each is without pseudo-labels or shows a class of exclude_cls_list. Check "
                 "the data folder with `python -m data.check`, or exclude fewer classes."
             )
-        self.present = present
         self.seed = seed
         self.pass_length = max(pass_length or 0, len(self.slices))
 
     def draw(self, number: int) -> tuple[int, int, int]:
         """One slice for both views, and one id on it."""
         place = item_at(self.slices, number, self.seed, self.pass_length)
-        ids = self.present[place]
+        ids = self.values[self.offsets[place] : self.offsets[place + 1]]
         generator = generator_for(self.seed, "episode", number)
         return place, place, int(ids[generator.integers(len(ids))])
 
@@ -133,16 +172,16 @@ class EpisodeDataset(Dataset[Episode]):
 
     def __getitem__(self, step: int) -> Episode:
         numbers = self.numbers(step)
-        support, query, target = torch.tensor([self.drawer.draw(number) for number in numbers]).unbind(1)
+        support, query, target = (list(part) for part in zip(*map(self.drawer.draw, numbers), strict=True))
         support_image, support_mask = self._view(support, target, numbers, "support_view")
         query_image, query_mask = self._view(query, target, numbers, "query_view")
         return Episode(support_image[:, None], support_mask[:, None], query_image[:, None], query_mask[:, None])
 
     def _view(
-        self, slices: Tensor, target: Tensor, numbers: Sequence[int], stream: str
+        self, slices: Sequence[int], target: Sequence[int], numbers: Sequence[int], stream: str
     ) -> tuple[Float[Tensor, "B 1 H W"], Tensor]:
-        image = self.stack.image[slices]
-        mask = self.stack.ids[slices] == target[:, None, None]
+        image = self.stack.images(slices)
+        mask = self.stack.id_maps(slices) == torch.tensor(target, device=image.device)[:, None, None]
         generators = [generator_for(self.seed, stream, number) for number in numbers]
         drawn = transforms.draw(generators, self.augmentation, (image.shape[-2], image.shape[-1]))
-        return transforms.apply(image, mask, drawn, self.augmentation)
+        return transforms.apply(image, mask, drawn.to(image.device), self.augmentation)

@@ -15,6 +15,7 @@ from dataloaders.episodes import ClassDrawer, Drawer, EpisodeDataset, PseudoClas
 from dataloaders.normalise import Normalisation
 from dataloaders.ordering import LoaderOptions, step_loader
 from dataloaders.samples import Episode, EvalCase, SupportSet, Volume
+from dataloaders.slices import pack_slices
 from dataloaders.splits import Fold, make_fold
 from dataloaders.store import PreparedFolder
 from dataloaders.transforms import PRESETS
@@ -90,9 +91,17 @@ class FewShotData:
             DataError: no slice can be trained on.
         """
         stack, drawer = _training_slices(self, normalisation, seed)
+        if options.device is not None:
+            stack = stack.on(options.device)
         place, augmentation = options.plan, PRESETS[self.config.which_aug]
         dataset = EpisodeDataset(stack, drawer, augmentation, seed, batch_size, place.rank, place.world_size)
         return step_loader(dataset, steps, options)
+
+    @property
+    def nbytes(self) -> int:
+        """What the training slices take on a device: intensities and ids of four bytes each."""
+        voxels = sum(int(np.prod(self.folder.shape(scan))) for scan in self.fold.train)
+        return 8 * voxels
 
     def task(self, normalisation: Normalisation, which: protocol.Protocol) -> "FewShotTask":
         """The fold's support set and query scans under a protocol.
@@ -127,36 +136,14 @@ def open_fewshot(config: FewShotConfig, data_dir: str) -> FewShotData:
 
 
 def _training_slices(data: FewShotData, normalisation: Normalisation, seed: int) -> tuple[SliceStack, Drawer]:
-    config, folder, fold = data.config, data.folder, data.fold
-    use_labels = config.train_on == "labels"
-    images, ids, scans, heights = [], [], [], []
-    for scan in fold.train:
-        image = normalisation.apply(folder.image(scan).array)
-        labelled = folder.label(scan) if use_labels else folder.pseudo_label(scan, config.superpix_scale)
-        if labelled.array.shape != image.shape:
-            raise DataError(
-                f"{folder.folder}: scan {scan} has an image of shape {image.shape} but labels of shape "
-                f"{labelled.array.shape}; expected the same. Run `python -m data.check` on the folder."
-            )
-        images.append(image)
-        ids.append(labelled.array.astype(np.int32))
-        scans.append(np.full(len(image), scan))
-        heights.append(np.arange(len(image)))
-    sizes = {image.shape[1:] for image in images}
-    if len(sizes) > 1:
-        raise DataError(f"{folder.folder}: training scans of different in-plane sizes {sorted(sizes)}; expected one.")
-    stack = SliceStack(
-        torch.from_numpy(np.concatenate(images))[:, None],
-        torch.from_numpy(np.concatenate(ids)),
-        np.concatenate(scans),
-        np.concatenate(heights),
-    )
-    is_usable = ~_showing(folder, stack, config.exclude_cls_list)
+    config, use_labels = data.config, data.config.train_on == "labels"
+    stack = pack_slices(data.folder, data.fold.train, None if use_labels else config.superpix_scale, normalisation)
+    is_usable = ~_showing(data.folder, stack, config.exclude_cls_list)
     if not use_labels:
         return stack, PseudoClassDrawer(stack, is_usable, seed, config.max_iters_per_load)
     allowed = set(config.spec.evaluated) - set(config.spec.held_out(config.label_sets))
     slices = {
-        value: np.flatnonzero(is_usable & _showing(folder, stack, (value,), config.min_fg_data)).tolist()
+        value: np.flatnonzero(is_usable & _showing(data.folder, stack, (value,), config.min_fg_data)).tolist()
         for value in allowed
     }
     return stack, ClassDrawer(slices, stack, seed)

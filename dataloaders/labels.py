@@ -39,6 +39,7 @@ class LabelStore:
     n_classes: int
     n_replaced: int = 0
     chunk_size: int = field(default=64, repr=False)
+    _placed: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
     given: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -49,11 +50,26 @@ class LabelStore:
 
     def batch(self, positions: np.ndarray | slice) -> DenseBatch:
         """Images, labels and superpixels at some positions, normalised but not augmented."""
-        superpixel = None
-        if self.superpixel is not None:
-            superpixel = torch.from_numpy(np.asarray(self.superpixel[positions]).astype(np.int64))
-        label = torch.from_numpy(np.asarray(self.label[positions]).astype(np.int64))
-        return DenseBatch(normalise(torch.from_numpy(np.array(self.image[positions]))), label, superpixel)
+        superpixel = None if self.superpixel is None else _copied(self.superpixel[positions]).long()
+        label = _copied(self.label[positions]).long()
+        return DenseBatch(normalise(_copied(self.image[positions])), label, superpixel)
+
+    @property
+    def nbytes(self) -> int:
+        """What images, labels and superpixels take on a device."""
+        return self.image.nbytes + self.label.nbytes + (0 if self.superpixel is None else 2 * self.superpixel.nbytes)
+
+    def on(self, device: torch.device) -> "LabelsOnDevice":
+        """What is trained on now, on a device: images and superpixels are copied once, labels each time."""
+        large = {"image": self.image, "superpixel": self.superpixel}
+        for name, array in large.items():
+            if array is not None and name not in self._placed:
+                self._placed[name] = torch.cat([_copied(array[part]).to(device) for part in self._parts()])
+        label = torch.cat([_copied(self.label[part]).to(device) for part in self._parts()])
+        return LabelsOnDevice(self._placed["image"], label, self._placed.get("superpixel"))
+
+    def _parts(self) -> Iterator[slice]:
+        return (slice(start, start + self.chunk_size) for start in range(0, len(self), self.chunk_size))
 
     def chunks(self, size: int) -> Iterator[tuple[slice, DenseBatch]]:
         """All images in order, `size` at a time."""
@@ -96,6 +112,29 @@ class LabelStore:
             for s in range(0, len(self), self.chunk_size)
         ]
         return sum(same) / self.label.size
+
+
+@dataclass(frozen=True)
+class LabelsOnDevice:
+    """The images of a `LabelStore` and their labels at one time, as tensors on a device."""
+
+    image: Tensor  # (N, H, W, C) uint8
+    label: Tensor  # (N, H, W) uint8
+    superpixel: Tensor | None  # (N, H, W) int32
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def batch(self, positions: np.ndarray) -> DenseBatch:
+        """As `LabelStore.batch`, there."""
+        where = torch.as_tensor(positions, device=self.image.device)
+        superpixel = None if self.superpixel is None else self.superpixel[where].long()
+        return DenseBatch(normalise(self.image[where]), self.label[where].long(), superpixel)
+
+
+def _copied(array: np.ndarray) -> Tensor:
+    """A tensor of its own; what torch cannot index widened."""
+    return torch.from_numpy(np.array(array, np.int32 if array.dtype == np.uint16 else array.dtype))
 
 
 def normalise(image: Tensor) -> Float[Tensor, "B C H W"]:

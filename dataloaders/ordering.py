@@ -16,9 +16,10 @@ from util.seeding import generator_for
 class LoaderOptions:
     """How batches are made, which changes nothing about them but this process's share."""
 
-    num_workers: int = 0  # processes that prepare batches
+    num_workers: int = 0  # processes that prepare batches; none where the data lie on a device
     plan: Plan = field(default_factory=Plan)
     pin_memory: bool = False
+    device: torch.device | None = None  # where the data are kept and batches made; None: memory-mapped, on the host
 
 
 def step_loader(dataset: Dataset, steps: range, options: LoaderOptions) -> DataLoader:
@@ -27,8 +28,8 @@ def step_loader(dataset: Dataset, steps: range, options: LoaderOptions) -> DataL
         dataset,
         batch_size=None,
         sampler=steps,
-        num_workers=options.num_workers,
-        pin_memory=options.pin_memory,
+        num_workers=0 if options.device else options.num_workers,
+        pin_memory=options.pin_memory and options.device is None,
         generator=torch.Generator(),  # so that iterating does not advance the global one
     )
 

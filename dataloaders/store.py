@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
 from dataloaders.catalog import DatasetSpec
@@ -43,6 +44,10 @@ class PreparedFolder:
         """The folder's manifest, empty if it was prepared by another program."""
         return Manifest.load(self.folder, self.spec.name)
 
+    def shape(self, scan: int) -> tuple[int, ...]:
+        """(D, H, W) of an image as stored, from its header."""
+        return tuple(nib.load(self.folder / f"image_{scan}.nii.gz").shape[::-1])  # type: ignore[attr-defined]
+
     def image(self, scan: int) -> Volume:
         """Stored intensities, not normalised."""
         return self._read(f"image_{scan}.nii.gz")
@@ -53,13 +58,21 @@ class PreparedFolder:
 
     def pseudo_label(self, scan: int, scale: str) -> Volume:
         """Superpixel ids as int32; 0 belongs to none."""
+        return self._read(self.pseudo_label_path(scan, scale).name, np.int32)
+
+    def pseudo_label_path(self, scan: int, scale: str) -> Path:
+        """The file of a scan's superpixels.
+
+        Raises:
+            DataError: there is none; the message gives the command that makes it.
+        """
         path = self.folder / f"superpix-{scale}_{scan}.nii.gz"
         if not path.exists():
             raise DataError(
                 f"{path}: no such pseudo-labels. Run `python -m data.superpixels {self.folder} --dataset "
                 f"{self.spec.name} --scale {scale}`."
             )
-        return self._read(path.name, np.int32)
+        return path
 
     def class_slices(self, min_foreground_px: int = 1) -> dict[int, dict[int, list[int]]]:
         """{class value: {scan id: slices on which the class has at least `min_foreground_px` pixels}}."""

@@ -1,15 +1,14 @@
 """What a training changes and a checkpoint holds."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dataloaders.labels import LabelStore, RefinedLabels
 from dataloaders.normalise import Normalisation
 from models import build_method
+from models.average import MovingAverage
 from models.methods.base import Method
 from util.distributed import barrier, max_over_ranks
 from util.seeding import seed_everything
@@ -24,11 +23,11 @@ class OptimConfig:
     momentum: float = 0.9  # of sgd
     weight_decay: float = 5e-4
 
-    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """An optimiser of these parameter groups; what a group sets itself stays."""
+    def build(self, groups: list[dict[str, Any]], is_fused: bool) -> torch.optim.Optimizer:
+        """An optimiser of these parameter groups; what a group sets itself stays. Fused: one kernel for all weights."""
         if self.name == "adam":
-            return torch.optim.Adam(groups, self.lr, weight_decay=self.weight_decay)
-        return torch.optim.SGD(groups, self.lr, self.momentum, weight_decay=self.weight_decay)
+            return torch.optim.Adam(groups, self.lr, weight_decay=self.weight_decay, fused=is_fused)
+        return torch.optim.SGD(groups, self.lr, self.momentum, weight_decay=self.weight_decay, fused=is_fused)
 
 
 @dataclass
@@ -36,7 +35,7 @@ class Learner:
     """Everything that changes while training, and so everything that a checkpoint holds."""
 
     method: Method
-    averaged: AveragedModel
+    averaged: MovingAverage
     optimisers: dict[str, torch.optim.Optimizer]
     normalisation: Normalisation
     settings: dict[str, Any] = field(default_factory=dict)
@@ -76,7 +75,7 @@ class Learner:
         """The checkpoint's content."""
         return self.snapshot() | {
             "optimisers": {player: optimiser.state_dict() for player, optimiser in self.optimisers.items()},
-            "averaged_count": self.averaged.n_averaged,
+            "averaged_count": self.averaged.count,
             "generator": torch.get_rng_state(),
             "n_replaced_labels": 0 if self.labels is None else self.labels.n_replaced,
         }
@@ -98,7 +97,7 @@ class Learner:
         """Goes back to a checkpoint."""
         self.method.load_state_dict(state["method"])
         self.averaged.module.load_state_dict(state["ema"])
-        self.averaged.n_averaged.copy_(state["averaged_count"])
+        self.averaged.count = int(state["averaged_count"])
         for player, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][player])
         torch.set_rng_state(state["generator"].cpu())
@@ -107,19 +106,6 @@ class Learner:
         if self.labels is not None and self.refined is not None:
             self.refined.restore(self.labels, state["n_replaced_labels"])
         self.step = state["step"]
-
-
-def moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """An update for `AveragedModel`: exponential, its window growing with the training up to 1 / (1 - decay) steps.
-
-    After n updates the decay is at most (1 + n) / (10 + n), so that the fresh weights are soon forgotten.
-    """
-
-    def update(averaged: Any, current: Any, count: Any) -> None:
-        n = int(count)
-        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, count)
-
-    return update
 
 
 def make_learner(
@@ -144,9 +130,9 @@ def make_learner(
     """
     seed_everything(seed)
     method = build_method(settings).to(device)
-    averaged = AveragedModel(method, multi_avg_fn=moving_average(ema_decay), use_buffers=True)
+    averaged = MovingAverage(method, ema_decay)
     optimisers = {}
     for player in method.players:
         groups = [group | {"is_constant": "lr" in group} for group in method.parameter_groups(player)]
-        optimisers[player] = optim.build(groups)
+        optimisers[player] = optim.build(groups, device.type == "cuda")
     return Learner(method, averaged, optimisers, normalisation, settings, preparation)

@@ -70,7 +70,7 @@ def test_no_episode_has_an_empty_target(prepared_folder, preset):
 def test_all_pseudo_label_ids_and_slices_get_drawn(prepared_folder):
     stack, drawer = _training_slices(open_fewshot(CONFIG, str(prepared_folder)), Normalisation(), seed=0)
     drawn = {drawer.draw(number)[1:] for number in range(4000)}
-    present = {(z, i) for z, ids in enumerate(stack.ids) for i in ids.unique().tolist() if i > 0}
+    present = {(z, i) for z in range(len(stack)) for i in stack.id_maps([z]).unique().tolist() if i > 0}
     assert drawn == present
     assert len(present) > 200  # the last id of a slice included, gaps between ids never
 
@@ -97,8 +97,8 @@ def test_annotated_episodes_pair_two_scans_of_the_training_classes(prepared_fold
         support, query, value = drawer.draw(number)
         assert value in (1, 4)
         assert stack.scan[support] != stack.scan[query]
-        assert (stack.ids[support] == value).any()
-        assert (stack.ids[query] == value).any()
+        assert (stack.id_maps([support]) == value).any()
+        assert (stack.id_maps([query]) == value).any()
 
 
 def test_when_nothing_can_be_trained_on_the_message_says_why(make_prepared, tmp_path):

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dataloaders.labels import LabelStore
 from dataloaders.samples import DenseBatch, ImageCase
+from models.average import MovingAverage
 from models.losses.refinement import correction_ratio, refine_labels
 from models.losses.superpixels import superpixel_mean
 from models.methods.noisy import (
@@ -367,10 +367,10 @@ def test_resuming_in_the_middle_of_a_round_changes_nothing(method_type):
 @pytest.mark.parametrize("method_type", METHODS)
 def test_weights_can_be_averaged(method_type):
     method = make(method_type)
-    averaged: Any = AveragedModel(method, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=True)
+    averaged: Any = MovingAverage(method, 0.5)
     for _ in range(2):
         method.after_round(store())
-        averaged.update_parameters(method)
+        averaged.update(method)
     assert averaged.module.remember_rates.dtype == torch.float64
     assert averaged.module.probabilities(torch.rand(1, 3, 16, 16)).shape == (1, 2, 16, 16)
 

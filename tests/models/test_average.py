@@ -1,16 +1,15 @@
 import pytest
 import torch
-from torch.optim.swa_utils import AveragedModel
 
-from models.learner import moving_average
+from models.average import MovingAverage
 
 
 def averages_of(values, decay):
     model = torch.nn.Linear(1, 1, bias=False)
-    averaged = AveragedModel(model, multi_avg_fn=moving_average(decay), use_buffers=True)
+    averaged = MovingAverage(model, decay)
     for value in values:
         model.weight.data.fill_(value)
-        averaged.update_parameters(model)
+        averaged.update(model)
     return averaged.module.get_parameter("weight").item()
 
 
