@@ -58,7 +58,7 @@ class RunConfig:
     seed: int = 1234
     n_steps: int = 100_100  # optimiser steps
     round_steps: int = 0  # steps of a round ("epoch"), at whose end a method may refine labels; 0: one round
-    batch_size: int = 1  # episodes or images per step and process
+    batch_size: int = 1  # episodes or images per step, shared out evenly among all processes
     optim: OptimConfig = field(default_factory=OptimConfig)
     lr_step_gamma: float = 0.95  # factor on the learning rate after every `lr_step_every` steps
     lr_step_every: int = 1000  # steps; 0: constant
@@ -69,6 +69,10 @@ class RunConfig:
     eval_every: int = 0  # steps between evaluations on the test cases, for curves; 0: none. They choose no snapshot
     num_workers: int = 4  # processes that prepare batches; the numbers are the same for any
     device: str = "auto"  # auto, cpu or cuda (NVIDIA and AMD)
+    data_on: Literal["auto", "device", "host"] = "auto"  # auto: on a GPU where they fit; host: memory-mapped files
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the networks; losses and similarities are always float32
+    channels_last: Literal["auto", "on", "off"] = "auto"  # memory order of the networks; auto: on for a GPU
+    compile: Literal["off", "auto", "on"] = "off"  # torch.compile where the machine can, else without, with a reason
     check_data: bool = True  # check the prepared folder first
     exp_prefix: str = ""  # put before the experiment folder's name
     reload_model_path: str = ""  # validation: checkpoint; empty: this configuration's own; none: untrained
@@ -95,7 +99,8 @@ class RunConfig:
 
 # Keys that change neither the data nor the weights: a training goes on, or is found, whatever they are.
 _PRACTICAL = {
-    *("print_interval", "checkpoint_every", "save_snapshot_every", "eval_every", "num_workers", "device"),
+    *("print_interval", "checkpoint_every", "save_snapshot_every", "eval_every", "num_workers", "device", "data_on"),
+    *("channels_last", "compile"),
     *("check_data", "exp_prefix", "reload_model_path", "weights", "protocol", "surface_scores", "nsd_tolerance_mm"),
     *("save_predictions", "path", "n_sup_part", "z_margin", "val_wsize", "slices_per_pass"),
     *("diagnosed_images", "test_batch", "predict_with"),

@@ -29,6 +29,7 @@ from dataloaders.ordering import LoaderOptions, rounds
 from models import method_class
 from models.evaluation import evaluation_of
 from models.learner import Learner, make_learner
+from models.speed import cast, compiled, fits_on, ordered, out_of_memory, share_of
 from util import checkpoint
 from util.distributed import Plan, ProcessGroup, StopSignal, any_rank, barrier, choose_device, plan
 from util.errors import ConfigError
@@ -77,21 +78,21 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
         return path
     logger.info("training on %s from step %d; %s", data.describe(), learner.step, settings.experiment_folder)
 
-    net = learner.method.train()
+    options = _loader_options(settings, data, place, device)
+    ordered(learner.averaged.module, device, run.channels_last)
+    net: torch.nn.Module = ordered(learner.method.train(), device, run.channels_last)
+    net = compiled(net, device, run.compile)
     if place.world_size > 1:
         net = DistributedDataParallel(net, find_unused_parameters=len(learner.method.players) > 1)
     evaluation = evaluation_of(data, device)
     means = RunningMeans()
     bar = tqdm(total=run.n_steps, initial=learner.step, disable=None if place.is_first else True, desc="training")
-    for batch in _batches(settings, data, learner, place, device):
+    for batch in _batches(settings, data, learner, options):
         batch = batch.to(device, non_blocking=True)
         for player, optimiser in learner.optimisers.items():
             decay = step_decay(learner.step, run.lr_step_every, run.lr_step_gamma)
             learner.set_learning_rates(optimiser, run.optim.lr * decay)
-            losses = net(batch, player=player)
-            optimiser.zero_grad(set_to_none=True)
-            losses["loss"].backward()
-            optimiser.step()
+            losses = _update(net, batch, player, optimiser, run.precision, device)
             means.add(losses)
         learner.method.after_step(learner.step)
         learner.averaged.update(learner.method)
@@ -128,13 +129,39 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
     return path
 
 
-def _batches(settings: Settings, data: Data, learner: Learner, place: Plan, device: torch.device) -> Iterator[Any]:
+def _update(
+    net: torch.nn.Module,
+    batch: Any,
+    player: str,
+    optimiser: torch.optim.Optimizer,
+    precision: Any,
+    device: torch.device,
+) -> dict[str, torch.Tensor]:
+    """One player's step: forward, backward, optimiser. Nothing here waits for the device."""
+    try:
+        with cast(device, precision):
+            losses = net(batch, player=player)
+        optimiser.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        optimiser.step()
+    except torch.OutOfMemoryError as error:
+        raise out_of_memory(len(batch), device) from error
+    return losses
+
+
+def _loader_options(settings: Settings, data: Data, place: Plan, device: torch.device) -> LoaderOptions:
+    run = settings.run
+    is_resident = fits_on(device, data.nbytes, run.data_on)
+    workers = min(run.num_workers, os.cpu_count() or 1)
+    return LoaderOptions(workers, place, pin_memory=device.type == "cuda", device=device if is_resident else None)
+
+
+def _batches(settings: Settings, data: Data, learner: Learner, options: LoaderOptions) -> Iterator[Any]:
     """The batches of the remaining steps; each round has a loader of its own, which reads the labels as they are."""
     run = settings.run
-    workers = min(run.num_workers, os.cpu_count() or 1)
-    options = LoaderOptions(workers, place, pin_memory=device.type == "cuda")
+    share = share_of(run.batch_size, options.plan.world_size)
     for steps in rounds(learner.step, run.n_steps, run.round_steps):
-        yield from data.loader(learner.normalisation, run.seed, run.batch_size, steps, options)
+        yield from data.loader(learner.normalisation, run.seed, share, steps, options)
 
 
 def _check(data: Data) -> None:

@@ -65,6 +65,9 @@ class Episode(_OnDevice):
     query_image: Float[Tensor, "B Q 1 H W"]
     query_mask: Bool[Tensor, "B Q H W"]
 
+    def __len__(self) -> int:
+        return len(self.query_image)
+
 
 @dataclass(frozen=True)
 class SupportSet(_OnDevice):
@@ -99,6 +102,9 @@ class DenseBatch(_OnDevice):
     image: Float[Tensor, "B C H W"]
     label: Int[Tensor, "B H W"]
     superpixel: Int[Tensor, "B H W"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.image)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,8 @@ class ALPNet(Method):
             background cell qualified.
         """
         support, query = self.encode(batch.support_image, batch.query_image)
-        losses = self.losses(support, query, batch.support_mask, batch.query_mask)
+        with torch.autocast(query.device.type, enabled=False):
+            losses = self.losses(support.float(), query.float(), batch.support_mask, batch.query_mask)
         total = losses["query_ce"] + self.config.align_weight * losses["align"]
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
 

@@ -93,7 +93,9 @@ class Peers(Method):
             that over those kept.
         """
         logits = tuple(network(batch.image) for network in self.networks)
-        return self.objective(logits, batch.label, batch.superpixel, self.forget_rates())
+        with torch.autocast(batch.image.device.type, enabled=False):
+            single = tuple(each.float() for each in logits)
+            return self.objective(single, batch.label, batch.superpixel, self.forget_rates())
 
     def forget_rates(self) -> Float[Tensor, " K"]:
         """Share of each class's pixels to leave out in the current round."""

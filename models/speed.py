@@ -1,0 +1,101 @@
+"""How a network runs, as opposed to what it computes: memory order, precision, compilation, and where the data lie."""
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
+
+from util.device import compile_support
+from util.errors import ConfigError, UserError
+
+logger = logging.getLogger(__name__)
+
+SHARE_FOR_DATA = 0.3  # of a device's free memory that the training data may take
+
+
+def fits_on(device: torch.device, nbytes: int, choice: Literal["auto", "device", "host"]) -> bool:
+    """Whether the training data are kept on the device.
+
+    Args:
+        device: where the networks are.
+        nbytes: what the data take.
+        choice: "auto": on a GPU, where they take no more than `SHARE_FOR_DATA` of its free memory.
+    """
+    if choice != "auto":
+        return choice == "device"
+    return device.type == "cuda" and nbytes < SHARE_FOR_DATA * torch.cuda.mem_get_info(device)[0]
+
+
+def ordered(method: nn.Module, device: torch.device, choice: Literal["auto", "on", "off"]) -> nn.Module:
+    """The method with its weights in channels-last order where asked for ("auto": on a GPU)."""
+    is_on = choice == "on" or (choice == "auto" and device.type == "cuda")
+    return method.to(memory_format=torch.channels_last) if is_on else method  # type: ignore[call-overload]
+
+
+def cast(device: torch.device, precision: Literal["fp32", "bf16"]) -> AbstractContextManager[Any]:
+    """A context in which networks compute in `precision`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+class Compiled(nn.Module):
+    """A network that runs compiled, and goes on without where the compiler fails."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.run: Callable[..., dict[str, Tensor]] = torch.compile(net, dynamic=False)
+
+    def forward(self, *arguments: Any, **named: Any) -> dict[str, Tensor]:
+        """As the network itself."""
+        try:
+            return self.run(*arguments, **named)
+        except TorchDynamoException as error:
+            logger.warning("goes on uncompiled: %s", str(error).splitlines()[0])
+            self.run = self.net
+            return self.net(*arguments, **named)
+
+
+def compiled(net: nn.Module, device: torch.device, choice: Literal["off", "auto", "on"]) -> nn.Module:
+    """The network compiled where asked for and possible ("auto": on a GPU); a warning gives the reason where not."""
+    if choice == "off" or (choice == "auto" and device.type != "cuda"):
+        return net
+    is_possible, reason = compile_support(device)
+    if not is_possible:
+        logger.warning("compile=%s: goes on uncompiled: %s", choice, reason)
+        return net
+    return Compiled(net)
+
+
+def share_of(batch_size: int, world_size: int) -> int:
+    """Samples per process.
+
+    Raises:
+        ConfigError: they cannot be shared out evenly.
+    """
+    if batch_size % world_size:
+        larger = -(-batch_size // world_size) * world_size
+        raise ConfigError(
+            f"batch_size={batch_size}: cannot be shared out evenly among {world_size} processes. Start "
+            f"{_divisor_below(batch_size, world_size)}, or take batch_size={larger} (which is another training)."
+        )
+    return batch_size // world_size
+
+
+def _divisor_below(number: int, limit: int) -> int:
+    return max(divisor for divisor in range(1, limit + 1) if number % divisor == 0)
+
+
+def out_of_memory(batch_size: int, device: torch.device) -> UserError:
+    """What to do after the device ran out of memory at `batch_size` samples."""
+    total = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
+    needed = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    fitting = max(1, int(batch_size * 0.9 * total / needed)) if needed > total * 0.9 else max(1, batch_size // 2)
+    advice = f"batch_size={fitting} per process" if fitting < batch_size else "a smaller network or image size"
+    return UserError(
+        f"{device} ran out of memory with {batch_size} sample(s) per process ({total / 2**30:.0f} GiB in all). Try "
+        f"{advice}, precision=bf16 or data_on=host; the last checkpoint is whole."
+    )
