@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
 from util.device import compile_support
 from util.errors import ConfigError, UserError
@@ -51,6 +50,8 @@ class Compiled(nn.Module):
 
     def forward(self, *arguments: Any, **named: Any) -> dict[str, Tensor]:
         """As the network itself."""
+        from torch._dynamo.exc import TorchDynamoException  # here: importing it takes seconds
+
         try:
             return self.run(*arguments, **named)
         except TorchDynamoException as error:

@@ -1,0 +1,116 @@
+"""How a network runs must not change what it learns, and must say why it runs otherwise than asked."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from dataloaders.dense import DenseConfig, open_dense
+from dataloaders.fewshot import FewShotConfig, open_fewshot
+from dataloaders.normalise import Normalisation
+from dataloaders.ordering import LoaderOptions
+from models import speed
+from models.speed import Compiled, cast, compiled, fits_on, ordered, out_of_memory, share_of
+from util.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+def tensors(batch):
+    values = (getattr(batch, field.name) for field in dataclasses.fields(batch))
+    return [value for value in values if value is not None]
+
+
+def assert_same_batches(data, seed=3):
+    host, device = (
+        data.loader(Normalisation(), seed, 2, range(6), LoaderOptions(device=where)) for where in (None, CPU)
+    )
+    for one, other in zip(host, device, strict=True):
+        for tensor, twin in zip(tensors(one), tensors(other), strict=True):
+            assert torch.equal(tensor, twin)
+
+
+def test_episodes_made_on_a_device_are_those_made_from_files(prepared_folder):
+    assert_same_batches(open_fewshot(FewShotConfig(), str(prepared_folder)))
+    assert_same_batches(open_fewshot(FewShotConfig(train_on="labels"), str(prepared_folder)))
+
+
+def test_images_made_on_a_device_are_those_made_from_files(image_folder):
+    config = DenseConfig(size_px=32)
+    data = open_dense(config, str(image_folder), needs_superpixels=False)
+    assert_same_batches(data)
+    data.labels.replace(1 - data.labels.label)  # a refinement: the next round's loader sees it
+    assert_same_batches(data)
+
+
+def test_few_shot_data_know_what_they_take_on_a_device(prepared_folder):
+    data = open_fewshot(FewShotConfig(), str(prepared_folder))
+    assert data.nbytes == len(data.fold.train) * 8 * 64 * 64 * (4 + 4)
+
+
+def test_data_stay_on_the_host_without_a_gpu_unless_asked():
+    assert not fits_on(CPU, 1, "auto")
+    assert fits_on(CPU, 1, "device")
+    assert not fits_on(torch.device("cuda"), 1, "host")
+
+
+@pytest.mark.parametrize(("free", "fits"), [(1000, True), (900, False)])
+def test_data_go_to_a_gpu_that_has_room(monkeypatch, free, fits):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2000))
+    assert fits_on(torch.device("cuda"), 299, "auto") == fits
+
+
+def test_channels_last_only_where_asked_for():
+    for choice, expected in (("on", True), ("auto", False), ("off", False)):
+        net = ordered(torch.nn.Conv2d(3, 4, 3), CPU, choice)
+        assert net.weight.is_contiguous(memory_format=torch.channels_last) == expected
+
+
+def test_bf16_is_used_inside_the_context_alone():
+    net, image = torch.nn.Conv2d(3, 4, 3), torch.rand(1, 3, 8, 8)
+    with cast(CPU, "bf16"):
+        assert net(image).dtype == torch.bfloat16
+    with cast(CPU, "fp32"):
+        assert net(image).dtype == torch.float32
+
+
+def test_a_machine_that_cannot_compile_goes_on_and_says_why(monkeypatch, caplog):
+    net = torch.nn.Linear(2, 2)
+    assert compiled(net, CPU, "off") is net
+    assert compiled(net, CPU, "auto") is net
+    monkeypatch.setattr(speed, "compile_support", lambda device: (False, "no compiler"))
+    assert compiled(net, CPU, "on") is net
+    assert "goes on uncompiled: no compiler" in caplog.text
+
+
+def test_a_compiler_that_fails_is_done_without(caplog):
+    from torch._dynamo.exc import TorchDynamoException
+
+    net = Compiled(torch.nn.Linear(2, 2))
+    calls = []
+
+    def fail(*_):
+        calls.append(1)
+        raise TorchDynamoException("it broke\nand more")
+
+    net.run = fail
+    image = torch.rand(3, 2)
+    for _ in range(2):
+        assert torch.equal(net(image), net.net(image))
+    assert len(calls) == 1
+    assert "goes on uncompiled: it broke" in caplog.text
+
+
+def test_a_batch_is_shared_out_evenly_or_refused():
+    assert share_of(8, 4) == 2
+    with pytest.raises(ConfigError, match=r"batch_size=6: .*among 4 processes. Start 3, or take batch_size=8"):
+        share_of(6, 4)
+
+
+def test_running_out_of_memory_is_answered_with_what_would_fit(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: type("P", (), {"total_memory": 80 * 2**30}))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 78 * 2**30)
+    message = str(out_of_memory(32, torch.device("cuda")))
+    assert "32 sample(s)" in message
+    assert "batch_size=29" in message
+    assert "checkpoint is whole" in message
