@@ -11,7 +11,7 @@ reached `n_steps` it does nothing. `python training.py print_config with ...` sh
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,9 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
     if learner.step >= run.n_steps:
         logger.info("%s has all %d steps; nothing to do.", path, learner.step)
         return path
+    for name, (steps, values) in learner.scalars.items():  # a run that goes on tells the whole story
+        for step, value in zip(steps, values, strict=True):
+            _log(log, {name: value}, int(step))
     logger.info("training on %s from step %d; %s", data.describe(), learner.step, settings.experiment_folder)
 
     options = _loader_options(settings, data, place, device)
@@ -113,9 +116,8 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
             found |= scores
         if run.round_steps and learner.step % run.round_steps == 0:
             found |= {f"round/{name}": value for name, value in learner.close_round(place.is_first, device).items()}
-        for name, value in found.items():
-            for known in filter(None, (name, REFERENCE_NAMES.get(name))):
-                log.log_scalar(known, value, learner.step)
+        learner.note(found)
+        _log(log, found, learner.step)
         if place.is_first:
             if is_kept:
                 checkpoint.save(path.parent / "snapshots" / f"{learner.step}.pth", learner.snapshot())
@@ -147,6 +149,12 @@ def _update(
     except torch.OutOfMemoryError as error:
         raise out_of_memory(len(batch), device) from error
     return losses
+
+
+def _log(log: Any, found: Mapping[str, float], step: int) -> None:
+    for name, value in found.items():
+        for known in filter(None, (name, REFERENCE_NAMES.get(name))):
+            log.log_scalar(known, value, step)
 
 
 def _loader_options(settings: Settings, data: Data, place: Plan, device: torch.device) -> LoaderOptions:

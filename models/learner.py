@@ -1,5 +1,6 @@
 """What a training changes and a checkpoint holds."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -43,7 +44,15 @@ class Learner:
     labels: LabelStore | None = None  # of dense methods; a method may refine them
     refined: RefinedLabels | None = None  # where refined labels are kept
     history: list[dict[str, float]] = field(default_factory=list)  # what each evaluation during training has found
+    scalars: dict[str, list[list[float]]] = field(default_factory=dict)  # name -> steps, values: all that was logged
     step: int = 0  # completed steps
+
+    def note(self, found: Mapping[str, float]) -> None:
+        """Remembers what was logged at this step, for the record of a run that goes on."""
+        for name, value in found.items():
+            steps, values = self.scalars.setdefault(name, [[], []])
+            steps.append(self.step)
+            values.append(value)
 
     def set_learning_rates(self, optimiser: torch.optim.Optimizer, lr: float) -> None:
         """Sets the learning rate of all parameter groups but those with one of their own."""
@@ -77,6 +86,7 @@ class Learner:
             "optimisers": {player: optimiser.state_dict() for player, optimiser in self.optimisers.items()},
             "averaged_count": self.averaged.count,
             "generator": torch.get_rng_state(),
+            "scalars": self.scalars,
             "n_replaced_labels": 0 if self.labels is None else self.labels.n_replaced,
         }
 
@@ -102,7 +112,7 @@ class Learner:
             optimiser.load_state_dict(state["optimisers"][player])
         torch.set_rng_state(state["generator"].cpu())
         self.normalisation = Normalisation.from_dict(state["normalisation"])
-        self.history = state["history"]
+        self.history, self.scalars = state["history"], state["scalars"]
         if self.labels is not None and self.refined is not None:
             self.refined.restore(self.labels, state["n_replaced_labels"])
         self.step = state["step"]

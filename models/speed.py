@@ -1,7 +1,6 @@
 """How a network runs, as opposed to what it computes: memory order, precision, compilation, and where the data lie."""
 
 import logging
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
@@ -46,17 +45,17 @@ class Compiled(nn.Module):
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
-        self.run: Callable[..., dict[str, Tensor]] = torch.compile(net, dynamic=False)
+        self.run = (torch.compile(net, dynamic=False),)  # in a tuple: not a second module with the same weights
 
     def forward(self, *arguments: Any, **named: Any) -> dict[str, Tensor]:
         """As the network itself."""
         from torch._dynamo.exc import TorchDynamoException  # here: importing it takes seconds
 
         try:
-            return self.run(*arguments, **named)
+            return self.run[0](*arguments, **named)
         except TorchDynamoException as error:
             logger.warning("goes on uncompiled: %s", str(error).splitlines()[0])
-            self.run = self.net
+            self.run = (self.net,)
             return self.net(*arguments, **named)
 
 

@@ -88,9 +88,19 @@ def sampling_positions(
     grid = torch.stack(torch.meshgrid(torch.arange(columns, **options), torch.arange(rows, **options), indexing="xy"))
     column, row = (grid + displacement).unbind(1)
     moved = torch.stack([_mirror(column, columns), _mirror(row, rows)], 1).flatten(2)  # (B, 2, H*W)
-    inverse = torch.linalg.inv(matrices.double()).to(displacement)
+    inverse = inverse_affine(matrices.double()).to(displacement)
     source = inverse[:, :2, :2] @ moved + inverse[:, :2, 2:]
     return source.view(-1, 2, rows, columns).permute(0, 2, 3, 1)
+
+
+def inverse_affine(matrices: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B 3 3"]:
+    """Inverses of matrices whose last row is (0, 0, 1), in closed form: a solver would make a GPU's host wait."""
+    (a, b, c), (d, e, f) = matrices[:, 0].unbind(1), matrices[:, 1].unbind(1)
+    determinant = a * e - b * d
+    rows = [torch.stack([e, -b, b * f - c * e], 1), torch.stack([-d, a, c * d - a * f], 1)]
+    last = torch.zeros_like(rows[0])
+    last[:, 2] = determinant
+    return torch.stack([*rows, last], 1) / determinant[:, None, None]
 
 
 def _mirror(position: Float[Tensor, "..."], length: int) -> Float[Tensor, "..."]:

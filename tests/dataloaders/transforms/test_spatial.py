@@ -143,3 +143,12 @@ def test_cubic_sampling_half_way_between_pixels():
     sampled = spatial.sample_cubic(impulse, half_way, torch.tensor([[1.0]]))[0, 0, :, 0]
     expected = torch.tensor([0, -3, 19, 19, -3, 0]) / 32  # Keys' kernel with a = -3/4
     torch.testing.assert_close(sampled, expected, atol=1e-5, rtol=0)
+
+
+def test_affine_matrices_are_inverted_in_closed_form():
+    values = torch.rand(5, 4, dtype=torch.float64)
+    matrices = spatial.affine_matrices(
+        values[:, 0] * 60 - 30, values[:, 1:3] * 20, values[:, 3] * 10, values[:, 0] + 0.5, (32, 48)
+    ).double()
+    product = spatial.inverse_affine(matrices) @ matrices
+    torch.testing.assert_close(product, torch.eye(3, dtype=torch.float64).expand(5, 3, 3))
