@@ -214,12 +214,15 @@ class Settings:
         """Folder of this training: readable names, and a hash of every key that shapes the weights."""
         shaping = {key: value for key, value in self.values.items() if key not in _PRACTICAL}
         shaping["dataset"] = self.data.spec.name  # whatever its spelling
-        digest = hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:8]
         run, data = self.run, self.data
         if isinstance(data, FewShotConfig):
             what = f"setting{data.setting}_sets{data.label_sets}_fold{data.eval_fold}"
+        elif method_class(run.method).trains_on == "clean" or not data.noise.alpha:
+            what = f"{'+'.join(data.chosen)}_clean"
+            del shaping["noise"]
         else:
             what = f"{'+'.join(data.chosen)}_{data.noise.name}"
+        digest = hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:8]
         prefix = f"{run.exp_prefix}_" if run.exp_prefix else ""
         name = f"{prefix}{self.method_name}_{data.spec.name}_{what}_seed{run.seed}_{digest}".replace(" ", "-")
         return Path(run.path.log_dir).expanduser() / name

@@ -11,6 +11,7 @@ reached `n_steps` it does nothing. `python training.py print_config with ...` sh
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ from models import method_class
 from models.evaluation import evaluation_of
 from models.learner import Learner, make_learner
 from util import checkpoint
-from util.distributed import Plan, ProcessGroup, StopSignal, any_rank, barrier, choose_device, plan
+from util.device import choose_device
+from util.distributed import Plan, ProcessGroup, StopSignal, any_rank, barrier, plan
 from util.errors import ConfigError
 from util.meters import RunningMeans
 from util.schedules import step_decay
@@ -122,6 +124,8 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
                 checkpoint.save(path, learner.state(), keep_previous=True)
         if is_leaving:
             logger.warning("stopped by signal %s after step %d; the same command goes on.", stop.received, learner.step)
+            if learner.step < run.n_steps:
+                log.info["stopped_at_step"] = learner.step
             break
     bar.close()
     barrier()
@@ -153,4 +157,6 @@ def _check(data: Data) -> None:
 
 if __name__ == "__main__":
     ex.default_command = "train"
-    ex.run_commandline()
+    finished = ex.run_commandline()
+    if finished is not None and "stopped_at_step" in finished.info:
+        sys.exit(os.EX_TEMPFAIL)  # 75, on which a job script returns to the queue
