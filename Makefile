@@ -7,7 +7,7 @@ BIN := .venv/bin
 DEMO := demo
 CORES := $(shell $(PYTHON) -c "import os; print(os.cpu_count())")
 
-.PHONY: demo test lint types tests notebooks bench clean
+.PHONY: demo test lint types tests slurm notebooks bench clean
 
 demo: $(BIN)/.runtime
 	PYTHON=$(BIN)/python OUT=$(DEMO) JOBS=$(CORES) examples/demo.sh
@@ -21,8 +21,12 @@ lint: $(BIN)/.dev
 types: $(BIN)/.dev
 	$(BIN)/pyright
 
-tests: $(BIN)/.dev
+tests: $(BIN)/.dev slurm
 	$(BIN)/python -m pytest
+
+# A Slurm for tests/cluster: finds, installs (as root) or unpacks Debian's; starts nothing.
+slurm:
+	tests/cluster/install_slurm.sh .venv/slurm
 
 bench: $(BIN)/.runtime
 	$(BIN)/python -m benchmarks.all

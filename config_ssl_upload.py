@@ -22,7 +22,6 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     from sacred import SETTINGS, Experiment
     from sacred.config import ConfigDict
-    from sacred.observers import FileStorageObserver
     from sacred.utils import SacredError
 
 import config_presets as presets
@@ -36,6 +35,7 @@ from models.networks.unet import halvings_of
 from util import distributed
 from util.errors import ConfigError, UserError
 from util.files import writable
+from util.run_store import RUN_STORES, observer_for
 from util.schema import refuse_unknown, select
 
 SETTINGS["CONFIG"]["READ_ONLY_CONFIG"] = False  # type: ignore[index] - checkpoints hold it, as plain values
@@ -70,9 +70,10 @@ class RunConfig:
     num_workers: int = 4  # processes that prepare batches; the numbers are the same for any
     device: str = "auto"  # auto, cpu or cuda (NVIDIA and AMD)
     data_on: Literal["auto", "device", "host"] = "auto"  # auto: on a GPU where they fit; host: memory-mapped files
-    precision: Literal["fp32", "bf16"] = "fp32"  # of the networks; losses and similarities are always float32
+    precision: Literal["float32", "tf32", "bf16"] = "float32"  # of the networks; losses are always float32
     channels_last: Literal["auto", "on", "off"] = "auto"  # memory order of the networks; auto: on for a GPU
     compile: Literal["off", "auto", "on"] = "off"  # torch.compile where the machine can, else without, with a reason
+    store: str = "file"  # of Sacred runs: file, sql:ADDRESS or a mongodb:// address, see util.run_store
     check_data: bool = True  # check the prepared folder first
     exp_prefix: str = ""  # put before the experiment folder's name
     reload_model_path: str = ""  # validation: checkpoint; empty: this configuration's own; none: untrained
@@ -101,7 +102,16 @@ class RunConfig:
 _PRACTICAL = {
     *("print_interval", "checkpoint_every", "save_snapshot_every", "eval_every", "num_workers", "device", "data_on"),
     *("channels_last", "compile"),
-    *("check_data", "exp_prefix", "reload_model_path", "weights", "protocol", "surface_scores", "nsd_tolerance_mm"),
+    *(
+        "store",
+        "check_data",
+        "exp_prefix",
+        "reload_model_path",
+        "weights",
+        "protocol",
+        "surface_scores",
+        "nsd_tolerance_mm",
+    ),
     *("save_predictions", "path", "n_sup_part", "z_margin", "val_wsize", "slices_per_pass"),
     *("diagnosed_images", "test_batch", "predict_with"),
 }
@@ -219,12 +229,15 @@ class Settings:
         """Folder of this training: readable names, and a hash of every key that shapes the weights."""
         shaping = {key: value for key, value in self.values.items() if key not in _PRACTICAL}
         shaping["dataset"] = self.data.spec.name  # whatever its spelling
-        digest = hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:8]
         run, data = self.run, self.data
         if isinstance(data, FewShotConfig):
             what = f"setting{data.setting}_sets{data.label_sets}_fold{data.eval_fold}"
+        elif method_class(run.method).trains_on == "clean" or not data.noise.alpha:
+            what = f"{'+'.join(data.chosen)}_clean"
+            del shaping["noise"]
         else:
             what = f"{'+'.join(data.chosen)}_{data.noise.name}"
+        digest = hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:8]
         prefix = f"{run.exp_prefix}_" if run.exp_prefix else ""
         name = f"{prefix}{self.method_name}_{data.spec.name}_{what}_seed{run.seed}_{digest}".replace(" ", "-")
         return Path(run.path.log_dir).expanduser() / name
@@ -256,12 +269,12 @@ def store_runs(config: dict[str, Any], command_name: str, logger: logging.Logger
     if command_name in folders and distributed.plan().is_first:
         with plain_errors():
             folder = writable(read_settings(config).experiment_folder / folders[command_name])
-        ex.observers[:] = [o for o in ex.observers if not isinstance(o, FileStorageObserver)]
-        ex.observers.append(FileStorageObserver(folder))
+            observer = observer_for(config["store"], folder)
+        ex.observers[:] = [o for o in ex.observers if not isinstance(o, RUN_STORES)]
+        ex.observers.append(observer)
     return {}
 
 
 def run_folder(run: Any, settings: Settings) -> Path:
-    """Where a run leaves its files: its Sacred folder, or the experiment's if it is not observed."""
-    folders = [Path(o.dir) for o in run.observers if isinstance(o, FileStorageObserver) and o.dir]
-    return folders[0] if folders else settings.experiment_folder / "unobserved"
+    """Where a validation leaves its files: by the number of its Sacred run, or "unobserved" if it has none."""
+    return settings.experiment_folder / ("unobserved" if run._id is None else f"validation/{run._id}")

@@ -11,6 +11,7 @@ reached `n_steps` it does nothing. `python training.py print_config with ...` sh
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,10 @@ from dataloaders.ordering import LoaderOptions, rounds
 from models import method_class
 from models.evaluation import evaluation_of
 from models.learner import Learner, make_learner
-from models.speed import cast, compiled, fits_on, ordered, out_of_memory, share_of
+from models.speed import compiled, fits_on, ordered, out_of_memory, share_of
 from util import checkpoint
-from util.distributed import Plan, ProcessGroup, StopSignal, any_rank, barrier, choose_device, plan
+from util.device import choose_device, set_precision
+from util.distributed import Plan, ProcessGroup, StopSignal, any_rank, barrier, plan
 from util.errors import ConfigError
 from util.meters import RunningMeans
 from util.schedules import step_decay
@@ -87,6 +89,7 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
     net = compiled(net, device, run.compile)
     if place.world_size > 1:
         net = DistributedDataParallel(net, find_unused_parameters=len(learner.method.players) > 1)
+    precision = set_precision(run.precision, device)
     evaluation = evaluation_of(data, device)
     means = RunningMeans()
     bar = tqdm(total=run.n_steps, initial=learner.step, disable=None if place.is_first else True, desc="training")
@@ -95,7 +98,7 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
         for player, optimiser in learner.optimisers.items():
             decay = step_decay(learner.step, run.lr_step_every, run.lr_step_gamma)
             learner.set_learning_rates(optimiser, run.optim.lr * decay)
-            losses = _update(net, batch, player, optimiser, run.precision, device)
+            losses = _update(net, batch, player, optimiser, precision, device)
             means.add(losses)
         learner.method.after_step(learner.step)
         learner.averaged.update(learner.method)
@@ -125,6 +128,8 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
                 checkpoint.save(path, learner.state(), keep_previous=True)
         if is_leaving:
             logger.warning("stopped by signal %s after step %d; the same command goes on.", stop.received, learner.step)
+            if learner.step < run.n_steps:
+                log.info["stopped_at_step"] = learner.step
             break
     bar.close()
     barrier()
@@ -136,12 +141,12 @@ def _update(
     batch: Any,
     player: str,
     optimiser: torch.optim.Optimizer,
-    precision: Any,
+    precision: torch.autocast,
     device: torch.device,
 ) -> dict[str, torch.Tensor]:
     """One player's step: forward, backward, optimiser. Nothing here waits for the device."""
     try:
-        with cast(device, precision):
+        with precision:
             losses = net(batch, player=player)
         optimiser.zero_grad(set_to_none=True)
         losses["loss"].backward()
@@ -188,4 +193,6 @@ def _check(data: Data) -> None:
 
 if __name__ == "__main__":
     ex.default_command = "train"
-    ex.run_commandline()
+    finished = ex.run_commandline()
+    if finished is not None and "stopped_at_step" in finished.info:
+        sys.exit(os.EX_TEMPFAIL)  # 75, on which a job script returns to the queue

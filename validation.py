@@ -28,7 +28,8 @@ from dataloaders.image_folder import write_png
 from models import build_method, method_class
 from models.evaluation import Scored, ScoreOptions, evaluation_of
 from models.snapshot import load_trained
-from util.distributed import choose_device
+from util.device import choose_device
+from util.distributed import plan
 from util.errors import CheckpointError, ConfigError
 from util.files import write_text
 from util.image_pictures import save_memorisation
@@ -48,7 +49,7 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
     """Segments and scores the held-out cases; returns the mean Dice (of the first protocol and weights asked for)."""
     settings = read_settings(_config)
     run, method_type = settings.run, method_class(settings.run.method)
-    device = choose_device(run.device)
+    device = choose_device(run.device, plan().local_rank)
     data = open_data(settings.data, run.path.data_dir, method_type.trains_on)
     out = run_folder(_run, settings)
     scored = [_method_to_score(settings, weights, device) for weights in WEIGHTS[run.weights]]
@@ -120,13 +121,13 @@ def collect(_config: dict[str, Any]) -> str:
 def probabilities(_config: dict[str, Any], temperature: float = 5.0) -> str:
     """Writes a trained network's foreground probabilities of the training images, for two-pass superpixels.
 
-    They are softmax(logits / `temperature`) as 16-bit PNG (65535 is 1) in `<experiment>/probabilities`. With two
-    networks, their mean.
+    They are softmax(logits / `temperature`) as 16-bit PNG (65535 is 1) in `<experiment>/probabilities`; of several
+    networks, of those that predict (`predict_with`).
 
     Source: superpixel-guided learning, released code (temperature 5; the branch is switched off there).
     """
     settings = read_settings(_config)
-    device = choose_device(settings.run.device)
+    device = choose_device(settings.run.device, plan().local_rank)
     method_type = method_class(settings.run.method)
     data = open_data(settings.data, settings.run.path.data_dir, method_type.trains_on)
     if not isinstance(data, DenseData) or len(data.config.chosen) > 1:

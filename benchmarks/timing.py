@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from util.distributed import choose_device
+from util.device import choose_device
 
 
 @dataclass(frozen=True)

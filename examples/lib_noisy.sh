@@ -7,12 +7,13 @@
 #   BETAS        0.5 0.7       strengths
 #   SEEDS        0 1 2         one training each
 #   STRUCTURES           JSRT only (default: lung heart clavicle)
+#   SIZE_PX              side of the prepared images (default: the paper's)
 #   DATA_DIR             data root with the prepared images (default: data of this repository)
 #   LOG_DIR              results (default: exps of this repository)
 #   NUM_WORKERS  4       processes that prepare batches
 #   DEVICE       auto    auto, cpu or cuda (NVIDIA and AMD)
 #   JOBS         4       processes that make noise and superpixels
-#   EXTRA                anything else that `training.py with` takes: "noisy_small" for one CPU, "n_steps=1000"
+#   EXTRA                anything else that `training.py with` takes: "noisy_small" for one CPU (with SIZE_PX=64), "n_steps=1000"
 #   PYTHON               interpreter (default: .venv/bin/python of this repository if there is one, else python3)
 #   DRY_RUN              1: print the commands only
 
@@ -35,8 +36,9 @@ run() {
 
 # make_noise DATASET STRUCTURE [SIZE]: noisy masks and superpixels of all settings; what stands is used again.
 make_noise() {
+    local size_px=${SIZE_PX:-${3:-}}
     local size=()
-    [[ -z ${3:-} ]] || size=(--size-px "$3")
+    [[ -z $size_px ]] || size=(--size-px "$size_px")
     # shellcheck disable=SC2086 # several numbers
     run -P -m data.noise "$1" --alpha ${ALPHAS:-0.3 0.5 0.7} --beta ${BETAS:-0.5 0.7} --structure "$2" \
         --data-dir "$data_dir" --jobs "${JOBS:-4}" "${size[@]}"
@@ -53,7 +55,8 @@ for_each_run() {
                 for seed in ${SEEDS:-0 1 2}; do
                     name="$2_${method}_a${alpha/./}_b${beta/./}"
                     # shellcheck disable=SC2086 # EXTRA is several words
-                    run "$root/$1" with "$name" "seed=$seed" "num_workers=${NUM_WORKERS:-4}" \
+                    run "$root/$1" with "$name" ${SIZE_PX:+"size_px=$SIZE_PX"} "seed=$seed" \
+                        "num_workers=${NUM_WORKERS:-4}" \
                         "device=${DEVICE:-auto}" "path.data_dir=$data_dir" "path.log_dir=$log_dir" ${EXTRA:-}
                 done
             done

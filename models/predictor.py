@@ -18,7 +18,7 @@ from dataloaders.samples import EvalCase, SupportSet, Volume
 from models.methods.alpnet import ALPNet
 from models.snapshot import load_trained
 from util import checkpoint
-from util.distributed import choose_device
+from util.device import choose_device
 from util.errors import CheckpointError, ConfigError, DataError, UserError
 
 logger = logging.getLogger(__name__)

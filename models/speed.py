@@ -1,7 +1,6 @@
 """How a network runs, as opposed to what it computes: memory order, precision, compilation, and where the data lie."""
 
 import logging
-from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
@@ -32,11 +31,6 @@ def ordered(method: nn.Module, device: torch.device, choice: Literal["auto", "on
     """The method with its weights in channels-last order where asked for ("auto": on a GPU)."""
     is_on = choice == "on" or (choice == "auto" and device.type == "cuda")
     return method.to(memory_format=torch.channels_last) if is_on else method  # type: ignore[call-overload]
-
-
-def cast(device: torch.device, precision: Literal["fp32", "bf16"]) -> AbstractContextManager[Any]:
-    """A context in which networks compute in `precision`."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 class Compiled(nn.Module):

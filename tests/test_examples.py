@@ -1,20 +1,32 @@
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import config_presets as presets
 from config_ssl_upload import RunConfig
 from dataloaders.fewshot import FewShotConfig
 
+ROBUST_LOSSES = ("gce", "mae", "rce", "sce", "ngce", "nce_rce", "ngce_mae", "ngce_rce", "tloss")
 EXAMPLES = Path(__file__).parents[1] / "examples"
+ROOT = EXAMPLES.parent
 SCRIPTS = [f"{what}_ssl_abdominal_{where}.sh" for what in ("test", "train") for where in ("ct", "mri")]
 SETTINGS = (
     *("SETTING", "LABEL_SETS", "FOLDS", "EXCLUDE", "N_STEPS", "SCALE", "SEED", "DATA_DIR", "LOG_DIR", "NUM_WORKERS"),
     *("DEVICE", "EXTRA", "PYTHON", "DRY_RUN"),
+    *("METHODS", "ALPHAS", "BETAS", "SEEDS", "STRUCTURES", "SIZE_PX", "JOBS"),
 )
+NOISY = {
+    "noisy_isic": (["isic2017"], presets.GUIDED_METHODS),
+    "noisy_jsrt": (["jsrt_lung", "jsrt_heart", "jsrt_clavicle"], presets.GUIDED_METHODS),
+    "tloss_isic": (["isic2017"], ROBUST_LOSSES),
+    "tloss_shenzhen": (["shenzhen"], ROBUST_LOSSES),
+}
+ONE_RUN = {"ALPHAS": "0.7", "BETAS": "0.7", "SEEDS": "0"}
 
 
 def script(name, folder, **settings):
@@ -40,9 +52,8 @@ def test_defaults_are_those_of_the_configuration(name, tmp_path):
     first, *rest = commands(name, tmp_path)
     is_training = name.startswith("train")
     dataset = "chaost2" if "mri" in name else "sabs"
-    root = EXAMPLES.parent
     assert first[:5] == [
-        str(root / f"{'training' if is_training else 'validation'}.py"),
+        str(ROOT / f"{'training' if is_training else 'validation'}.py"),
         "with",
         "alpnet",
         dataset,
@@ -51,8 +62,8 @@ def test_defaults_are_those_of_the_configuration(name, tmp_path):
     run, data = RunConfig(), FewShotConfig()
     expected = {key: str(getattr(run, key)) for key in ("n_steps", "seed", "num_workers", "device")}
     expected |= {key: str(getattr(data, key)) for key in ("label_sets", "eval_fold", "superpix_scale")}
-    assert keys(first) == expected | {"path.data_dir": f"{root}/data", "path.log_dir": f"{root}/exps"}
-    table = [str(root / "validation.py"), "collect", "with", dataset, f"path.log_dir={root}/exps"]
+    assert keys(first) == expected | {"path.data_dir": f"{ROOT}/data", "path.log_dir": f"{ROOT}/exps"}
+    table = [str(ROOT / "validation.py"), "collect", "with", dataset, f"path.log_dir={ROOT}/exps"]
     assert rest == ([] if is_training else [table])
 
 
@@ -82,6 +93,80 @@ def test_the_first_failure_ends_the_script(tmp_path):
     done = script("train_ssl_abdominal_mri.sh", tmp_path, FOLDS="0 1", PYTHON="false")
     assert done.returncode == 1
     assert len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", NOISY)
+@pytest.mark.parametrize("what", ["train", "test"])
+def test_scripts_of_noisy_masks_run_the_papers_grid(what, name, tmp_path):
+    words, methods = NOISY[name]
+    lines = commands(f"{what}_{name}.sh", tmp_path)
+    file = str(ROOT / ("training.py" if what == "train" else "validation.py"))
+    runs = [line for line in lines if line[:2] == [file, "with"]]
+    grid = [
+        (f"{word}_{method}_a{alpha}_b{beta}", seed)
+        for word in words
+        for method in methods
+        for alpha in ("03", "05", "07")
+        for beta in ("05", "07")
+        for seed in "012"
+    ]
+    assert [(line[2], keys(line)["seed"]) for line in runs] == grid
+    assert {name for name, _ in grid} <= {preset.name for preset in presets.published_settings()}
+    run = RunConfig()
+    expected = {"num_workers": str(run.num_workers), "device": run.device}
+    expected |= {"path.data_dir": f"{ROOT}/data", "path.log_dir": f"{ROOT}/exps"}
+    assert all(keys(line) == expected | {"seed": keys(line)["seed"]} for line in runs)
+    if what == "test":
+        assert lines == [*runs, [str(ROOT / "validation.py"), "collect", "with", f"path.log_dir={ROOT}/exps"]]
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_training_scripts_make_the_noise_and_superpixels_that_they_need(name, tmp_path):
+    made = [line for line in commands(f"train_{name}.sh", tmp_path) if line[0] == "-P"]
+    dataset = NOISY[name][0][0].partition("_")[0]
+    structures = {"isic2017": ["lesion"], "jsrt": ["lung", "heart", "clavicle"], "shenzhen": ["lung"]}[dataset]
+    size = ["--size-px", "256"] if name == "tloss_isic" else []
+    place = ["--data-dir", f"{ROOT}/data", "--jobs", "4", *size]
+    expected = []
+    for structure in structures:
+        levels = ["--alpha", "0.3", "0.5", "0.7", "--beta", "0.5", "0.7"]
+        expected.append(["-P", "-m", "data.noise", dataset, *levels, "--structure", structure, *place])
+        if "spguided" in NOISY[name][1]:
+            expected.append(["-P", "-m", "data.image_superpixels", dataset, "--structure", structure, *place])
+    assert made == expected
+
+
+def test_settings_of_noisy_masks_arrive(tmp_path):
+    given = ONE_RUN | {"METHODS": "spguided", "STRUCTURES": "clavicle", "SIZE_PX": "64", "EXTRA": "noisy_small"}
+    noise, superpixels, run = commands("train_noisy_jsrt.sh", tmp_path, **given)
+    assert noise[-2:] == superpixels[-2:] == ["--size-px", "64"]
+    assert run[2] == "jsrt_clavicle_spguided_a07_b07"
+    assert run[-1] == "noisy_small"
+    assert keys(run)["size_px"] == "64"
+    noise, run = commands("train_noisy_isic.sh", tmp_path, **ONE_RUN | {"METHODS": "baseline"})  # no superpixels
+    assert run[2] == "isic2017_baseline_a07_b07"
+
+
+@pytest.mark.slow
+def test_training_and_testing_on_noisy_masks_end_with_the_table(image_folder, tmp_path):
+    shutil.copytree(image_folder, tmp_path / "isic", ignore=shutil.ignore_patterns("noisy", "superpixels"))
+    tiny = "n_steps=2 round_steps=1 eval_every=1 batch_size=2 surface_scores=False save_predictions=False device=cpu"
+    settings = ONE_RUN | {
+        "METHODS": "tloss",
+        "SIZE_PX": "32",
+        "JOBS": "1",
+        "NUM_WORKERS": "0",
+        "DATA_DIR": "isic",
+        "LOG_DIR": "logs",
+        "PYTHON": sys.executable,
+        "EXTRA": f"{tiny} unet.base_features=4 unet.max_features=8 unet.halvings=[2,2]",
+    }
+    for name in ("train_tloss_isic.sh", "test_tloss_isic.sh"):
+        done = script(name, tmp_path, **settings)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "isic/noisy/lesion/a0.7_b0.7/noise.json").is_file()
+    assert "| T-Loss, published | 76.1 (0.6) |" in (tmp_path / "logs/table.md").read_text()
+    assert list((tmp_path / "logs").glob("T-Loss_ISIC2017_lesion_a0.7_b0.7_seed0_*/validation/1/report.html"))
 
 
 @pytest.mark.slow

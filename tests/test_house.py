@@ -164,6 +164,31 @@ def test_a_configuration_without_source_is_found():
     assert unsourced_configs(sourced + '\n# Further ones.\nex.add_named_config("d", method="d")\n') == ["'d'"]
 
 
+def unsourced_values(source: str) -> list[str]:
+    """Dictionaries of keys in capitals whose comment above names neither a source nor that there is none."""
+    lines = source.splitlines()
+    found = []
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict) and ast.unparse(node.target).isupper():
+            comment = " ".join(takewhile(lambda line: line.startswith("#"), reversed(lines[: node.lineno - 1])))
+            if not re.search(r"Source:|not published", comment):
+                found.append(ast.unparse(node.target))
+    return found
+
+
+def test_presets_say_where_their_values_come_from():
+    """What loops make of them are `Preset`s, each with a source of its own; see test_config_presets."""
+    source = (ROOT / "config_presets.py").read_text()
+    assert len(re.findall(r"^[A-Z_]+: dict", source, re.MULTILINE)) > 3
+    assert unsourced_values(source) == []
+
+
+def test_values_without_source_are_found():
+    sourced = '# Source: a paper.\nA: dict[str, int] = {"lr": 1}\n# One CPU, not published.\nB: dict[str, int] = {}\n'
+    assert unsourced_values(sourced) == []
+    assert unsourced_values(sourced + '\nC: dict[str, int] = {"lr": 2}\n') == ["C"]
+
+
 def known_keys() -> set[str]:
     """All configuration keys of few-shot training and validation, nested ones with a dot."""
     values = {**asdict(RunConfig()), **asdict(FewShotConfig()), **asdict(ALPNetConfig())}

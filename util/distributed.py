@@ -1,4 +1,4 @@
-"""One process or many, on CPU, CUDA or ROCm: who am I, which device is mine, and sums over all of us.
+"""One process or many, on CPU, CUDA or ROCm: who am I, and sums over all of us.
 
 Plain `torch.distributed`. Started by `python`, `torchrun` or `srun`; on one process every function here is a no-op.
 """
@@ -14,6 +14,7 @@ from types import FrameType, TracebackType
 import torch
 import torch.distributed as dist
 
+from util.device import group_backend
 from util.errors import ConfigError
 
 GROUP_TIMEOUT = timedelta(minutes=30)  # a broken group ends the job instead of waiting for ever
@@ -58,24 +59,6 @@ def first_host(node_list: str) -> str:
     return prefix + (re.split(r"[-,]", ranges)[0] if ranges else "") + suffix
 
 
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device of this process: "auto" is an accelerator if there is one. AMD GPUs are "cuda" to PyTorch.
-
-    Where a launcher shows each task one GPU only, that one is number 0 for every task.
-
-    Raises:
-        ConfigError: an unknown device, or a GPU asked for where PyTorch sees none.
-    """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "cpu" or (name == "auto" and not count):
-        return torch.device("cpu")
-    if name not in ("auto", "cuda"):
-        raise ConfigError(f"device={name!r}: expected auto, cpu or cuda (NVIDIA and AMD alike).")
-    if not count:
-        raise ConfigError("device='cuda': PyTorch sees no GPU here; use device=cpu, or check the driver and the build.")
-    return torch.device("cuda", local_rank % count)
-
-
 class ProcessGroup:
     """The group of all processes while the `with` block runs; nothing for a single process."""
 
@@ -88,7 +71,7 @@ class ProcessGroup:
                 torch.cuda.set_device(self.device)
             host, port = self._rendezvous()
             dist.init_process_group(
-                "nccl" if self.device.type == "cuda" else "gloo",
+                group_backend(self.device),
                 init_method=f"tcp://{host}:{port}",
                 rank=self.plan.rank,
                 world_size=self.plan.world_size,

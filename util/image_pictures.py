@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from util.pictures import COLOURS, draw_outlines, save_figure
+from util.pictures import draw_legend, draw_outlines, save_figure
 
 # Title, image (C, H, W) of any range, truth (K, H, W) bool, prediction (K, H, W) bool.
 Case = tuple[str, np.ndarray, np.ndarray, np.ndarray]
@@ -39,9 +38,7 @@ def save_image_overlays(path: Path, cases: Sequence[Case], structures: Sequence[
     for axes in grid[len(cases) :]:
         axes.set_axis_off()
     figure.suptitle(title, fontweight="bold")
-    lines = [Line2D([], [], color=COLOURS[k % len(COLOURS)], label=name) for k, name in enumerate(structures)]
-    lines.append(Line2D([], [], color="white", linewidth=0.8, label="ground truth"))
-    figure.legend(handles=lines, loc="outside lower center", ncols=5, facecolor="#303030", labelcolor="white")
+    draw_legend(figure, names, has_truth=True)
     save_figure(figure, path)
 
 

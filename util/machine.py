@@ -67,10 +67,14 @@ def look_at(environment: Mapping[str, str] = os.environ, root: Path = Path("/"))
         home_filesystem=filesystem_of(home, _read(root / "proc/mounts")),
         gpu_vendors=tuple(vendor for vendor, path in attached.items() if path.exists()),
         drivers={vendor: found[0] for vendor, found in drivers.items() if found},
-        environment={
-            name: value.replace(str(home), "~") if len(home.parts) > 1 else value for name, value in told.items()
-        },
+        environment={name: _impersonal(value, home, environment.get("USER", "")) for name, value in told.items()},
     )
+
+
+def _impersonal(value: str, home: Path, user: str) -> str:
+    """A variable's value without the user's name in its paths."""
+    value = value.replace(str(home), "~") if len(home.parts) > 1 else value
+    return re.sub(rf"(?<=/){re.escape(user)}(?=/|$)", "USER", value) if user else value
 
 
 def filesystem_of(folder: Path, mounts: str) -> str:

@@ -148,6 +148,12 @@ def _cell(values: Sequence[float]) -> str:
     return f"{100 * np.mean(values):.1f}{spread} ({len(values)})"
 
 
+def _line_of(run: RunScore) -> str:
+    """The method, and what its noise differs in from the papers': a0.7_b0.7_dilate_seed3 -> dilate_seed3."""
+    _, _, *further = run.noise.split("_", 2)
+    return f"{run.method} ({further[0]})" if further else run.method
+
+
 def noise_tables(runs: Sequence[RunScore]) -> list[NoiseTable]:
     """A table per data set, structure and figure, of all runs gathered."""
     grouped: dict[tuple[str, str, str], list[RunScore]] = defaultdict(list)
@@ -158,7 +164,8 @@ def noise_tables(runs: Sequence[RunScore]) -> list[NoiseTable]:
         lines: dict[str, dict[tuple[float, float], tuple[float, ...]]] = defaultdict(dict)
         for run in sorted(mine, key=lambda run: run.seed):
             at = run.alpha, run.beta
-            lines[run.method][at] = (*lines[run.method].get(at, ()), run.dice)
+            line = _line_of(run)
+            lines[line][at] = (*lines[line].get(at, ()), run.dice)
         columns = tuple(sorted({(run.alpha, run.beta) for run in mine}))
         published = {name: published_dice(dataset, name) for name in lines}
         tables.append(

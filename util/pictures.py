@@ -112,7 +112,7 @@ def save_overlays(
     if letters:
         _direction_letters(grid[0, 0], *letters)
     figure.suptitle(f"Scan {scan}", fontweight="bold")
-    _legend(figure, organs, has_truth=truth is not None and bool(predictions))
+    draw_legend(figure, organs, has_truth=truth is not None and bool(predictions))
     save_figure(figure, path)
 
 
@@ -183,7 +183,8 @@ def _direction_letters(axes: Axes, left: str, top: str) -> None:
         axes.text(x, y, letter, transform=axes.transAxes, color="white", fontsize=8, ha="center", va="center")
 
 
-def _legend(figure: Figure, organs: Mapping[int, str], has_truth: bool) -> None:
+def draw_legend(figure: Figure, organs: Mapping[int, str], has_truth: bool) -> None:
+    """Names the outlines that `draw_outlines` draws, below the figure."""
     lines = [
         Line2D([], [], color=_style(index)[0], linestyle=_style(index)[1], linewidth=2, label=organ)
         for index, organ in enumerate(organs.values())

@@ -10,7 +10,7 @@ from dataloaders.fewshot import FewShotConfig, open_fewshot
 from dataloaders.normalise import Normalisation
 from dataloaders.ordering import LoaderOptions
 from models import speed
-from models.speed import Compiled, cast, compiled, fits_on, ordered, out_of_memory, share_of
+from models.speed import Compiled compiled, fits_on, ordered, out_of_memory, share_of
 from util.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -64,14 +64,6 @@ def test_channels_last_only_where_asked_for():
     for choice, expected in (("on", True), ("auto", False), ("off", False)):
         net = ordered(torch.nn.Conv2d(3, 4, 3), CPU, choice)
         assert net.weight.is_contiguous(memory_format=torch.channels_last) == expected
-
-
-def test_bf16_is_used_inside_the_context_alone():
-    net, image = torch.nn.Conv2d(3, 4, 3), torch.rand(1, 3, 8, 8)
-    with cast(CPU, "bf16"):
-        assert net(image).dtype == torch.bfloat16
-    with cast(CPU, "fp32"):
-        assert net(image).dtype == torch.float32
 
 
 def test_a_machine_that_cannot_compile_goes_on_and_says_why(monkeypatch, caplog):

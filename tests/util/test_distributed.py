@@ -41,19 +41,6 @@ def test_the_first_host_of_a_node_list(nodes, first):
     assert distributed.first_host(nodes) == first
 
 
-def test_devices(monkeypatch):
-    assert distributed.choose_device("cpu").type == "cpu"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert distributed.choose_device("auto").type == "cpu"
-    with pytest.raises(ConfigError, match="device=cpu"):
-        distributed.choose_device("cuda")
-    with pytest.raises(ConfigError, match="NVIDIA and AMD alike"):
-        distributed.choose_device("rocm")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert distributed.choose_device("auto", local_rank=5) == torch.device("cuda", 0)
-
-
 def test_many_processes_without_an_address_are_told_how_to_start():
     group = distributed.ProcessGroup(distributed.Plan(0, 2), torch.device("cpu"), {})
     with pytest.raises(ConfigError, match="torchrun or srun"):

@@ -1,0 +1,209 @@
+"""Two training steps of every method in every precision, on phantoms made here: does it work on this machine's GPUs?
+
+    python -m benchmarks.smoke --out smoke.json                         # one GPU, or the CPU
+    srun -N1 -n8 -c7 --gpus-per-task=1 --gpu-bind=closest python -m benchmarks.smoke --out smoke.json
+    torchrun --standalone --nproc-per-node=4 -m benchmarks.smoke --out smoke.json
+
+The report holds what `python -m util.device` tells, and of each method: its losses, how far the first one is from the
+same step on the CPU, seconds, memory, whether a restart from a checkpoint goes on alike, and whether all processes
+still agree. Attach it to an issue. On a GPU the networks have their published size, on a CPU they are small.
+"""
+
+import argparse
+import logging
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import parameters_to_vector
+
+from data.phantom import make_patient, make_picture
+from dataloaders.normalise import Normalisation
+from dataloaders.samples import DenseBatch, Episode
+from models import METHODS
+from models.learner import Learner, OptimConfig, make_learner
+from util import checkpoint, device
+from util.cli import run_main
+from util.distributed import ProcessGroup, mean_over_ranks, plan
+from util.errors import ConfigError
+from util.files import write_json
+from util.machine import GIB
+
+logger = logging.getLogger(__name__)
+
+STEPS = 2
+TOLERANCE: dict[device.Precision, float] = {
+    "float32": 0.01,
+    "bf16": 0.1,
+}  # relative, of a loss against the CPU's in float32 and against a restart's
+SMALL: dict[str, Any] = {
+    "modelname": "resnet18",
+    "proto_grid_size": 4,
+    "unet": {"base_features": 4, "max_features": 16, "halvings": [3, 3]},
+}
+PUBLISHED: dict[str, Any] = {"modelname": "dlfcn_res101", "unet": {"halvings": [5, 5]}}
+FIXED: dict[str, Any] = {"encoder_weights": "none", "selection": {"remember": [0.9, 0.9]}}
+
+
+def phantom_episode(size_px: int, rank: int) -> Episode:
+    """The liver on two neighbouring slices of a phantom; every process has a patient of its own."""
+    image, label = make_patient("chaost2", rank % 20, seed=rank, size_px=size_px)
+    liver = label.array == 1
+    z = int(liver.sum((1, 2)).argmax())
+    slices = torch.from_numpy(np.stack([image.array[z], image.array[z - 1]]).astype(np.float32))
+    slices = ((slices - slices.mean()) / slices.std())[:, None, None, None]  # (2, B=1, S=1, 1, H, W)
+    masks = torch.from_numpy(np.stack([liver[z], liver[z - 1]]))[:, None, None]
+    return Episode(slices[0], masks[0], slices[1], masks[1])
+
+
+def phantom_images(size_px: int, rank: int, n_images: int = 2) -> DenseBatch:
+    """Skin lesions with their masks, and squares for superpixels."""
+    pictures = [make_picture("isic2017", n_images * rank % 1000 + i, size_px=size_px) for i in range(n_images)]
+    image = torch.from_numpy(np.stack([p.image[:size_px, :size_px] for p in pictures])).permute(0, 3, 1, 2)
+    label = torch.from_numpy(np.stack([next(iter(p.masks.values()))[:size_px, :size_px] for p in pictures]))
+    cells = torch.arange(size_px) * 8 // size_px
+    ids = (cells[:, None] * 8 + cells).expand(n_images, -1, -1).contiguous()
+    return DenseBatch(image.float() / 127.5 - 1, label.long(), ids)
+
+
+def settings_of(name: str, is_small: bool) -> dict[str, Any]:
+    """The configuration of a method; keys that are not its own are left out."""
+    keys = METHODS[name].Config.__dataclass_fields__
+    values = FIXED | (SMALL if is_small else PUBLISHED)
+    return {"method": name} | {key: value for key, value in values.items() if key in keys}
+
+
+def steps(learner: Learner, batch: Any, autocast: torch.autocast, is_shared: bool) -> Iterator[float]:
+    """Trains while asked to; yields the loss of each step: the sum of all players, the mean of all processes."""
+    net = learner.method.train()
+    if is_shared:
+        net = DistributedDataParallel(net, find_unused_parameters=len(learner.method.players) > 1)
+    while True:
+        total = torch.zeros(())
+        for player, optimiser in learner.optimisers.items():
+            with autocast:
+                loss = net(batch, player=player)["loss"]
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            total = total.to(loss.device) + loss.detach()
+        learner.step += 1
+        yield float(mean_over_ranks(total))
+
+
+def make(name: str, is_small: bool, target: torch.device) -> Learner:
+    """A method with the same fresh weights on every device."""
+    learner = make_learner(
+        settings_of(name, is_small), 0, OptimConfig(lr=1e-3), 0.999, Normalisation(), target, preparation=None
+    )
+    learner.method.before_training(None)
+    return learner
+
+
+def try_method(
+    name: str, batch: Any, precision: device.Precision, target: torch.device, is_small: bool, is_shared: bool
+) -> dict[str, Any]:
+    """Trains, checkpoints, goes on, and goes on once more from the checkpoint."""
+    autocast = device.set_precision(precision, target)
+    on_cpu = make(name, is_small, torch.device("cpu"))
+    first = next(steps(on_cpu, batch, torch.autocast("cpu", enabled=False), is_shared=False))
+    expected = float(mean_over_ranks(torch.tensor(first, device=target)))
+    batch = batch.to(target)
+    if target.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(target)
+    learner = make(name, is_small, target)
+    running, losses, seconds = steps(learner, batch, autocast, is_shared), [], []
+    for _ in range(STEPS):
+        start = time.perf_counter()
+        losses.append(next(running))
+        seconds.append(round(time.perf_counter() - start, 4))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "checkpoint.pt"
+        checkpoint.save(path, learner.state())
+        restarted = make(name, is_small, target)
+        restarted.restore(checkpoint.load(path, target))
+    unbroken, again = next(running), next(steps(restarted, batch, autocast, is_shared))
+    return {
+        "losses": [*losses, unbroken],
+        "seconds": seconds,
+        "cpu_difference": abs(losses[0] - expected) / abs(expected),
+        "restart_difference": abs(again - unbroken) / abs(unbroken),
+        "rank_difference": _rank_difference(learner),
+        "peak_memory_gib": torch.cuda.max_memory_allocated(target) / GIB if target.type == "cuda" else None,
+    }
+
+
+def _rank_difference(learner: Learner) -> float:
+    """How far this process's weights are from the mean over all processes, at most; 0 for one process."""
+    weights = parameters_to_vector(learner.method.parameters()).detach()
+    return float((weights - mean_over_ranks(weights)).abs().max())
+
+
+def problems(found: Mapping[str, Any], precision: device.Precision) -> list[str]:
+    """What of a result is not as it should be."""
+    tolerance = TOLERANCE[precision]
+    wrong = [] if all(map(math.isfinite, found["losses"])) else ["a loss is not finite"]
+    for key, what in (("cpu_difference", "the CPU"), ("restart_difference", "the unbroken run")):
+        if not found[key] <= tolerance:
+            wrong.append(f"loss differs from {what} by {100 * found[key]:.2g} %, more than {100 * tolerance:g} %")
+    if found["rank_difference"] > 1e-5:
+        wrong.append("the processes' weights have drifted apart")
+    return wrong
+
+
+def run_all(target: torch.device, options: argparse.Namespace, rank: int, is_shared: bool) -> list[dict[str, Any]]:
+    """A line per method and precision; an error ends one line, not the others."""
+    is_small = options.size_px < 256
+    batches = {"fewshot": phantom_episode, "dense": phantom_images}
+    batches = {family: make_batch(options.size_px, rank) for family, make_batch in batches.items()}
+    lines = []
+    precisions: list[device.Precision] = ["float32", "bf16"] if device.supports_bf16(target) else ["float32"]
+    for precision in precisions:
+        for name in options.methods:
+            line: dict[str, Any] = {"method": name, "precision": precision}
+            try:
+                batch = batches[METHODS[name].family]
+                line |= try_method(name, batch, precision, target, is_small, is_shared)
+                line["problems"] = problems(line, precision)
+            except (RuntimeError, ValueError) as error:
+                if is_shared:
+                    raise  # the other processes would wait for this one
+                line["problems"] = [f"{type(error).__name__}: {error}"]
+            lines.append(line)
+            logger.info("%-12s %-8s %s", name, precision, "; ".join(line["problems"]) or f"fine, {line['losses']}")
+    return lines
+
+
+def main() -> int:
+    """Writes the report; returns how many lines have problems."""
+    trained = [name for name, method in METHODS.items() if method.batch_type is not None]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.smoke", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="the report, JSON")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (NVIDIA and AMD alike)")
+    parser.add_argument("--size-px", type=int, default=0, help="rows and columns (default: 256 on a GPU, 64 on a CPU)")
+    parser.add_argument("--methods", nargs="+", default=trained, choices=trained, metavar="NAME", help="default: all")
+    options = parser.parse_args()
+    place = plan()
+    target = device.choose_device(options.device, place.local_rank)
+    options.size_px = options.size_px or (256 if target.type == "cuda" else 64)
+    if options.size_px % 32:
+        raise ConfigError(f"--size-px {options.size_px}: expected a multiple of 32.")
+    with ProcessGroup(place, target):
+        lines = run_all(target, options, place.rank, place.world_size > 1)
+    if place.is_first:
+        asked = {"size_px": options.size_px, "device": str(target), "processes": place.world_size}
+        write_json(
+            options.out, {"asked": asked | {"launcher": place.launcher}, "device": device.report(), "methods": lines}
+        )
+        logger.info("%s: attach it to an issue.", options.out)
+    return sum(bool(line["problems"]) for line in lines)
+
+
+if __name__ == "__main__":
+    run_main(main)

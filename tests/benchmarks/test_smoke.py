@@ -1,0 +1,91 @@
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import smoke
+from models import METHODS
+
+ROOT = Path(__file__).parents[2]
+FINE = {"losses": [1.0, 0.9], "cpu_difference": 0.0, "restart_difference": 0.0, "rank_difference": 0.0}
+TRAINED = [name for name, method in METHODS.items() if method.batch_type is not None]
+
+
+def run(monkeypatch, out, *arguments):
+    monkeypatch.setattr(sys, "argv", ["smoke", "--out", str(out), "--device", "cpu", *arguments])
+    return smoke.main(), json.loads(out.read_text())
+
+
+def test_every_method_trains_in_every_precision(monkeypatch, tmp_path):
+    n_problems, found = run(monkeypatch, tmp_path / "smoke.json")
+    lines = found["methods"]
+    assert n_problems == 0, lines
+    assert {(line["method"], line["precision"]) for line in lines} == {
+        (name, precision) for name in TRAINED for precision in ("float32", "bf16")
+    }
+    for line in lines:
+        assert len(line["losses"]) == smoke.STEPS + 1
+        assert line["losses"][-1] < line["losses"][0]
+        assert line["restart_difference"] == 0  # on a CPU, to the bit
+        assert (line["cpu_difference"] == 0) == (line["precision"] == "float32")
+    assert found["device"]["versions"]["torch"] == torch.__version__
+    assert found["asked"] == {"size_px": 64, "device": "cpu", "processes": 1, "launcher": "python"}
+
+
+def test_a_method_that_fails_is_told_and_the_others_go_on(monkeypatch, tmp_path, caplog):
+    def fails(self, batch, player="main"):
+        raise RuntimeError("HIP error: invalid device function")
+
+    monkeypatch.setattr(METHODS["jocor"], "forward", fails)
+    with caplog.at_level(logging.INFO):
+        n_problems, found = run(monkeypatch, tmp_path / "smoke.json", "--methods", "jocor", "upper")
+    assert n_problems == 2
+    told = {(line["method"], line["precision"]): line["problems"] for line in found["methods"]}
+    assert told["jocor", "float32"] == ["RuntimeError: HIP error: invalid device function"]
+    assert told["upper", "bf16"] == []
+    assert "invalid device function" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"losses": [1.0, math.nan]}, "not finite"),
+        ({"cpu_difference": 0.05}, r"differs from the CPU by 5 %, more than 1 %"),
+        ({"cpu_difference": math.nan}, "differs from the CPU"),
+        ({"restart_difference": 0.02}, "differs from the unbroken run by 2 %"),
+        ({"rank_difference": 0.001}, "drifted apart"),
+    ],
+)
+def test_problems_are_named(change, expected):
+    (found,) = smoke.problems(FINE | change, "float32")
+    assert expected in found
+    assert smoke.problems(FINE, "float32") == []
+
+
+def test_a_size_that_does_not_fit_is_refused(monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match=r"--size-px 50: expected a multiple of 32"):
+        run(monkeypatch, tmp_path / "smoke.json", "--size-px", "50")
+
+
+@pytest.mark.slow
+def test_two_processes_see_different_patients_and_stay_together(tmp_path):
+    first, second = (smoke.phantom_episode(64, rank) for rank in (0, 1))
+    assert not torch.equal(first.query_image, second.query_image)
+    assert first.support_mask.any()
+    out = tmp_path / "smoke.json"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    command += ["benchmarks.smoke", "--out", str(out), "--device", "cpu", "--methods", "baseline"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert found["asked"]["processes"] == 2
+    assert found["asked"]["launcher"] == "torchrun"
+    assert [line["problems"] for line in found["methods"]] == [[], []]
+    assert all(line["rank_difference"] < 1e-6 for line in found["methods"])

@@ -1,0 +1,114 @@
+"""The training that is soaked, as a process."""
+
+import importlib.util
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dataloaders.catalog import CHAOST2
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMON = {"device": "cpu", "num_workers": 0, "print_interval": 20, "save_snapshot_every": 0, "batch_size": 2}
+FEWSHOT = {"modelname": "resnet18", "encoder_weights": "none", "proto_grid_size": 4, "label_sets": "all"}
+DENSE = {
+    **{"size_px": 32, "noise.alpha": 0.7, "noise.beta": 0.7, "superpixel.n_segments": 24, "optim.lr": 0.01},
+    **{"unet.base_features": 4, "unet.max_features": 8, "unet.halvings": [2, 2]},
+}
+SETTINGS = {"alpnet": FEWSHOT, "spguided": DENSE | {"refine.patience": 1}}  # other words: dense methods
+WAIT_S = 600  # beyond which a training that should be leaving, or starting, hangs
+METHODS_OF_SCANS = ("alpnet", "ssl_panet", "panet")
+
+
+@dataclass
+class Process:
+    """A training that runs."""
+
+    pid: int
+    exit_code: Callable[[], int | None]  # None: it still runs
+    log: Path
+    started: float = field(default_factory=time.monotonic)
+
+    def wait_for(self, is_there: Callable[[], bool], timeout_s: float = WAIT_S) -> bool:
+        """Waits until something is there; False if the process has ended before, or the time is over."""
+        end = time.monotonic() + timeout_s
+        while self.exit_code() is None and time.monotonic() < end:
+            if is_there():
+                return True
+            time.sleep(0.002)
+        return False
+
+    def is_training(self) -> bool:
+        """Whether it is past reading data and checkpoint."""
+        return "training on" in self.log.read_text(errors="replace")
+
+    def end(self) -> int:
+        """Waits for its end."""
+        self.wait_for(lambda: False)
+        code = self.exit_code()
+        if code is None:
+            os.kill(self.pid, signal.SIGKILL)
+            raise TimeoutError(f"{self.log}: the training hangs")
+        return code
+
+    def send(self, number: signal.Signals) -> bool:
+        """Sends a signal; False where the training was through before."""
+        if self.exit_code() is not None:
+            return False
+        os.kill(self.pid, number)
+        return True
+
+
+def start(method: str, n_steps: int, checkpoint_every: int, data: Path, logs: Path, log: Path, forked: bool) -> Process:
+    """Starts a training, or goes on with it; `forked`: without importing everything again."""
+    given = COMMON | SETTINGS.get(method, DENSE) | {"n_steps": n_steps, "checkpoint_every": checkpoint_every}
+    given |= {"eval_every": max(1, n_steps // 5), "path.data_dir": data, "path.log_dir": logs}
+    given |= {} if method in METHODS_OF_SCANS else {"round_steps": max(2, n_steps // 10)}
+    words = ["train", "with", "chaost2" if method in METHODS_OF_SCANS else "isic2017", method]
+    words += [f"{key}={value}" for key, value in given.items()]
+    log.write_text("")
+    if forked:
+        child = multiprocessing.get_context("fork").Process(target=_run, args=(words, log))
+        child.start()
+        return Process(child.pid or 0, lambda: child.exitcode, log)
+    with log.open("w") as stream:
+        popen = subprocess.Popen([sys.executable, "training.py", *words], cwd=ROOT, stdout=stream, stderr=stream)
+    return Process(popen.pid, popen.poll, log)
+
+
+def _run(words: list[str], log: Path) -> None:
+    """What a forked training does: as `python training.py`, but for the imports, which it has inherited."""
+    with log.open("w") as stream:
+        os.dup2(stream.fileno(), sys.stdout.fileno())
+        os.dup2(stream.fileno(), sys.stderr.fileno())
+    from training import ex
+
+    os.chdir(ROOT)
+    ex.run_commandline(["training.py", *words])
+
+
+def make_data(method: str, folder: Path) -> Path:
+    """Eight small scans, or sixteen small images, as the tests have them."""
+    if not folder.exists():
+        if method in METHODS_OF_SCANS:
+            fixtures().write_prepared(folder, CHAOST2.scan_ids[:8])
+        else:
+            fixtures().write_images(folder)
+    return folder
+
+
+def fixtures() -> Any:
+    """What the tests make their data with."""
+    path = ROOT / "tests" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("conftest", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path}: no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

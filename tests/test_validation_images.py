@@ -1,0 +1,231 @@
+"""From trainings on images with noisy masks to the papers' tables, and to the superpixels of a second pass."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import training  # noqa: F401 - registers its command
+import validation  # noqa: F401
+from config_ssl_upload import InputError, ex
+from data import image_superpixels
+from dataloaders.image_folder import read_image, read_mask
+from dataloaders.labels import normalise
+from models import build_method
+from util import checkpoint
+from util.noise_scores import read_runs
+
+SMALL = {
+    "size_px": 32,
+    "n_steps": 12,
+    "round_steps": 2,
+    "eval_every": 1,
+    "diagnosed_images": 12,
+    "batch_size": 4,
+    "checkpoint_every": 6,
+    "num_workers": 0,
+    "device": "cpu",
+    "optim": {"lr": 0.01},
+    "unet": {"base_features": 4, "max_features": 8, "halvings": [2, 2]},
+    "noise": {"alpha": 0.7, "beta": 0.7},
+    "superpixel": {"n_segments": 24},
+}
+TEST = [f"img_{n}" for n in range(12, 16)]
+
+
+def run(command, words, folder, logs, **changes) -> Any:
+    paths = {"path": {"data_dir": str(folder), "log_dir": str(logs)}}
+    return ex.run(command, named_configs=words, config_updates=SMALL | paths | changes).result
+
+
+def rows_of(path):
+    with path.open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def only(paths):
+    (path,) = paths
+    return path
+
+
+@pytest.fixture(scope="module")
+def logs(image_folder, tmp_path_factory):
+    """Trainings of T-Loss with two seeds, of the upper bound and of superpixel-guided learning, all validated."""
+    logs = tmp_path_factory.mktemp("logs")
+    for word, seed in (("tloss", 1), ("tloss", 2), ("upper", 1), ("spguided", 1)):
+        more = {"refine": {"patience": 1}} if word == "spguided" else {}
+        for command in ("train", "validate"):
+            run(command, ["isic2017", word], image_folder, logs, seed=seed, **more)
+    return logs
+
+
+@pytest.fixture(scope="module")
+def out(logs):
+    """The folder of one validation."""
+    return only(logs.glob("T-Loss_*_seed1_*/validation/1"))
+
+
+def test_a_validation_leaves_scores_table_pictures_and_masks(out, image_folder):
+    rows = rows_of(out / "image_scores.csv")
+    assert [(row["weights"], row["id"]) for row in rows] == [(w, i) for w in ("last", "ema") for i in TEST]
+    assert all(0 <= float(row["iou"]) <= float(row["dice"]) <= 1 for row in rows)
+    assert (out / "table.md").read_text().count("T-Loss, published | 76.1 (0.6)") == 3  # last10, last, ema
+    for name in ("overlays/last.png", "overlays/ema.png", "memorisation.png", "curves.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG"), name
+    report = (out / "report.html").read_text()
+    assert report.count("data:image/png;base64") == 4
+    assert "T-Loss on lesion of ISIC2017" in report
+    assert {"test/dice/last10", "test/dice/last", "test/iou/ema"} <= set(json.loads((out / "metrics.json").read_text()))
+    for weights in ("last", "ema"):
+        for row in (row for row in rows if row["weights"] == weights):
+            found = read_mask(out / "predictions" / weights / "lesion" / f"{row['id']}.png")
+            truth = read_mask(image_folder / "masks/lesion" / f"{row['id']}.png")
+            dice = 2 * (found & truth).sum() / (found.sum() + truth.sum())
+            assert float(row["dice"]) == pytest.approx(dice)
+
+
+def test_the_last_ten_evaluations_the_last_and_the_averaged_weights_have_a_line_each(out):
+    runs = {run.figure: run for run in read_runs(out / "summary.csv")}
+    assert list(runs) == ["last10", "last", "ema"]
+    history = checkpoint.load(out.parents[1] / "checkpoint.pt")["history"]
+    assert len(history) == 12
+    assert runs["last10"].dice == pytest.approx(np.mean([values["val/dice"] for values in history[-10:]]))
+    assert runs["last"].dice == pytest.approx(history[-1]["val/dice"])
+    assert runs["ema"].dice != runs["last"].dice
+    assert {run.steps for run in runs.values()} == {12}
+    assert {(run.noise, run.seed, run.n_images) for run in runs.values()} == {("a0.7_b0.7", 1, 4)}
+
+
+def table_lines(text):
+    """Heading -> cell, of every line of a text's first table."""
+    table = [line.strip("| ").split(" | ") for line in text.partition("\n\n")[0].splitlines()]
+    return {line[0]: dict(zip(table[0][1:], line[1:], strict=True)) for line in table[2:]}
+
+
+def test_collect_sets_methods_against_noise(logs, image_folder):
+    text = Path(run("collect", ["isic2017", "tloss"], image_folder, logs)).read_text()
+    lines = table_lines(text)
+    assert "x 100, mean of the last ten evaluations" in text.partition("\n- ")[2].partition("\n")[0]
+    assert list(lines) == ["Superpixel-guided", "T-Loss", "T-Loss, published", "Upper bound"]
+    found = [read_runs(path)[0] for path in logs.glob("T-Loss*/validation/1/summary.csv")]
+    seeds = [100 * run.dice for run in found if run.figure == "last10"]
+    assert lines["T-Loss"] == {"clean": "–", "0.7, 0.7": f"{np.mean(seeds):.1f} ± {np.std(seeds, ddof=1):.1f} (2)"}
+    assert lines["T-Loss, published"] == {"clean": "82.5 (0.5)", "0.7, 0.7": "76.1 (0.6)"}
+    assert lines["Upper bound"]["0.7, 0.7"] == "–"
+    assert lines["Upper bound"]["clean"].endswith("(1)")
+    assert len(rows_of(logs / "table_noise.csv")) == 4 * 3
+
+
+def test_two_trainings_that_call_themselves_the_same_are_refused(logs, image_folder, tmp_path):
+    root = shutil.copytree(logs, tmp_path / "logs", ignore=shutil.ignore_patterns("Super*", "Upper*"))
+    for command in ("train", "validate"):
+        run(command, ["isic2017", "tloss"], image_folder, root, seed=1, n_steps=2)
+    with pytest.raises(InputError, match=r"both hold T-Loss, lesion of ISIC2017, a0\.7_b0\.7, seed 1.*exp_prefix"):
+        run("collect", ["isic2017", "tloss"], image_folder, root)
+    short = max(root.glob("T-Loss*seed1*"), key=lambda path: path.stat().st_mtime_ns)
+    shutil.rmtree(short / "validation")
+    for command in ("train", "validate"):
+        run(command, ["isic2017", "tloss"], image_folder, root, seed=1, n_steps=2, exp_prefix="short")
+    assert "| T-Loss (short) |" in Path(run("collect", ["isic2017", "tloss"], image_folder, root)).read_text()
+
+
+def test_scans_and_images_under_one_folder_are_both_gathered(out, prepared_folder, tmp_path):
+    shutil.copytree(out.parents[1], tmp_path / out.parents[1].name)
+    paths = {"path": {"data_dir": str(prepared_folder), "log_dir": str(tmp_path)}}
+    quick = {"surface_scores": False, "save_predictions": False, "protocol": "blind"}
+    ex.run("validate", named_configs=["threshold", "chaost2"], config_updates=paths | quick)
+    done = ex.run("collect", named_configs=["chaost2"], config_updates=paths)
+    text = Path(str(done.result)).read_text()
+    assert "| CHAOST2 | 1 | blind |" in text
+    assert "| T-Loss, published | 76.1 (0.6) |" in text
+
+
+def test_untrained_weights_and_a_named_checkpoint_can_be_scored(logs, image_folder, tmp_path):
+    path = only(logs.glob("Superpixel*/checkpoint.pt"))
+    more = {"surface_scores": False, "save_predictions": False}
+    dice = run("validate", ["isic2017", "spguided"], image_folder, tmp_path, reload_model_path="none", **more)
+    assert 0 <= dice <= 1
+    (run_score,) = read_runs(only(tmp_path.rglob("summary.csv")))
+    assert (run_score.method, run_score.figure) == ("Superpixel-guided untrained", "untrained")
+    named = {"reload_model_path": str(path), "weights": "last", "seed": 5}
+    run("validate", ["isic2017", "spguided"], image_folder, tmp_path / "named", **named, **more)
+    found = {r.figure: r.dice for r in read_runs(only((tmp_path / "named").rglob("summary.csv")))}
+    known = {r.figure: r.dice for r in read_runs(only(path.parent.glob("validation/1/summary.csv")))}
+    assert found == {name: known[name] for name in ("last10", "last")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 99}, r"has not been trained.*reload_model_path=none"),
+        ({"reload_model_path": "/nowhere.pt"}, "no such checkpoint"),
+        ({"size_px": 64, "reload_model_path": "none"}, r"expected \(64, 64, 3\)"),
+        ({"test_batch": 0}, "test_batch from 1"),
+    ],
+)
+def test_bad_input_stops_with_one_clear_message(logs, image_folder, changes, message):
+    with pytest.raises(InputError, match=message):
+        run("validate", ["isic2017", "tloss"], image_folder, logs, **changes)
+
+
+def test_probabilities_feed_the_superpixels_of_a_second_pass(chest_folder, tmp_path):
+    folder = shutil.copytree(chest_folder, tmp_path / "jsrt")
+    small = {"unet": {"base_features": 4, "max_features": 8}, "n_steps": 4, "eval_every": 0}
+    words = ["jsrt_clavicle", "baseline"]
+    path = Path(run("train", words, folder, tmp_path, **small))
+    written = Path(run("probabilities", words, folder, tmp_path, **small))
+    assert written == path.parent / "probabilities"
+    assert sorted(file.stem for file in written.glob("*.png")) == [f"img_{n:02}" for n in range(12)]
+
+    with Image.open(written / "img_03.png") as file:
+        found = np.asarray(file)
+    rows, columns = slice(0, 12), slice(3, 31)  # the clavicle's part of the image
+    content = checkpoint.load(path)
+    method = build_method(content["settings"]).eval()
+    method.load_state_dict(content["method"])
+    seen = torch.from_numpy(read_image(chest_folder / "images/img_03.png")[None, rows, columns, None].copy())
+    with torch.no_grad():
+        expected = (method.network(normalise(seen)) / 5).softmax(1)[0, 1]  # type: ignore[operator]
+    assert found.dtype == np.uint16
+    np.testing.assert_allclose(found[rows, columns] / 65535, expected, atol=1e-4)
+    assert not np.delete(found, np.arange(3, 31), axis=1).any()
+    assert not found[12:].any()
+
+    second = ["--structure", "clavicle", "--source", "gray+prob", "--n-segments", "20", "--data-dir", str(folder)]
+    image_superpixels.main(["JSRT", *second, "--probabilities", str(written)])
+    superpixel = {"superpixel": {"source": "gray+prob", "n_segments": 20}}
+    assert only(folder.glob("superpixels/gray+prob_20_*_clavicle/superpixels.json"))
+    assert Path(run("train", ["jsrt_clavicle", "spguided"], folder, tmp_path, **small | superpixel)).exists()
+
+
+@pytest.mark.parametrize(("predict_with", "n_networks"), [("first", 1), ("mean", 2)])
+def test_probabilities_are_of_the_networks_that_predict(logs, image_folder, tmp_path, predict_with, n_networks):
+    path = only(logs.glob("Superpixel*/checkpoint.pt"))
+    named = {"reload_model_path": str(path), "predict_with": predict_with}
+    written = Path(run("probabilities", ["isic2017", "spguided"], image_folder, tmp_path, **named))
+    content = checkpoint.load(path)
+    method = build_method(content["settings"]).eval()
+    method.load_state_dict(content["method"])
+    seen = normalise(torch.from_numpy(read_image(image_folder / "images/img_05.png")[None].copy()))
+    with torch.no_grad():
+        each = [(net(seen) / 5).softmax(1)[0, 1] for net in list(method.networks)[:n_networks]]  # type: ignore[arg-type]
+    with Image.open(written / "img_05.png") as file:
+        np.testing.assert_allclose(np.asarray(file) / 65535, sum(each) / n_networks, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [(["jsrt_lung", "baseline"], {"structures": ["lung", "heart"]}), (["chaost2", "alpnet"], None)],
+)
+def test_probabilities_are_for_one_structure_of_images(chest_folder, prepared_folder, tmp_path, words, changes):
+    folder = prepared_folder if changes is None else chest_folder
+    paths = {"path": {"data_dir": str(folder), "log_dir": str(tmp_path)}}
+    given = paths if changes is None else SMALL | paths | changes
+    with pytest.raises(InputError, match="probabilities: for one structure of a set of images"):
+        ex.run("probabilities", named_configs=words, config_updates=given)

