@@ -10,7 +10,7 @@ from dataloaders.fewshot import FewShotConfig, open_fewshot
 from dataloaders.normalise import Normalisation
 from dataloaders.ordering import LoaderOptions
 from models import speed
-from models.speed import Compiled compiled, fits_on, ordered, out_of_memory, share_of
+from models.speed import Compiled, compiled, fits_on, ordered, out_of_memory, share_of
 from util.errors import ConfigError
 
 CPU = torch.device("cpu")
