@@ -57,8 +57,8 @@ class Output:
         journal, record = self.folder / JOURNAL, self.folder / self.record_name
         if record.exists() and "made_with" not in read_json(record):
             raise DataError(
-                f"{self.folder}: holds files that were imported, not made here; nothing is overwritten. Move the folder "
-                "away, or choose other parameters."
+                f"{self.folder}: holds files that were imported, not made here; nothing is overwritten. Move the "
+                "folder away, or choose other parameters."
             )
         (self.folder / self.record_name).unlink(missing_ok=True)
         if not (journal.exists() and read_json(journal) == self.made_with):
