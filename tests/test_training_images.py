@@ -184,7 +184,12 @@ def test_two_processes_rewrite_the_labels_together_and_stay_the_same(image_folde
         )
         for rank in range(2)
     ]
-    assert [process.wait() for process in ranks] == [0, 0]
+    try:
+        assert [process.wait(timeout=120) for process in ranks] == [0, 0]
+    finally:  # processes that wait for each other in vain
+        for process in ranks:
+            process.kill()
+            process.wait()
     one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert one["n"] == two["n"] == 1
     assert torch.equal(one["label"], two["label"])

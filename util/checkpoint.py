@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ def load_newest(path: Path, device: torch.device | str = "cpu") -> dict[str, Any
             if candidate == candidates[-1]:
                 raise
             logger.warning("%s Going on from %s.", error, previous_of(path))
+            with suppress(FileNotFoundError):  # out of the way, so that no save ever puts it in the good one's place
+                candidate.replace(candidate.with_name(f"{candidate.name}.damaged"))
         else:
             return content
     return None

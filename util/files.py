@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,9 @@ def replacing(path: Path) -> Iterator[Path]:
 def _remove_leftovers(path: Path) -> None:
     """Removes what a killed process left half written of `path`; what is younger may still be in the making."""
     for leftover in path.parent.glob(f".writing-{path.name}-*"):
-        if time.time() - leftover.stat().st_mtime > LEFTOVER_AFTER_S:
-            leftover.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process may just have renamed it
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_AFTER_S:
+                leftover.unlink()
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:

@@ -11,7 +11,7 @@ import numpy as np
 
 from util.errors import DataError
 from util.files import write_text
-from util.published import published_dice
+from util.published import TEST_IMAGES, published_dice
 from util.scores import csv_text
 
 FILE_NAME = "summary.csv"
@@ -155,7 +155,10 @@ def _line_of(run: RunScore) -> str:
 
 
 def noise_tables(runs: Sequence[RunScore]) -> list[NoiseTable]:
-    """A table per data set, structure and figure, of all runs gathered."""
+    """A table per data set, structure and figure, of all runs gathered.
+
+    Published figures stand beside only what was scored on as many test images: not beside parts or phantoms.
+    """
     grouped: dict[tuple[str, str, str], list[RunScore]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: FIGURES.index(run.figure) if run.figure in FIGURES else len(FIGURES)):
         grouped[run.figure, run.dataset, run.structure].append(run)
@@ -167,7 +170,8 @@ def noise_tables(runs: Sequence[RunScore]) -> list[NoiseTable]:
             line = _line_of(run)
             lines[line][at] = (*lines[line].get(at, ()), run.dice)
         columns = tuple(sorted({(run.alpha, run.beta) for run in mine}))
-        published = {name: published_dice(dataset, name) for name in lines}
+        is_whole = {run.n_images for run in mine} == {TEST_IMAGES.get(dataset)}
+        published = {name: published_dice(dataset, name) for name in lines} if is_whole else {}
         tables.append(
             NoiseTable(
                 title=f"{structure} of {dataset}",

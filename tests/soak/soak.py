@@ -206,7 +206,8 @@ def main() -> int:
     if out.exists() and any(out.iterdir()):
         parser.error(f"--out {out}: not empty; name another folder")
     if given.memory:
-        return 0 if memory.compare(trainee.fixtures(), *given.memory, out)["is_flat"] else 1
+        few, many = given.memory
+        return 0 if memory.compare(trainee.fixtures(), few, many, out)["is_flat"] else 1
     if given.forked:
         importlib.import_module("training")
     soak = Soak(given.method, given.seed, out, given.forked)

@@ -81,3 +81,16 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
         checkpoint.save(path, content(2), keep_previous=True)
     assert newest_step(path) == 1
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_damaged_checkpoint_never_takes_the_place_of_the_good_one(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    for step in (1, 2):
+        checkpoint.save(path, {"step": step}, keep_previous=True)
+    path.write_bytes(b"damaged")
+    found = checkpoint.load_newest(path)
+    assert found == {"step": 1}
+    assert path.with_name("checkpoint.pt.damaged").read_bytes() == b"damaged"
+    checkpoint.save(path, {"step": 3}, keep_previous=True)
+    assert checkpoint.load(checkpoint.previous_of(path)) == {"step": 1}  # what was gone on from
+    assert checkpoint.load(path) == {"step": 3}

@@ -29,6 +29,7 @@ N_STARTS = 16
 STARTS = """
 import multiprocessing, sys
 from pathlib import Path
+import psycopg, sqlalchemy  # before the start, which is then the more simultaneous
 from sacred import Experiment
 from util.run_store import observer_for
 
@@ -61,7 +62,8 @@ def observer_for(store, folder) -> Any:
 
 
 def start_together(store, tmp_path):
-    script = tmp_path / "starts.py"
+    script = tmp_path / ("deep" * 20) / "starts.py"  # a path longer than Sacred's columns is no obstacle
+    script.parent.mkdir()
     script.write_text(STARTS)
     command = [sys.executable, str(script), store, str(tmp_path / "runs"), str(N_STARTS)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -152,8 +154,7 @@ def test_simultaneous_starts_on_one_postgresql_server(postgres, tmp_path):
         rows = connection.exec_driver_sql("select run_id, status, config, info from run").fetchall()
     engine.dispose()
     assert_all_kept(*zip(*rows, strict=True))
-    observer = observer_for(f"sql:{postgres}", tmp_path)
-    assert one_run(observer).status == "COMPLETED"  # a path longer than Sacred's columns is no obstacle
+    assert one_run(observer_for(f"sql:{postgres}", tmp_path)).status == "COMPLETED"
 
 
 def test_a_file_store_is_sacreds(tmp_path):
