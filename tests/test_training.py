@@ -136,14 +136,14 @@ def test_a_finished_training_is_left_alone(prepared_folder, tmp_path, caplog):
     assert "nothing to do" in caplog.text
 
 
-def test_two_processes_equal_one_on_the_same_global_batch(prepared_folder, tmp_path):
-    frozen = {"freeze_batch_norm": True, "n_steps": 4}
+def train_with_two(folder, logs, **changes):
+    """The exit codes of two processes that train together."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     ranks = [
         subprocess.Popen(
-            command_line(prepared_folder, tmp_path / "two", batch_size=1, **frozen),
+            command_line(folder, logs, **changes),
             cwd=ROOT,
             env=os.environ
             | address
@@ -151,12 +151,40 @@ def test_two_processes_equal_one_on_the_same_global_batch(prepared_folder, tmp_p
         )
         for rank in range(2)
     ]
-    assert [process.wait() for process in ranks] == [0, 0]
+    return [process.wait() for process in ranks]
+
+
+def test_two_processes_equal_one_and_one_goes_on_where_two_stopped(prepared_folder, tmp_path):
+    frozen = {"freeze_batch_norm": True, "batch_size": 2}
+    one = train(prepared_folder, tmp_path / "one", n_steps=4, **frozen)
+    assert train_with_two(prepared_folder, tmp_path / "two", n_steps=4, **frozen) == [0, 0]
     (two,) = (tmp_path / "two").rglob("checkpoint.pt")
-    one = train(prepared_folder, tmp_path / "one", batch_size=2, **frozen)
+    assert two.parent.name == one.parent.name
     for name, tensor in weights(one).items():
         torch.testing.assert_close(tensor, weights(two)[name], rtol=1e-4, atol=1e-6)
     assert len(list((tmp_path / "two").rglob("metrics.json"))) == 1  # the first process logs, alone
+
+    state = checkpoint.load(checkpoint.previous_of(two))  # of step 3, by two processes
+    assert state["step"] == 3
+    checkpoint.save(two, state)
+    assert train(prepared_folder, tmp_path / "two", n_steps=4, **frozen) == two
+    for name, tensor in weights(one).items():
+        torch.testing.assert_close(tensor, weights(two)[name], rtol=1e-4, atol=1e-6)
+
+
+def test_more_processes_than_episodes_are_refused(prepared_folder, tmp_path):
+    assert train_with_two(prepared_folder, tmp_path, batch_size=1) == [1, 1]
+
+
+def test_a_run_that_goes_on_tells_the_whole_story_once(prepared_folder, tmp_path):
+    path = train(prepared_folder, tmp_path, n_steps=6, print_interval=2)
+    state = checkpoint.load(checkpoint.previous_of(path))
+    assert state["step"] == 3
+    checkpoint.save(path, state)
+    train(prepared_folder, tmp_path, n_steps=6, print_interval=2)
+    first, second = (json.loads((path.parent / "runs" / n / "metrics.json").read_text()) for n in ("1", "2"))
+    assert second["loss"]["steps"] == [2, 3, 4, 6]  # 3: at the checkpoint
+    assert second["loss"]["values"] == first["loss"]["values"]
 
 
 @pytest.mark.parametrize("named", ["panet", "ssl_panet", "alpnet_annotated", "setting2"])
