@@ -132,6 +132,14 @@ def test_noise_unlike_the_papers_has_lines_of_its_own():
     ]
 
 
-def test_a_published_line_needs_a_measured_column_of_the_paper():
-    (table,) = noise_tables([replace(RUN, noise="a0.9_b0.5", alpha=0.9, beta=0.5)])
+@pytest.mark.parametrize(
+    "runs",
+    [
+        [replace(RUN, noise="a0.9_b0.5", alpha=0.9, beta=0.5)],  # no column of the paper
+        [replace(RUN, n_images=50)],  # not its test images
+        [RUN, replace(RUN, n_images=599, seed=1)],
+    ],
+)
+def test_published_figures_stand_only_beside_what_they_can_be_compared_with(runs):
+    (table,) = noise_tables(runs)
     assert table.published == {}

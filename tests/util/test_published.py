@@ -1,7 +1,8 @@
 import pytest
 
+from dataloaders.catalog import IMAGE_SETS
 from models.losses import LOSS_TITLES
-from util.published import NOISE_COLUMNS, T_LOSS_TABLES, published_dice
+from util.published import NOISE_COLUMNS, T_LOSS_TABLES, TEST_IMAGES, published_dice
 
 # T-Loss (MICCAI 2023), tables 1 and 2: Dice, and the standard deviation of its last digits.
 CLEAN, LITTLE, MUCH = (0.0, 0.0), (0.3, 0.5), (0.7, 0.7)
@@ -38,6 +39,10 @@ def test_every_line_has_a_plausible_figure_for_every_column():
             assert means[0] == max(means)
             for alpha in (0.3, 0.5, 0.7):  # stronger noise is worse
                 assert means[NOISE_COLUMNS.index((alpha, 0.5))] > means[NOISE_COLUMNS.index((alpha, 0.7))]
+
+
+def test_their_test_images_are_those_of_the_data_sets():
+    assert {name: IMAGE_SETS[name].n_published["test"] for name in T_LOSS_TABLES} == TEST_IMAGES
 
 
 @pytest.mark.parametrize(("dataset", "method"), [("JSRT", "T-Loss"), ("ISIC2017", "Superpixel-guided")])
