@@ -2,8 +2,10 @@
 
     python training.py with alpnet chaost2 setting2 eval_fold=0 path.data_dir=data path.log_dir=exps
     python training.py with tloss isic2017 noise.alpha=0.7 noise.beta=0.7
-    torchrun --standalone --nproc-per-node=4 training.py with alpnet chaost2 setting2 eval_fold=0
-    srun -n8 python training.py with alpnet sabs setting1 eval_fold=0
+    torchrun --standalone --nproc-per-node=4 training.py with alpnet chaost2 setting2 eval_fold=0 batch_size=4
+    srun -n8 python training.py with alpnet sabs setting1 eval_fold=0 batch_size=8
+
+`batch_size` counts all processes, so that a training may go on on another number of them.
 
 The same command again goes on from the last checkpoint, to the same weights as if it had never stopped; once it has
 reached `n_steps` it does nothing. `python training.py print_config with ...` shows every key.

@@ -41,6 +41,7 @@ from util.tables import to_markdown
 
 logger = logging.getLogger(__name__)
 
+TEMPERATURE = 5.0  # of exported probabilities
 WEIGHTS = {"last": ("last",), "ema": ("ema",), "both": ("last", "ema")}
 
 
@@ -118,10 +119,10 @@ def collect(_config: dict[str, Any]) -> str:
 
 
 @command
-def probabilities(_config: dict[str, Any], temperature: float = 5.0) -> str:
+def probabilities(_config: dict[str, Any]) -> str:
     """Writes a trained network's foreground probabilities of the training images, for two-pass superpixels.
 
-    They are softmax(logits / `temperature`) as 16-bit PNG (65535 is 1) in `<experiment>/probabilities`; of several
+    They are softmax(logits / 5) as 16-bit PNG (65535 is 1) in `<experiment>/probabilities`; of several
     networks, of those that predict (`predict_with`).
 
     Source: superpixel-guided learning, released code (temperature 5; the branch is switched off there).
@@ -137,7 +138,7 @@ def probabilities(_config: dict[str, Any], temperature: float = 5.0) -> str:
     ids, chunks = data.folder.ids("train"), data.labels.chunks(data.config.test_batch)
     for where, batch in tqdm(chunks, desc="probabilities", disable=None):
         with torch.inference_mode():
-            found = method.probabilities(batch.image.to(device), temperature)[:, 1].cpu()  # type: ignore[operator]
+            found = method.probabilities(batch.image.to(device), TEMPERATURE)[:, 1].cpu()  # type: ignore[operator]
         for image_id, one in zip(ids[where], found, strict=True):
             write_png(folder / f"{image_id}.png", data.in_full((one * 65535).round().to(torch.int32).numpy()))
     logger.info("%s: probabilities of %d training images", folder, len(ids))

@@ -172,7 +172,7 @@ torch.save({"state": state, "label": torch.from_numpy(labels.label.copy()), "n":
 
 
 def test_two_processes_rewrite_the_labels_together_and_stay_the_same(image_folder, tmp_path):
-    given = json.dumps(settings("spguided", image_folder, tmp_path / "logs", n_steps=13, batch_size=2))
+    given = json.dumps(settings("spguided", image_folder, tmp_path / "logs", n_steps=13, batch_size=4))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}

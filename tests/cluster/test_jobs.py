@@ -136,7 +136,7 @@ def test_an_array_of_runs_and_the_table_of_them(slurm, prepared_folder, tmp_path
 def test_two_tasks_on_two_nodes_equal_one_process_even_when_requeued(slurm, prepared_folder, tmp_path):
     frozen = {"freeze_batch_norm": True, "checkpoint_every": 5, "n_steps": 40, "optim.lr": 1e-4}
     options = ("--mode", "one", "--nodes", "2", "--gpus-per-node", "1", "--train-only")
-    (job,) = ids(launch(slurm, *options, *words(prepared_folder, tmp_path / "two", **frozen)))
+    (job,) = ids(launch(slurm, *options, *words(prepared_folder, tmp_path / "two", batch_size=2, **frozen)))
     slurm.until(lambda: list(tmp_path.rglob("checkpoint.pt")), "the first checkpoint")
     slurm.call("scancel", "--signal=USR1", job)
     (end,) = slurm.wait(job, "COMPLETED", "FAILED")
