@@ -37,7 +37,6 @@ from util import checkpoint
 from util.device import choose_device, set_precision
 from util.distributed import Plan, ProcessGroup, StopSignal, any_rank, barrier, plan
 from util.errors import ConfigError
-from util.meters import RunningMeans
 from util.schedules import step_decay
 
 logger = logging.getLogger(__name__)
@@ -93,7 +92,6 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
         net = DistributedDataParallel(net, find_unused_parameters=len(learner.method.players) > 1)
     precision = set_precision(run.precision, device)
     evaluation = evaluation_of(data, device)
-    means = RunningMeans()
     bar = tqdm(total=run.n_steps, initial=learner.step, disable=None if place.is_first else True, desc="training")
     for batch in _batches(settings, data, learner, options):
         batch = batch.to(device, non_blocking=True)
@@ -101,7 +99,7 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
             decay = step_decay(learner.step, run.lr_step_every, run.lr_step_gamma)
             learner.set_learning_rates(optimiser, run.optim.lr * decay)
             losses = _update(net, batch, player, optimiser, precision, device)
-            means.add(losses)
+            learner.means.add(losses)
         learner.method.after_step(learner.step)
         learner.averaged.update(learner.method)
         learner.step += 1
@@ -111,8 +109,10 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
         is_saving = learner.step % run.checkpoint_every == 0 or learner.step == run.n_steps or is_leaving
         is_kept = run.save_snapshot_every > 0 and learner.step % run.save_snapshot_every == 0
         found: dict[str, float] = {}
-        if learner.step % run.print_interval == 0 or is_saving or is_kept:
-            averages = means.read(learner.step)  # stops here, before anything is saved, if a loss was not finite
+        if is_saving or is_kept:
+            learner.means.settle(learner.step)  # stops here, before anything is saved, if a loss was not finite
+        if learner.step % run.print_interval == 0 or learner.step == run.n_steps:
+            averages = learner.means.read(learner.step)
             bar.set_postfix({name: f"{value:.3f}" for name, value in averages.items()})
             found |= {f"train/{name}": value for name, value in averages.items()}
         if run.eval_every and learner.step % run.eval_every == 0 and place.is_first:

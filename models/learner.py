@@ -12,6 +12,7 @@ from models import build_method
 from models.average import MovingAverage
 from models.methods.base import Method
 from util.distributed import barrier, max_over_ranks
+from util.meters import RunningMeans
 from util.seeding import seed_everything
 
 
@@ -45,6 +46,7 @@ class Learner:
     refined: RefinedLabels | None = None  # where refined labels are kept
     history: list[dict[str, float]] = field(default_factory=list)  # what each evaluation during training has found
     scalars: dict[str, list[list[float]]] = field(default_factory=dict)  # name -> steps, values: all that was logged
+    means: RunningMeans = field(default_factory=RunningMeans)  # of what the next line of the log will say
     step: int = 0  # completed steps
 
     def note(self, found: Mapping[str, float]) -> None:
@@ -52,7 +54,7 @@ class Learner:
         for name, value in found.items():
             steps, values = self.scalars.setdefault(name, [[], []])
             steps.append(self.step)
-            values.append(value)
+            values.append(float(value))
 
     def set_learning_rates(self, optimiser: torch.optim.Optimizer, lr: float) -> None:
         """Sets the learning rate of all parameter groups but those with one of their own."""
@@ -87,6 +89,7 @@ class Learner:
             "averaged_count": self.averaged.count,
             "generator": torch.get_rng_state(),
             "scalars": self.scalars,
+            "means": self.means.state(),
             "n_replaced_labels": 0 if self.labels is None else self.labels.n_replaced,
         }
 
@@ -113,6 +116,7 @@ class Learner:
         torch.set_rng_state(state["generator"].cpu())
         self.normalisation = Normalisation.from_dict(state["normalisation"])
         self.history, self.scalars = state["history"], state["scalars"]
+        self.means.restore(state["means"])
         if self.labels is not None and self.refined is not None:
             self.refined.restore(self.labels, state["n_replaced_labels"])
         self.step = state["step"]

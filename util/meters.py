@@ -1,6 +1,7 @@
 """Means of what a training logs."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,17 +23,35 @@ class RunningMeans:
             self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value.detach()
         self.count += 1
 
+    def settle(self, step: int) -> None:
+        """Makes the sums those of all processes, so that the first one's checkpoint can hold them.
+
+        Raises:
+            UserError: one of them is not finite.
+        """
+        self.sums = {name: mean_over_ranks(total) for name, total in self.sums.items()}
+        if not all(math.isfinite(total) for total in self.sums.values()):
+            means = {name: float(total) / self.count for name, total in self.sums.items()}
+            raise UserError(
+                f"a loss is not finite between steps {step - self.count + 1} and {step}: {means}. The last checkpoint "
+                "is from before. Look for extreme intensities with `python -m data.check`, or lower optim.lr."
+            )
+
     def read(self, step: int) -> dict[str, float]:
         """The means over steps and processes; starts anew.
 
         Raises:
             UserError: one of them is not finite.
         """
-        means = {name: float(mean_over_ranks(total / self.count)) for name, total in self.sums.items()}
-        if not all(math.isfinite(value) for value in means.values()):
-            raise UserError(
-                f"a loss is not finite between steps {step - self.count + 1} and {step}: {means}. The last checkpoint "
-                "is from before. Look for extreme intensities with `python -m data.check`, or lower optim.lr."
-            )
+        self.settle(step)
+        means = {name: float(total / self.count) for name, total in self.sums.items()}
         self.sums, self.count = {}, 0
         return means
+
+    def state(self) -> dict[str, Any]:
+        """What has been added since the last reading."""
+        return {"sums": self.sums, "count": self.count}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes back to a state."""
+        self.sums, self.count = state["sums"], state["count"]

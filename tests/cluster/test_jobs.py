@@ -2,6 +2,7 @@
 
 import re
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,16 @@ TINY = {
 }
 
 
+@contextmanager
+def one_thread():
+    """The jobs' number of threads, which decides in which order a CPU sums."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@one_thread()
 def train_here(folder, logs, **changes):
     paths = {"path": {"data_dir": str(folder), "log_dir": str(logs)}}
     nested = {"optim": {"lr": changes.pop("optim.lr")}} if "optim.lr" in changes else {}

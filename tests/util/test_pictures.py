@@ -237,7 +237,7 @@ def test_scalars_of_a_real_sacred_run(tmp_path):
             _run.log_scalar("train/loss", np.float64(1 / step), step)
         _run.log_scalar("val/raw", [0.5, 0.6], 20)
 
-    experiment.run(options={"--capture": "no", "--loglevel": "ERROR"})
+    experiment.run(options={"--capture": "no"})
     assert read_sacred_scalars(tmp_path / "1") == {"train/loss": ([10, 20], [0.1, 0.05])}
 
 
