@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -101,19 +101,9 @@ class RunConfig:
 # Keys that change neither the data nor the weights: a training goes on, or is found, whatever they are.
 _PRACTICAL = {
     *("print_interval", "checkpoint_every", "save_snapshot_every", "eval_every", "num_workers", "device", "data_on"),
-    *("channels_last", "compile"),
-    *(
-        "store",
-        "check_data",
-        "exp_prefix",
-        "reload_model_path",
-        "weights",
-        "protocol",
-        "surface_scores",
-        "nsd_tolerance_mm",
-    ),
-    *("save_predictions", "path", "n_sup_part", "z_margin", "val_wsize", "slices_per_pass"),
-    *("diagnosed_images", "test_batch", "predict_with"),
+    *("channels_last", "compile", "store", "check_data", "exp_prefix", "reload_model_path", "weights", "protocol"),
+    *("surface_scores", "nsd_tolerance_mm", "save_predictions", "path", "n_sup_part", "z_margin", "val_wsize"),
+    *("slices_per_pass", "images_per_pass", "diagnosed_images", "test_batch", "predict_with"),
 }
 
 ex = Experiment("frugalseg", save_git_info=False)
@@ -212,7 +202,7 @@ class Settings:
 
     run: RunConfig
     data: DataConfig
-    values: dict[str, Any]  # all keys, flat, as Sacred stores them
+    values: dict[str, Any]  # all keys, as Sacred stores them, but for one spelling of each data set
 
     @property
     def method_name(self) -> str:
@@ -225,14 +215,16 @@ class Settings:
         return self.data.spec.n_folds if isinstance(self.data, FewShotConfig) else catalog.CHAOST2.n_folds
 
     @property
+    def _is_clean(self) -> bool:
+        return method_class(self.run.method).trains_on == "clean" or not self.values.get("noise", {}).get("alpha")
+
+    @property
     def experiment_folder(self) -> Path:
         """Folder of this training: readable names, and a hash of every key that shapes the weights."""
-        shaping = {key: value for key, value in self.values.items() if key not in _PRACTICAL}
-        shaping["dataset"] = self.data.spec.name  # whatever its spelling
-        run, data = self.run, self.data
+        run, data, shaping = self.run, self.data, _shaping(self.values)
         if isinstance(data, FewShotConfig):
             what = f"setting{data.setting}_sets{data.label_sets}_fold{data.eval_fold}"
-        elif method_class(run.method).trains_on == "clean" or not data.noise.alpha:
+        elif self._is_clean:
             what = f"{'+'.join(data.chosen)}_clean"
             del shaping["noise"]
         else:
@@ -241,6 +233,27 @@ class Settings:
         prefix = f"{run.exp_prefix}_" if run.exp_prefix else ""
         name = f"{prefix}{self.method_name}_{data.spec.name}_{what}_seed{run.seed}_{digest}".replace(" ", "-")
         return Path(run.path.log_dir).expanduser() / name
+
+    def require_same(self, saved: Mapping[str, Any], path: Path) -> None:
+        """Refuses to go on from a checkpoint of another training.
+
+        Raises:
+            ConfigError: its settings differ in keys that shape the weights; the message lists them.
+        """
+        there, here = _shaping(saved), _shaping(self.values)
+        ignored = {"noise"} if self._is_clean else set()
+        keys = sorted(key for key in (there.keys() | here.keys()) - ignored if there.get(key) != here.get(key))
+        if keys:
+            listed = "; ".join(f"{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in keys)
+            raise ConfigError(
+                f"{path}: a checkpoint of another training ({listed}). Take those settings, or put it elsewhere and "
+                "start anew."
+            )
+
+
+def _shaping(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that shape the weights."""
+    return {key: value for key, value in values.items() if key not in _PRACTICAL}
 
 
 def read_settings(values: dict[str, Any]) -> Settings:
@@ -253,7 +266,8 @@ def read_settings(values: dict[str, Any]) -> Settings:
     data_type = CONFIGS[method.family]
     refuse_unknown(values, RunConfig, data_type, method.Config)
     select(method.Config, values)
-    return Settings(select(RunConfig, values), select(data_type, values), dict(values))
+    data = select(data_type, values)
+    return Settings(select(RunConfig, values), data, dict(values) | {"dataset": data.spec.name})
 
 
 def command(function: Callable) -> Any:

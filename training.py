@@ -34,7 +34,7 @@ from models.evaluation import evaluation_of
 from models.learner import Learner, make_learner
 from models.speed import compiled, fits_on, ordered, out_of_memory, share_of
 from util import checkpoint
-from util.device import choose_device, set_precision
+from util.device import set_precision
 from util.distributed import Plan, ProcessGroup, StopSignal, any_rank, barrier, plan
 from util.errors import ConfigError
 from util.schedules import step_decay
@@ -52,7 +52,7 @@ def train(_config: dict[str, Any], _run: Any) -> str:
     """Trains until `n_steps`; returns the path of the checkpoint."""
     settings = read_settings(_config)
     place = plan()
-    device = choose_device(settings.run.device, place.local_rank)
+    device = place.device(settings.run.device)
     with ProcessGroup(place, device), StopSignal() as stop:
         return str(_train(settings, _run, place, device, stop))
 
@@ -69,12 +69,12 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
     learner = make_learner(
         settings.values, run.seed, run.optim, run.ema_decay, data.fit_normalisation(), device, data.preparation
     )
-    learner.labels = data.labels
-    learner.refined = RefinedLabels(path.parent / "refined_labels", path.parent.name)
+    learner.labels, learner.refined = data.labels, RefinedLabels(path.parent / "refined_labels", path.parent.name)
     saved = checkpoint.load_newest(path, device)
     if saved is None:
         learner.method.before_training(learner.labels)
     else:
+        settings.require_same(saved["settings"], path)
         learner.restore(saved)
     if learner.step >= run.n_steps:
         logger.info("%s has all %d steps; nothing to do.", path, learner.step)

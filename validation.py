@@ -28,7 +28,6 @@ from dataloaders.image_folder import write_png
 from models import build_method, method_class
 from models.evaluation import Scored, ScoreOptions, evaluation_of
 from models.snapshot import load_trained
-from util.device import choose_device
 from util.distributed import plan
 from util.errors import CheckpointError, ConfigError
 from util.files import write_text
@@ -50,7 +49,7 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
     """Segments and scores the held-out cases; returns the mean Dice (of the first protocol and weights asked for)."""
     settings = read_settings(_config)
     run, method_type = settings.run, method_class(settings.run.method)
-    device = choose_device(run.device, plan().local_rank)
+    device = plan().device(run.device)
     data = open_data(settings.data, run.path.data_dir, method_type.trains_on)
     out = run_folder(_run, settings)
     scored = [_method_to_score(settings, weights, device) for weights in WEIGHTS[run.weights]]
@@ -128,7 +127,7 @@ def probabilities(_config: dict[str, Any]) -> str:
     Source: superpixel-guided learning, released code (temperature 5; the branch is switched off there).
     """
     settings = read_settings(_config)
-    device = choose_device(settings.run.device, plan().local_rank)
+    device = plan().device(settings.run.device)
     method_type = method_class(settings.run.method)
     data = open_data(settings.data, settings.run.path.data_dir, method_type.trains_on)
     if not isinstance(data, DenseData) or len(data.config.chosen) > 1:

@@ -190,7 +190,7 @@ def main() -> int:
     parser.add_argument("--methods", nargs="+", default=trained, choices=trained, metavar="NAME", help="default: all")
     options = parser.parse_args()
     place = plan()
-    target = device.choose_device(options.device, place.local_rank)
+    target = place.device(options.device)
     options.size_px = options.size_px or (256 if target.type == "cuda" else 64)
     if options.size_px % 32:
         raise ConfigError(f"--size-px {options.size_px}: expected a multiple of 32.")

@@ -1,12 +1,13 @@
 """How a network runs, as opposed to what it computes: memory order, precision, compilation, and where the data lie."""
 
 import logging
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from util.device import compile_support
+from util.device import compile_support, replays_graphs
 from util.errors import ConfigError, UserError
 
 logger = logging.getLogger(__name__)
@@ -36,15 +37,17 @@ def ordered(method: nn.Module, device: torch.device, choice: Literal["auto", "on
 class Compiled(nn.Module):
     """A network that runs compiled, and goes on without where the compiler fails."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, device: torch.device) -> None:
         super().__init__()
         self.net = net
-        self.run = (torch.compile(net, dynamic=False),)  # in a tuple: not a second module with the same weights
+        mode = "reduce-overhead" if replays_graphs(device) else "default"  # the former records CUDA graphs
+        self.run = (torch.compile(net, dynamic=False, mode=mode),)  # in a tuple: not a second module, same weights
 
     def forward(self, *arguments: Any, **named: Any) -> dict[str, Tensor]:
         """As the network itself."""
         from torch._dynamo.exc import TorchDynamoException  # here: importing it takes seconds
 
+        torch.compiler.cudagraph_mark_step_begin()  # what the last step returned has been read
         try:
             return self.run[0](*arguments, **named)
         except TorchDynamoException as error:
@@ -61,7 +64,29 @@ def compiled(net: nn.Module, device: torch.device, choice: Literal["off", "auto"
     if not is_possible:
         logger.warning("compile=%s: goes on uncompiled: %s", choice, reason)
         return net
-    return Compiled(net)
+    return Compiled(net, device)
+
+
+def in_passes(function: Callable[..., Tensor], at_once: int, *inputs: Tensor) -> Iterator[Tensor]:
+    """Yields the results of parts of the inputs, along their first axis.
+
+    Args:
+        function: of as many tensors as there are inputs.
+        at_once: samples per part; where the device's memory is too small, half as many, and half again.
+        inputs: of one length.
+    """
+    start = 0
+    while start < len(inputs[0]):
+        try:
+            result = function(*(one[start : start + at_once] for one in inputs))
+        except torch.OutOfMemoryError:
+            if at_once == 1:
+                raise
+            at_once //= 2
+            logger.info("the device's memory does not take so many at once; %d now.", at_once)
+            continue
+        start += at_once
+        yield result
 
 
 def share_of(batch_size: int, world_size: int) -> int:

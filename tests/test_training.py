@@ -118,6 +118,16 @@ def test_determinism_of_weights_across_workers(prepared_folder, tmp_path):
     assert_same_weights(alone, train(prepared_folder, tmp_path / "b", num_workers=2))
 
 
+def test_a_checkpoint_of_another_training_is_refused_with_what_differs(prepared_folder, tmp_path):
+    path = train(prepared_folder, tmp_path, n_steps=1)
+    state = checkpoint.load(path)
+    state["settings"] |= {"proto_grid_size": 8, "seed": 7, "num_workers": 5}
+    checkpoint.save(path, state)
+    with pytest.raises(InputError, match=r"another training \(proto_grid_size: 8 there, 4 here; seed: 7 there, 1234"):
+        train(prepared_folder, tmp_path, n_steps=1)
+    assert checkpoint.load(path)["settings"]["seed"] == 7
+
+
 def test_the_learning_rate_falls_as_asked(prepared_folder, tmp_path):
     still = {"lr_step_every": 2, "lr_step_gamma": 0.0}  # nothing moves after the second step
     two, five = (train(prepared_folder, tmp_path, n_steps=n, **still) for n in (2, 5))

@@ -41,13 +41,16 @@ def backend() -> Backend:
     return "rocm" if torch.version.hip else "cuda"
 
 
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
+def choose_device(name: str, local_rank: int = 0, sees_one_gpu: bool = True) -> torch.device:
     """The device of this process: "auto" is an accelerator if there is one. AMD GPUs are "cuda" to PyTorch.
 
-    Where a launcher shows each task one GPU only, that one is number 0 for every task.
+    Args:
+        name: auto, cpu or cuda.
+        local_rank: this process's number on its node.
+        sees_one_gpu: the launcher may show each process a GPU of its own, which is number 0 to every one of them.
 
     Raises:
-        ConfigError: an unknown device, or a GPU asked for where PyTorch sees none.
+        ConfigError: an unknown device, a GPU asked for where PyTorch sees none, or more processes than GPUs.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and not count):
@@ -59,7 +62,14 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
             "device='cuda': PyTorch sees no GPU here; use device=cpu, or see what `python -m util.device` says of the "
             "driver and the build."
         )
-    return torch.device("cuda", local_rank % count)
+    if local_rank < count:
+        return torch.device("cuda", local_rank)
+    if count == 1 and sees_one_gpu:
+        return torch.device("cuda", 0)
+    raise ConfigError(
+        f"process {local_rank + 1} of this node has no GPU: PyTorch sees {count}. Start {count} process(es) per node, "
+        "or device=cpu."
+    )
 
 
 def group_backend(device: torch.device) -> str:
@@ -109,6 +119,11 @@ def compile_support(device: torch.device | None = None) -> tuple[bool, str]:
         if (properties.major, properties.minor) < OLDEST_COMPILED:
             return False, f"{architecture(device)} is older than sm_70, the oldest that Triton makes code for"
     return True, f"Triton and {compiler}"
+
+
+def replays_graphs(device: torch.device) -> bool:
+    """Whether a compiled step is to be recorded and replayed as a CUDA graph: on NVIDIA's GPUs, unchecked on AMD's."""
+    return device.type == "cuda" and not torch.version.hip
 
 
 def _compiler(variable: str, *names: str) -> str:

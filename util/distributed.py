@@ -14,7 +14,7 @@ from types import FrameType, TracebackType
 import torch
 import torch.distributed as dist
 
-from util.device import group_backend
+from util.device import choose_device, group_backend
 from util.errors import ConfigError
 
 GROUP_TIMEOUT = timedelta(minutes=30)  # a broken group ends the job instead of waiting for ever
@@ -33,6 +33,14 @@ class Plan:
     def is_first(self) -> bool:
         """Whether this process writes files and logs."""
         return self.rank == 0
+
+    def device(self, name: str) -> torch.device:
+        """The device of this process (auto, cpu or cuda); torchrun shows every process all GPUs of its node.
+
+        Raises:
+            ConfigError: an unknown device, a GPU asked for where there is none, or more processes than GPUs.
+        """
+        return choose_device(name, self.local_rank, sees_one_gpu=self.launcher != "torchrun")
 
 
 def plan(environment: Mapping[str, str] = os.environ) -> Plan:

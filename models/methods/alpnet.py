@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dataloaders.samples import Episode, EvalCase, SupportSet
@@ -14,6 +14,7 @@ from models.methods.base import Method
 from models.networks.alp import ALPHead
 from models.networks.backbones import OUTPUT_STRIDE, build_encoder
 from models.networks.prototypes import Prototypes
+from models.speed import in_passes
 from util.errors import ConfigError
 
 
@@ -147,7 +148,7 @@ class ALPNet(Method):
         """Encodes each class's annotated slices once, whatever the number of scans that follow."""
         n_classes, n_parts = support.image.shape[:2]
         slices = support.image.flatten(0, 2)  # (K*P*S, 1, H, W)
-        features = torch.cat([self.encoder(chunk) for chunk in slices.split(self.config.slices_per_pass)])
+        features = torch.cat(list(in_passes(self.encoder, self.config.slices_per_pass, slices)))
         features = features.unflatten(0, (n_classes * n_parts, -1))
         soft_mask = shrink(support.mask.flatten(0, 1), features.shape[-2:])
         rule_window = self._training_window(features.shape[-1])
@@ -161,21 +162,17 @@ class ALPNet(Method):
     @torch.no_grad()
     def margins(self, case: EvalCase, support: EncodedSupport) -> Float[Tensor, "K D H W"]:
         """By how much each pixel's foreground score exceeds its background score; each slice is encoded once."""
-        step = self.config.slices_per_pass
-        margins = [
-            self._slice_margins(images, part, support)
-            for images, part in zip(case.image.split(step), case.part.split(step, 1), strict=True)
-        ]
-        return torch.cat(margins, 1)
+        classes = torch.arange(len(case.part), device=case.part.device)
 
-    def _slice_margins(
-        self, images: Float[Tensor, "D 1 H W"], part: Tensor, support: EncodedSupport
-    ) -> Float[Tensor, "K D H W"]:
-        features = self.encoder(images)[None]  # (1, D, C, h, w)
-        classes = torch.arange(len(part), device=part.device)[:, None]
-        background, foreground = (_map(lambda t: t[classes, part], p) for p in (support.background, support.foreground))
-        scores = self.head.scores(features, background, foreground)  # (K, D, 2, h, w)
-        return enlarge(scores[:, :, 1] - scores[:, :, 0], images.shape[-2:])
+        def of_slices(images: Float[Tensor, "D 1 H W"], part: Int[Tensor, "D K"]) -> Float[Tensor, "D K H W"]:
+            features = self.encoder(images)[:, None]  # (D, 1, C, h, w)
+            chosen = (_map(lambda t: t[classes, part], p) for p in (support.background, support.foreground))
+            scores = self.head.scores(features, *chosen)  # (D, K, 2, h, w)
+            return enlarge(scores[:, :, 1] - scores[:, :, 0], images.shape[-2:])
+
+        return torch.cat(list(in_passes(of_slices, self.config.slices_per_pass, case.image, case.part.T))).transpose(
+            0, 1
+        )
 
 
 def shrink(mask: Bool[Tensor, "B S H W"], size: Any) -> Float[Tensor, "B S h w"]:

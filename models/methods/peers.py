@@ -15,6 +15,7 @@ from dataloaders.samples import DenseBatch, ImageCase
 from models.losses.selection import forget_rate
 from models.methods.base import Method
 from models.networks.unet import UNetConfig, build_unet
+from models.speed import in_passes
 from util.errors import ConfigError
 
 Logits = tuple[Float[Tensor, "B K H W"], ...]
@@ -141,9 +142,12 @@ class Peers(Method):
         self, image: Float[Tensor, "B C H W"], networks: Iterable[nn.Module], temperature: float = 1.0
     ) -> Float[Tensor, "B K H W"]:
         """Mean class probabilities of some networks, a few images at a time."""
-        parts = image.split(self.config.images_per_pass)
-        means = [torch.stack([(net(p).float() / temperature).softmax(1) for net in networks]).mean(0) for p in parts]
-        return torch.cat(means)
+        players = list(networks)
+
+        def mean_of(part: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
+            return torch.stack([(net(part).float() / temperature).softmax(1) for net in players]).mean(0)
+
+        return torch.cat(list(in_passes(mean_of, self.config.images_per_pass, image)))
 
 
 def kept_shares(is_kept: Bool[Tensor, "B H W"], label: Int[Tensor, "B H W"]) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from models.losses import IMAGE_LOSSES, LOSS_TITLES, LossConfig, LossName, build
 from models.losses.t_loss import NuPlateau, TLoss
 from models.methods.base import Method
 from models.networks.unet import UNetConfig, build_unet
+from models.speed import in_passes
 from util.errors import ConfigError
 
 
@@ -99,7 +100,10 @@ class Supervised(Method):
     @torch.no_grad()
     def probabilities(self, image: Float[Tensor, "B C H W"], temperature: float = 1.0) -> Float[Tensor, "B K H W"]:
         """Probability of every class at every pixel: softmax(logits / temperature)."""
-        return (self.network(image).float() / temperature).softmax(1)
+        return (self._logits(image).float() / temperature).softmax(1)
+
+    def _logits(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
+        return torch.cat(list(in_passes(self.network, len(image), image)))
 
     @torch.no_grad()
     def predict(self, case: ImageCase, support: Any) -> Bool[Tensor, "K D H W"]:
@@ -114,7 +118,7 @@ class Supervised(Method):
                 f"unet.n_classes={n_classes}: class {max(case.classes)} was asked for; "
                 f"expected a network with unet.n_classes={max(case.classes) + 1} (train it so)."
             )
-        predicted = self.network(case.image).argmax(1)
+        predicted = self._logits(case.image).argmax(1)
         return torch.stack([predicted == value for value in case.classes])
 
 

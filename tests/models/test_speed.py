@@ -10,7 +10,7 @@ from dataloaders.fewshot import FewShotConfig, open_fewshot
 from dataloaders.normalise import Normalisation
 from dataloaders.ordering import LoaderOptions
 from models import speed
-from models.speed import Compiled, compiled, fits_on, ordered, out_of_memory, share_of
+from models.speed import Compiled, compiled, fits_on, in_passes, ordered, out_of_memory, share_of
 from util.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -87,7 +87,7 @@ class Doubles(torch.nn.Module):
 def test_a_compiler_that_fails_is_done_without(caplog):
     from torch._dynamo.exc import TorchDynamoException
 
-    net = Compiled(Doubles())
+    net = Compiled(Doubles(), CPU)
     calls = []
 
     def fail(*_):
@@ -100,6 +100,40 @@ def test_a_compiler_that_fails_is_done_without(caplog):
         assert torch.equal(net(image)["loss"], 2 * image)
     assert len(calls) == 1
     assert "goes on uncompiled: it broke" in caplog.text
+
+
+@pytest.mark.parametrize(("hip", "device", "mode"), [
+    (None, "cuda", "reduce-overhead"), ("7.1", "cuda", "default"), (None, "cpu", "default")
+])  # fmt: skip
+def test_steps_are_recorded_as_graphs_on_nvidia_gpus_alone(monkeypatch, hip, device, mode):
+    asked = {}
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch, "compile", lambda net, **options: asked.update(options) or net)
+    Compiled(Doubles(), torch.device(device))
+    assert asked == {"dynamic": False, "mode": mode}
+
+
+@pytest.mark.parametrize("fitting", [1, 2, 3, 100])
+def test_passes_are_as_large_as_the_memory_takes(fitting):
+    sizes = []
+
+    def double(one, other):
+        if len(one) > fitting:
+            raise torch.OutOfMemoryError("too many")
+        sizes.append(len(one))
+        return one + other
+
+    number = torch.arange(10)
+    assert torch.equal(torch.cat(list(in_passes(double, 8, number, number))), 2 * number)
+    assert sizes == {1: [1] * 10, 2: [2] * 5, 3: [2] * 5, 100: [8, 2]}[fitting]
+
+
+def test_a_single_sample_that_does_not_fit_is_an_error():
+    def fail(_):
+        raise torch.OutOfMemoryError("too many")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        list(in_passes(fail, 8, torch.arange(10)))
 
 
 def test_a_batch_is_shared_out_evenly_or_refused():

@@ -75,6 +75,15 @@ def test_a_task_that_sees_one_gpu_takes_it_and_one_that_sees_all_takes_its_own(p
     assert device.choose_device("auto", local_rank=5) == torch.device("cuda", 5)
 
 
+@pytest.mark.parametrize(("launcher", "count"), [("torchrun", 1), ("torchrun", 4), ("srun", 4)])
+def test_more_processes_than_gpus(pretend, launcher, count):
+    pretend(A100, count=count)
+    place = Plan(rank=5, world_size=8, local_rank=5, launcher=launcher)
+    with pytest.raises(ConfigError, match=rf"process 6 of this node has no GPU: PyTorch sees {count}. Start {count}"):
+        place.device("auto")
+    assert place.device("cpu") == CPU
+
+
 def test_a_group_on_amd_gpus_uses_nccl_and_takes_its_device(pretend, monkeypatch):
     pretend(MI250X)
     called = {}
