@@ -6,21 +6,22 @@ python -m benchmarks.all --modelname dlfcn_res101 --repeats 5
 import os
 from argparse import Namespace
 
-from benchmarks import noisy_labels, pseudo_labels, training_step, validation_scan
+from benchmarks import dense_step, noisy_labels, pseudo_labels, training_step, validation_scan
 from benchmarks.timing import HEADER, describe, parse
 
 
 def main() -> None:
     """Prints the table line by line as results come in."""
     given = parse(__doc__, modelname="dlfcn_res101", size=256, repeats=5)
-    print(describe(given.device), HEADER, sep="\n", flush=True)
+    print(describe(given), HEADER, sep="\n", flush=True)
     shared = vars(given)
     for benchmark, options in (
         (training_step, {"episodes": 1}),
         (training_step, {"episodes": 2}),
         (validation_scan, {"slices": 34}),
         (pseudo_labels, {"slices": 32, "scans": 4, "jobs": os.cpu_count() or 1}),
-        (noisy_labels, {"size": 128, "batch": 8}),
+        (dense_step, {"size": 128, "batch": 8, "base_features": 32}),
+        (noisy_labels, {}),
     ):
         print(*benchmark.measure(Namespace(**shared | options)), sep="\n", flush=True)
 

@@ -1,6 +1,6 @@
-"""T-Loss, the superpixel mean, a superpixel-guided step and simulated noise, each against its yardstick.
+"""T-Loss, the superpixel mean and simulated noise, each against its yardstick; steps are in benchmarks.dense_step.
 
-python -m benchmarks.noisy_labels --size 128 --batch 8 --repeats 5
+python -m benchmarks.noisy_labels --repeats 5
 """
 
 from argparse import Namespace
@@ -15,8 +15,6 @@ from torch import Tensor
 from benchmarks.timing import HEADER, Comparison, compare, describe, parse
 from data.label_noise import Draw, distort
 from dataloaders.image_folder import NoiseConfig
-from dataloaders.samples import DenseBatch
-from models import build_method
 from models.losses import LossConfig, build_loss
 from models.losses.superpixels import superpixel_mean
 
@@ -25,7 +23,7 @@ N_SEGMENTS = 100
 
 def measure(options: Namespace) -> list[Comparison]:
     """All of them."""
-    return [*_losses(options), *_superpixel_means(options), *_steps(options), *_noise(options)]
+    return [*_losses(options), *_superpixel_means(options), *_noise(options)]
 
 
 def _losses(options: Namespace) -> list[Comparison]:
@@ -39,12 +37,11 @@ def _losses(options: Namespace) -> list[Comparison]:
         logits.grad = None
         loss(logits, label).backward()
 
-    name = "T-Loss forward + backward, 8 x 256 x 256"
+    name, repeats = "T-Loss forward + backward, 8 x 256 x 256", 20 * options.repeats
     yardstick = "torch's cross-entropy forward + backward"
     return [
         compare(
-            name, lambda: backward(t_loss), yardstick, lambda: backward(F.cross_entropy),
-            options.device, 10 * options.repeats,
+            name, lambda: backward(t_loss), yardstick, lambda: backward(F.cross_entropy), options, repeats=repeats
         )
     ]  # fmt: skip
 
@@ -63,48 +60,21 @@ def _superpixel_means(options: Namespace) -> list[Comparison]:
         return torch.einsum("bk,bhwk->bhw", sums, members)
 
     name = f"superpixel mean, 8 x 256 x 256, {side**2} segments"
-    repeats = 10 * options.repeats
+    repeats = 20 * options.repeats
     return [
         compare(
             name, lambda: superpixel_mean(value, ids), "one pass (torch.bincount of the pixels)",
-            lambda: torch.bincount(one_pass, value.flatten()), options.device, repeats,
+            lambda: torch.bincount(one_pass, value.flatten()), options, repeats=repeats,
         ),
-        compare(name, lambda: superpixel_mean(value, ids), "the one-hot form", naive, options.device, options.repeats),
+        compare(name, lambda: superpixel_mean(value, ids), "the one-hot form", naive, options),
     ]  # fmt: skip
-
-
-def _steps(options: Namespace) -> list[Comparison]:
-    """A step of two networks with superpixel selection against two plain U-Nets on the same batch."""
-    size, n = options.size, options.batch
-    cells = torch.arange(size) * 10 // size
-    batch = DenseBatch(
-        torch.randn(n, 3, size, size), torch.randint(0, 2, (n, size, size)),
-        (cells[:, None] * 10 + cells).expand(n, -1, -1).contiguous(),
-    ).to(options.device)  # fmt: skip
-    guided = build_method({"method": "spguided"}).to(options.device).train()
-    optimiser = torch.optim.SGD(guided.parameters(), 0.0, 0.99)
-    networks = list(guided.get_submodule("networks").children())
-
-    def step() -> None:
-        optimiser.zero_grad(set_to_none=True)
-        guided(batch)["loss"].backward()
-        optimiser.step()
-
-    def plain() -> None:
-        optimiser.zero_grad(set_to_none=True)
-        for network in networks:
-            F.cross_entropy(network(batch.image), batch.label).backward()
-        optimiser.step()
-
-    name = f"superpixel-guided step, {n} x {size} px"
-    return [compare(name, step, "two plain U-Net steps", plain, options.device, options.repeats)]
 
 
 def _noise(options: Namespace) -> list[Comparison]:
     """A dilated and an eroded mask of 256 x 256 against one-pixel steps until the area is reached."""
     rows, columns = np.ogrid[:256, :256]
     mask = ((rows - 128) / 60) ** 2 + ((columns - 128) / 45) ** 2 <= 1
-    noise, cpu = NoiseConfig(0.7, 0.7), torch.device("cpu")
+    noise = NoiseConfig(0.7, 0.7)
 
     def naive(change: Callable[..., np.ndarray], sign: int) -> None:
         target, area, now = mask.sum() + sign * int(0.7 * mask.sum()), mask.sum(), mask
@@ -116,12 +86,12 @@ def _noise(options: Namespace) -> list[Comparison]:
     return [
         compare(
             f"noisy mask, {kind}, 256 x 256", lambda kind=kind: distort(mask, Draw(kind), noise),
-            "one-pixel steps of scipy", lambda kind=kind: naive(*changes[kind]), cpu, 5 * options.repeats,
+            "one-pixel steps of scipy", lambda kind=kind: naive(*changes[kind]), options, repeats=5 * options.repeats,
         )
         for kind in changes
     ]  # fmt: skip
 
 
 if __name__ == "__main__":
-    given = parse(__doc__, size=128, batch=8, repeats=5)
-    print(describe(given.device), HEADER, *measure(given), sep="\n")
+    given = parse(__doc__, repeats=5)
+    print(describe(given), HEADER, *measure(given), sep="\n")

@@ -11,7 +11,6 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import torch
 from scipy.ndimage import gaussian_filter
 from skimage.segmentation import felzenszwalb
 
@@ -60,11 +59,11 @@ def measure(options: Namespace) -> list[Comparison]:
         return [
             compare(
                 f"pseudo-labels of {slices} slices, {options.size} px, {options.jobs} processes",
-                ours, "scikit-image alone, as many processes", bare, torch.device("cpu"), options.repeats,
+                ours, "scikit-image alone, as many processes", bare, options,
             )
         ]  # fmt: skip
 
 
 if __name__ == "__main__":
     given = parse(__doc__, size=256, slices=32, scans=4, jobs=os.cpu_count() or 1, repeats=3)
-    print(describe(torch.device("cpu")), HEADER, *measure(given), sep="\n")
+    print(describe(given), HEADER, *measure(given), sep="\n")

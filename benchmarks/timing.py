@@ -1,14 +1,28 @@
 """Fair timing of a computation against its yardstick: in turn, after a warm-up, ratios pair by pair."""
 
 import argparse
+import gc
+import resource
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from threading import Event, Thread
+from typing import cast
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from util.device import choose_device
+from util.device import Precision, architecture, choose_device, set_precision
+
+HEADER = (
+    "| what | time | floor | yardstick | time | ratio (range) | outside the network | peak memory |\n"
+    "|---|---:|---:|---|---:|---:|---:|---:|"
+)
+
+_STATM = Path("/proc/self/statm")
 
 
 @dataclass(frozen=True)
@@ -22,14 +36,20 @@ class Comparison:
     ratio: float
     lowest: float
     highest: float
+    floor_seconds: float | None  # its products at the rate of a large matrix product in the same run
+    outside: float | None  # share of its time that its network does not need
+    peak_bytes: int | None  # that it takes beyond what is there before and after
 
     def __str__(self) -> str:
-        times = (f"{1000 * seconds:.1f} ms" for seconds in (self.seconds, self.yardstick_seconds))
         ratio = f"{self.ratio:.3f} ({self.lowest:.3f} to {self.highest:.3f})"
-        return f"| {self.name} | {next(times)} | {self.yardstick} | {next(times)} | {ratio} |"
+        outside = "" if self.outside is None else f"{max(0.0, self.outside):.0%}"
+        peak = "" if self.peak_bytes is None else f"{self.peak_bytes / 2**20:.0f} MiB"
+        times = f"{_ms(self.seconds)} | {_ms(self.floor_seconds)} | {self.yardstick} | {_ms(self.yardstick_seconds)}"
+        return f"| {self.name} | {times} | {ratio} | {outside} | {peak} |"
 
 
-HEADER = "| what | time | yardstick | time | ratio (range) |\n|---|---:|---|---:|---:|"
+def _ms(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1000 * seconds:.1f} ms"
 
 
 def compare(
@@ -37,16 +57,50 @@ def compare(
     computation: Callable[[], object],
     yardstick_name: str,
     yardstick: Callable[[], object],
-    device: torch.device,
-    repeats: int,
+    options: argparse.Namespace,
+    *,
+    is_network: bool = False,
+    repeats: int | None = None,
 ) -> Comparison:
-    """Runs both in turn `repeats` times after one warm-up each."""
+    """Runs both in turn after a warm-up and a look at memory.
+
+    Args:
+        name: of the computation.
+        computation: what is measured.
+        yardstick_name: what it is measured against.
+        yardstick: the same as a function.
+        options: as `parse` returns them.
+        is_network: the yardstick is the bare network of the computation: its floor and its share can be told.
+        repeats: pairs; None: as in the options.
+    """
+    device = options.device
     for function in (computation, yardstick):
         _seconds(function, device)
-    pairs = [(_seconds(computation, device), _seconds(yardstick, device)) for _ in range(repeats)]
+    peak = _peak_bytes(computation, device)
+    pairs = [
+        (_seconds(computation, device), _seconds(yardstick, device)) for _ in range(repeats or int(options.repeats))
+    ]
     ratios = [one / other for one, other in pairs]
     first, second = (statistics.median(times) for times in zip(*pairs, strict=True))
-    return Comparison(name, yardstick_name, first, second, statistics.median(ratios), min(ratios), max(ratios))
+    ratio = statistics.median(ratios)
+    floor = None
+    if is_network:
+        with FlopCounterMode(display=False) as counter:
+            yardstick()
+        floor = counter.get_total_flops() / product_rate(device, options.precision)
+    return Comparison(
+        name, yardstick_name, first, second, ratio, min(ratios), max(ratios), floor,
+        1 - 1 / ratio if is_network else None, peak,
+    )  # fmt: skip
+
+
+@cache
+def product_rate(device: torch.device, precision: Precision) -> float:
+    """Floating-point operations per second of a large matrix product at that precision; the best of ten."""
+    side = 8192 if device.type == "cuda" else 2048
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    return 2 * side**3 / min(_seconds(lambda: one @ other, device) for _ in range(10))
 
 
 def _seconds(function: Callable[[], object], device: torch.device) -> float:
@@ -57,18 +111,55 @@ def _seconds(function: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
+def _peak_bytes(function: Callable[[], object], device: torch.device) -> int | None:
+    """Of the device; on a CPU of the process, looked at every millisecond, where the system (Linux) tells."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        function()
+        return torch.cuda.max_memory_allocated(device) - before
+    if not _STATM.exists():
+        return None
+    before, highest, is_over = _anonymous_bytes(), [0], Event()
+
+    def watch() -> None:
+        while not is_over.wait(0.001):
+            highest[0] = max(highest[0], _anonymous_bytes())
+
+    watcher = Thread(target=watch)
+    watcher.start()
+    function()
+    is_over.set()
+    watcher.join()
+    return max(0, highest[0] - before)
+
+
+def _anonymous_bytes() -> int:
+    """What the process holds and no file could give back."""
+    _, resident, shared, *_ = map(int, _STATM.read_text().split())
+    return (resident - shared) * resource.getpagesize()
+
+
 def parse(description: str | None, **defaults: str | int) -> argparse.Namespace:
-    """Command-line options with these defaults, and `--device`; `device` comes back resolved."""
+    """Command-line options with these defaults, and those that all share; `device` comes back resolved."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", choices=("float32", "tf32", "bf16"), default="float32")
+    parser.add_argument("--channels-last", choices=("auto", "on", "off"), default="auto")
+    parser.add_argument("--compile", choices=("auto", "on", "off"), default="off")
     for name, value in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     options = parser.parse_args()
     options.device = choose_device(options.device)
+    options.autocast = set_precision(options.precision, options.device)
     return options
 
 
-def describe(device: torch.device) -> str:
-    """The machine in one line."""
+def describe(options: argparse.Namespace) -> str:
+    """The machine and how it computes, in one line."""
+    device, precision = options.device, cast("Precision", options.precision)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    return f"{name}, torch {torch.__version__}, float32"
+    rate = f"{product_rate(device, precision) / 1e12:.2f} TFLOP/s in a matrix product"
+    how = f"channels_last={options.channels_last}, compile={options.compile}"
+    return f"{name} ({architecture(device)}), torch {torch.__version__}, {precision}, {rate}, {how}"

@@ -1,21 +1,28 @@
 """One ALPNet training step against the bare encoder's forward and backward pass on the same images.
 
     python -m benchmarks.training_step --modelname dlfcn_res101 --size 256 --episodes 1 --repeats 5
+    python -m benchmarks.training_step --episodes 8 --precision bf16 --compile on     # and against plain single steps
 
 The step holds everything that a step of training.py does: drawing and warping the episode in the same process,
 prototypes, both losses, backward, optimiser and averaged weights.
 """
 
 from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
+from itertools import count
 
 import numpy as np
 import torch
 
 from benchmarks.timing import HEADER, Comparison, compare, describe, parse
+from benchmarks.trainee import Trainee
 from dataloaders.episodes import EpisodeDataset, PseudoClassDrawer, SliceStack
-from dataloaders.normalise import Normalisation
 from dataloaders.transforms import PRESETS
-from models.learner import OptimConfig, make_learner
+from models.networks.backbones import Encoder
+from util.device import set_precision
+
+PLAIN = {"precision": "float32", "channels_last": "off", "compile": "off"}
 
 
 def synthetic_stack(size: int, n_slices: int = 32) -> SliceStack:
@@ -31,47 +38,65 @@ def synthetic_stack(size: int, n_slices: int = 32) -> SliceStack:
     return SliceStack(image[:, 0], ids, np.zeros(n_slices), np.ones(n_slices), scan, z, scan, present)
 
 
-def measure(options: Namespace) -> list[Comparison]:
-    """The whole step, and the step without preparing its data, each against the bare encoder."""
-    device = options.device
-    settings = {"method": "alpnet", "modelname": options.modelname, "encoder_weights": "none"}
-    learner = make_learner(settings, 0, OptimConfig(lr=0.0), 0.999, Normalisation(), device)
-    method, optimiser = learner.method.train(), learner.optimisers["main"]
-    encoder = method.get_submodule("encoder")
+def episodes_of(options: Namespace, n_episodes: int) -> EpisodeDataset:
+    """Batches of episodes, made where they are trained on."""
     stack = synthetic_stack(options.size)
+    stack = stack if options.device.type == "cpu" else stack.on(options.device)
     drawer = PseudoClassDrawer(stack, np.ones(len(stack.z), bool), seed=0)
-    episodes = EpisodeDataset(stack, drawer, PRESETS["sabs_aug"], 0, options.episodes)
-    fixed = episodes[0].to(device)
-    images = torch.cat([fixed.support_image, fixed.query_image], 1).flatten(0, 1)
-    number = iter(range(10**9))
+    return EpisodeDataset(stack, drawer, PRESETS["sabs_aug"], 0, n_episodes)
 
-    def update(batch) -> None:
-        optimiser.zero_grad(set_to_none=True)
-        method(batch)["loss"].backward()
-        optimiser.step()
-        learner.averaged.update(method)
 
-    def bare() -> None:
-        optimiser.zero_grad(set_to_none=True)
-        encoder(images).square().mean().backward()
+def measure(options: Namespace) -> list[Comparison]:
+    """The whole step, the step without its data and the data alone, each against the bare encoder.
 
+    Where more than one episode, another precision or compilation is asked for, also against plain steps.
+    """
+    trainee, number = Trainee(_settings(options), Encoder, options), count()
+    episodes = episodes_of(options, options.episodes)
+    fixed = episodes[0].to(options.device)
+    bare = partial(trainee.bare, torch.cat([fixed.support_image, fixed.query_image], 1).flatten(0, 1))
     label = f"{options.modelname}, {options.size} px, {options.episodes} episode(s)"
     yardstick = "encoder forward + backward"
-    return [
-        compare(
-            f"training step with its data, {label}",
-            lambda: update(episodes[next(number)].to(device)),
-            yardstick, bare, device, options.repeats,
-        ),
-        compare(f"training step, {label}", lambda: update(fixed), yardstick, bare, device, options.repeats),
-        compare(
-            f"episode preparation, {label}",
-            lambda: episodes[next(number)],
-            yardstick, bare, device, options.repeats,
-        ),
-    ]  # fmt: skip
+
+    def prepare() -> None:
+        episodes[next(number)].to(options.device)
+
+    def step() -> None:
+        trainee.step(episodes[next(number)])
+
+    found = [
+        compare(f"training step with its data, {label}", step, yardstick, bare, options, is_network=True),
+        compare(f"training step, {label}", lambda: trainee.step(fixed), yardstick, bare, options, is_network=True),
+        compare(f"episode preparation, {label}", prepare, yardstick, bare, options),
+    ]
+    if options.episodes > 1 or any(vars(options)[name] not in ("auto", value) for name, value in PLAIN.items()):
+        found.append(_against_plain(options, step, label))
+    return found
+
+
+def _against_plain(options: Namespace, step: Callable[[], None], label: str) -> Comparison:
+    """One step of all episodes as asked for against as many plain ones of a single episode."""
+    autocast = set_precision("float32", options.device)
+    plain = Trainee(_settings(options), Encoder, Namespace(**vars(options) | PLAIN | {"autocast": autocast}))
+    single, number = episodes_of(options, 1), count()
+
+    def fast() -> None:
+        set_precision(options.precision, options.device)
+        step()
+
+    def slow() -> None:
+        set_precision("float32", options.device)
+        for _ in range(options.episodes):
+            plain.step(single[next(number)])
+
+    yardstick = f"{options.episodes} eager float32 step(s) of one episode"
+    return compare(f"training step with its data, {label}", fast, yardstick, slow, options)
+
+
+def _settings(options: Namespace) -> dict[str, str]:
+    return {"method": "alpnet", "modelname": options.modelname, "encoder_weights": "none"}
 
 
 if __name__ == "__main__":
     given = parse(__doc__, modelname="dlfcn_res101", size=256, episodes=1, repeats=5)
-    print(describe(given.device), HEADER, *measure(given), sep="\n")
+    print(describe(given), HEADER, *measure(given), sep="\n")

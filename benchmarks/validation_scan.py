@@ -4,6 +4,7 @@ python -m benchmarks.validation_scan --modelname dlfcn_res101 --size 256 --slice
 """
 
 from argparse import Namespace
+from collections.abc import Callable
 
 import torch
 
@@ -26,6 +27,10 @@ def measure(options: Namespace) -> list[Comparison]:
     with torch.inference_mode():
         encoded = method.encode_support(support)
 
+        def run(function: Callable[[], object]) -> None:
+            with options.autocast:
+                function()
+
         def bare() -> None:
             for images in case.image.split(16):
                 method.encoder(images)
@@ -33,12 +38,16 @@ def measure(options: Namespace) -> list[Comparison]:
         name = f"segmenting a scan of {options.slices} slices for 4 organs, {options.modelname}, {size} px"
         return [
             compare(
-                name, lambda: method.predict(case, encoded), "encoder forward of its slices", bare, device,
-                options.repeats,
+                name,
+                lambda: run(lambda: method.predict(case, encoded)),
+                "encoder forward of its slices",
+                lambda: run(bare),
+                options,
+                is_network=True,
             )
-        ]  # fmt: skip
+        ]
 
 
 if __name__ == "__main__":
     given = parse(__doc__, modelname="dlfcn_res101", size=256, slices=34, repeats=3)
-    print(describe(given.device), HEADER, *measure(given), sep="\n")
+    print(describe(given), HEADER, *measure(given), sep="\n")

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -263,6 +264,25 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(prepared_folder, 
     with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be written \(No space left"):
         train(prepared_folder, tmp_path, n_steps=3, checkpoint_every=1, seed=2)
     assert checkpoint.load(path)["step"] == 3
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_scratch_disk_that_vanishes(prepared_folder, tmp_path, monkeypatch, is_replaced):
+    logs, save = tmp_path / "scratch" / "logs", checkpoint.save
+
+    def vanish_and_save(path, content, **options):
+        if content["step"] == 2:
+            shutil.rmtree(tmp_path / "scratch")
+            if is_replaced:
+                (tmp_path / "scratch").write_text("no folder any more")
+        save(path, content, **options)
+
+    monkeypatch.setattr(checkpoint, "save", vanish_and_save)
+    if is_replaced:
+        with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be written .*choose another output folder"):
+            train(prepared_folder, logs, n_steps=3, checkpoint_every=1)
+    else:  # it is there again, empty
+        assert checkpoint.load(train(prepared_folder, logs, n_steps=3, checkpoint_every=1))["step"] == 3
 
 
 class Full:

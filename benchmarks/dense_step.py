@@ -1,0 +1,70 @@
+"""A training step of every dense method, with its data, against the bare passes of its networks.
+
+python -m benchmarks.dense_step --size 128 --batch 8 --repeats 5
+"""
+
+from argparse import Namespace
+from functools import partial
+from itertools import count
+
+import numpy as np
+
+from benchmarks.timing import HEADER, Comparison, compare, describe, parse
+from benchmarks.trainee import Trainee
+from dataloaders.dense import DenseDataset
+from dataloaders.labels import LabelStore
+from dataloaders.ordering import LoaderOptions
+from models.networks.unet import UNet
+
+METHODS = {
+    "cross-entropy": {"method": "baseline", "loss": "ce"},
+    "T-Loss": {"method": "baseline", "loss": "tloss"},
+    "co-teaching": {"method": "coteaching"},
+    "JoCoR": {"method": "jocor"},
+    "tri-network": {"method": "trinet"},
+    "superpixel-guided": {"method": "spguided"},
+}
+N_IMAGES = 64
+
+
+def label_store(size: int) -> LabelStore:
+    """Noise images with a square lesion each and a chequerboard of 100 superpixels."""
+    generator = np.random.default_rng(0)
+    label = np.zeros((N_IMAGES, size, size), np.uint8)
+    label[:, size // 4 : size // 2, size // 4 : size // 2] = 1
+    cells = np.arange(size) * 10 // size
+    superpixel = np.broadcast_to(cells[:, None] * 10 + cells, label.shape).astype(np.uint16)
+    image = generator.integers(0, 256, (N_IMAGES, size, size, 3), np.uint8)
+    return LabelStore(image, label, None, superpixel, ("clean",) * N_IMAGES, n_classes=2)
+
+
+def measure(options: Namespace) -> list[Comparison]:
+    """Each method's step with its data, and the preparation of a batch."""
+    store = label_store(options.size)
+    data = store if options.device.type == "cpu" else store.on(options.device)
+    batches, number = DenseDataset(data, "nnunet", 0, options.batch, LoaderOptions()), count()
+    image = batches[0].image.to(options.device)
+    label = f"{options.batch} x {options.size} px"
+
+    def step(trainee: Trainee) -> None:
+        trainee.step(batches[next(number)])
+
+    def trainee_of(settings: dict[str, str]) -> Trainee:
+        return Trainee(settings | {"unet": {"base_features": options.base_features}}, UNet, options)
+
+    def compared(name: str, settings: dict[str, str]) -> Comparison:
+        trainee = trainee_of(settings)
+        yardstick = f"{len(trainee.networks)} U-Net(s) forward + backward"
+        bare = partial(trainee.bare, image)
+        return compare(f"{name} step, {label}", partial(step, trainee), yardstick, bare, options, is_network=True)
+
+    found = [compared(name, settings) for name, settings in METHODS.items()]
+    bare = partial(trainee_of(METHODS["cross-entropy"]).bare, image)
+    preparation = f"batch preparation, {label}"
+    found.append(compare(preparation, lambda: batches[next(number)], "1 U-Net(s) forward + backward", bare, options))
+    return found
+
+
+if __name__ == "__main__":
+    given = parse(__doc__, size=128, batch=8, base_features=32, repeats=5)
+    print(describe(given), HEADER, *measure(given), sep="\n")

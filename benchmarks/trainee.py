@@ -1,0 +1,40 @@
+"""A method in training, one step at a time as training.py takes them, and its networks alone."""
+
+from argparse import Namespace
+from typing import Any
+
+from torch import Tensor, nn
+
+from dataloaders.normalise import Normalisation
+from models.learner import OptimConfig, make_learner
+from models.speed import compiled, ordered
+
+
+class Trainee:
+    """A method with its optimiser and averaged weights; the learning rate is 0, so that every step costs the same."""
+
+    def __init__(self, settings: dict[str, Any], networks: type[nn.Module], options: Namespace) -> None:
+        """Takes the method's settings, the class of its networks, and how to run."""
+        self.options = options
+        self.learner = make_learner(settings, 0, OptimConfig(lr=0.0), 0.999, Normalisation(), options.device)
+        method = ordered(self.learner.method.train(), options.device, options.channels_last)
+        self.networks = [module for module in method.modules() if isinstance(module, networks)]
+        self.net = compiled(method, options.device, options.compile)
+        self.optimiser = self.learner.optimisers["main"]
+
+    def step(self, batch: Any) -> None:
+        """Forward, backward, optimiser, averaged weights."""
+        with self.options.autocast:
+            loss = self.net(batch.to(self.options.device))["loss"]
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        self.learner.averaged.update(self.learner.method)
+
+    def bare(self, images: Tensor) -> None:
+        """Each network forward and backward on these images, with the simplest of losses."""
+        self.optimiser.zero_grad(set_to_none=True)
+        for network in self.networks:
+            with self.options.autocast:
+                output = network(images)
+            output.float().square().mean().backward()

@@ -1,0 +1,58 @@
+"""Every benchmark runs and prints a whole table, on tiny inputs; nothing is asserted of a time."""
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import dense_step, noisy_labels, pseudo_labels, training_step, validation_scan
+from benchmarks.timing import HEADER, compare, parse, product_rate
+
+N_COLUMNS = HEADER.splitlines()[0].count("|")
+TINY = {"size": 64, "repeats": 1, "modelname": "resnet18"}
+
+
+def options_of(monkeypatch, words=(), **defaults):
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--device", "cpu", *words])
+    return parse("For a test.", **TINY | defaults)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "options", "n_lines", "n_networks"),
+    [
+        (training_step, {"episodes": 2}, 4, 2),
+        (validation_scan, {"slices": 3}, 1, 1),
+        (dense_step, {"batch": 2, "base_features": 4}, 7, 6),
+        (pseudo_labels, {"slices": 3, "scans": 2, "jobs": 1}, 1, 0),
+        (noisy_labels, {}, 5, 0),
+    ],
+)
+def test_a_table_is_whole(monkeypatch, benchmark, options, n_lines, n_networks):
+    found = benchmark.measure(options_of(monkeypatch, **options))
+    assert len(found) == n_lines
+    for line in found:
+        assert str(line).count("|") == N_COLUMNS
+        assert 0 < line.lowest <= line.ratio <= line.highest
+    of_networks = [line for line in found if line.floor_seconds is not None]
+    assert len(of_networks) == n_networks
+    for line in of_networks:
+        assert line.outside == pytest.approx(1 - 1 / line.ratio)
+
+
+def test_steps_in_another_precision_are_set_against_plain_ones(monkeypatch):
+    found = training_step.measure(options_of(monkeypatch, ["--precision", "bf16", "--channels-last", "on"], episodes=1))
+    assert "1 eager float32 step(s)" in found[-1].yardstick
+
+
+def test_the_floor_of_a_convolution_is_its_operations(monkeypatch):
+    options = options_of(monkeypatch)
+    net, image = nn.Conv2d(3, 5, 3, padding=1, bias=False), torch.rand(2, 3, 16, 16)
+    line = compare("a", lambda: net(image), "b", lambda: net(image), options, is_network=True)
+    operations = 2 * (2 * 5 * 16 * 16) * (3 * 3 * 3)
+    assert line.floor_seconds == pytest.approx(operations / product_rate(options.device, "float32"))
+
+
+def test_memory_that_a_computation_takes_for_a_while_is_seen(monkeypatch):
+    line = compare("a", lambda: [torch.ones(2**26).sum() for _ in range(3)], "b", lambda: None, options_of(monkeypatch))
+    assert line.peak_bytes is None or line.peak_bytes > 0.9 * 2**28
