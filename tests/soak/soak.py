@@ -82,15 +82,19 @@ class Soak:
         self.expect_success(process)
         return max(PROBE_STEPS, round(PROBE_STEPS * 60 * minutes / (time.monotonic() - begin)))
 
-    def train_alone(self, n_steps: int, n_checkpoints: int) -> None:
-        """The training that nobody disturbs."""
+    def train_alone(self, n_steps: int, n_checkpoints: int) -> Callable[[], None]:
+        """Starts the training that nobody disturbs; what is returned waits for its end."""
         report, begin = self.report, time.monotonic()
         report.n_steps, report.checkpoint_every = n_steps, max(1, n_steps // n_checkpoints)
         process = self.start("alone", n_steps, report.checkpoint_every)
         process.wait_for(process.is_training)
         report.starting_s = time.monotonic() - begin
-        self.expect_success(process)
-        report.alone_s = time.monotonic() - begin
+
+        def wait() -> None:
+            self.expect_success(process)
+            report.alone_s = time.monotonic() - begin
+
+        return wait
 
     def train_broken(self, kill_every: tuple[float, float] | None, n_blows: int | None) -> None:
         """The same training, struck until it is through; without `kill_every` in shares of the undisturbed time."""
@@ -197,6 +201,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, help="of the training, instead of --minutes")
     parser.add_argument("--kill-every", type=float, nargs=2, metavar=("LOW", "HIGH"), help="seconds between blows")
     parser.add_argument("--blows", type=int, help="after which the training is left alone (default: never)")
+    parser.add_argument("--side-by-side", action="store_true", help="run both trainings at once; needs --kill-every")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and ways to strike")
     parser.add_argument("--forked", action="store_true", help="start faster: import once, then fork")
     parser.add_argument("--memory", type=int, nargs=2, metavar=("FEW", "MANY"), help="measure memory on so many scans")
@@ -205,6 +210,8 @@ def main() -> int:
     out = given.out.resolve()
     if out.exists() and any(out.iterdir()):
         parser.error(f"--out {out}: not empty; name another folder")
+    if given.side_by_side and not given.kill_every:
+        parser.error("--side-by-side needs --kill-every")
     if given.memory:
         few, many = given.memory
         return 0 if memory.compare(trainee.fixtures(), few, many, out)["is_flat"] else 1
@@ -212,8 +219,13 @@ def main() -> int:
         importlib.import_module("training")
     soak = Soak(given.method, given.seed, out, given.forked)
     n_steps = given.steps or soak.choose_steps(given.minutes)
-    soak.train_alone(n_steps, round(max(12, 240 * given.minutes / given.kill_every[0])) if given.kill_every else 12)
+    n_checkpoints = round(max(12, 240 * given.minutes / given.kill_every[0])) if given.kill_every else 12
+    wait_for_alone = soak.train_alone(n_steps, n_checkpoints)
+    if not given.side_by_side:
+        wait_for_alone()
     soak.train_broken(given.kill_every, given.blows)
+    if given.side_by_side:
+        wait_for_alone()
     soak.report.differences = differences_of_trainings(soak.folder("alone"), soak.folder("broken"))
     return 0 if soak.conclude() else 1
 
