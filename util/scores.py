@@ -13,7 +13,7 @@ from util.files import write_text
 from util.metrics import Scores
 
 FILE_NAME = "scores.csv"
-CONTEXT = ("method", "dataset", "setting")  # leading columns that a file may lack
+CONTEXT = ("method", "dataset", "setting")  # leading columns that a file may lack; so may it the seed
 _SCORES = tuple(field.name for field in fields(Scores))
 _REQUIRED = ("protocol", "fold", "scan", "label", "organ", *_SCORES)
 
@@ -24,6 +24,7 @@ class Key(NamedTuple):
     method: str
     dataset: str
     setting: str
+    seed: str
     protocol: str
     fold: int
     scan: int
@@ -35,9 +36,10 @@ class ScoreRow:
     """One organ of one scan, scored once: a row of `scores.csv`.
 
     Attributes:
-        method: what was run; empty where the file does not say, so are the next two.
+        method: what was run; empty where the file does not say, so are the next three.
         dataset: name in the catalogue.
         setting: the paper's experimental setting, "1" or "2".
+        seed: of the training; runs that differ in nothing else are averaged.
         protocol: which slices were scored and how the support was chosen.
         fold: cross-validation fold.
         scan: id of the query scan, which is the patient.
@@ -49,6 +51,7 @@ class ScoreRow:
     method: str = ""
     dataset: str = ""
     setting: str = ""
+    seed: str = ""
     protocol: str
     fold: int
     scan: int
@@ -59,13 +62,13 @@ class ScoreRow:
     @property
     def key(self) -> Key:
         """What must not be scored twice."""
-        return Key(self.method, self.dataset, self.setting, self.protocol, self.fold, self.scan, self.label)
+        return Key(**{name: getattr(self, name) for name in Key._fields})
 
 
 def write_scores(path: Path, rows: Iterable[ScoreRow]) -> None:
     """Writes `scores.csv`, whole or not at all; reading gives back the very same numbers."""
     records = (vars(row) | vars(row.scores) for row in rows)
-    write_text(path, csv_text((*CONTEXT, *_REQUIRED), records))
+    write_text(path, csv_text((*CONTEXT, "seed", *_REQUIRED), records))
 
 
 def csv_text(columns: Sequence[str], records: Iterable[Mapping[str, Any]]) -> str:
@@ -82,7 +85,7 @@ def _cell(value: Any) -> str:
 
 
 def read_scores(path: Path) -> list[ScoreRow]:
-    """Reads a `scores.csv`; the columns method, dataset and setting may be absent, further columns are passed over.
+    """Reads a `scores.csv`; method, dataset, setting and seed may be absent, further columns are passed over.
 
     Raises:
         DataError: the file is absent or no text, lacks a column, has no row, or a row is damaged (its line is named).
@@ -108,7 +111,7 @@ def _parse(record: dict[Any, Any], path: Path, line: int) -> ScoreRow:
         if None in record or None in record.values():  # so does the csv module mark long and short rows
             raise ValueError("not as many cells as the header")
         return ScoreRow(
-            **{name: record.get(name) or "" for name in (*CONTEXT, "protocol", "organ")},
+            **{name: record.get(name) or "" for name in (*CONTEXT, "seed", "protocol", "organ")},
             fold=int(record["fold"]),
             scan=int(record["scan"]),
             label=int(record["label"]),
@@ -137,7 +140,7 @@ def collect(paths: Iterable[Path]) -> list[ScoreRow]:
 
     Raises:
         DataError: nothing found, a damaged file, or the same scan and organ scored by two experiments under the same
-            method, data set, setting, protocol and fold; the message names both files.
+            method, data set, setting, seed, protocol and fold; the message names both files.
     """
     paths = list(paths)
     files = [file for path in paths for file in (path.rglob(FILE_NAME) if path.is_dir() else [path])]

@@ -46,12 +46,13 @@ class Figure:
     """One cell of the table.
 
     Attributes:
-        mean: mean over folds of the fold's mean over query scans (for the column over organs: the mean of theirs).
+        mean: mean over folds and seeds of the mean over query scans (for the column over organs: the mean of theirs).
         std: sample standard deviation over scans.
         low, high: 95 % bootstrap interval of `mean` over patients.
         n_scans: scans with a defined value.
         n_undefined: undefined values, which entered nothing.
         folds: those with a defined value.
+        n_seeds: trainings that differ in nothing but the seed.
     """
 
     mean: float
@@ -61,6 +62,7 @@ class Figure:
     n_scans: int
     n_undefined: int
     folds: tuple[int, ...]
+    n_seeds: int = 1
 
 
 @dataclass(frozen=True)
@@ -93,13 +95,19 @@ class Table:
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """The table as text: its header and its lines; context columns that are empty throughout are left out."""
         context = [name for name in _LINE if any(getattr(line, name) for line in self.lines)]
-        header = [*(name.capitalize() for name in context), *self.columns, "Folds", "Scans", "Undefined"]
+        counts = ["Folds", "Scans", "Undefined"] + (["Seeds"] if self._has_seeds else [])
+        header = [*(name.capitalize() for name in context), *self.columns, *counts]
         return header, [[*(getattr(line, name) for name in context), *self._printed(line)] for line in self.lines]
+
+    @property
+    def _has_seeds(self) -> bool:
+        return any(line.figures[MEAN].n_seeds > 1 for line in self.lines)
 
     def _printed(self, line: Line) -> list[str]:
         mean = line.figures[MEAN]
         figures = [_printed_figure(line.figures.get(column), self.metric) for column in self.columns]
-        return [*figures, str(len(mean.folds)), str(mean.n_scans), str(mean.n_undefined)]
+        counts = [len(mean.folds), mean.n_scans, mean.n_undefined] + ([mean.n_seeds] if self._has_seeds else [])
+        return [*figures, *map(str, counts)]
 
 
 def _printed_figure(figure: Figure | None, metric: Metric) -> str:
@@ -113,7 +121,7 @@ def _printed_figure(figure: Figure | None, metric: Metric) -> str:
 def paper_table(rows: Sequence[ScoreRow], metric: Metric = "dice", n_folds: int = 5) -> Table:
     """The paper's table: a line per method, data set, setting and protocol, a column per organ, and their mean.
 
-    Each figure is the mean over folds of the fold's mean over query scans. Undefined values enter nothing; they are
+    Each figure is the mean over folds and seeds of the mean over query scans. Undefined values enter nothing; they are
     counted in the table, and folds without any are named in its notes.
 
     Args:
@@ -125,7 +133,7 @@ def paper_table(rows: Sequence[ScoreRow], metric: Metric = "dice", n_folds: int 
     """
     by_line: dict[tuple[str, str, str, str], dict[str, list[ScoreRow]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        by_line[row.key[:4]][heading_of(row.organ)].append(row)
+        by_line[row.method, row.dataset, row.setting, row.protocol][heading_of(row.organ)].append(row)
     found = {heading: None for organs in by_line.values() for heading in organs}
     columns = (*(name for name in ORGANS if name in found), *(name for name in found if name not in ORGANS))
     lines = tuple(
@@ -155,10 +163,10 @@ def _figures(organs: Mapping[str, list[ScoreRow]], metric: Metric) -> dict[str, 
 
 
 def _weights(rows: Sequence[ScoreRow], metric: Metric) -> np.ndarray:
-    """(N,) weights with which the mean over rows is the mean over folds of the folds' means; 0 where undefined."""
+    """(N,) weights with which the mean over rows is that of the means of each fold and seed; 0 where undefined."""
     defined = ~np.isnan([getattr(row.scores, metric) for row in rows])
-    _, fold = np.unique([row.fold for row in rows], return_inverse=True)
-    weights = defined / np.maximum(np.bincount(fold, defined), 1)[fold]
+    _, group = np.unique([f"{row.fold} {row.seed}" for row in rows], return_inverse=True)
+    weights = defined / np.maximum(np.bincount(group, defined), 1)[group]
     return weights / max(weights.sum(), 1)
 
 
@@ -175,13 +183,15 @@ def _figure(rows: Sequence[ScoreRow], weights: np.ndarray, metric: Metric) -> Fi
         n_scans=per_scan.n_defined,
         n_undefined=int(np.isnan(values).sum()),
         folds=tuple(sorted({row.fold for row, weight in zip(rows, weights, strict=True) if weight})),
+        n_seeds=len({row.seed for row in rows}),
     )
 
 
 def _notes(lines: Sequence[Line], metric: Metric, n_folds: int) -> tuple[str, ...]:
+    over = "folds and seeds" if any(line.figures[MEAN].n_seeds > 1 for line in lines) else "folds"
     unit = {"hd95_mm": "HD95 in mm", "nsd": "NSD × 100", "iou": "IoU × 100"}.get(metric, f"{metric.capitalize()} × 100")
     meaning = (
-        f"{unit}: mean over folds of the mean over query scans ± sample standard deviation over scans "
+        f"{unit}: mean over {over} of the mean over query scans ± sample standard deviation over scans "
         "[95 % bootstrap interval over patients]. Undefined scores enter no mean; they are counted."
     )
     return (meaning, *(note for line in lines for note in _gaps(line, lines, n_folds)))

@@ -131,7 +131,7 @@ def test_a_cancelled_job_stays_cancelled(slurm, running):
 def test_an_array_of_runs_and_the_table_of_them(slurm, prepared_folder, tmp_path):
     logs = tmp_path / "two words"
     printed = launch(
-        slurm, "--mode", "runs", "--collect", "--sweep", "eval_fold=0,1", *words(prepared_folder, logs, n_steps=2)
+        slurm, "--mode", "runs", "--collect", "--sweep", "seed=1,2", *words(prepared_folder, logs, n_steps=2)
     )
     array, collect = ids(printed)
     assert {one["Dependency"] for one in slurm.jobs(collect)} == {f"afterok:{array}_*(unfulfilled)"}
@@ -139,9 +139,9 @@ def test_an_array_of_runs_and_the_table_of_them(slurm, prepared_folder, tmp_path
     assert end["JobState"] == "COMPLETED", slurm.output(logs)
     assert {one["ArrayTaskId"]: one["ExitCode"] for one in slurm.jobs(array)} == {"0": "0:0", "1": "0:0"}
     runs = sorted(path.parent for path in logs.rglob("checkpoint.pt"))
-    assert [re.findall(r"fold\d", run.name) for run in runs] == [["fold0"], ["fold1"]]
+    assert [re.findall(r"seed\d", run.name) for run in runs] == [["seed1"], ["seed2"]]
     assert all((run / "validation" / "1" / "scores.csv").exists() for run in runs)
-    assert "SSL-ALPNet" in (logs / "table.md").read_text()
+    assert "mean over folds and seeds" in (logs / "table.md").read_text()
 
 
 def test_two_tasks_on_two_nodes_equal_one_process_even_when_requeued(slurm, prepared_folder, tmp_path):

@@ -18,16 +18,16 @@ def row(dice=0.8, *, fold=0, scan=1, organ="LK", protocol="published", **more):
 
 def test_scores_come_back_as_written(tmp_path):
     path = tmp_path / "run" / "scores.csv"
-    rows = [row(1 / 3, method="ALPNet", setting="1"), row(NAN, scan=2)]
+    rows = [row(1 / 3, method="ALPNet", setting="1", seed="5"), row(NAN, scan=2)]
     write_scores(path, rows)
     back = read_scores(path)
     assert back[0] == rows[0]
     assert math.isnan(back[1].scores.dice)
     assert back[1].key == rows[1].key
     header, first, second = path.read_text().splitlines()
-    assert header == "method,dataset,setting,protocol,fold,scan,label,organ,dice,precision,recall,iou,hd95_mm,nsd"
-    assert first == "ALPNet,,1,published,0,1,3,LK,0.3333333333333333,0.7,0.3333333333333333,0.6,4.25,0.5"
-    assert second == ",,,published,0,2,3,LK,,0.7,0.3333333333333333,0.6,,0.5"
+    assert header == "method,dataset,setting,seed,protocol,fold,scan,label,organ,dice,precision,recall,iou,hd95_mm,nsd"
+    assert first == "ALPNet,,1,5,published,0,1,3,LK,0.3333333333333333,0.7,0.3333333333333333,0.6,4.25,0.5"
+    assert second == ",,,,published,0,2,3,LK,,0.7,0.3333333333333333,0.6,,0.5"
 
 
 def test_numpy_numbers_are_written_as_plain_numbers(tmp_path):
@@ -42,7 +42,7 @@ def test_file_without_context_columns_or_with_further_ones(tmp_path):
         "\ufeffprotocol,fold,scan,label,organ,dice,precision,recall,iou,hd95_mm,nsd,remark\np,0,1,3,LK,nan,0,,1,2,1,x\n"
     )
     (only_row,) = read_scores(path)
-    assert only_row.key == ("", "", "", "p", 0, 1, 3)
+    assert only_row.key == ("", "", "", "", "p", 0, 1, 3)
     assert math.isnan(only_row.scores.dice)
     assert math.isnan(only_row.scores.recall)
     assert only_row.scores.hd95_mm == 2.0

@@ -36,6 +36,16 @@ def test_mean_over_folds_of_the_mean_over_scans():
     assert (figure.low, figure.high) == pytest.approx(expected)
 
 
+def test_seeds_count_alike_whatever_their_number_of_scans():
+    rows = [row(0.2, seed="1"), row(0.8, seed="2"), row(1.0, seed="2", scan=2), row(0.5, seed="2", fold=1)]
+    table = paper_table(rows, n_folds=2)
+    assert only(table)["Left kidney"].mean == pytest.approx((0.2 + 0.9 + 0.5) / 3)
+    header, (line,) = table.cells()
+    assert dict(zip(header, line, strict=True))["Seeds"] == "2"
+    assert "mean over folds and seeds" in table.notes[0]
+    assert "Seeds" not in paper_table(rows[1:], n_folds=2).cells()[0]
+
+
 def test_columns_follow_the_paper_and_the_mean_is_over_organs():
     dice = {"LIVER": 0.2, "SPLEEN": 0.4, "RK": 0.6, "LK": 0.8}
     rows = [row(value + 0.01 * scan, scan=scan, organ=organ) for organ, value in dice.items() for scan in (1, 2, 3)]
