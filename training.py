@@ -35,7 +35,7 @@ from models.learner import Learner, make_learner
 from models.speed import compiled, fits_on, ordered, out_of_memory, share_of
 from util import checkpoint
 from util.device import set_precision
-from util.distributed import Plan, ProcessGroup, StopSignal, any_rank, barrier, plan
+from util.distributed import Plan, ProcessGroup, StopSignal, barrier, plan
 from util.errors import ConfigError
 from util.schedules import step_decay
 
@@ -105,7 +105,7 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
         learner.step += 1
         bar.update()
 
-        is_leaving = any_rank(stop.received is not None, device)
+        is_leaving = stop.is_heeded(learner.step, place, device)
         is_saving = learner.step % run.checkpoint_every == 0 or learner.step == run.n_steps or is_leaving
         is_kept = run.save_snapshot_every > 0 and learner.step % run.save_snapshot_every == 0
         found: dict[str, float] = {}

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from util.device import choose_device, group_backend
 from util.errors import ConfigError
 
+LOOK_EVERY = 8  # steps after which processes ask each other for signals: asking waits for the device
 GROUP_TIMEOUT = timedelta(minutes=30)  # a broken group ends the job instead of waiting for ever
 
 
@@ -113,11 +114,6 @@ def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
     return total / dist.get_world_size()
 
 
-def any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether `flag` holds on any process, so that all leave the loop at the same step."""
-    return bool(max_over_ranks(int(flag), device))
-
-
 def max_over_ranks(value: int, device: torch.device | None = None) -> int:
     """The largest of all processes' values."""
     if not dist.is_initialized():
@@ -146,6 +142,12 @@ class StopSignal:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._former.items():
             signal.signal(number, handler)
+
+    def is_heeded(self, step: int, plan: Plan, device: torch.device) -> bool:
+        """Whether to leave after this step: all processes at the same one, whichever of them was told."""
+        if plan.world_size > 1 and step % LOOK_EVERY:
+            return False
+        return bool(max_over_ranks(int(self.received is not None), device))
 
     def _set(self, number: int, _: FrameType | None) -> None:
         self.received = self.received or number

@@ -50,7 +50,6 @@ def test_many_processes_without_an_address_are_told_how_to_start():
 def test_one_process_needs_no_group():
     with distributed.ProcessGroup(distributed.Plan(), torch.device("cpu")):
         assert distributed.mean_over_ranks(torch.tensor(2.0)) == 2
-        assert distributed.any_rank(True, torch.device("cpu"))
         distributed.barrier()
 
 
@@ -58,7 +57,11 @@ def test_a_signal_only_sets_a_flag_and_may_come_twice():
     former = signal.getsignal(signal.SIGUSR1)
     with distributed.StopSignal() as stop:
         assert stop.received is None
+        assert not stop.is_heeded(8, distributed.Plan(), torch.device("cpu"))
         for number in (signal.SIGUSR1, signal.SIGTERM):
             os.kill(os.getpid(), number)
         assert stop.received == signal.SIGUSR1
+        cpu, many = torch.device("cpu"), distributed.Plan(0, 2)
+        assert stop.is_heeded(3, distributed.Plan(), cpu)
+        assert [step for step in range(1, 20) if stop.is_heeded(step, many, cpu)] == [8, 16]
     assert signal.getsignal(signal.SIGUSR1) == former
