@@ -190,6 +190,7 @@ def sound_pseudo_labels(prepared: Prepared) -> Iterator[Finding]:
         return
     record = prepared.manifest.pseudo_labels.get(prepared.scale, {})
     is_compact = record.get("parameters", {}).get("numbering") == "compact"
+    with_gaps = []
     for scan, facts in prepared.readable(prepared.superpix, SuperpixelFacts).items():
         path = prepared.path(prepared.superpix, scan)
         if not facts.is_integer:
@@ -198,8 +199,11 @@ def sound_pseudo_labels(prepared: Prepared) -> Iterator[Finding]:
             text = f"no superpixel in the whole scan; expected some above intensity {prepared.spec.foreground_above:g}."
             yield Finding("error", path, f"{text} See that the image is on the prepared scale. {prepared.cut_again}")
         elif not facts.is_consecutive:
-            text = "ids leave gaps; expected 1, 2, 3... (gaps are normal in legacy numbering)."
-            yield Finding("error" if is_compact else "warning", path, f"{text} {prepared.cut_again}")
+            with_gaps.append(str(scan))
+    if with_gaps:
+        text = f"ids leave gaps in scans {', '.join(with_gaps)}; expected 1, 2, 3... (normal in legacy numbering)."
+        path = prepared.path(prepared.superpix, int(with_gaps[0]))
+        yield Finding("error" if is_compact else "warning", path, f"{text} {prepared.cut_again}")
 
 
 def fresh_pseudo_labels(prepared: Prepared) -> Iterator[Finding]:
