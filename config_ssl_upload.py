@@ -8,8 +8,6 @@ meaning is the same (docs/migrating.md). Later named configurations beat earlier
 key or a value of the wrong type is an error.
 """
 
-import hashlib
-import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +32,7 @@ from models.learner import OptimConfig
 from models.networks.unet import halvings_of
 from util import distributed
 from util.errors import ConfigError, UserError
-from util.files import writable
+from util.files import digest_of, writable
 from util.run_store import RUN_STORES, observer_for
 from util.schema import refuse_unknown, select
 
@@ -105,6 +103,9 @@ _PRACTICAL = {
     *("surface_scores", "nsd_tolerance_mm", "save_predictions", "path", "n_sup_part", "z_margin", "val_wsize"),
     *("slices_per_pass", "images_per_pass", "diagnosed_images", "test_batch", "predict_with"),
 }
+
+# Keys in which trainings differ whose scores are set beside one another, or averaged, in tables.
+_VARIED = {"seed", "eval_fold", "support_idx", "label_sets", "exclude_cls_list", "noise"}
 
 ex = Experiment("frugalseg", save_git_info=False)
 ex.add_config(asdict(RunConfig()))
@@ -229,10 +230,16 @@ class Settings:
             del shaping["noise"]
         else:
             what = f"{'+'.join(data.chosen)}_{data.noise.name}"
-        digest = hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()[:8]
         prefix = f"{run.exp_prefix}_" if run.exp_prefix else ""
-        name = f"{prefix}{self.method_name}_{data.spec.name}_{what}_seed{run.seed}_{digest}".replace(" ", "-")
+        name = f"{prefix}{self.method_name}_{data.spec.name}_{what}_seed{run.seed}_{digest_of(shaping)}".replace(
+            " ", "-"
+        )
         return Path(run.path.log_dir).expanduser() / name
+
+    @property
+    def recipe(self) -> str:
+        """A hash that trainings share whose scores may be averaged: all that shapes the weights but seed and fold."""
+        return digest_of({key: value for key, value in _shaping(self.values).items() if key not in _VARIED})
 
     def require_same(self, saved: Mapping[str, Any], path: Path) -> None:
         """Refuses to go on from a checkpoint of another training.

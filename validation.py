@@ -56,7 +56,7 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
     if scored[0].weights in ("untrained", "none"):
         scored = scored[:1]
 
-    options = ScoreOptions(run.surface_scores, run.save_predictions, run.seed)
+    options = ScoreOptions(run.surface_scores, run.save_predictions, run.seed, settings.recipe)
     found = evaluation_of(data, device).score(scored, out, options)
     pictures = dict(found.pictures)
     curves, memorisation = out / "curves.png", out / "memorisation.png"

@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,11 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}). Let the step that wrote it write it again.") from error
+
+
+def digest_of(values: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits that tell such values apart; they are what JSON can hold."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def sha256_of(path: Path) -> str:

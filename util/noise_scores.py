@@ -12,7 +12,7 @@ import numpy as np
 from util.errors import DataError
 from util.files import write_text
 from util.published import TEST_IMAGES, published_dice
-from util.scores import csv_text
+from util.scores import Recipes, csv_text
 
 FILE_NAME = "summary.csv"
 FIGURES = ("last10", "last", "ema")  # mean of the last ten evaluations, the last weights, the averaged weights
@@ -29,6 +29,7 @@ class RunScore:
         noise: the noise's name; a0_b0 for clean masks.
         alpha, beta: its share of images and its strength.
         seed: of the training.
+        recipe: what trainings share that may be averaged over seeds.
         figure: which of `FIGURES`, or "untrained".
         steps: of the training.
         n_images: test images.
@@ -45,6 +46,7 @@ class RunScore:
     alpha: float
     beta: float
     seed: int
+    recipe: str
     figure: str
     steps: int
     n_images: int
@@ -67,9 +69,10 @@ def collect_runs(root: Path) -> list[RunScore]:
     """Reads every `summary.csv` below a folder; of one training validated twice, the later counts.
 
     Raises:
-        DataError: a damaged file, or two trainings that call themselves the same.
+        DataError: a damaged file, two trainings that call themselves the same, or such as differ in more than the seed.
     """
     seen: dict[tuple, tuple[Path, RunScore]] = {}
+    recipes = Recipes()
     for file in sorted(root.rglob(FILE_NAME), key=lambda path: (path.stat().st_mtime_ns, str(path))):
         for run in read_runs(file):
             key = (run.method, run.dataset, run.structure, run.noise, run.seed, run.figure)
@@ -79,6 +82,7 @@ def collect_runs(root: Path) -> list[RunScore]:
                     f"{seen[key][0]} and {training}: both hold {run.method}, {run.structure} of {run.dataset}, "
                     f"{run.noise}, seed {run.seed}. Leave one out, or tell them apart with exp_prefix=NAME."
                 )
+            recipes.note(key[:4], run.recipe, training)
             seen[key] = training, run
     return [run for _, run in seen.values()]
 

@@ -13,7 +13,7 @@ from util.files import write_text
 from util.metrics import Scores
 
 FILE_NAME = "scores.csv"
-CONTEXT = ("method", "dataset", "setting")  # leading columns that a file may lack; so may it the seed
+CONTEXT = ("method", "dataset", "setting")  # leading columns that a file may lack; so may it seed and recipe
 _SCORES = tuple(field.name for field in fields(Scores))
 _REQUIRED = ("protocol", "fold", "scan", "label", "organ", *_SCORES)
 
@@ -36,10 +36,11 @@ class ScoreRow:
     """One organ of one scan, scored once: a row of `scores.csv`.
 
     Attributes:
-        method: what was run; empty where the file does not say, so are the next three.
+        method: what was run; empty where the file does not say, so are the next four.
         dataset: name in the catalogue.
         setting: the paper's experimental setting, "1" or "2".
         seed: of the training; runs that differ in nothing else are averaged.
+        recipe: what such runs share; empty where unknown.
         protocol: which slices were scored and how the support was chosen.
         fold: cross-validation fold.
         scan: id of the query scan, which is the patient.
@@ -52,6 +53,7 @@ class ScoreRow:
     dataset: str = ""
     setting: str = ""
     seed: str = ""
+    recipe: str = ""
     protocol: str
     fold: int
     scan: int
@@ -68,7 +70,7 @@ class ScoreRow:
 def write_scores(path: Path, rows: Iterable[ScoreRow]) -> None:
     """Writes `scores.csv`, whole or not at all; reading gives back the very same numbers."""
     records = (vars(row) | vars(row.scores) for row in rows)
-    write_text(path, csv_text((*CONTEXT, "seed", *_REQUIRED), records))
+    write_text(path, csv_text((*CONTEXT, "seed", "recipe", *_REQUIRED), records))
 
 
 def csv_text(columns: Sequence[str], records: Iterable[Mapping[str, Any]]) -> str:
@@ -85,7 +87,7 @@ def _cell(value: Any) -> str:
 
 
 def read_scores(path: Path) -> list[ScoreRow]:
-    """Reads a `scores.csv`; method, dataset, setting and seed may be absent, further columns are passed over.
+    """Reads a `scores.csv`; columns up to the recipe may be absent, further ones are passed over.
 
     Raises:
         DataError: the file is absent or no text, lacks a column, has no row, or a row is damaged (its line is named).
@@ -111,7 +113,7 @@ def _parse(record: dict[Any, Any], path: Path, line: int) -> ScoreRow:
         if None in record or None in record.values():  # so does the csv module mark long and short rows
             raise ValueError("not as many cells as the header")
         return ScoreRow(
-            **{name: record.get(name) or "" for name in (*CONTEXT, "seed", "protocol", "organ")},
+            **{name: record.get(name) or "" for name in (*CONTEXT, "seed", "recipe", "protocol", "organ")},
             fold=int(record["fold"]),
             scan=int(record["scan"]),
             label=int(record["label"]),
@@ -140,13 +142,15 @@ def collect(paths: Iterable[Path]) -> list[ScoreRow]:
 
     Raises:
         DataError: nothing found, a damaged file, or the same scan and organ scored by two experiments under the same
-            method, data set, setting, seed, protocol and fold; the message names both files.
+            method, data set, setting, seed, protocol and fold, or such as differ in more than seed and fold under
+            the same method, data set and setting; the message names both files.
     """
     paths = list(paths)
     files = [file for path in paths for file in (path.rglob(FILE_NAME) if path.is_dir() else [path])]
     if not files:
         raise DataError(f"{', '.join(map(str, paths))}: no {FILE_NAME} there or below. Run the validation first.")
     seen: dict[Key, tuple[Path, ScoreRow]] = {}
+    recipes = Recipes()
     for file in sorted({file.resolve() for file in files}, key=_age):
         for row in read_scores(file):
             if row.key in seen and not _is_repetition(seen[row.key][0], file):
@@ -154,8 +158,29 @@ def collect(paths: Iterable[Path]) -> list[ScoreRow]:
                     f"{seen[row.key][0]} and {file}: both score {_named(row)}. Leave one of the two out, or tell the "
                     "runs apart by the columns method and setting (exp_prefix=NAME goes into the method)."
                 )
+            recipes.note((row.method, row.dataset, row.setting), row.recipe, file)
             seen[row.key] = file, row
     return [row for _, row in sorted(seen.values(), key=lambda entry: str(entry[0]))]
+
+
+class Recipes:
+    """Sees to it that a line of a table averages only trainings that differ in nothing but seed and fold."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, ...], tuple[str, Path]] = {}
+
+    def note(self, line: tuple[str, ...], recipe: str, source: Path) -> None:
+        """Remembers a training's recipe; empty: unknown.
+
+        Raises:
+            DataError: the line has another already.
+        """
+        known, first = self.known.setdefault(line, (recipe, source))
+        if recipe and known and recipe != known:
+            raise DataError(
+                f"{first} and {source}: both call themselves {', '.join(filter(None, line))}, but differ in more than "
+                "seed and fold. Leave one of the two out, or tell the trainings apart with exp_prefix=NAME."
+            )
 
 
 def _age(file: Path) -> tuple[int, str]:

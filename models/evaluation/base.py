@@ -32,6 +32,7 @@ class ScoreOptions:
     surface_scores: bool = True  # distances between outlines, which take most of the scoring time
     save_predictions: bool = True  # masks as files
     seed: int = 0  # of the training
+    recipe: str = ""  # what trainings share whose scores may be averaged
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ class DenseEvaluation(Evaluation):
         for each in scored:
             masks = out / "predictions" / each.weights if options.save_predictions else None
             scores = self._score_images(each.method, options.surface_scores, masks, progress=True)
-            runs += self._runs(each, scores, options.seed)
+            runs += self._runs(each, scores, options)
             lines += [line | {"weights": each.weights} for line in self._lines(scores)]
             pictures[f"{each.name}, {each.weights} weights"] = self._draw(each, scores, out)
         write_text(out / "image_scores.csv", csv_text(IMAGE_COLUMNS, lines))
@@ -172,7 +172,7 @@ class DenseEvaluation(Evaluation):
         method.train(was_training)
         return {name: float(np.mean(values)) for name, values in sorted(sums.items())}
 
-    def _runs(self, each: Scored, scores: ImageScores, seed: int) -> list[RunScore]:
+    def _runs(self, each: Scored, scores: ImageScores, options: ScoreOptions) -> list[RunScore]:
         noise = self.config.noise
         is_clean = self.data.trains_on_clean or not noise.alpha
         shared: dict[str, Any] = {
@@ -182,7 +182,8 @@ class DenseEvaluation(Evaluation):
             "noise": "a0_b0" if is_clean else noise.name,
             "alpha": 0.0 if is_clean else noise.alpha,
             "beta": 0.0 if is_clean else noise.beta,
-            "seed": seed,
+            "seed": options.seed,
+            "recipe": options.recipe,
             "steps": each.step or 0,
             "n_images": len(scores.ids),
         }

@@ -88,7 +88,7 @@ class FewShotEvaluation(Evaluation):
         for each in scored:
             for protocol in PROTOCOLS[self.data.config.protocol]:
                 for result in self._results(each, protocol, options.surface_scores):
-                    rows += self._rows(each.name, options.seed, protocol, result)
+                    rows += self._rows(each.name, options, protocol, result)
                     caption = f"{protocol} protocol, scan {result.scored.case.scan_id}"
                     folder = out if each.weights != "ema" else out / "ema"
                     pictures[f"{caption}, {each.weights}" if len(scored) > 1 else caption] = self._draw(
@@ -112,13 +112,14 @@ class FewShotEvaluation(Evaluation):
         results = evaluate(each.method, task, self.device, tolerance_mm)
         return iter(tqdm(results, total=len(task.query_scans), desc=f"{protocol} protocol", disable=None))
 
-    def _rows(self, name: str, seed: int, protocol: str, result: CaseResult) -> list[ScoreRow]:
+    def _rows(self, name: str, options: ScoreOptions, protocol: str, result: CaseResult) -> list[ScoreRow]:
         return [
             ScoreRow(
                 method=name,
                 dataset=self.spec.name,
                 setting=str(self.data.config.setting),
-                seed=str(seed),
+                seed=str(options.seed),
+                recipe=options.recipe,
                 protocol=protocol,
                 fold=self.data.config.eval_fold,
                 scan=result.scored.case.scan_id,

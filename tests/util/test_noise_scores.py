@@ -9,7 +9,7 @@ from util.errors import DataError
 from util.noise_scores import COLUMNS, RunScore, collect_runs, noise_tables, read_runs, write_runs
 from util.tables import to_markdown
 
-RUN = RunScore("T-Loss", "ISIC2017", "lesion", "a0.7_b0.7", 0.7, 0.7, 0, "last10", 100, 600, 0.75, 0.6, 0.8)
+RUN = RunScore("T-Loss", "ISIC2017", "lesion", "a0.7_b0.7", 0.7, 0.7, 0, "f00d", "last10", 100, 600, 0.75, 0.6, 0.8)
 
 
 def clean(run):
@@ -31,8 +31,8 @@ def test_runs_come_back_as_written(tmp_path):
     assert replace(first, hd95_px=0.0) == replace(RUN, hd95_px=0.0)
     assert math.isnan(first.hd95_px)
     lines = (tmp_path / "a/validation/1/summary.csv").read_text().splitlines()
-    assert lines[0].startswith("method,dataset,structure,noise,alpha,beta,seed,figure,")
-    assert lines[1] == "T-Loss,ISIC2017,lesion,a0.7_b0.7,0.7,0.7,0,last10,100,600,0.75,0.6,0.8,,0"
+    assert lines[0].startswith("method,dataset,structure,noise,alpha,beta,seed,recipe,figure,")
+    assert lines[1] == "T-Loss,ISIC2017,lesion,a0.7_b0.7,0.7,0.7,0,f00d,last10,100,600,0.75,0.6,0.8,,0"
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,17 @@ def test_two_trainings_that_call_themselves_the_same_are_refused(tmp_path):
     write(tmp_path, "b", 1, replace(RUN, dice=0.5, steps=200))
     with pytest.raises(DataError, match=r"a/validation and .*b/validation: both hold T-Loss, lesion.*exp_prefix=NAME"):
         collect_runs(tmp_path)
+
+
+def test_seeds_of_other_settings_are_not_averaged(tmp_path):
+    write(tmp_path, "a", 1, RUN)
+    write(tmp_path, "b", 1, replace(RUN, seed=1, recipe="beef"))
+    with pytest.raises(
+        DataError, match=r"T-Loss, ISIC2017, lesion, a0\.7_b0\.7, but differ in more than seed.*exp_pre"
+    ):
+        collect_runs(tmp_path)
+    write(tmp_path, "b", 1, replace(RUN, noise="a0.3_b0.7", seed=1, recipe="beef"))
+    assert len(collect_runs(tmp_path)) == 2
 
 
 def cells(table):

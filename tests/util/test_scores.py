@@ -18,16 +18,18 @@ def row(dice=0.8, *, fold=0, scan=1, organ="LK", protocol="published", **more):
 
 def test_scores_come_back_as_written(tmp_path):
     path = tmp_path / "run" / "scores.csv"
-    rows = [row(1 / 3, method="ALPNet", setting="1", seed="5"), row(NAN, scan=2)]
+    rows = [row(1 / 3, method="ALPNet", setting="1", seed="5", recipe="f00d"), row(NAN, scan=2)]
     write_scores(path, rows)
     back = read_scores(path)
     assert back[0] == rows[0]
     assert math.isnan(back[1].scores.dice)
     assert back[1].key == rows[1].key
     header, first, second = path.read_text().splitlines()
-    assert header == "method,dataset,setting,seed,protocol,fold,scan,label,organ,dice,precision,recall,iou,hd95_mm,nsd"
-    assert first == "ALPNet,,1,5,published,0,1,3,LK,0.3333333333333333,0.7,0.3333333333333333,0.6,4.25,0.5"
-    assert second == ",,,,published,0,2,3,LK,,0.7,0.3333333333333333,0.6,,0.5"
+    assert header == (
+        "method,dataset,setting,seed,recipe,protocol,fold,scan,label,organ,dice,precision,recall,iou,hd95_mm,nsd"
+    )
+    assert first == "ALPNet,,1,5,f00d,published,0,1,3,LK,0.3333333333333333,0.7,0.3333333333333333,0.6,4.25,0.5"
+    assert second == ",,,,,published,0,2,3,LK,,0.7,0.3333333333333333,0.6,,0.5"
 
 
 def test_numpy_numbers_are_written_as_plain_numbers(tmp_path):
@@ -108,6 +110,15 @@ def test_collect_refuses_what_was_scored_twice(tmp_path):
     assert "protocol published, fold 0, scan 1, label 3" in message
     write_scores(tmp_path / "b/scores.csv", [row(0.9, method="other")])
     assert len(collect([tmp_path])) == 2
+
+
+def test_collect_refuses_to_average_other_settings(tmp_path):
+    write_scores(tmp_path / "a" / "scores.csv", [row(method="ALPNet", seed="1", recipe="f00d")])
+    write_scores(tmp_path / "b" / "scores.csv", [row(method="ALPNet", seed="2", recipe="f00d", fold=1)])
+    assert len(collect([tmp_path])) == 2
+    write_scores(tmp_path / "c" / "scores.csv", [row(method="ALPNet", seed="3", recipe="beef")])
+    with pytest.raises(DataError, match=r"ALPNet, but differ in more than seed and fold.*exp_prefix=NAME"):
+        collect([tmp_path])
 
 
 def test_collect_finds_nothing(tmp_path):

@@ -8,7 +8,7 @@ from util.noise_scores import RunScore, write_runs
 from util.scores import ScoreRow, write_scores
 from util.summary import write_tables
 
-NOISY = RunScore("T-Loss", "ISIC2017", "lesion", "a0.7_b0.7", 0.7, 0.7, 0, "last", 100, 600, 0.75, 0.6, 0.8)
+NOISY = RunScore("T-Loss", "ISIC2017", "lesion", "a0.7_b0.7", 0.7, 0.7, 0, "f00d", "last", 100, 600, 0.75, 0.6, 0.8)
 
 
 def scan(folder, hd95_mm=float("nan")):
