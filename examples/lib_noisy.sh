@@ -3,7 +3,7 @@
 #
 # Settings are environment variables:
 #   METHODS              words of config_presets: methods or losses (default: each script's)
-#   ALPHAS       0.3 0.5 0.7   shares of training images with a noisy mask
+#   ALPHAS       0.3 0.5 0.7   shares of training images with a noisy mask; 0: clean masks
 #   BETAS        0.5 0.7       strengths
 #   SEEDS        0 1 2         one training each
 #   STRUCTURES           JSRT only (default: lung heart clavicle)
@@ -36,29 +36,39 @@ run() {
 
 # make_noise DATASET STRUCTURE [SIZE]: noisy masks and superpixels of all settings; what stands is used again.
 make_noise() {
-    local size_px=${SIZE_PX:-${3:-}}
+    local size_px=${SIZE_PX:-${3:-}} alphas=" ${ALPHAS:-0.3 0.5 0.7} "
     local size=()
     [[ -z $size_px ]] || size=(--size-px "$size_px")
+    alphas=${alphas/ 0 / } # 0 is no noise
     # shellcheck disable=SC2086 # several numbers
-    run -P -m data.noise "$1" --alpha ${ALPHAS:-0.3 0.5 0.7} --beta ${BETAS:-0.5 0.7} --structure "$2" \
+    [[ -z ${alphas// /} ]] || run -P -m data.noise "$1" --alpha $alphas --beta ${BETAS:-0.5 0.7} --structure "$2" \
         --data-dir "$data_dir" --jobs "${JOBS:-4}" "${size[@]}"
     [[ " $METHODS " != *" spguided "* ]] ||
         run -P -m data.image_superpixels "$1" --structure "$2" --data-dir "$data_dir" --jobs "${JOBS:-4}" "${size[@]}"
 }
 
+# noises: the ends of the names of settings, such as a03_b05 and clean.
+noises() {
+    local alpha beta
+    for alpha in ${ALPHAS:-0.3 0.5 0.7}; do
+        if [[ $alpha == 0 ]]; then
+            echo clean
+        else
+            for beta in ${BETAS:-0.5 0.7}; do echo "a${alpha/./}_b${beta/./}"; done
+        fi
+    done
+}
+
 # for_each_run FILE DATA: runs FILE for every method, noise and seed.
 for_each_run() {
-    local method alpha beta seed name
+    local method noise seed
     for method in $METHODS; do
-        for alpha in ${ALPHAS:-0.3 0.5 0.7}; do
-            for beta in ${BETAS:-0.5 0.7}; do
-                for seed in ${SEEDS:-0 1 2}; do
-                    name="$2_${method}_a${alpha/./}_b${beta/./}"
-                    # shellcheck disable=SC2086 # EXTRA is several words
-                    run "$root/$1" with "$name" ${SIZE_PX:+"size_px=$SIZE_PX"} "seed=$seed" \
-                        "num_workers=${NUM_WORKERS:-4}" \
-                        "device=${DEVICE:-auto}" "path.data_dir=$data_dir" "path.log_dir=$log_dir" ${EXTRA:-}
-                done
+        for noise in $(noises); do
+            for seed in ${SEEDS:-0 1 2}; do
+                # shellcheck disable=SC2086 # EXTRA is several words
+                run "$root/$1" with "$2_${method}_$noise" ${SIZE_PX:+"size_px=$SIZE_PX"} "seed=$seed" \
+                    "num_workers=${NUM_WORKERS:-4}" \
+                    "device=${DEVICE:-auto}" "path.data_dir=$data_dir" "path.log_dir=$log_dir" ${EXTRA:-}
             done
         done
     done

@@ -148,6 +148,14 @@ def test_settings_of_noisy_masks_arrive(tmp_path):
 
 
 @pytest.mark.slow
+def test_clean_masks_are_one_run_and_need_no_noise(tmp_path):
+    (run,) = commands("train_tloss_isic.sh", tmp_path, **ONE_RUN | {"METHODS": "tloss", "ALPHAS": "0"})
+    assert run[2] == "isic2017_tloss_clean"
+    noise, *runs = commands("train_tloss_isic.sh", tmp_path, **ONE_RUN | {"METHODS": "gce", "ALPHAS": "0 0.3"})
+    assert noise[noise.index("--alpha") + 1 : noise.index("--beta")] == ["0.3"]
+    assert [run[2] for run in runs] == ["isic2017_gce_clean", "isic2017_gce_a03_b07"]
+
+
 def test_training_and_testing_on_noisy_masks_end_with_the_table(image_folder, tmp_path):
     shutil.copytree(image_folder, tmp_path / "isic", ignore=shutil.ignore_patterns("noisy", "superpixels"))
     tiny = "n_steps=2 round_steps=1 eval_every=1 batch_size=2 surface_scores=False save_predictions=False device=cpu"
