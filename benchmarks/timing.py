@@ -1,11 +1,13 @@
 """Fair timing of a computation against its yardstick: in turn, after a warm-up, ratios pair by pair."""
 
 import argparse
+import ctypes
 import gc
 import resource
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -121,6 +123,8 @@ def _peak_bytes(function: Callable[[], object], device: torch.device) -> int | N
         return torch.cuda.max_memory_allocated(device) - before
     if not _STATM.exists():
         return None
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what was freed; given back, it counts again when it is taken
     before, highest, is_over = _anonymous_bytes(), [0], Event()
 
     def watch() -> None:
