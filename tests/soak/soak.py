@@ -137,7 +137,7 @@ class Soak:
                 process.send(signal.SIGTERM)
             return is_sent
         is_sent = process.send(signal.SIGKILL)
-        if how == "kill and damage":
+        if how == "kill and damage" and is_sent:  # not where the training was through before
             process.end()
             self.damage_newest()
         return is_sent
