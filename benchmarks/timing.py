@@ -7,6 +7,7 @@ ratios, pair by pair, tells how much else it did.
 import argparse
 import ctypes
 import gc
+import math
 import resource
 import time
 from collections.abc import Callable
@@ -24,9 +25,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from util.device import Precision, architecture, choose_device, set_precision
 
 HEADER = (
-    "| what | time | floor | yardstick | time | ratio (range) | outside the network | peak memory |\n"
-    "|---|---:|---:|---|---:|---:|---:|---:|"
+    "| what | time | floor | yardstick | time | ratio (range) | outside the network | peak memory | GPU busy |\n"
+    "|---|---:|---:|---|---:|---:|---:|---:|---:|"
 )
+WARM_UP = 3  # calls: a compiled function is compiled in the first and recorded as a graph in the next ones
+SHORTEST_S = 0.2  # what is quicker is timed as several calls in a row, as a training makes them
 
 _STATM = Path("/proc/self/statm")
 
@@ -45,13 +48,15 @@ class Comparison:
     floor_seconds: float | None  # its operations at the rate of a large product in the same run
     outside: float | None  # share of its time that its network does not need
     peak_bytes: int | None  # that it takes beyond what is there before and after
+    busy: float | None  # share of its time that the GPU spends in kernels
 
     def __str__(self) -> str:
         ratio = f"{self.ratio:.3f} ({self.lowest:.3f} to {self.highest:.3f})"
         outside = "" if self.outside is None else f"{max(0.0, self.outside):.0%}"
         peak = "" if self.peak_bytes is None else f"{self.peak_bytes / 2**20:.0f} MiB"
+        busy = "" if self.busy is None else f"{self.busy:.0%}"
         times = f"{_ms(self.seconds)} | {_ms(self.floor_seconds)} | {self.yardstick} | {_ms(self.yardstick_seconds)}"
-        return f"| {self.name} | {times} | {ratio} | {outside} | {peak} |"
+        return f"| {self.name} | {times} | {ratio} | {outside} | {peak} | {busy} |"
 
 
 def _ms(seconds: float | None) -> str:
@@ -80,11 +85,11 @@ def compare(
         repeats: pairs; None: as in the options.
     """
     device = options.device
-    for function in (computation, yardstick):
-        _seconds(function, device)
+    calls = [_warm_up(function, device) for function in (computation, yardstick)]
     peak = _peak_bytes(computation, device)
     pairs = [
-        (_seconds(computation, device), _seconds(yardstick, device)) for _ in range(repeats or int(options.repeats))
+        (_seconds(computation, device, calls[0]), _seconds(yardstick, device, calls[1]))
+        for _ in range(repeats or int(options.repeats))
     ]
     ratios = [one / other for one, other in pairs]
     first, second = (min(times) for times in zip(*pairs, strict=True))
@@ -96,7 +101,7 @@ def compare(
         floor = counter.get_total_flops() / product_rate(device, options.precision)
     return Comparison(
         name, yardstick_name, first, second, ratio, min(ratios), max(ratios), floor,
-        1 - 1 / ratio if is_network else None, peak,
+        1 - 1 / ratio if is_network else None, peak, _busy_share(computation, device, first),
     )  # fmt: skip
 
 
@@ -116,12 +121,34 @@ def product_rate(device: torch.device, precision: Precision) -> float:
     return max(2 * side**3 / product, 2 * image.numel() * weight[0].numel() / convolution)
 
 
-def _seconds(function: Callable[[], object], device: torch.device) -> float:
+def _warm_up(function: Callable[[], object], device: torch.device) -> int:
+    """How many calls in a row last long enough to be timed."""
+    on_gpu = device.type == "cuda"
+    for _ in range(WARM_UP if on_gpu else 1):
+        seconds = _seconds(function, device)
+    if seconds < SHORTEST_S:
+        seconds = _seconds(function, device)
+    return max(1, math.ceil(SHORTEST_S / seconds))
+
+
+def _seconds(function: Callable[[], object], device: torch.device, calls: int = 1) -> float:
+    """Of one call, out of several without a stop between them."""
     start = time.perf_counter()
-    function()
+    for _ in range(calls):
+        function()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return (time.perf_counter() - start) / calls
+
+
+def _busy_share(function: Callable[[], object], device: torch.device, seconds: float) -> float | None:
+    """Time that a call's kernels take one after the other, as a share of the seconds that a call takes."""
+    if device.type != "cuda":
+        return None
+    calls = math.ceil(SHORTEST_S / seconds)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        _seconds(function, device, calls)
+    return sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / calls / seconds
 
 
 def _peak_bytes(function: Callable[[], object], device: torch.device) -> int | None:

@@ -18,7 +18,8 @@ class Trainee:
         self.options = options
         self.learner = make_learner(settings, 0, OptimConfig(lr=0.0), 0.999, Normalisation(), options.device)
         method = ordered(self.learner.method.train(), options.device, options.channels_last)
-        self.networks = [module for module in method.modules() if isinstance(module, networks)]
+        bare = [module for module in method.modules() if isinstance(module, networks)]
+        self.networks = [compiled(network, options.device, options.compile) for network in bare]
         self.net = compiled(method, options.device, options.compile)
         self.optimiser = self.learner.optimisers["main"]
 
