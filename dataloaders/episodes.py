@@ -16,6 +16,8 @@ from dataloaders.samples import Episode
 from util.errors import DataError
 from util.seeding import generator_for
 
+VIEWS = ("support_view", "query_view")  # names of their random streams
+
 
 @dataclass(frozen=True)
 class SliceStack:
@@ -47,7 +49,10 @@ class SliceStack:
     def images(self, slices: Sequence[int]) -> Float[Tensor, "B 1 H W"]:
         """Normalised intensities."""
         image = self._take(self.image, slices)
-        mean, std = (torch.from_numpy(values[list(slices)]).to(image.device) for values in (self.mean, self.std))
+        mean, std = (
+            torch.from_numpy(values[list(slices)]).to(image.device, non_blocking=True)
+            for values in (self.mean, self.std)
+        )
         return ((image.double() - mean[:, None, None]) / std[:, None, None]).float()[:, None]
 
     def id_maps(self, slices: Sequence[int]) -> Int[Tensor, "B H W"]:
@@ -67,7 +72,7 @@ class SliceStack:
 
     def _take(self, arrays: Sequence[np.ndarray] | Tensor, slices: Sequence[int]) -> Tensor:
         if isinstance(arrays, Tensor):
-            return arrays[torch.as_tensor(slices, device=arrays.device)]
+            return arrays[torch.tensor(slices).to(arrays.device, non_blocking=True)]
         return torch.from_numpy(np.stack([arrays[self.place[s]][self.z[s]] for s in slices]))
 
 
@@ -173,15 +178,11 @@ class EpisodeDataset(Dataset[Episode]):
     def __getitem__(self, step: int) -> Episode:
         numbers = self.numbers(step)
         support, query, target = (list(part) for part in zip(*map(self.drawer.draw, numbers), strict=True))
-        support_image, support_mask = self._view(support, target, numbers, "support_view")
-        query_image, query_mask = self._view(query, target, numbers, "query_view")
-        return Episode(support_image[:, None], support_mask[:, None], query_image[:, None], query_mask[:, None])
-
-    def _view(
-        self, slices: Sequence[int], target: Sequence[int], numbers: Sequence[int], stream: str
-    ) -> tuple[Float[Tensor, "B 1 H W"], Tensor]:
+        slices, targets = [*support, *query], torch.tensor(target).repeat(2)
         image = self.stack.images(slices)
-        mask = self.stack.id_maps(slices) == torch.tensor(target, device=image.device)[:, None, None]
-        generators = [generator_for(self.seed, stream, number) for number in numbers]
+        mask = self.stack.id_maps(slices) == targets.to(image.device, non_blocking=True)[:, None, None]
+        generators = [generator_for(self.seed, view, number) for view in VIEWS for number in numbers]
         drawn = transforms.draw(generators, self.augmentation, (image.shape[-2], image.shape[-1]))
-        return transforms.apply(image, mask, drawn.to(image.device), self.augmentation)
+        image, mask = transforms.apply(image, mask, drawn.to(image.device), self.augmentation)
+        (support_image, query_image), (support_mask, query_mask) = image.chunk(2), mask.chunk(2)
+        return Episode(support_image[:, None], support_mask[:, None], query_image[:, None], query_mask[:, None])

@@ -127,7 +127,7 @@ class LabelsOnDevice:
 
     def batch(self, positions: np.ndarray) -> DenseBatch:
         """As `LabelStore.batch`, there."""
-        where = torch.as_tensor(positions, device=self.image.device)
+        where = torch.from_numpy(positions).to(self.image.device, non_blocking=True)
         superpixel = None if self.superpixel is None else self.superpixel[where].long()
         return DenseBatch(normalise(self.image[where]), self.label[where].long(), superpixel)
 

@@ -48,8 +48,9 @@ class Augmentation:
     gamma: Float[Tensor, " B"]
 
     def to(self, device: torch.device) -> "Augmentation":
-        """The same parameters on `device`."""
-        return Augmentation(self.matrices.to(device), self.elastic_seeds.to(device), self.gamma.to(device))
+        """The same parameters on `device`; nothing waits for it."""
+        moved = (part.to(device, non_blocking=True) for part in (self.matrices, self.elastic_seeds, self.gamma))
+        return Augmentation(*moved)
 
 
 def draw(generators: list[np.random.Generator], config: AugmentConfig, size: tuple[int, int]) -> Augmentation:

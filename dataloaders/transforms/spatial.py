@@ -112,7 +112,7 @@ def _mirror(position: Float[Tensor, "..."], length: int) -> Float[Tensor, "..."]
 def warp(images: Float[Tensor, "B C H W"], positions: Float[Tensor, "B H W 2"]) -> Float[Tensor, "B C H W"]:
     """Reads `images` at `positions` (column, row), linearly; 0 outside."""
     rows, columns = images.shape[-2:]
-    scale = torch.tensor([2 / (columns - 1), 2 / (rows - 1)], device=images.device, dtype=images.dtype)
+    scale = torch.tensor([2 / (columns - 1), 2 / (rows - 1)], dtype=images.dtype).to(images.device, non_blocking=True)
     return F.grid_sample(images, positions * scale - 1, mode="bilinear", padding_mode="zeros", align_corners=True)
 
 

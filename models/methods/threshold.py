@@ -44,7 +44,7 @@ class IntensityThreshold(Method):
         """The lowest and highest typical intensity of each class and part."""
         tail = (1 - self.config.central_share) / 2
         image = support.image.masked_fill(~support.mask[:, :, :, None], torch.nan).flatten(2)  # (K, P, S*H*W)
-        return torch.nanquantile(image, torch.tensor([tail, 1 - tail], device=image.device), dim=2)
+        return torch.nanquantile(image, torch.tensor([tail, 1 - tail]).to(image.device, non_blocking=True), dim=2)
 
     def predict(self, case: EvalCase, support: Float[Tensor, "2 K P"]) -> Bool[Tensor, "K D H W"]:
         """Applies each slice's range."""
