@@ -148,9 +148,9 @@ def _update(
 ) -> dict[str, torch.Tensor]:
     """One player's step: forward, backward, optimiser. Nothing here waits for the device."""
     try:
+        optimiser.zero_grad(set_to_none=True)  # first: the forward pass needs the memory
         with precision:
             losses = net(batch, player=player)
-        optimiser.zero_grad(set_to_none=True)
         losses["loss"].backward()
         optimiser.step()
     except torch.OutOfMemoryError as error:

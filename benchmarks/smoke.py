@@ -87,9 +87,9 @@ def steps(learner: Learner, batch: Any, autocast: torch.autocast, is_shared: boo
     while True:
         total = torch.zeros(())
         for player, optimiser in learner.optimisers.items():
+            optimiser.zero_grad(set_to_none=True)
             with autocast:
                 loss = net(batch, player=player)["loss"]
-            optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
             total = total.to(loss.device) + loss.detach()

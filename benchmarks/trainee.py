@@ -25,9 +25,9 @@ class Trainee:
 
     def step(self, batch: Any) -> None:
         """Forward, backward, optimiser, averaged weights."""
+        self.optimiser.zero_grad(set_to_none=True)
         with self.options.autocast:
             loss = self.net(batch.to(self.options.device))["loss"]
-        self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
         self.learner.averaged.update(self.learner.method)

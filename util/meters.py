@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from util.distributed import mean_over_ranks
@@ -20,7 +19,8 @@ class RunningMeans:
     def add(self, values: dict[str, Tensor]) -> None:
         """Adds one step's scalars."""
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value.detach()
+            before = self.sums.get(name)
+            self.sums[name] = value.detach().clone() if before is None else before + value.detach()
         self.count += 1
 
     def settle(self, step: int) -> None:
