@@ -195,6 +195,7 @@ for word in presets.LOSS_TITLES:
 for preset in presets.published_settings():
     ex.add_named_config(preset.name, preset.values)
 ex.add_named_config("noisy_small", presets.NOISY_SMALL)
+ex.add_named_config("fast", precision="bf16", compile="auto")  # any method; what it costs: docs/performance.md
 
 
 @dataclass(frozen=True)
