@@ -25,3 +25,21 @@ def test_the_start_is_soon_forgotten_and_the_window_is_bounded():
     assert averages_of([100.0] + [0.0] * 200, 0.999) < 1e-3
     late = averages_of([0.0] * 3000 + [1.0] * 50, 0.99)
     assert late == pytest.approx(1 - 0.99**50, abs=0.01)
+
+
+def test_buffers_are_averaged_too_and_counts_are_copied():
+    model = torch.nn.BatchNorm1d(1, momentum=1.0)
+    averaged = MovingAverage(model, 0.5)
+    for value in (1.0, 3.0):
+        model(torch.tensor([[value], [value]]))  # the running mean becomes the value
+        averaged.update(model)
+    assert averaged.module.get_buffer("running_mean").item() == pytest.approx(2 / 11 + 3 * 9 / 11)
+    assert averaged.module.get_buffer("num_batches_tracked").item() == 2
+
+
+def test_another_model_can_be_followed():
+    one, other = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    averaged = MovingAverage(one, 0.0)
+    for model in (one, other):
+        averaged.update(model)
+        assert averaged.module.get_parameter("weight").equal(model.weight)
