@@ -18,7 +18,7 @@ from dataloaders.samples import EvalCase, SupportSet, Volume
 from models.methods.alpnet import ALPNet
 from models.snapshot import load_trained
 from util import checkpoint
-from util.device import choose_device
+from util.device import choose_device, set_precision
 from util.errors import CheckpointError, ConfigError, DataError, UserError
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class FewShotPredictor:
         Args:
             path: a checkpoint or snapshot of ours, or one released by SSL-ALPNet's authors.
             weights: which of the weights in the file.
-            device: auto, cpu or cuda.
+            device: auto, cpu or cuda. PyTorch is told to compute there in full single precision.
             n_parts: supporting slices per structure; odd.
             dataset: what the network was trained on, where the file does not say (released ones).
             modelname: its encoder, likewise.
@@ -106,6 +106,7 @@ class FewShotPredictor:
             raise ConfigError(f"{path}: does not say which encoder it holds; name it (modelname), e.g. dlfcn_res101.")
         settings = {"method": "alpnet", "modelname": modelname} | stored
         target = choose_device(device)
+        set_precision("float32", target)
         trained = load_trained(path, settings, weights, target)
         if not isinstance(trained.method, ALPNet):
             raise CheckpointError(f"{path}: trained with method={stored['method']}; expected the few-shot alpnet.")

@@ -180,6 +180,14 @@ def test_bad_input_stops_with_one_clear_message(trained, folder, tmp_path, chang
         run("validate", folder, tmp_path, **changes)
 
 
+def test_scores_are_those_of_full_precision(trained, folder):
+    torch.backends.cudnn.allow_tf32 = True  # PyTorch's own default for convolutions, and here of every test
+    run("validate", folder, trained, reload_model_path="none", surface_scores=False)
+    is_rounded = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    assert not is_rounded
+
+
 def test_a_support_scan_without_the_organ_is_named(make_prepared, tmp_path):
     folder = make_prepared(tmp_path, CHAOST2.scan_ids[:8])
     label = read_nifti(folder / "label_8.nii.gz")
