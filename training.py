@@ -34,7 +34,7 @@ from models.evaluation import evaluation_of
 from models.learner import Learner, make_learner
 from models.speed import compiled, fits_on, ordered, out_of_memory, share_of
 from util import checkpoint
-from util.device import set_precision
+from util.device import keep_freed_memory, set_precision
 from util.distributed import Plan, ProcessGroup, StopSignal, barrier, plan
 from util.errors import ConfigError
 from util.schedules import step_decay
@@ -53,6 +53,7 @@ def train(_config: dict[str, Any], _run: Any) -> str:
     settings = read_settings(_config)
     place = plan()
     device = place.device(settings.run.device)
+    keep_freed_memory(device)
     with ProcessGroup(place, device), StopSignal() as stop:
         return str(_train(settings, _run, place, device, stop))
 
@@ -83,7 +84,6 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
         for step, value in zip(steps, values, strict=True):
             _log(log, {name: value}, int(step))
     logger.info("training on %s from step %d; %s", data.describe(), learner.step, settings.experiment_folder)
-
     options = _loader_options(settings, data, place, device)
     ordered(learner.averaged.module, device, run.channels_last)
     net: torch.nn.Module = ordered(learner.method.train(), device, run.channels_last)

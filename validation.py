@@ -28,7 +28,7 @@ from dataloaders.image_folder import write_png
 from models import build_method, method_class
 from models.evaluation import Scored, ScoreOptions, evaluation_of
 from models.snapshot import load_trained
-from util.device import set_precision
+from util.device import keep_freed_memory, set_precision
 from util.distributed import plan
 from util.errors import CheckpointError, ConfigError
 from util.files import write_text
@@ -51,6 +51,7 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
     settings = read_settings(_config)
     run, method_type = settings.run, method_class(settings.run.method)
     device = plan().device(run.device)
+    keep_freed_memory(device)
     set_precision("float32", device)  # scores are those of full precision, whatever was trained in
     data = open_data(settings.data, run.path.data_dir, method_type.trains_on)
     out = run_folder(_run, settings)

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from util.device import Precision, architecture, choose_device, set_precision
+from util.device import Precision, architecture, choose_device, keep_freed_memory, set_precision
 
 HEADER = (
     "| what | time | floor | yardstick | time | ratio (range) | outside the network | peak memory | GPU busy |\n"
@@ -194,6 +194,7 @@ def parse(description: str | None, **defaults: str | int) -> argparse.Namespace:
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     options = parser.parse_args()
     options.device = choose_device(options.device)
+    keep_freed_memory(options.device)  # as training and validation do
     options.autocast = set_precision(options.precision, options.device)
     return options
 

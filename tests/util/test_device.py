@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -217,3 +218,31 @@ def test_the_command_writes_the_report(tmp_path):
     assert facts["versions"]["torch"] == torch.__version__
     assert f"torch {torch.__version__}" in run.stderr
     assert "WARNING: 1000 threads" in run.stderr
+
+
+FAULTS = """
+import resource, sys, torch
+from util.device import keep_freed_memory
+if sys.argv[1] == "kept" and not keep_freed_memory(torch.device("cpu")):
+    sys.exit("not glibc")
+for step in range(20):
+    if step == 10:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_freed_memory_is_kept_for_the_next_step():
+    if platform.libc_ver()[0] != "glibc":
+        assert not device.keep_freed_memory(CPU)
+        return
+    faults = [
+        int(subprocess.run([sys.executable, "-c", FAULTS, how], cwd=ROOT, capture_output=True, check=True).stdout)
+        for how in ("kept", "as always")
+    ]
+    assert faults[0] < 0.05 * faults[1]
+
+
+def test_a_gpus_memory_is_left_to_pytorch():
+    assert not device.keep_freed_memory(GPU)
