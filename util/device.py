@@ -127,8 +127,8 @@ def compile_support(device: torch.device | None = None) -> tuple[bool, str]:
 def keep_freed_memory(device: torch.device) -> bool:
     """Has the C library keep what a step frees for the next one, where that step runs on the CPU.
 
-    Large blocks would go back to the system and come again page by page, each with a fault: a tenth to a fifth of the
-    time of a U-Net's step on two cores. A GPU's memory is kept by PyTorch.
+    Large blocks would go back to the system and come again page by page, each with a fault, in every step. A GPU's
+    memory is kept by PyTorch.
 
     Returns:
         Whether it does: glibc can be told so.
