@@ -61,7 +61,7 @@ def unbroken(prepared_folder, tmp_path_factory):
     return train(prepared_folder, tmp_path_factory.mktemp("unbroken"), n_steps=40)
 
 
-def test_losses_of_twenty_steps_are_the_recorded_ones(prepared_folder, tmp_path, golden_file):
+def test_the_first_losses_and_the_sum_of_twenty_are_the_recorded_ones(prepared_folder, tmp_path, golden_file):
     path = train(prepared_folder, tmp_path, n_steps=20, print_interval=1)
     metrics = json.loads((path.parent / "runs" / "1" / "metrics.json").read_text())
     golden = json.loads((ROOT / "tests/golden/fewshot/alpnet_losses.json").read_text())
