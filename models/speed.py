@@ -14,6 +14,12 @@ logger = logging.getLogger(__name__)
 
 SHARE_FOR_DATA = 0.3  # of a device's free memory that the training data may take
 
+# Settings of torch's `torch._functorch.config` under which a network is compiled.
+COMPILING = {
+    "force_non_lazy_backward_lowering": True,  # the backward pass with the forward pass, where a failure can be mended
+    "backward_pass_autocast": "off",  # as uncompiled: what is float32 in the forward pass has float32 gradients
+}
+
 
 def fits_on(device: torch.device, nbytes: int, choice: Literal["auto", "device", "host"]) -> bool:
     """Whether the training data are kept on the device.
@@ -35,7 +41,11 @@ def ordered(method: nn.Module, device: torch.device, choice: Literal["auto", "on
 
 
 class Compiled(nn.Module):
-    """A network that runs compiled, and goes on without where the compiler fails."""
+    """A network that runs compiled, and goes on without where the compiler fails.
+
+    Forward and backward pass are both compiled at the first call, before anything has been computed: a failure in either
+    costs nothing but the time.
+    """
 
     def __init__(self, net: nn.Module, device: torch.device) -> None:
         super().__init__()
@@ -46,12 +56,14 @@ class Compiled(nn.Module):
     def forward(self, *arguments: Any, **named: Any) -> dict[str, Tensor]:
         """As the network itself."""
         from torch._dynamo.exc import TorchDynamoException  # here: importing it takes seconds
+        from torch._functorch import config
 
         torch.compiler.cudagraph_mark_step_begin()  # what the last step returned has been read
         try:
-            return self.run[0](*arguments, **named)
+            with config.patch(COMPILING):
+                return self.run[0](*arguments, **named)
         except TorchDynamoException as error:
-            logger.warning("goes on uncompiled: %s", str(error).splitlines()[0])
+            logger.warning("goes on uncompiled: %s", " ".join(str(error).splitlines()[:2]).strip())
             self.run = (self.net,)
             return self.net(*arguments, **named)
 

@@ -1,9 +1,12 @@
 """How a network runs must not change what it learns, and must say why it runs otherwise than asked."""
 
 import dataclasses
+import functools
 
 import pytest
 import torch
+from functorch.compile import nop
+from torch._dynamo.backends.common import aot_autograd
 
 from dataloaders.dense import DenseConfig, open_dense
 from dataloaders.fewshot import FewShotConfig, open_fewshot
@@ -92,14 +95,61 @@ def test_a_compiler_that_fails_is_done_without(caplog):
 
     def fail(*_):
         calls.append(1)
-        raise TorchDynamoException("it broke\nand more")
+        raise TorchDynamoException("it broke\nin the middle\nand more")
 
     net.run = (fail,)
     image = torch.rand(3, 2)
     for _ in range(2):
         assert torch.equal(net(image)["loss"], 2 * image)
     assert len(calls) == 1
-    assert "goes on uncompiled: it broke" in caplog.text
+    assert "goes on uncompiled: it broke in the middle\n" in caplog.text
+
+
+def compiled_by(monkeypatch, net, backend):
+    """The network compiled by something that has no code to write, and is there on every machine."""
+    compile_with = functools.partial(torch.compile, backend=backend)
+    monkeypatch.setattr(torch, "compile", compile_with)
+    return Compiled(net, CPU)
+
+
+def test_a_backward_pass_that_cannot_be_compiled_is_done_without(monkeypatch, caplog):
+    def fail(graph, inputs):
+        raise RuntimeError("no room for code")
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.randn(2, 2))
+
+        def forward(self, image):
+            return {"loss": (image @ self.weight).square().mean()}
+
+    net = compiled_by(monkeypatch, Net(), aot_autograd(fw_compiler=nop, bw_compiler=fail))
+    image = torch.rand(3, 2)
+    for _ in range(2):
+        net(image)["loss"].backward()
+    expected = torch.autograd.grad(net.net(image)["loss"], net.net.weight)[0]
+    assert torch.equal(net.net.weight.grad, 2 * expected)
+    reasons = [record.getMessage() for record in caplog.records if record.name == "models.speed"]
+    assert reasons == ["goes on uncompiled: backend='compiler_fn' raised: RuntimeError: no room for code"]
+
+
+def test_what_is_float32_going_forward_is_float32_going_back(monkeypatch):
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.randn(16, 16))
+
+        def forward(self, image):
+            with torch.autocast("cpu", enabled=False):
+                return {"loss": (image.float() @ self.weight).square().mean()}
+
+    net = Net()
+    image = torch.randn(8, 16)
+    expected = torch.autograd.grad(net(image)["loss"], net.weight)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = compiled_by(monkeypatch, net, "aot_eager")(image)["loss"]
+    assert torch.equal(torch.autograd.grad(loss, net.weight)[0], expected)
 
 
 @pytest.mark.parametrize(("hip", "device", "mode"), [
