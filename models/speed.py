@@ -43,8 +43,8 @@ def ordered(method: nn.Module, device: torch.device, choice: Literal["auto", "on
 class Compiled(nn.Module):
     """A network that runs compiled, and goes on without where the compiler fails.
 
-    Forward and backward pass are both compiled at the first call, before anything has been computed: a failure in either
-    costs nothing but the time.
+    Forward and backward pass are both compiled at the first call, before anything has been computed: a failure in
+    either costs nothing but the time.
     """
 
     def __init__(self, net: nn.Module, device: torch.device) -> None:

@@ -42,14 +42,6 @@ class ALPNetConfig:
             raise ConfigError(f"coverage_threshold={self.coverage_threshold}: expected a value in [0, 1).")
 
 
-@dataclass(frozen=True)
-class EncodedSupport:
-    """Prototypes of K classes and P parts."""
-
-    background: Prototypes  # (K, P, N, C)
-    foreground: Prototypes
-
-
 class ALPNet(Method):
     """Few-shot segmentation with adaptive local prototypes.
 
@@ -121,15 +113,14 @@ class ALPNet(Method):
         """
         window = self._training_window(support.shape[-1])
         soft_mask = shrink(support_mask, support.shape[-2:])
-        background, foreground, fallback = self.head.prototypes(support, soft_mask, window, window)
-        scores = self.head.scores(query, _with_axis(background), _with_axis(foreground))  # (B, Q, 2, h, w)
+        prototypes, fallback = self.head.prototypes(support, soft_mask, window, window)
+        scores = self.head.scores(query, prototypes)  # (B, Q, 2, h, w)
         weight = self.background_weight if self.config.use_wce else 1.0
         losses = {"query_ce": binary_cross_entropy(scores, query_mask, weight)}
         if self.config.usealign:
             predicted = (scores[:, :, 1] > scores[:, :, 0]).to(query)  # (B, Q, h, w), no gradient
-            background, foreground, lost = self.head.prototypes(query, predicted, window, window)
-            backward = self.head.scores(support, _with_axis(background), _with_axis(foreground))
-            losses["align"] = binary_cross_entropy(backward, support_mask, 1.0)
+            prototypes, lost = self.head.prototypes(query, predicted, window, window)
+            losses["align"] = binary_cross_entropy(self.head.scores(support, prototypes), support_mask, 1.0)
             fallback = torch.cat([fallback, lost])
         else:
             losses["align"] = losses["query_ce"].new_zeros(())
@@ -144,30 +135,30 @@ class ALPNet(Method):
         return feature_columns // self.config.proto_grid_size
 
     @torch.no_grad()
-    def encode_support(self, support: SupportSet) -> EncodedSupport:
-        """Encodes each class's annotated slices once, whatever the number of scans that follow."""
+    def encode_support(self, support: SupportSet) -> Prototypes:
+        """Prototypes (K, P, 2, N, C) of K organs and P parts, from one encoding of each annotated slice."""
         n_classes, n_parts = support.image.shape[:2]
         slices = support.image.flatten(0, 2)  # (K*P*S, 1, H, W)
         features = torch.cat(list(in_passes(self.encoder, self.config.slices_per_pass, slices)))
         features = features.unflatten(0, (n_classes * n_parts, -1))
         soft_mask = shrink(support.mask.flatten(0, 1), features.shape[-2:])
         rule_window = self._training_window(features.shape[-1])
-        pair = self.head.prototypes(features, soft_mask, self.config.val_wsize, rule_window)[:2]
-        return EncodedSupport(*(_map(lambda t: t.unflatten(0, (n_classes, n_parts)), p) for p in pair))
+        prototypes, _ = self.head.prototypes(features, soft_mask, self.config.val_wsize, rule_window)
+        return _map(lambda tensor: tensor.unflatten(0, (n_classes, n_parts)), prototypes)
 
-    def predict(self, case: EvalCase, support: EncodedSupport) -> Bool[Tensor, "K D H W"]:
+    def predict(self, case: EvalCase, support: Prototypes) -> Bool[Tensor, "K D H W"]:
         """Segments every slice of a scan for every class."""
         return self.margins(case, support) > 0
 
     @torch.no_grad()
-    def margins(self, case: EvalCase, support: EncodedSupport) -> Float[Tensor, "K D H W"]:
+    def margins(self, case: EvalCase, support: Prototypes) -> Float[Tensor, "K D H W"]:
         """By how much each pixel's foreground score exceeds its background score; each slice is encoded once."""
-        classes = torch.arange(len(case.part), device=case.part.device)
+        organs = torch.arange(len(case.part), device=case.part.device)
 
         def of_slices(images: Float[Tensor, "D 1 H W"], part: Int[Tensor, "D K"]) -> Float[Tensor, "D K H W"]:
             features = self.encoder(images)[:, None]  # (D, 1, C, h, w)
-            chosen = (_map(lambda t: t[classes, part], p) for p in (support.background, support.foreground))
-            scores = self.head.scores(features, *chosen)  # (D, K, 2, h, w)
+            chosen = _map(lambda tensor: tensor[organs, part].flatten(1, 2), support)  # (D, K*2, N, C)
+            scores = self.head.scores(features, chosen)[:, 0].unflatten(1, (-1, 2))  # (D, K, 2, h, w)
             return enlarge(scores[:, :, 1] - scores[:, :, 0], images.shape[-2:])
 
         return torch.cat(list(in_passes(of_slices, self.config.slices_per_pass, case.image, case.part.T))).transpose(
@@ -196,11 +187,6 @@ def binary_cross_entropy(
     weight = torch.where(mask, 1.0, background_weight)
     per_pixel = F.softplus(torch.where(mask, -margin, margin)) * weight
     return (per_pixel.sum((2, 3)) / weight.sum((2, 3))).mean()
-
-
-def _with_axis(prototypes: Prototypes) -> Prototypes:
-    """(B, N, C) -> (B, 1, N, C), to be compared with several images of an episode."""
-    return _map(lambda tensor: tensor[:, None], prototypes)
 
 
 def _map(function: Any, prototypes: Prototypes) -> Prototypes:

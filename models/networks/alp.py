@@ -32,26 +32,23 @@ class ALPHead:
         foreground: Float[Tensor, "B S h w"],
         window: int,
         rule_window: int,
-    ) -> tuple[Prototypes, Prototypes, Bool[Tensor, " B"]]:
-        """Background and foreground prototypes of each episode.
+    ) -> tuple[Prototypes, Bool[Tensor, " B"]]:
+        """Prototypes of background (class 0) and foreground (class 1) of each episode.
 
         The background uses its cells alone. The foreground uses cells and global average if one cell of `rule_window`
         (the training window, also at test time) is covered to the threshold, else the global average alone.
 
         Returns:
-            (background, foreground, is_fallback): the last marks the episodes whose background covers no cell, for
-            which its masked average stands in (the reference stops with an error there).
+            (prototypes, is_fallback): the latter marks the episodes whose background covers no cell, for which its
+            masked average stands in (the reference stops with an error there).
         """
-        local = torch.full((len(features),), self.is_local, device=features.device)
-        background = 1 - foreground
         is_large = F.avg_pool2d(foreground, rule_window).flatten(1).amax(1) >= self.threshold
-        bg = extract(features, background, window, self.threshold, local, with_global=False)
-        fg = extract(features, foreground, window, self.threshold, local & is_large, with_global=True)
-        return bg, fg, local & bg.is_valid[:, -1]
+        use_local = torch.stack([torch.ones_like(is_large), is_large], 1) & self.is_local
+        is_foreground = torch.arange(2, device=features.device) > 0
+        masks = torch.stack([1 - foreground, foreground], 1)
+        found = extract(features, masks, window, self.threshold, use_local, with_global=is_foreground)
+        return found, found.is_valid[:, 0, -1] & self.is_local
 
-    def scores(
-        self, query: Float[Tensor, "*#B C h w"], background: Prototypes, foreground: Prototypes
-    ) -> Float[Tensor, "... 2 h w"]:
-        """Background and foreground scores on the feature grid (logits before upsampling)."""
-        pair = [cosine_scores(query, prototypes, self.temperature) for prototypes in (background, foreground)]
-        return torch.stack(pair, -3)
+    def scores(self, query: Float[Tensor, "B Q C h w"], prototypes: Prototypes) -> Float[Tensor, "B Q M h w"]:
+        """Scores of each class on the feature grid (logits before upsampling)."""
+        return cosine_scores(query, prototypes, self.temperature)

@@ -48,8 +48,8 @@ def test_logits_and_prediction_equal_the_reference(golden_file, model, case, win
     support, query = (torch.from_numpy(golden[f"{case}/{name}"])[None] for name in ("support_feat", "query_feat"))
     mask = torch.from_numpy(golden[f"{case}/fg_mask"])[None, None] > 0
     soft_mask = shrink(mask, (32, 32))
-    scores = model.head.scores(query, *model.head.prototypes(support[None], soft_mask, window, 4)[:2])
-    logits = enlarge(scores, (256, 256))[0]
+    prototypes, _ = model.head.prototypes(support[None], soft_mask, window, 4)
+    logits = enlarge(model.head.scores(query[None], prototypes)[0], (256, 256))[0]
     np.testing.assert_allclose(logits[:, 3::8, 3::8], golden[f"{case}/logits_at_8"], atol=1e-4)
     np.testing.assert_array_equal(logits.argmax(0), golden[f"{case}/pred"])
 
@@ -81,8 +81,8 @@ def test_training_reduces_the_loss(model):
 def test_global_prototypes_make_panet(model):
     panet = ALPNet(dataclasses.replace(SMALL, prototypes="global")).train()
     support = torch.randn(1, 1, 256, 8, 8)
-    background, foreground, _ = panet.head.prototypes(support, torch.ones(1, 1, 8, 8), 1, 1)
-    assert background.is_valid.sum() == foreground.is_valid.sum() == 1
+    prototypes, _ = panet.head.prototypes(support, torch.ones(1, 1, 8, 8), 1, 1)
+    assert prototypes.is_valid.sum(2).tolist() == [[1, 1]]
 
 
 def test_the_cells_of_testing_are_those_of_val_wsize(model):
@@ -90,7 +90,7 @@ def test_the_cells_of_testing_are_those_of_val_wsize(model):
     for window in (1, 2, 4):
         method = ALPNet(dataclasses.replace(SMALL, val_wsize=window)).eval()
         encoded = method.encode_support(SupportSet((1,), image, mask))
-        assert encoded.foreground.direction.shape == (1, 1, (8 // window) ** 2 + 2, 256)
+        assert encoded.direction.shape == (1, 1, 2, (8 // window) ** 2 + 2, 256)
 
 
 def test_prediction_does_not_depend_on_how_slices_are_batched(model):

@@ -28,15 +28,15 @@ def test_scores_and_assignments_equal_the_reference(golden, case, side, mode):
     features, mask = support_of(golden, case, side)
     local, with_global = MODES[mode]
     window = CASES[case]
-    prototypes = extract(features, mask, window, 0.95, torch.tensor([local]), with_global)
+    prototypes = extract(features, mask[:, None], window, 0.95, torch.tensor([[local]]), torch.tensor([with_global]))
     if f"{key}_score" not in golden:  # the reference raises here: no cell above the threshold
-        assert prototypes.is_valid[0].nonzero().tolist() == [[prototypes.is_valid.shape[1] - 1]]
+        assert prototypes.is_valid[0, 0].nonzero().tolist() == [[prototypes.is_valid.shape[2] - 1]]
         return
-    query = torch.from_numpy(golden[f"{case}/query"])[None]
-    np.testing.assert_allclose(cosine_scores(query, prototypes, 20.0)[0], golden[f"{key}_score"], atol=1e-4)
+    query = torch.from_numpy(golden[f"{case}/query"])[None, None]
+    np.testing.assert_allclose(cosine_scores(query, prototypes, 20.0)[0, 0, 0], golden[f"{key}_score"], atol=1e-4)
     if f"{key}_assign" in golden:
-        valid = prototypes.is_valid[0].nonzero().flatten().numpy()
-        position = np.searchsorted(valid, assignment(query, prototypes)[0].numpy())
+        valid = prototypes.is_valid[0, 0].nonzero().flatten().numpy()
+        position = np.searchsorted(valid, assignment(query, prototypes)[0, 0, 0].numpy())
         np.testing.assert_array_equal(position, golden[f"{key}_assign"])
 
 
@@ -45,32 +45,46 @@ def test_no_covered_cell_falls_back_to_the_masked_average_and_is_counted():
     foreground = torch.zeros(2, 1, 16, 16)
     foreground[0] = 1  # nothing left of the background
     foreground[1, 0, :5, :5] = 1
-    background, _, fallback = ALPHead().prototypes(features, foreground, 4, 4)
+    prototypes, fallback = ALPHead().prototypes(features, foreground, 4, 4)
     assert fallback.tolist() == [True, False]
-    assert background.is_valid[0].nonzero().flatten().tolist() == [17]  # the mean of the averages alone
-    scores = cosine_scores(features[:, 0], background, 20.0)
+    assert prototypes.is_valid[0, 0].nonzero().flatten().tolist() == [17]  # the mean of the averages alone
+    scores = cosine_scores(features, prototypes, 20.0)
     assert scores.isfinite().all()
-    assert torch.equal(scores[0], torch.zeros(16, 16))  # an empty mask resembles nothing
+    assert torch.equal(scores[0, 0, 0], torch.zeros(16, 16))  # an empty mask resembles nothing
 
 
 def test_prototypes_of_a_batch_are_those_of_its_episodes():
     features, foreground = torch.randn(3, 2, 8, 16, 16), (torch.rand(3, 2, 16, 16) > 0.3).float()
     foreground[1, :, 4:13, 4:13] = 1
     head = ALPHead()
-    together = head.prototypes(features, foreground, 4, 4)
-    query = torch.randn(3, 8, 16, 16)
-    scores = head.scores(query, *together[:2])
+    together, _ = head.prototypes(features, foreground, 4, 4)
+    query = torch.randn(3, 2, 8, 16, 16)
+    scores = head.scores(query, together)
     for episode in range(3):
-        alone = head.prototypes(features[episode : episode + 1], foreground[episode : episode + 1], 4, 4)
-        single = head.scores(query[episode : episode + 1], *alone[:2])
-        torch.testing.assert_close(single[0], scores[episode])
+        alone, _ = head.prototypes(features[episode : episode + 1], foreground[episode : episode + 1], 4, 4)
+        for image in range(2):
+            single = head.scores(query[episode : episode + 1, image : image + 1], alone)
+            torch.testing.assert_close(single[0, 0], scores[episode, image])
+
+
+def test_classes_together_score_as_each_alone():
+    features, masks = torch.randn(2, 3, 8, 16, 16), (torch.rand(2, 4, 3, 16, 16) > 0.01).float()
+    use_local, with_global = torch.rand(2, 4) > 0.3, torch.tensor([True, False, True, False])
+    query = torch.randn(2, 1, 8, 16, 16)
+    together = extract(features, masks, 4, 0.95, use_local, with_global)
+    scores = cosine_scores(query, together, 20.0)
+    for one in (slice(each, each + 1) for each in range(4)):
+        alone = extract(features, masks[:, one], 4, 0.95, use_local[:, one], with_global[one])
+        assert torch.equal(alone.is_valid, together.is_valid[:, one])
+        torch.testing.assert_close(cosine_scores(query, alone, 20.0), scores[:, :, one])
+        assert torch.equal(assignment(query, alone), assignment(query, together)[:, :, one])
 
 
 def test_scores_do_not_depend_on_the_order_of_shots():
     features, foreground = torch.randn(1, 3, 8, 16, 16), (torch.rand(1, 3, 16, 16) > 0.02).float()
-    query = torch.randn(1, 8, 16, 16)
+    query = torch.randn(1, 1, 8, 16, 16)
     head = ALPHead()
     order = torch.tensor([2, 0, 1])
-    one = head.scores(query, *head.prototypes(features, foreground, 4, 4)[:2])
-    other = head.scores(query, *head.prototypes(features[:, order], foreground[:, order], 4, 4)[:2])
+    one = head.scores(query, head.prototypes(features, foreground, 4, 4)[0])
+    other = head.scores(query, head.prototypes(features[:, order], foreground[:, order], 4, 4)[0])
     torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
