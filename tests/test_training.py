@@ -309,7 +309,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(prepa
 
 
 def test_the_command_line_prints_the_message_alone(tmp_path):
-    command = [sys.executable, "training.py", "with", "alpnet", "chaost2", "eval_fold=0", f"path.data_dir={tmp_path}"]
+    command = command_line(tmp_path, tmp_path / "logs", eval_fold=0)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "no image_N.nii.gz found" in done.stderr

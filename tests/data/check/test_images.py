@@ -12,6 +12,7 @@ from data.check.__main__ import main
 from data.check.images import check_images, require_valid_images
 from dataloaders.catalog import ISIC2017, JSRT
 from dataloaders.image_folder import NoiseConfig, SuperpixelConfig, write_png
+from tests.data.check.helpers import the_only
 from util.errors import ConfigError, DataError
 
 IDS = tuple("abcdef")  # the last two are for testing
@@ -57,11 +58,6 @@ def folder(sound, tmp_path):
 
 def check(folder):
     return check_images(folder, ISIC2017, noise=NOISE, superpixel=SUPERPIXEL)
-
-
-def the_only(findings):
-    assert len(findings) == 1, list(map(str, findings))
-    return findings[0]
 
 
 def noise_again(folder):

@@ -1,0 +1,76 @@
+"""The whole folder: sound, missing or with several findings, and the command that tells them."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.check import Finding, check_folder, require_valid
+from tests.data.check.helpers import PREPARE, SPEC, assert_told, change, the_only
+from util.errors import DataError
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_a_sound_folder_has_no_findings(folder):
+    assert check_folder(folder, SPEC, eval_fold=0) == []
+    assert check_folder(folder, SPEC, scale=None) == []
+    require_valid(folder, SPEC, eval_fold=0)
+
+
+def test_no_folder_and_empty_folder(tmp_path):
+    assert_told(the_only(check_folder(tmp_path / "no", SPEC)), "error", tmp_path / "no", "no such folder", PREPARE)
+    assert_told(the_only(check_folder(tmp_path, SPEC)), "error", tmp_path, "holds no image_", PREPARE)
+
+
+@pytest.mark.parametrize("name", ["image_a.nii.gz", "image_03.nii.gz", "image_4.nii"])
+def test_an_image_of_another_name(folder, name):
+    (folder / name).touch()
+    assert_told(the_only(check_folder(folder, SPEC)), "warning", folder / name, "not used", "Rename")
+
+
+def test_all_errors_are_raised_together_and_warnings_logged(without_kidney, caplog):
+    folder = without_kidney
+    (folder / "classmap_1.json").unlink()
+    change(folder / "superpix-MIDDLE_3.nii.gz", np.zeros_like)
+    with caplog.at_level(logging.WARNING), pytest.raises(DataError) as caught:
+        require_valid(folder, SPEC)
+    message = str(caught.value)
+    assert message.startswith(f"{folder}: 2 error(s)")
+    assert str(folder / "classmap_1.json") in message
+    assert str(folder / "superpix-MIDDLE_3.nii.gz") in message
+    assert "label_8" not in message
+    assert [line for line in caplog.messages if "label_8.nii.gz: no voxel of RK" in line]
+
+
+def test_errors_come_before_warnings_and_read_as_one_line(without_kidney):
+    (without_kidney / "classmap_1.json").unlink()
+    findings = check_folder(without_kidney, SPEC)
+    assert [finding.severity for finding in findings] == ["error", "warning"]
+    assert str(Finding("error", Path("a"), "b. Do c.")) == "error: a: b. Do c."
+
+
+def test_the_command_tells_each_finding_and_fails_on_errors(folder):
+    command = [sys.executable, "-m", "data.check", folder, "--dataset", "chaost2", "--scale", "SLIC"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"error: {folder / 'superpix-SLIC_1.nii.gz'}: is missing" in done.stderr
+    assert f"error: {folder / 'image_1.nii.gz'}: slices of 32 x 32 pixels are smaller than the crop" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_succeeds_on_warnings(folder, monkeypatch, caplog):
+    from data.check import __main__ as command
+
+    (folder / "manifest.json").unlink()
+    monkeypatch.setattr(command, "dataset", lambda name: SPEC)
+    monkeypatch.setattr(sys, "argv", ["check", str(folder), "--dataset", "CHAOST2", "--fold", "0"])
+    with caplog.at_level(logging.INFO):
+        assert command.main() == 0
+    assert "warning: " in caplog.messages[0]
+    assert "0 error(s), 1 warning(s)" in caplog.messages[-1]
+    monkeypatch.setattr(sys, "argv", ["check", str(folder), "--dataset", "CHAOST2", "--fold", "3"])
+    assert command.main() == 1
