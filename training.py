@@ -32,8 +32,9 @@ from dataloaders.ordering import LoaderOptions, rounds
 from models import method_class
 from models.evaluation import evaluation_of
 from models.learner import Learner, make_learner
-from models.speed import compiled, fits_on, ordered, out_of_memory, share_of
+from models.speed import fits_on, ordered, out_of_memory, share_of
 from util import checkpoint
+from util.compiling import Compiled, can_compile
 from util.device import keep_freed_memory, set_precision
 from util.distributed import Plan, ProcessGroup, StopSignal, barrier, plan
 from util.errors import ConfigError
@@ -43,8 +44,7 @@ logger = logging.getLogger(__name__)
 
 SMALLEST_PX = 64  # rows and columns of a scan's slices that still give a few features
 
-# The reference's names of what is logged, kept beside ours.
-REFERENCE_NAMES = {"train/query_ce": "loss", "train/align": "align_loss"}
+REFERENCE_NAMES = {"train/query_ce": "loss", "train/align": "align_loss"}  # of what is logged, kept beside ours
 
 
 @command
@@ -87,7 +87,7 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
     options = _loader_options(settings, data, place, device)
     ordered(learner.averaged.module, device, run.channels_last)
     net: torch.nn.Module = ordered(learner.method.train(), device, run.channels_last)
-    net = compiled(net, device, run.compile)
+    net = Compiled(net, device) if options.compiles else net
     if place.world_size > 1:
         net = DistributedDataParallel(net, find_unused_parameters=len(learner.method.players) > 1)
     precision = set_precision(run.precision, device)
@@ -166,9 +166,9 @@ def _log(log: Any, found: Mapping[str, float], step: int) -> None:
 
 def _loader_options(settings: Settings, data: Data, place: Plan, device: torch.device) -> LoaderOptions:
     run = settings.run
-    is_resident = fits_on(device, data.nbytes, run.data_on)
+    resident = device if fits_on(device, data.nbytes, run.data_on) else None
     workers = min(run.num_workers, os.cpu_count() or 1)
-    return LoaderOptions(workers, place, pin_memory=device.type == "cuda", device=device if is_resident else None)
+    return LoaderOptions(workers, place, device.type == "cuda", resident, can_compile(device, run.compile))
 
 
 def _batches(settings: Settings, data: Data, learner: Learner, options: LoaderOptions) -> Iterator[Any]:

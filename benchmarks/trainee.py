@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from dataloaders.normalise import Normalisation
 from models.learner import OptimConfig, make_learner
-from models.speed import compiled, ordered
+from models.speed import ordered
+from util.compiling import Compiled, can_compile
 
 
 class Trainee:
@@ -19,8 +20,9 @@ class Trainee:
         self.learner = make_learner(settings, 0, OptimConfig(lr=0.0), 0.999, Normalisation(), options.device)
         method = ordered(self.learner.method.train(), options.device, options.channels_last)
         bare = [module for module in method.modules() if isinstance(module, networks)]
-        self.networks = [compiled(network, options.device, options.compile) for network in bare]
-        self.net = compiled(method, options.device, options.compile)
+        compiles = can_compile(options.device, options.compile)
+        self.networks = [Compiled(network, options.device) if compiles else network for network in bare]
+        self.net = Compiled(method, options.device) if compiles else method
         self.optimiser = self.learner.optimisers["main"]
 
     def step(self, batch: Any) -> None:

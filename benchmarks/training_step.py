@@ -17,9 +17,10 @@ import torch
 
 from benchmarks.timing import HEADER, Comparison, compare, describe, parse
 from benchmarks.trainee import Trainee
+from dataloaders import transforms
 from dataloaders.episodes import EpisodeDataset, PseudoClassDrawer, SliceStack
-from dataloaders.transforms import PRESETS
 from models.networks.backbones import Encoder
+from util.compiling import CompiledFunction, can_compile
 from util.device import set_precision
 
 PLAIN = {"precision": "float32", "channels_last": "off", "compile": "off"}
@@ -41,9 +42,12 @@ def synthetic_stack(size: int, n_slices: int = 32) -> SliceStack:
 def episodes_of(options: Namespace, n_episodes: int) -> EpisodeDataset:
     """Batches of episodes, made where they are trained on."""
     stack = synthetic_stack(options.size)
-    stack = stack if options.device.type == "cpu" else stack.on(options.device)
+    apply = transforms.apply
+    if options.device.type != "cpu":
+        stack = stack.on(options.device)
+        apply = CompiledFunction(apply) if can_compile(options.device, options.compile) else apply
     drawer = PseudoClassDrawer(stack, np.ones(len(stack.z), bool), seed=0)
-    return EpisodeDataset(stack, drawer, PRESETS["sabs_aug"], 0, n_episodes)
+    return EpisodeDataset(stack, drawer, transforms.PRESETS["sabs_aug"], 0, n_episodes, apply=apply)
 
 
 def measure(options: Namespace) -> list[Comparison]:
@@ -78,7 +82,7 @@ def _against_plain(options: Namespace, step: Callable[[], None], label: str) -> 
     """One step of all episodes as asked for against as many plain ones of a single episode."""
     autocast = set_precision("float32", options.device)
     plain = Trainee(_settings(options), Encoder, Namespace(**vars(options) | PLAIN | {"autocast": autocast}))
-    single, number = episodes_of(options, 1), count()
+    single, number = episodes_of(Namespace(**vars(options) | PLAIN), 1), count()
 
     def fast() -> None:
         set_precision(options.precision, options.device)

@@ -1,6 +1,6 @@
 """Training episodes: which slice, which pseudo-class, which two views of it. Drawn by number, so replayable."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -167,9 +167,10 @@ class EpisodeDataset(Dataset[Episode]):
         batch_size: int,
         rank: int = 0,
         world_size: int = 1,
+        apply: Callable[..., tuple[Tensor, Tensor]] = transforms.apply,
     ) -> None:
         self.stack, self.drawer, self.augmentation, self.seed = stack, drawer, augmentation, seed
-        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self.batch_size, self.rank, self.world_size, self.apply = batch_size, rank, world_size, apply
 
     def numbers(self, step: int) -> Sequence[int]:
         """Episode numbers of this process at a step."""
@@ -183,6 +184,6 @@ class EpisodeDataset(Dataset[Episode]):
         mask = self.stack.id_maps(slices) == targets.to(image.device, non_blocking=True)[:, None, None]
         generators = [generator_for(self.seed, view, number) for view in VIEWS for number in numbers]
         drawn = transforms.draw(generators, self.augmentation, (image.shape[-2], image.shape[-1]))
-        image, mask = transforms.apply(image, mask, drawn.to(image.device), self.augmentation)
+        image, mask = self.apply(image, mask, drawn.to(image.device), self.augmentation)
         (support_image, query_image), (support_mask, query_mask) = image.chunk(2), mask.chunk(2)
         return Episode(support_image[:, None], support_mask[:, None], query_image[:, None], query_mask[:, None])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from dataloaders import catalog, protocol
+from dataloaders import catalog, protocol, transforms
 from dataloaders.catalog import DatasetSpec
 from dataloaders.episodes import ClassDrawer, Drawer, EpisodeDataset, PseudoClassDrawer, SliceStack
 from dataloaders.normalise import Normalisation
@@ -18,7 +18,7 @@ from dataloaders.samples import Episode, EvalCase, SupportSet, Volume
 from dataloaders.slices import pack_slices
 from dataloaders.splits import Fold, make_fold
 from dataloaders.store import PreparedFolder
-from dataloaders.transforms import PRESETS
+from util.compiling import CompiledFunction
 from util.errors import ConfigError, DataError
 
 
@@ -43,8 +43,8 @@ class FewShotConfig:
     nsd_tolerance_mm: float = 3.0  # of the normalised surface Dice
 
     def __post_init__(self) -> None:
-        if self.which_aug not in PRESETS:
-            raise ConfigError(f"which_aug={self.which_aug!r}: expected one of {', '.join(PRESETS)}.")
+        if self.which_aug not in transforms.PRESETS:
+            raise ConfigError(f"which_aug={self.which_aug!r}: expected one of {', '.join(transforms.PRESETS)}.")
         self.spec.held_out(self.label_sets)
         protocol.part_fractions(self.n_sup_part)
         unknown = [value for value in self.exclude_cls_list if not 0 < value < len(self.spec.class_names)]
@@ -91,10 +91,12 @@ class FewShotData:
             DataError: no slice can be trained on.
         """
         stack, drawer = _training_slices(self, normalisation, seed)
+        apply = transforms.apply
         if options.device is not None:
             stack = stack.on(options.device)
-        place, augmentation = options.plan, PRESETS[self.config.which_aug]
-        dataset = EpisodeDataset(stack, drawer, augmentation, seed, batch_size, place.rank, place.world_size)
+            apply = CompiledFunction(apply) if options.compiles else apply
+        place, augmentation = options.plan, transforms.PRESETS[self.config.which_aug]
+        dataset = EpisodeDataset(stack, drawer, augmentation, seed, batch_size, place.rank, place.world_size, apply)
         return step_loader(dataset, steps, options)
 
     @property

@@ -20,6 +20,7 @@ class LoaderOptions:
     plan: Plan = field(default_factory=Plan)
     pin_memory: bool = False
     device: torch.device | None = None  # where the data are kept and batches made; None: memory-mapped, on the host
+    compiles: bool = False  # whether what runs on the device is compiled; of the data: the augmentation of episodes
 
 
 def step_loader(dataset: Dataset, steps: range, options: LoaderOptions) -> DataLoader:

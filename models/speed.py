@@ -1,24 +1,17 @@
-"""How a network runs, as opposed to what it computes: memory order, precision, compilation, and where the data lie."""
+"""How a network runs, as opposed to what it computes: memory order, passes, shares, and where the data lie."""
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from util.device import compile_support, replays_graphs
 from util.errors import ConfigError, UserError
 
 logger = logging.getLogger(__name__)
 
 SHARE_FOR_DATA = 0.3  # of a device's free memory that the training data may take
-
-# Settings of torch's `torch._functorch.config` under which a network is compiled.
-COMPILING = {
-    "force_non_lazy_backward_lowering": True,  # the backward pass with the forward pass, where a failure can be mended
-    "backward_pass_autocast": "off",  # as uncompiled: what is float32 in the forward pass has float32 gradients
-}
 
 
 def fits_on(device: torch.device, nbytes: int, choice: Literal["auto", "device", "host"]) -> bool:
@@ -38,45 +31,6 @@ def ordered(method: nn.Module, device: torch.device, choice: Literal["auto", "on
     """The method with its weights in channels-last order where asked for ("auto": on a GPU)."""
     is_on = choice == "on" or (choice == "auto" and device.type == "cuda")
     return method.to(memory_format=torch.channels_last) if is_on else method  # type: ignore[call-overload]
-
-
-class Compiled(nn.Module):
-    """A network that runs compiled, and goes on without where the compiler fails.
-
-    Forward and backward pass are both compiled at the first call, before anything has been computed: a failure in
-    either costs nothing but the time.
-    """
-
-    def __init__(self, net: nn.Module, device: torch.device) -> None:
-        super().__init__()
-        self.net = net
-        mode = "reduce-overhead" if replays_graphs(device) else "default"  # the former records CUDA graphs
-        self.run = (torch.compile(net, dynamic=False, mode=mode),)  # in a tuple: not a second module, same weights
-
-    def forward(self, *arguments: Any, **named: Any) -> dict[str, Tensor]:
-        """As the network itself."""
-        from torch._dynamo.exc import TorchDynamoException  # here: importing it takes seconds
-        from torch._functorch import config
-
-        torch.compiler.cudagraph_mark_step_begin()  # what the last step returned has been read
-        try:
-            with config.patch(COMPILING):
-                return self.run[0](*arguments, **named)
-        except TorchDynamoException as error:
-            logger.warning("goes on uncompiled: %s", " ".join(str(error).splitlines()[:2]).strip())
-            self.run = (self.net,)
-            return self.net(*arguments, **named)
-
-
-def compiled(net: nn.Module, device: torch.device, choice: Literal["off", "auto", "on"]) -> nn.Module:
-    """The network compiled where asked for and possible ("auto": on a GPU); a warning gives the reason where not."""
-    if choice == "off" or (choice == "auto" and device.type != "cuda"):
-        return net
-    is_possible, reason = compile_support(device)
-    if not is_possible:
-        logger.warning("compile=%s: goes on uncompiled: %s", choice, reason)
-        return net
-    return Compiled(net, device)
 
 
 def in_passes(function: Callable[..., Tensor], at_once: int, *inputs: Tensor) -> Iterator[Tensor]:

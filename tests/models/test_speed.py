@@ -1,19 +1,16 @@
 """How a network runs must not change what it learns, and must say why it runs otherwise than asked."""
 
 import dataclasses
-import functools
 
 import pytest
 import torch
-from functorch.compile import nop
-from torch._dynamo.backends.common import aot_autograd
 
+from dataloaders import transforms
 from dataloaders.dense import DenseConfig, open_dense
 from dataloaders.fewshot import FewShotConfig, open_fewshot
 from dataloaders.normalise import Normalisation
 from dataloaders.ordering import LoaderOptions
-from models import speed
-from models.speed import Compiled, compiled, fits_on, in_passes, ordered, out_of_memory, share_of
+from models.speed import fits_on, in_passes, ordered, out_of_memory, share_of
 from util.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -36,6 +33,26 @@ def assert_same_batches(data, seed=3):
 def test_episodes_made_on_a_device_are_those_made_from_files(prepared_folder):
     assert_same_batches(open_fewshot(FewShotConfig(), str(prepared_folder)))
     assert_same_batches(open_fewshot(FewShotConfig(train_on="labels"), str(prepared_folder)))
+
+
+def test_episodes_made_by_compiled_code_are_those_made_without(prepared_folder, monkeypatch):
+    """But for rounding; and that it is only compiled where the data lie on a device."""
+    compiled, torch_compile = [], torch.compile
+
+    def compile_with(function, **_):
+        compiled.append(function)
+        return torch_compile(function, backend="aot_eager", fullgraph=True)  # needs no compiler; all in one graph
+
+    monkeypatch.setattr(torch, "compile", compile_with)
+    data = open_fewshot(FewShotConfig(), str(prepared_folder))
+    plain, fast = (
+        data.loader(Normalisation(), 3, 2, range(3), LoaderOptions(device=device, compiles=True))
+        for device in (None, CPU)
+    )
+    for one, other in zip(plain, fast, strict=True):
+        for tensor, twin in zip(tensors(one), tensors(other), strict=True):
+            torch.testing.assert_close(tensor, twin, rtol=1e-4, atol=1e-4)
+    assert compiled == [transforms.apply]
 
 
 def test_images_made_on_a_device_are_those_made_from_files(image_folder):
@@ -71,97 +88,6 @@ def test_channels_last_only_where_asked_for():
     expected[ordered(torch.nn.Conv2d(3, 4, 3), CPU, "auto")] = False
     for net, is_last in expected.items():
         assert net.get_parameter("weight").is_contiguous(memory_format=torch.channels_last) == is_last
-
-
-def test_a_machine_that_cannot_compile_goes_on_and_says_why(monkeypatch, caplog):
-    net = torch.nn.Linear(2, 2)
-    assert compiled(net, CPU, "off") is net
-    assert compiled(net, CPU, "auto") is net
-    monkeypatch.setattr(speed, "compile_support", lambda device: (False, "no compiler"))
-    assert compiled(net, CPU, "on") is net
-    assert "goes on uncompiled: no compiler" in caplog.text
-
-
-class Doubles(torch.nn.Module):
-    def forward(self, image):
-        return {"loss": 2 * image}
-
-
-def test_a_compiler_that_fails_is_done_without(caplog):
-    from torch._dynamo.exc import TorchDynamoException
-
-    net = Compiled(Doubles(), CPU)
-    calls = []
-
-    def fail(*_):
-        calls.append(1)
-        raise TorchDynamoException("it broke\nin the middle\nand more")
-
-    net.run = (fail,)
-    image = torch.rand(3, 2)
-    for _ in range(2):
-        assert torch.equal(net(image)["loss"], 2 * image)
-    assert len(calls) == 1
-    assert "goes on uncompiled: it broke in the middle\n" in caplog.text
-
-
-def compiled_by(monkeypatch, net, backend):
-    """The network compiled by something that has no code to write, and is there on every machine."""
-    compile_with = functools.partial(torch.compile, backend=backend)
-    monkeypatch.setattr(torch, "compile", compile_with)
-    return Compiled(net, CPU)
-
-
-def test_a_backward_pass_that_cannot_be_compiled_is_done_without(monkeypatch, caplog):
-    def fail(graph, inputs):
-        raise RuntimeError("no room for code")
-
-    class Net(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.randn(2, 2))
-
-        def forward(self, image):
-            return {"loss": (image @ self.weight).square().mean()}
-
-    plain = Net()
-    net = compiled_by(monkeypatch, plain, aot_autograd(fw_compiler=nop, bw_compiler=fail))
-    image = torch.rand(3, 2)
-    for _ in range(2):
-        net(image)["loss"].backward()
-    assert plain.weight.grad is not None
-    assert torch.equal(plain.weight.grad, 2 * torch.autograd.grad(plain(image)["loss"], plain.weight)[0])
-    reasons = [record.getMessage() for record in caplog.records if record.name == "models.speed"]
-    assert reasons == ["goes on uncompiled: backend='compiler_fn' raised: RuntimeError: no room for code"]
-
-
-def test_what_is_float32_going_forward_is_float32_going_back(monkeypatch):
-    class Net(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.randn(16, 16))
-
-        def forward(self, image):
-            with torch.autocast("cpu", enabled=False):
-                return {"loss": (image.float() @ self.weight).square().mean()}
-
-    net = Net()
-    image = torch.randn(8, 16)
-    expected = torch.autograd.grad(net(image)["loss"], net.weight)[0]
-    with torch.autocast("cpu", torch.bfloat16):
-        loss = compiled_by(monkeypatch, net, "aot_eager")(image)["loss"]
-    assert torch.equal(torch.autograd.grad(loss, net.weight)[0], expected)
-
-
-@pytest.mark.parametrize(("hip", "device", "mode"), [
-    (None, "cuda", "reduce-overhead"), ("7.1", "cuda", "default"), (None, "cpu", "default")
-])  # fmt: skip
-def test_steps_are_recorded_as_graphs_on_nvidia_gpus_alone(monkeypatch, hip, device, mode):
-    asked = {}
-    monkeypatch.setattr(torch.version, "hip", hip)
-    monkeypatch.setattr(torch, "compile", lambda net, **options: asked.update(options) or net)
-    Compiled(Doubles(), torch.device(device))
-    assert asked == {"dynamic": False, "mode": mode}
 
 
 @pytest.mark.parametrize("fitting", [1, 2, 3, 100])
