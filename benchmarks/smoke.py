@@ -1,4 +1,4 @@
-"""Two training steps of every method in every precision, on phantoms made here: does it work on this machine's GPUs?
+"""A few training steps of every method in every precision, on phantoms made here: does it work on this machine's GPUs?
 
     python -m benchmarks.smoke --out smoke.json                         # one GPU, or the CPU
     srun -N1 -n8 -c7 --gpus-per-task=1 --gpu-bind=closest python -m benchmarks.smoke --out smoke.json
@@ -6,7 +6,8 @@
 
 The report holds what `python -m util.device` tells, and of each method: its losses, how far the first one is from the
 same step on the CPU, seconds, memory, whether a restart from a checkpoint goes on alike, and whether all processes
-still agree. Attach it to an issue. On a GPU the networks have their published size, on a CPU they are small.
+still agree. Attach it to an issue. On a GPU the networks have their published size, and all is done once more compiled
+(`--compile off`: not); on a CPU they are small.
 """
 
 import argparse
@@ -15,11 +16,13 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parameters_to_vector
 
@@ -30,6 +33,7 @@ from models import METHODS
 from models.learner import Learner, OptimConfig, make_learner
 from util import checkpoint, device
 from util.cli import run_main
+from util.compiling import Compiled, can_compile
 from util.distributed import ProcessGroup, mean_over_ranks, plan
 from util.errors import ConfigError
 from util.files import write_json
@@ -38,6 +42,7 @@ from util.machine import GIB
 logger = logging.getLogger(__name__)
 
 STEPS = 2
+STEPS_COMPILED = 4  # in which a CUDA graph is recorded and then replayed
 TOLERANCE: dict[device.Precision, float] = {
     "float32": 0.01,
     "bf16": 0.1,
@@ -49,6 +54,14 @@ SMALL: dict[str, Any] = {
 }
 PUBLISHED: dict[str, Any] = {"modelname": "dlfcn_res101", "unet": {"halvings": [5, 5]}}
 FIXED: dict[str, Any] = {"encoder_weights": "none", "selection": {"remember": [0.9, 0.9]}}
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a method is run."""
+
+    precision: device.Precision
+    compiles: bool = False
 
 
 def phantom_episode(size_px: int, rank: int) -> Episode:
@@ -79,9 +92,12 @@ def settings_of(name: str, is_small: bool) -> dict[str, Any]:
     return {"method": name} | {key: value for key, value in values.items() if key in keys}
 
 
-def steps(learner: Learner, batch: Any, autocast: torch.autocast, is_shared: bool) -> Iterator[float]:
+def steps(
+    learner: Learner, batch: Any, autocast: torch.autocast, is_shared: bool, compiled: Compiled | None = None
+) -> Iterator[float]:
     """Trains while asked to; yields the loss of each step: the sum of all players, the mean of all processes."""
-    net = learner.method.train()
+    net: nn.Module = compiled or learner.method
+    net.train()
     if is_shared:
         net = DistributedDataParallel(net, find_unused_parameters=len(learner.method.players) > 1)
     while True:
@@ -107,10 +123,10 @@ def make(name: str, is_small: bool, target: torch.device) -> Learner:
 
 
 def try_method(
-    name: str, batch: Any, precision: device.Precision, target: torch.device, is_small: bool, is_shared: bool
+    name: str, batch: Any, mode: Mode, target: torch.device, is_small: bool, is_shared: bool
 ) -> dict[str, Any]:
     """Trains, checkpoints, goes on, and goes on once more from the checkpoint."""
-    autocast = device.set_precision(precision, target)
+    autocast = device.set_precision(mode.precision, target)
     on_cpu = make(name, is_small, torch.device("cpu"))
     first = next(steps(on_cpu, batch, torch.autocast("cpu", enabled=False), is_shared=False))
     expected = float(mean_over_ranks(torch.tensor(first, device=target)))
@@ -118,8 +134,9 @@ def try_method(
     if target.type == "cuda":
         torch.cuda.reset_peak_memory_stats(target)
     learner = make(name, is_small, target)
-    running, losses, seconds = steps(learner, batch, autocast, is_shared), [], []
-    for _ in range(STEPS):
+    compiled = Compiled(learner.method, target) if mode.compiles else None
+    running, losses, seconds = steps(learner, batch, autocast, is_shared, compiled), [], []
+    for _ in range(STEPS_COMPILED if mode.compiles else STEPS):
         start = time.perf_counter()
         losses.append(next(running))
         seconds.append(round(time.perf_counter() - start, 4))
@@ -131,6 +148,7 @@ def try_method(
     unbroken, again = next(running), next(steps(restarted, batch, autocast, is_shared))
     return {
         "losses": [*losses, unbroken],
+        "compiled": compiled is not None and not compiled.has_failed,
         "seconds": seconds,
         "cpu_difference": abs(losses[0] - expected) / abs(expected),
         "restart_difference": abs(again - unbroken) / abs(unbroken),
@@ -145,38 +163,47 @@ def _rank_difference(learner: Learner) -> float:
     return float((weights - mean_over_ranks(weights)).abs().max())
 
 
-def problems(found: Mapping[str, Any], precision: device.Precision) -> list[str]:
+def problems(found: Mapping[str, Any], mode: Mode) -> list[str]:
     """What of a result is not as it should be."""
-    tolerance = TOLERANCE[precision]
+    tolerance = TOLERANCE[mode.precision]
     wrong = [] if all(map(math.isfinite, found["losses"])) else ["a loss is not finite"]
     for key, what in (("cpu_difference", "the CPU"), ("restart_difference", "the unbroken run")):
         if not found[key] <= tolerance:
             wrong.append(f"loss differs from {what} by {100 * found[key]:.2g} %, more than {100 * tolerance:g} %")
     if found["rank_difference"] > 1e-5:
         wrong.append("the processes' weights have drifted apart")
+    if found["compiled"] != mode.compiles:
+        wrong.append("could not be compiled")
     return wrong
 
 
+def modes(target: torch.device, compile_choice: Literal["off", "auto", "on"]) -> list[Mode]:
+    """Each precision that the device has; the fastest one compiled, too."""
+    precisions: list[device.Precision] = ["float32", "bf16"] if device.supports_bf16(target) else ["float32"]
+    found = [Mode(precision) for precision in precisions]
+    return [*found, Mode(precisions[-1], compiles=True)] if can_compile(target, compile_choice) else found
+
+
 def run_all(target: torch.device, options: argparse.Namespace, rank: int, is_shared: bool) -> list[dict[str, Any]]:
-    """A line per method and precision; an error ends one line, not the others."""
+    """A line per method and mode; an error ends one line, not the others."""
     is_small = options.size_px < 256
     batches = {"fewshot": phantom_episode, "dense": phantom_images}
     batches = {family: make_batch(options.size_px, rank) for family, make_batch in batches.items()}
     lines = []
-    precisions: list[device.Precision] = ["float32", "bf16"] if device.supports_bf16(target) else ["float32"]
-    for precision in precisions:
+    for mode in modes(target, options.compile):
         for name in options.methods:
-            line: dict[str, Any] = {"method": name, "precision": precision}
+            line: dict[str, Any] = {"method": name, "precision": mode.precision, "compiles": mode.compiles}
             try:
                 batch = batches[METHODS[name].family]
-                line |= try_method(name, batch, precision, target, is_small, is_shared)
-                line["problems"] = problems(line, precision)
+                line |= try_method(name, batch, mode, target, is_small, is_shared)
+                line["problems"] = problems(line, mode)
             except (RuntimeError, ValueError) as error:
                 if is_shared:
                     raise  # the other processes would wait for this one
                 line["problems"] = [f"{type(error).__name__}: {error}"]
             lines.append(line)
-            logger.info("%-12s %-8s %s", name, precision, "; ".join(line["problems"]) or f"fine, {line['losses']}")
+            told = "; ".join(line["problems"]) or f"fine, {line['losses']}"
+            logger.info("%-12s %-8s %s %s", name, mode.precision, "compiled" if mode.compiles else "as it is", told)
     return lines
 
 
@@ -188,6 +215,7 @@ def main() -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (NVIDIA and AMD alike)")
     parser.add_argument("--size-px", type=int, default=0, help="rows and columns (default: 256 on a GPU, 64 on a CPU)")
     parser.add_argument("--methods", nargs="+", default=trained, choices=trained, metavar="NAME", help="default: all")
+    parser.add_argument("--compile", choices=("off", "auto", "on"), default="auto", help="auto: on a GPU (default)")
     options = parser.parse_args()
     place = plan()
     target = place.device(options.device)

@@ -37,6 +37,7 @@ class CompiledFunction:
 
     def __init__(self, function: Callable[..., Any], mode: str = "default") -> None:
         self.function = function
+        self.has_failed = False
         self.run = torch.compile(function, dynamic=False, mode=mode)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
@@ -49,7 +50,7 @@ class CompiledFunction:
                 return self.run(*arguments, **named)
         except TorchDynamoException as error:
             logger.warning("goes on uncompiled: %s", " ".join(str(error).splitlines()[:2]).strip())
-            self.run = self.function
+            self.run, self.has_failed = self.function, True
             return self.function(*arguments, **named)
 
 
@@ -60,6 +61,11 @@ class Compiled(nn.Module):
         super().__init__()
         self.net = net
         self.run = CompiledFunction(net, "reduce-overhead" if replays_graphs(device) else "default")
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the compiler did, so that the network now runs as it is."""
+        return self.run.has_failed
 
     def forward(self, *arguments: Any, **named: Any) -> Any:
         """As the network itself."""

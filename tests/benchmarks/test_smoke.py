@@ -11,9 +11,11 @@ import torch
 
 from benchmarks import smoke
 from models import METHODS
+from util.device import compile_support
 
 ROOT = Path(__file__).parents[2]
-FINE = {"losses": [1.0, 0.9], "cpu_difference": 0.0, "restart_difference": 0.0, "rank_difference": 0.0}
+FINE = {"losses": [1.0], "cpu_difference": 0.0, "restart_difference": 0.0, "rank_difference": 0.0, "compiled": False}
+PLAIN = smoke.Mode("float32")
 TRAINED = [name for name, method in METHODS.items() if method.batch_type is not None]
 
 
@@ -60,12 +62,27 @@ def test_a_method_that_fails_is_told_and_the_others_go_on(monkeypatch, tmp_path,
         ({"cpu_difference": math.nan}, "differs from the CPU"),
         ({"restart_difference": 0.02}, "differs from the unbroken run by 2 %"),
         ({"rank_difference": 0.001}, "drifted apart"),
+        ({"compiled": True}, "could not be compiled"),
     ],
 )
 def test_problems_are_named(change, expected):
-    (found,) = smoke.problems(FINE | change, "float32")
+    (found,) = smoke.problems(FINE | change, PLAIN)
     assert expected in found
-    assert smoke.problems(FINE, "float32") == []
+    assert smoke.problems(FINE, PLAIN) == []
+
+
+@pytest.mark.slow
+def test_compiled_methods_are_tried_too_where_asked_for_and_possible(tmp_path):
+    out = tmp_path / "smoke.json"
+    command = [sys.executable, "-m", "benchmarks.smoke", "--out", str(out), "--device", "cpu", "--compile", "on"]
+    done = subprocess.run([*command, "--methods", "baseline"], cwd=ROOT, capture_output=True, text=True, check=False)
+    lines = json.loads(out.read_text())["methods"]
+    assert done.returncode == 0, lines
+    tried = [(line["precision"], line["compiles"], line["compiled"], len(line["losses"])) for line in lines]
+    plain = [("float32", False, False, 3), ("bf16", False, False, 3)]
+    is_possible, reason = compile_support(torch.device("cpu"))
+    assert tried == plain + ([("bf16", True, True, 5)] if is_possible else [])
+    assert is_possible or reason in done.stderr
 
 
 def test_a_size_that_does_not_fit_is_refused(monkeypatch, tmp_path):

@@ -43,6 +43,7 @@ def test_a_compiler_that_fails_is_done_without(caplog):
     for _ in range(2):
         assert torch.equal(net(image)["loss"], 2 * image)
     assert len(calls) == 1
+    assert net.has_failed
     assert "goes on uncompiled: it broke in the middle\n" in caplog.text
 
 
