@@ -36,7 +36,7 @@ from models.speed import fits_on, ordered, out_of_memory, share_of
 from util import checkpoint
 from util.compiling import Compiled, can_compile
 from util.device import keep_freed_memory, set_precision
-from util.distributed import Plan, ProcessGroup, StopSignal, barrier, plan
+from util.distributed import Plan, ProcessGroup, StopSignal, barrier, first_does, plan
 from util.errors import ConfigError
 from util.schedules import step_decay
 
@@ -65,8 +65,8 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
     if method_type.batch_type is None:
         raise ConfigError(f"method={run.method!r} has nothing to train; run validation.py with the same words.")
     data = open_data(settings.data, run.path.data_dir, method_type.trains_on, method_type.needs_superpixels)
-    if run.check_data and place.is_first:
-        _check(data)
+    if run.check_data:
+        first_does(lambda: _check(data), place, device)
     learner = make_learner(
         settings.values, run.seed, run.optim, run.ema_decay, data.fit_normalisation(), device, data.preparation
     )

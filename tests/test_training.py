@@ -2,7 +2,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -61,17 +60,18 @@ def unbroken(prepared_folder, tmp_path_factory):
     return train(prepared_folder, tmp_path_factory.mktemp("unbroken"), n_steps=40)
 
 
-def test_the_first_losses_and_the_sum_of_twenty_are_the_recorded_ones(prepared_folder, tmp_path, golden_file):
-    path = train(prepared_folder, tmp_path, n_steps=20, print_interval=1)
+@pytest.mark.parametrize("statistics", ["running statistics", "batch statistics"])
+def test_the_losses_are_the_recorded_ones(prepared_folder, tmp_path, statistics):
+    """Twenty steps; four where the batch norm sees two images of 64 px, because rounding then grows tenfold a step."""
+    golden = json.loads((ROOT / "tests/golden/fewshot/alpnet_losses.json").read_text())[statistics]
+    n_steps = len(golden["align"])
+    is_frozen = statistics == "running statistics"
+    path = train(prepared_folder, tmp_path, n_steps=n_steps, print_interval=1, freeze_batch_norm=is_frozen)
     metrics = json.loads((path.parent / "runs" / "1" / "metrics.json").read_text())
-    golden = json.loads((ROOT / "tests/golden/fewshot/alpnet_losses.json").read_text())
     for name, expected in golden.items():
-        found = metrics[f"train/{name}"]["values"]
-        # with two images of 64 px rounding grows tenfold a step: other threads, other values from about step 8 on
-        assert found[:6] == pytest.approx(expected[:6], rel=1e-2)
-        assert sum(found) == pytest.approx(sum(expected), rel=0.25)
+        assert metrics[f"train/{name}"]["values"] == pytest.approx(expected, rel=1e-3)
     assert metrics["loss"]["values"] == metrics["train/query_ce"]["values"]  # the reference's names
-    assert metrics["align_loss"]["steps"] == list(range(1, 21))
+    assert metrics["align_loss"]["steps"] == list(range(1, n_steps + 1))
 
 
 def test_kill_and_resume_gives_the_same_weights(prepared_folder, tmp_path, unbroken):
@@ -149,46 +149,6 @@ def test_a_finished_training_is_left_alone(prepared_folder, tmp_path, caplog):
     assert train(prepared_folder, tmp_path) == path
     assert path.stat().st_mtime_ns == before
     assert "nothing to do" in caplog.text
-
-
-def train_with_two(folder, logs, **changes):
-    """The exit codes of two processes that train together."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    ranks = [
-        subprocess.Popen(
-            command_line(folder, logs, **changes),
-            cwd=ROOT,
-            env=os.environ
-            | address
-            | {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(2)
-    ]
-    return [process.wait() for process in ranks]
-
-
-def test_two_processes_equal_one_and_one_goes_on_where_two_stopped(prepared_folder, tmp_path):
-    frozen = {"freeze_batch_norm": True, "batch_size": 2}
-    one = train(prepared_folder, tmp_path / "one", n_steps=4, **frozen)
-    assert train_with_two(prepared_folder, tmp_path / "two", n_steps=4, **frozen) == [0, 0]
-    (two,) = (tmp_path / "two").rglob("checkpoint.pt")
-    assert two.parent.name == one.parent.name
-    for name, tensor in weights(one).items():
-        torch.testing.assert_close(tensor, weights(two)[name], rtol=1e-4, atol=1e-6)
-    assert len(list((tmp_path / "two").rglob("metrics.json"))) == 1  # the first process logs, alone
-
-    state = checkpoint.load(checkpoint.previous_of(two))  # of step 3, by two processes
-    assert state["step"] == 3
-    checkpoint.save(two, state)
-    assert train(prepared_folder, tmp_path / "two", n_steps=4, **frozen) == two
-    for name, tensor in weights(one).items():
-        torch.testing.assert_close(tensor, weights(two)[name], rtol=1e-4, atol=1e-6)
-
-
-def test_more_processes_than_episodes_are_refused(prepared_folder, tmp_path):
-    assert train_with_two(prepared_folder, tmp_path, batch_size=1) == [1, 1]
 
 
 def test_a_run_that_goes_on_tells_the_whole_story_once(prepared_folder, tmp_path):

@@ -6,7 +6,7 @@ Plain `torch.distributed`. Started by `python`, `torchrun` or `srun`; on one pro
 import os
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType, TracebackType
@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from util.device import choose_device, group_backend
-from util.errors import ConfigError
+from util.errors import ConfigError, UserError
 
 LOOK_EVERY = 8  # steps after which processes ask each other for signals: asking waits for the device
 GROUP_TIMEOUT = timedelta(minutes=30)  # a broken group ends the job instead of waiting for ever
@@ -127,6 +127,22 @@ def barrier() -> None:
     """Waits for all processes."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def first_does(task: Callable[[], None], plan: Plan, device: torch.device) -> None:
+    """The first process does something on which all depend; where it cannot, no process waits for the others.
+
+    Raises:
+        UserError: the task's own on the first process, a reference to it on the others.
+    """
+    failure: UserError | None = None
+    if plan.is_first:
+        try:
+            task()
+        except UserError as error:
+            failure = error
+    if max_over_ranks(int(failure is not None), device):
+        raise failure or UserError("the first process found a mistake; its message says which.")
 
 
 class StopSignal:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from util import distributed
-from util.errors import ConfigError
+from util.errors import ConfigError, DataError
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
 STEP = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "5"}
@@ -51,6 +51,18 @@ def test_one_process_needs_no_group():
     with distributed.ProcessGroup(distributed.Plan(), torch.device("cpu")):
         assert distributed.mean_over_ranks(torch.tensor(2.0)) == 2
         distributed.barrier()
+
+
+def test_what_the_first_process_cannot_do_is_its_own_error():
+    done, cpu = [], torch.device("cpu")
+    distributed.first_does(lambda: done.append(1), distributed.Plan(), cpu)
+    assert done == [1]
+
+    def fail():
+        raise DataError("image_1.nii.gz: cut short")
+
+    with pytest.raises(DataError, match="cut short"):
+        distributed.first_does(fail, distributed.Plan(), cpu)
 
 
 def test_a_signal_only_sets_a_flag_and_may_come_twice():
