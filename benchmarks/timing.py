@@ -107,7 +107,7 @@ def compare(
 
 @cache
 def product_rate(device: torch.device, precision: Precision) -> float:
-    """Floating-point operations per second of a large matrix product or convolution: the best of ten of each.
+    """Floating-point operations per second of a large matrix product or convolution: the best of fifty of each.
 
     Convolutions count as their definition has them; an algorithm that needs fewer (Winograd) is the faster.
     """
@@ -116,8 +116,8 @@ def product_rate(device: torch.device, precision: Precision) -> float:
     one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     image = torch.randn(n_images, 256, 64, 64, device=device).to(dtype)
     weight = torch.randn(256, 256, 3, 3, device=device).to(dtype)
-    product = min(_seconds(lambda: one @ other, device) for _ in range(10))
-    convolution = min(_seconds(lambda: F.conv2d(image, weight, padding=1), device) for _ in range(10))
+    product = min(_seconds(lambda: one @ other, device) for _ in range(50))
+    convolution = min(_seconds(lambda: F.conv2d(image, weight, padding=1), device) for _ in range(50))
     return max(2 * side**3 / product, 2 * image.numel() * weight[0].numel() / convolution)
 
 
