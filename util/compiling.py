@@ -37,8 +37,12 @@ class CompiledFunction:
 
     def __init__(self, function: Callable[..., Any], mode: str = "default") -> None:
         self.function = function
-        self.has_failed = False
         self.run = torch.compile(function, dynamic=False, mode=mode)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the compiler has, so that the function now runs as it is."""
+        return self.run is self.function
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """As the function itself."""
@@ -50,7 +54,7 @@ class CompiledFunction:
                 return self.run(*arguments, **named)
         except TorchDynamoException as error:
             logger.warning("goes on uncompiled: %s", " ".join(str(error).splitlines()[:2]).strip())
-            self.run, self.has_failed = self.function, True
+            self.run = self.function
             return self.function(*arguments, **named)
 
 

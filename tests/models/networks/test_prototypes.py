@@ -68,11 +68,14 @@ def test_prototypes_of_a_batch_are_those_of_its_episodes():
 
 
 def test_classes_together_score_as_each_alone():
+    torch.manual_seed(0)
     features, masks = torch.randn(2, 3, 8, 16, 16), (torch.rand(2, 4, 3, 16, 16) > 0.01).float()
-    use_local, with_global = torch.rand(2, 4) > 0.3, torch.tensor([True, False, True, False])
+    use_local = torch.tensor([[True, False, True, True], [False, True, True, False]])
+    with_global = torch.tensor([True, False, False, True])
     query = torch.randn(2, 1, 8, 16, 16)
     together = extract(features, masks, 4, 0.95, use_local, with_global)
     scores = cosine_scores(query, together, 20.0)
+    assert torch.equal(~together.is_valid[:, :, -1], use_local)  # enough of every mask's cells are covered
     for one in (slice(each, each + 1) for each in range(4)):
         alone = extract(features, masks[:, one], 4, 0.95, use_local[:, one], with_global[one])
         assert torch.equal(alone.is_valid, together.is_valid[:, one])
