@@ -28,6 +28,7 @@ from dataloaders.build import CONFIGS, DataConfig
 from dataloaders.dense import DenseConfig
 from dataloaders.fewshot import FewShotConfig
 from models import method_class
+from models.average import AverageConfig
 from models.learner import OptimConfig
 from models.networks.unet import halvings_of
 from util import distributed
@@ -60,7 +61,7 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     lr_step_gamma: float = 0.95  # factor on the learning rate after every `lr_step_every` steps
     lr_step_every: int = 1000  # steps; 0: constant
-    ema_decay: float = 0.999  # of the averaged weights that are saved beside the last ones; less in the beginning
+    ema: AverageConfig = field(default_factory=AverageConfig)
     print_interval: int = 100  # steps between logged means
     checkpoint_every: int = 1000  # steps between resumable checkpoints
     save_snapshot_every: int = 25_000  # steps between kept snapshots; 0: none
@@ -92,8 +93,6 @@ class RunConfig:
             raise ConfigError(
                 f"{wrong[0]}={getattr(self, wrong[0])}: expected {1 if wrong[0] in positive else 0} or more."
             )
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"ema_decay={self.ema_decay}: expected a value in [0, 1).")
 
 
 # Keys that change neither the data nor the weights: a training goes on, or is found, whatever they are.

@@ -32,7 +32,7 @@ from dataloaders.ordering import LoaderOptions, rounds
 from models import method_class
 from models.evaluation import evaluation_of
 from models.learner import Learner, make_learner
-from models.speed import fits_on, ordered, out_of_memory, share_of
+from models.speed import fits_on, out_of_memory, share_of
 from util import checkpoint
 from util.compiling import Compiled, can_compile
 from util.device import keep_freed_memory, set_precision
@@ -68,7 +68,8 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
     if run.check_data:
         first_does(lambda: _check(data), place, device)
     learner = make_learner(
-        settings.values, run.seed, run.optim, run.ema_decay, data.fit_normalisation(), device, data.preparation
+        *(settings.values, run.seed, run.optim, run.ema, data.fit_normalisation(), device, data.preparation),
+        channels_last=run.channels_last,
     )
     learner.labels, learner.refined = data.labels, RefinedLabels(path.parent / "refined_labels", path.parent.name)
     saved = checkpoint.load_newest(path, device)
@@ -85,9 +86,8 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
             _log(log, {name: value}, int(step))
     logger.info("training on %s from step %d; %s", data.describe(), learner.step, settings.experiment_folder)
     options = _loader_options(settings, data, place, device)
-    ordered(learner.averaged.module, device, run.channels_last)
-    net: torch.nn.Module = ordered(learner.method.train(), device, run.channels_last)
-    net = Compiled(net, device) if options.compiles else net
+    method = learner.method.train()
+    net: torch.nn.Module = Compiled(method, device) if options.compiles else method
     if place.world_size > 1:
         net = DistributedDataParallel(net, find_unused_parameters=len(learner.method.players) > 1)
     precision = set_precision(run.precision, device)

@@ -30,6 +30,7 @@ from data.phantom import make_patient, make_picture
 from dataloaders.normalise import Normalisation
 from dataloaders.samples import DenseBatch, Episode
 from models import METHODS
+from models.average import AverageConfig
 from models.learner import Learner, OptimConfig, make_learner
 from util import checkpoint, device
 from util.cli import run_main
@@ -115,9 +116,8 @@ def steps(
 
 def make(name: str, is_small: bool, target: torch.device) -> Learner:
     """A method with the same fresh weights on every device."""
-    learner = make_learner(
-        settings_of(name, is_small), 0, OptimConfig(lr=1e-3), 0.999, Normalisation(), target, preparation=None
-    )
+    settings, optim = settings_of(name, is_small), OptimConfig(lr=1e-3)
+    learner = make_learner(settings, 0, optim, AverageConfig(), Normalisation(), target)
     learner.method.before_training(None)
     return learner
 

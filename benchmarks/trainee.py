@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from dataloaders.normalise import Normalisation
+from models.average import AverageConfig
 from models.learner import OptimConfig, make_learner
-from models.speed import ordered
 from util.compiling import Compiled, can_compile
 
 
@@ -17,8 +17,11 @@ class Trainee:
     def __init__(self, settings: dict[str, Any], networks: type[nn.Module], options: Namespace) -> None:
         """Takes the method's settings, the class of its networks, and how to run."""
         self.options = options
-        self.learner = make_learner(settings, 0, OptimConfig(lr=0.0), 0.999, Normalisation(), options.device)
-        method = ordered(self.learner.method.train(), options.device, options.channels_last)
+        self.learner = make_learner(
+            *(settings, 0, OptimConfig(lr=0.0), AverageConfig(), Normalisation(), options.device),
+            channels_last=options.channels_last,
+        )
+        method = self.learner.method.train()
         bare = [module for module in method.modules() if isinstance(module, networks)]
         compiles = can_compile(options.device, options.compile)
         self.networks = [Compiled(network, options.device) if compiles else network for network in bare]

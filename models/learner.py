@@ -9,8 +9,9 @@ import torch
 from dataloaders.labels import LabelStore, RefinedLabels
 from dataloaders.normalise import Normalisation
 from models import build_method
-from models.average import MovingAverage
+from models.average import AverageConfig, MovingAverage
 from models.methods.base import Method
+from models.speed import ordered
 from util.distributed import barrier, max_over_ranks
 from util.meters import RunningMeans
 from util.seeding import seed_everything
@@ -25,11 +26,14 @@ class OptimConfig:
     momentum: float = 0.9  # of sgd
     weight_decay: float = 5e-4
 
-    def build(self, groups: list[dict[str, Any]], is_fused: bool) -> torch.optim.Optimizer:
-        """An optimiser of these parameter groups; what a group sets itself stays. Fused: one kernel for all weights."""
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """An optimiser of these parameter groups; what a group sets itself stays.
+
+        It is fused: each weight is read and written once per step, and a GPU has one kernel for all of them.
+        """
         if self.name == "adam":
-            return torch.optim.Adam(groups, self.lr, weight_decay=self.weight_decay, fused=is_fused)
-        return torch.optim.SGD(groups, self.lr, self.momentum, weight_decay=self.weight_decay, fused=is_fused)
+            return torch.optim.Adam(groups, self.lr, weight_decay=self.weight_decay, fused=True)
+        return torch.optim.SGD(groups, self.lr, self.momentum, weight_decay=self.weight_decay, fused=True)
 
 
 @dataclass
@@ -113,6 +117,7 @@ class Learner:
         self.averaged.count = int(state["averaged_count"])
         for player, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][player])
+            _follow_memory_order(optimiser)
         torch.set_rng_state(state["generator"].cpu())
         self.normalisation = Normalisation.from_dict(state["normalisation"])
         self.history, self.scalars = state["history"], state["scalars"]
@@ -122,14 +127,26 @@ class Learner:
         self.step = state["step"]
 
 
+def _follow_memory_order(optimiser: torch.optim.Optimizer) -> None:
+    """Lays out what the optimiser remembers of each weight as the weight itself lies in memory.
+
+    A checkpoint keeps the order of the machine that wrote it, and fused optimisers walk along memory whatever it is.
+    """
+    for weight, remembered in optimiser.state.items():
+        for name, value in remembered.items():
+            if torch.is_tensor(value) and value.shape == weight.shape:
+                remembered[name] = torch.empty_like(weight.detach()).copy_(value)
+
+
 def make_learner(
     settings: dict[str, Any],
     seed: int,
     optim: OptimConfig,
-    ema_decay: float,
+    ema: AverageConfig,
     normalisation: Normalisation,
     device: torch.device,
     preparation: dict[str, Any] | None = None,
+    channels_last: Literal["auto", "on", "off"] = "auto",
 ) -> Learner:
     """The method with fresh weights from the seed, its average and its optimisers.
 
@@ -137,16 +154,17 @@ def make_learner(
         settings: all configuration keys, flat.
         seed: of the fresh weights.
         optim: of every player's optimiser.
-        ema_decay: of the averaged weights.
+        ema: of the averaged weights.
         normalisation: of the data; kept with the weights.
         device: where everything lies.
         preparation: how the scans were prepared; kept with the weights.
+        channels_last: memory order of the weights, see `models.speed.ordered`.
     """
     seed_everything(seed)
-    method = build_method(settings).to(device)
-    averaged = MovingAverage(method, ema_decay)
+    method = ordered(build_method(settings).to(device), device, channels_last)
+    averaged = MovingAverage(method, ema)
     optimisers = {}
     for player in method.players:
         groups = [group | {"is_constant": "lr" in group} for group in method.parameter_groups(player)]
-        optimisers[player] = optim.build(groups, device.type == "cuda")
+        optimisers[player] = optim.build(groups)
     return Learner(method, averaged, optimisers, normalisation, settings, preparation)

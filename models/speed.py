@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from util.errors import ConfigError, UserError
 
 logger = logging.getLogger(__name__)
+
+Network = TypeVar("Network", bound=nn.Module)
 
 SHARE_FOR_DATA = 0.3  # of a device's free memory that the training data may take
 
@@ -27,10 +29,10 @@ def fits_on(device: torch.device, nbytes: int, choice: Literal["auto", "device",
     return device.type == "cuda" and nbytes < SHARE_FOR_DATA * torch.cuda.mem_get_info(device)[0]
 
 
-def ordered(method: nn.Module, device: torch.device, choice: Literal["auto", "on", "off"]) -> nn.Module:
-    """The method with its weights in channels-last order where asked for ("auto": on a GPU)."""
+def ordered(network: Network, device: torch.device, choice: Literal["auto", "on", "off"]) -> Network:
+    """The network with its weights in channels-last order where asked for ("auto": on a GPU)."""
     is_on = choice == "on" or (choice == "auto" and device.type == "cuda")
-    return method.to(memory_format=torch.channels_last) if is_on else method  # type: ignore[call-overload]
+    return network.to(memory_format=torch.channels_last) if is_on else network  # type: ignore[call-overload]
 
 
 def in_passes(function: Callable[..., Tensor], at_once: int, *inputs: Tensor) -> Iterator[Tensor]:

@@ -172,7 +172,7 @@ def test_every_named_configuration_trains(prepared_folder, tmp_path, named):
 
 
 def test_snapshots_and_curves_are_written(prepared_folder, tmp_path):
-    path = train(prepared_folder, tmp_path, save_snapshot_every=4, eval_every=6, ema_decay=0.5)
+    path = train(prepared_folder, tmp_path, save_snapshot_every=4, eval_every=6, ema={"decay": 0.5, "every": 2})
     snapshot = checkpoint.load(path.parent / "snapshots" / "4.pth")
     assert snapshot["step"] == 4
     assert "optimisers" not in snapshot
@@ -191,6 +191,8 @@ def test_snapshots_and_curves_are_written(prepared_folder, tmp_path):
         ({"dataset": "CHAOS3"}, "expected one of CHAOST2, SABS"),
         ({"eval_fold": 7}, "expected 0 to 4"),
         ({"checkpoint_every": 0}, "checkpoint_every=0: expected 1 or more"),
+        ({"ema": {"every": 0}}, r"ema\.every=0: expected 1 or more"),
+        ({"temperature": 50.0}, r"temperature=50\.0: expected a value above 0, up to 40"),
         ({"encoder_weights": "nowhere.pt"}, "coco, imagenet, none, or an existing file"),
         ({"path": {"data_dir": "/nowhere"}}, r"/nowhere.*data\.prepare"),
         ({"proto_grid_size": 64}, "give only 8 features"),

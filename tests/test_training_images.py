@@ -163,7 +163,7 @@ import training
 from config_ssl_upload import ex
 
 learners, make = [], training.make_learner
-training.make_learner = lambda *arguments: learners.append(make(*arguments)) or learners[-1]
+training.make_learner = lambda *given, **more: learners.append(make(*given, **more)) or learners[-1]
 ex.run("train", named_configs=["isic2017", "spguided"], config_updates=json.loads(sys.argv[1]))
 method, labels = learners[0].method, learners[0].labels
 state = {name: t for name, t in method.state_dict().items() if "running" not in name and "monitor" not in name}

@@ -13,7 +13,7 @@ from dataloaders.samples import Episode, EvalCase, SupportSet
 from models.methods.base import Method
 from models.networks.alp import ALPHead
 from models.networks.backbones import OUTPUT_STRIDE, build_encoder
-from models.networks.prototypes import Prototypes
+from models.networks.prototypes import MAX_TEMPERATURE, Prototypes
 from models.speed import in_passes
 from util.errors import ConfigError
 
@@ -40,6 +40,8 @@ class ALPNetConfig:
             raise ConfigError("proto_grid_size, val_wsize and slices_per_pass: expected whole numbers from 1.")
         if not 0 <= self.coverage_threshold < 1:
             raise ConfigError(f"coverage_threshold={self.coverage_threshold}: expected a value in [0, 1).")
+        if not 0 < self.temperature <= MAX_TEMPERATURE:
+            raise ConfigError(f"temperature={self.temperature}: expected a value above 0, up to {MAX_TEMPERATURE:g}.")
 
 
 class ALPNet(Method):
@@ -136,7 +138,7 @@ class ALPNet(Method):
 
     @torch.no_grad()
     def encode_support(self, support: SupportSet) -> Prototypes:
-        """Prototypes (K, P, 2, N, C) of K organs and P parts, from one encoding of each annotated slice."""
+        """Prototypes (K, P, N, C) of K organs and P parts, from one encoding of each annotated slice."""
         n_classes, n_parts = support.image.shape[:2]
         slices = support.image.flatten(0, 2)  # (K*P*S, 1, H, W)
         features = torch.cat(list(in_passes(self.encoder, self.config.slices_per_pass, slices)))
@@ -157,8 +159,8 @@ class ALPNet(Method):
 
         def of_slices(images: Float[Tensor, "D 1 H W"], part: Int[Tensor, "D K"]) -> Float[Tensor, "D K H W"]:
             features = self.encoder(images)[:, None]  # (D, 1, C, h, w)
-            chosen = _map(lambda tensor: tensor[organs, part].flatten(1, 2), support)  # (D, K*2, N, C)
-            scores = self.head.scores(features, chosen)[:, 0].unflatten(1, (-1, 2))  # (D, K, 2, h, w)
+            chosen = _map(lambda tensor: tensor[organs, part], support)  # (D, K, N, C)
+            scores = self.head.scores(features, chosen)[:, 0]  # (D, K, 2, h, w)
             return enlarge(scores[:, :, 1] - scores[:, :, 0], images.shape[-2:])
 
         return torch.cat(list(in_passes(of_slices, self.config.slices_per_pass, case.image, case.part.T))).transpose(
@@ -172,8 +174,12 @@ def shrink(mask: Bool[Tensor, "B S H W"], size: Any) -> Float[Tensor, "B S h w"]
 
 
 def enlarge(scores: Float[Tensor, "B S h w"], size: Any) -> Float[Tensor, "B S H W"]:
-    """Scores on the image grid, bilinear."""
-    return F.interpolate(scores, tuple(size), mode="bilinear", align_corners=False)
+    """Scores on the image grid, bilinear: as two products, whose gradient is the same at every run on a GPU, too."""
+    rows, columns = (
+        F.interpolate(torch.eye(old, device=scores.device)[None], new, mode="linear")[0]  # (old, new)
+        for old, new in zip(scores.shape[-2:], size, strict=True)
+    )
+    return rows.T @ scores @ columns
 
 
 def binary_cross_entropy(

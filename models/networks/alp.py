@@ -47,8 +47,8 @@ class ALPHead:
         is_foreground = torch.arange(2, device=features.device) > 0
         masks = torch.stack([1 - foreground, foreground], 1)
         found = extract(features, masks, window, self.threshold, use_local, with_global=is_foreground)
-        return found, found.is_valid[:, 0, -1] & self.is_local
+        return found, found.is_valid[:, 0, -2] & self.is_local  # the mean of the background's averages
 
-    def scores(self, query: Float[Tensor, "B Q C h w"], prototypes: Prototypes) -> Float[Tensor, "B Q M h w"]:
+    def scores(self, query: Float[Tensor, "B Q C h w"], prototypes: Prototypes) -> Float[Tensor, "B Q *G M h w"]:
         """Scores of each class on the feature grid (logits before upsampling)."""
         return cosine_scores(query, prototypes, self.temperature)

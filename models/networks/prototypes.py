@@ -11,23 +11,26 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+MAX_TEMPERATURE = 40.0  # e^(-2 * temperature) is still a normal number in single precision
+
 _SMALLEST_NORM = 1e-4
 
 
 @dataclass(frozen=True)
 class Prototypes:
-    """N directions in feature space for each of M classes of B episodes, of which the valid ones count.
+    """N directions in feature space of B episodes, and which of them count for each of M classes.
 
-    Order: local ones by shot, row, column; then the global one of each shot; then the mean of the global ones.
+    Order: cells by shot, row, column; then masked averages by shot and class; then by class the mean of its averages.
+    The cells are there once for all classes.
     """
 
-    direction: Float[Tensor, "*B M N C"]  # L2-normalised (shorter only where the features were almost zero)
+    direction: Float[Tensor, "*B N C"]  # L2-normalised (shorter only where the features were almost zero)
     is_valid: Bool[Tensor, "*B M N"]  # at least one per class
 
 
-def normalised(features: Float[Tensor, "*S"], dim: int) -> Float[Tensor, "*S"]:
-    """Divides by the L2 norm along `dim`, clamped at 1e-4."""
-    return features / torch.linalg.vector_norm(features, dim=dim, keepdim=True).clamp_min(_SMALLEST_NORM)
+def inverse_norm(features: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
+    """One over the L2 norm along `dim`, which stays as an axis of one; norms below 1e-4 count as 1e-4."""
+    return features.square().sum(dim, keepdim=True).clamp_min(_SMALLEST_NORM**2).rsqrt()
 
 
 def extract(
@@ -53,7 +56,7 @@ def extract(
         with_global: which classes have the shots' averages join the cells.
 
     Returns:
-        Prototypes with N = S * (h // window) * (w // window) + S + 1.
+        Prototypes with N = S * (h // window) * (w // window) + M * (S + 1).
 
     Source: SSL-ALPNet, section 3.3, equations 2 and 3; masked average: PANet, equation 1.
     """
@@ -66,34 +69,43 @@ def extract(
     weighted = torch.einsum("bschw,bmshw->bmsc", features, masks)
     averages = weighted / (masks.sum((3, 4)) + 1e-5)[..., None]  # (B, M, S, C)
     averages = torch.cat([averages, averages.mean(2, keepdim=True)], 2)
-    shared = normalised(cells, 2)[:, None].expand(-1, n_classes, -1, -1)
     joins = (is_local & with_global[:, None]).expand(-1, -1, n_shots)
-    return Prototypes(
-        torch.cat([shared, normalised(averages, 3)], 2), torch.cat([covered & is_local, joins, ~is_local], 2)
-    )
+    is_own = torch.eye(n_classes, dtype=torch.bool, device=joins.device)[:, None]
+    of_averages = torch.cat([joins, ~is_local], 2)[..., None] & is_own  # (B, M, S + 1, M)
+    means = torch.cat([cells, averages.transpose(1, 2).flatten(1, 2)], 1)  # (B, N, C)
+    return Prototypes(means * inverse_norm(means, 2), torch.cat([covered & is_local, of_averages.flatten(2)], 2))
 
 
 def cosine_scores(
     query: Float[Tensor, "B Q C h w"], prototypes: Prototypes, temperature: float
-) -> Float[Tensor, "B Q M h w"]:
+) -> Float[Tensor, "B Q *G M h w"]:
     """Similarity of each query position to each class: softly the best prototype's, sum over n of softmax(d)_n d_n.
 
-    d_n is `temperature` times the cosine between the position's feature (normalised here) and prototype n.
+    d_n is `temperature` times the cosine between the position's feature and prototype n. The classes share the
+    exponentials of the softmax, and only those that are valid enter a class's two sums, as a product with the mask.
+
+    Args:
+        query: features, not normalised.
+        prototypes: of the episodes, (B, N, C), or of groups of classes in each, (B, *G, N, C).
+        temperature: up to `MAX_TEMPERATURE`.
 
     Source: SSL-ALPNet, section 3.3, equations 4 and 5.
     """
     similarity = temperature * _cosines(query, prototypes)
-    weight = similarity.masked_fill(~prototypes.is_valid[:, None, ..., None], -torch.inf).softmax(-2)
-    return (weight * similarity).sum(-2).unflatten(-1, query.shape[-2:])
+    weight = (similarity - temperature).exp()  # from e^(-2 * temperature) to 1
+    is_valid = prototypes.is_valid[:, None].to(weight)  # (B, 1, *G, M, N)
+    return (is_valid @ (weight * similarity) / (is_valid @ weight)).unflatten(-1, query.shape[-2:])
 
 
-def assignment(query: Float[Tensor, "B Q C h w"], prototypes: Prototypes) -> Int[Tensor, "B Q M h w"]:
+def assignment(query: Float[Tensor, "B Q C h w"], prototypes: Prototypes) -> Int[Tensor, "B Q *G M h w"]:
     """Index of each class's most similar valid prototype at each position, for looking at what the method matched."""
-    cosines = _cosines(query, prototypes).masked_fill(~prototypes.is_valid[:, None, ..., None], -torch.inf)
-    return cosines.argmax(-2).unflatten(-1, query.shape[-2:])
+    cosines = _cosines(query, prototypes)[..., None, :, :]  # (B, Q, *G, 1, N, h*w)
+    of_class = cosines.masked_fill(~prototypes.is_valid[:, None, ..., None], -torch.inf)
+    return of_class.argmax(-2).unflatten(-1, query.shape[-2:])
 
 
-def _cosines(query: Float[Tensor, "B Q C h w"], prototypes: Prototypes) -> Float[Tensor, "B Q M N h*w"]:
-    """One product for all classes: the query is normalised and read once."""
-    rows = prototypes.direction.flatten(1, 2)[:, None]  # (B, 1, M*N, C)
-    return (rows @ normalised(query, 2).flatten(3)).unflatten(2, prototypes.is_valid.shape[1:])
+def _cosines(query: Float[Tensor, "B Q C h w"], prototypes: Prototypes) -> Float[Tensor, "B Q *G N h*w"]:
+    """One product for all groups; not the query's features, which are many more, are normalised, but the product."""
+    pixels = query.flatten(3)
+    rows = prototypes.direction.flatten(1, -2)[:, None]  # (B, 1, G*N, C)
+    return (rows @ pixels * inverse_norm(pixels, 2)).unflatten(2, prototypes.direction.shape[1:-1])

@@ -12,6 +12,7 @@ from dataloaders.normalise import Normalisation
 from dataloaders.preprocess import parameters_of
 from dataloaders.samples import Volume
 from dataloaders.volume_io import read_nifti, write_nifti
+from models.average import AverageConfig
 from models.learner import OptimConfig, make_learner
 from models.predict import find_scans, main, name_scans, volumes
 from util import checkpoint
@@ -35,7 +36,9 @@ def inputs(tmp_path_factory, write_dicom):
     folder = tmp_path_factory.mktemp("inputs")
     settings = {"method": "alpnet", "modelname": "resnet18", "encoder_weights": "none", "dataset": "CHAOST2"}
     preparation = parameters_of(CHAOST2, 64).to_json()
-    learner = make_learner(settings, 0, OptimConfig(), 0.9, Normalisation(), torch.device("cpu"), preparation)
+    learner = make_learner(
+        settings, 0, OptimConfig(), AverageConfig(), Normalisation(), torch.device("cpu"), preparation
+    )
     checkpoint.save(folder / "snapshot.pth", learner.snapshot())
     image, label = scan()
     write_nifti(folder / "A.nii.gz", Volume(image, AFFINE))

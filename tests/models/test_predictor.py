@@ -13,6 +13,7 @@ from dataloaders.normalise import Normalisation
 from dataloaders.preprocess import PrepareParameters, parameters_of
 from dataloaders.protocol import blind_parts, support_slices
 from dataloaders.samples import Volume
+from models.average import AverageConfig
 from models.learner import OptimConfig, make_learner
 from models.methods.alpnet import ALPNet, ALPNetConfig
 from models.predictor import FewShotPredictor
@@ -257,7 +258,9 @@ def write_checkpoint(tmp_path):
 
     def write(dataset, normalisation, preparation=None):
         settings = SETTINGS | {"dataset": dataset}
-        learner = make_learner(settings, 0, OptimConfig(), 0.9, normalisation, torch.device("cpu"), preparation)
+        learner = make_learner(
+            settings, 0, OptimConfig(), AverageConfig(), normalisation, torch.device("cpu"), preparation
+        )
         for parameter in learner.averaged.module.parameters():
             parameter.data.mul_(2)
         checkpoint.save(tmp_path / "snapshot.pth", learner.snapshot())
@@ -297,7 +300,7 @@ def test_untrained_network_end_to_end_twice_the_same(write_checkpoint):
 
 def test_released_checkpoints_must_be_told_about(tmp_path):
     path = tmp_path / "100000.pth"
-    learner = make_learner(SETTINGS, 0, OptimConfig(), 0.9, Normalisation(), torch.device("cpu"))
+    learner = make_learner(SETTINGS, 0, OptimConfig(), AverageConfig(), Normalisation(), torch.device("cpu"))
     checkpoint.save(path, dict(learner.method.state_dict()))
     load = FewShotPredictor.from_checkpoint
     with pytest.raises(ConfigError, match=r"100000\.pth: does not say what it was trained on"):

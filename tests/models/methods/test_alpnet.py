@@ -90,7 +90,7 @@ def test_the_cells_of_testing_are_those_of_val_wsize(model):
     for window in (1, 2, 4):
         method = ALPNet(dataclasses.replace(SMALL, val_wsize=window)).eval()
         encoded = method.encode_support(SupportSet((1,), image, mask))
-        assert encoded.direction.shape == (1, 1, 2, (8 // window) ** 2 + 2, 256)
+        assert encoded.direction.shape == (1, 1, (8 // window) ** 2 + 4, 256)
 
 
 def test_prediction_does_not_depend_on_how_slices_are_batched(model):

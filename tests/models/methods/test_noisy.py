@@ -7,7 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from dataloaders.samples import DenseBatch, ImageCase
-from models.average import MovingAverage
+from models.average import AverageConfig, MovingAverage
 from models.methods.noisy import (
     CoTeaching,
     JoCoR,
@@ -185,7 +185,7 @@ def test_remember_rates_are_measured_or_given():
 @pytest.mark.parametrize("method_type", METHODS)
 def test_weights_can_be_averaged(method_type):
     method = make(method_type)
-    averaged: Any = MovingAverage(method, 0.5)
+    averaged: Any = MovingAverage(method, AverageConfig(0.5, 1))
     for _ in range(2):
         method.after_round(store())
         averaged.update(method)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from models.networks.alp import ALPHead
-from models.networks.prototypes import assignment, cosine_scores, extract
+from models.networks.prototypes import MAX_TEMPERATURE, Prototypes, assignment, cosine_scores, extract
 
 CASES = {"c0_32_train_big": 4, "c1_32_val2_big": 2, "c2_32_train_tiny": 4, "c5_32_train_2shot": 4}
 MODES = {"mask": (False, False), "gridconv": (True, False), "gridconv+": (True, True)}
@@ -47,7 +47,7 @@ def test_no_covered_cell_falls_back_to_the_masked_average_and_is_counted():
     foreground[1, 0, :5, :5] = 1
     prototypes, fallback = ALPHead().prototypes(features, foreground, 4, 4)
     assert fallback.tolist() == [True, False]
-    assert prototypes.is_valid[0, 0].nonzero().flatten().tolist() == [17]  # the mean of the averages alone
+    assert prototypes.is_valid[0, 0].nonzero().flatten().tolist() == [18]  # the mean of the averages alone
     scores = cosine_scores(features, prototypes, 20.0)
     assert scores.isfinite().all()
     assert torch.equal(scores[0, 0, 0], torch.zeros(16, 16))  # an empty mask resembles nothing
@@ -75,12 +75,41 @@ def test_classes_together_score_as_each_alone():
     query = torch.randn(2, 1, 8, 16, 16)
     together = extract(features, masks, 4, 0.95, use_local, with_global)
     scores = cosine_scores(query, together, 20.0)
-    assert torch.equal(~together.is_valid[:, :, -1], use_local)  # enough of every mask's cells are covered
+    cells, averages = together.is_valid.split([48, 16], 2)
+    assert torch.equal(cells.any(2), use_local)  # enough of every mask's cells are covered
+    joined, means = averages.unflatten(2, (4, 4)).split([3, 1], 2)  # by shot and class
+    assert torch.equal(means[:, :, 0], torch.diag_embed(~use_local))
+    assert torch.equal(joined, torch.diag_embed(use_local & with_global)[:, :, None].expand(-1, -1, 3, -1))
     for one in (slice(each, each + 1) for each in range(4)):
         alone = extract(features, masks[:, one], 4, 0.95, use_local[:, one], with_global[one])
-        assert torch.equal(alone.is_valid, together.is_valid[:, one])
+        chosen = [*range(48), *range(48 + one.start, 64, 4)]
+        assert torch.equal(alone.is_valid, together.is_valid[:, one, chosen])
         torch.testing.assert_close(cosine_scores(query, alone, 20.0), scores[:, :, one])
-        assert torch.equal(assignment(query, alone), assignment(query, together)[:, :, one])
+        position = torch.tensor(chosen)[assignment(query, alone)]
+        assert torch.equal(position, assignment(query, together)[:, :, one])
+
+
+def test_groups_score_as_each_alone():
+    torch.manual_seed(0)
+    features, masks = torch.randn(3, 2, 8, 16, 16), (torch.rand(3, 2, 2, 16, 16) > 0.02).float()
+    of_three = extract(features, masks, 4, 0.95, torch.rand(3, 2) > 0.3, torch.tensor([False, True]))
+    query = torch.randn(1, 2, 8, 16, 16)
+    groups = Prototypes(of_three.direction[None], of_three.is_valid[None])
+    scores, nearest = cosine_scores(query, groups, 20.0), assignment(query, groups)
+    assert scores.shape == nearest.shape == (1, 2, 3, 2, 16, 16)
+    for one in range(3):
+        alone = Prototypes(of_three.direction[one : one + 1], of_three.is_valid[one : one + 1])
+        torch.testing.assert_close(scores[:, :, one], cosine_scores(query, alone, 20.0))
+        assert torch.equal(nearest[:, :, one], assignment(query, alone))
+
+
+@pytest.mark.parametrize("cosine", [-1.0, 1.0])
+def test_scores_reach_both_ends_of_their_range(cosine):
+    direction = torch.nn.functional.normalize(torch.randn(1, 1, 8), dim=2)
+    prototypes = Prototypes(direction, torch.ones(1, 1, 1, dtype=torch.bool))
+    query = (7 * cosine * direction).view(1, 1, 8, 1, 1).expand(-1, -1, -1, 2, 2)
+    scores = cosine_scores(query, prototypes, MAX_TEMPERATURE)
+    torch.testing.assert_close(scores, torch.full((1, 1, 1, 2, 2), MAX_TEMPERATURE * cosine))
 
 
 def test_scores_do_not_depend_on_the_order_of_shots():
