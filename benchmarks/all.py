@@ -1,6 +1,6 @@
 """Every benchmark with the settings of docs/performance.md, as one table; `--modelname resnet18` for a quick look.
 
-python -m benchmarks.all --modelname dlfcn_res101 --repeats 5
+python -m benchmarks.all --modelname dlfcn_res101 --repeats 15
 """
 
 import os
@@ -12,7 +12,7 @@ from benchmarks.timing import HEADER, describe, parse
 
 def main() -> None:
     """Prints the table line by line as results come in."""
-    given = parse(__doc__, modelname="dlfcn_res101", size=256, repeats=5)
+    given = parse(__doc__, modelname="dlfcn_res101", size=256, repeats=15)
     print(describe(given), HEADER, sep="\n", flush=True)
     shared = vars(given)
     for benchmark, options in (

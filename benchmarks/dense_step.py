@@ -1,6 +1,6 @@
 """A training step of every dense method, with its data, against the bare passes of its networks.
 
-python -m benchmarks.dense_step --size 128 --batch 8 --repeats 5
+python -m benchmarks.dense_step --size 128 --batch 8 --repeats 15
 """
 
 from argparse import Namespace
@@ -66,5 +66,5 @@ def measure(options: Namespace) -> list[Comparison]:
 
 
 if __name__ == "__main__":
-    given = parse(__doc__, size=128, batch=8, base_features=32, repeats=5)
+    given = parse(__doc__, size=128, batch=8, base_features=32, repeats=15)
     print(describe(given), HEADER, *measure(given), sep="\n")

@@ -1,6 +1,6 @@
 """T-Loss, the superpixel mean and simulated noise, each against its yardstick; steps are in benchmarks.dense_step.
 
-python -m benchmarks.noisy_labels --repeats 5
+python -m benchmarks.noisy_labels --repeats 15
 """
 
 from argparse import Namespace
@@ -37,7 +37,7 @@ def _losses(options: Namespace) -> list[Comparison]:
         logits.grad = None
         loss(logits, label).backward()
 
-    name, repeats = "T-Loss forward + backward, 8 x 256 x 256", 20 * options.repeats
+    name, repeats = "T-Loss forward + backward, 8 x 256 x 256", 7 * options.repeats
     yardstick = "torch's cross-entropy forward + backward"
     return [
         compare(
@@ -60,7 +60,7 @@ def _superpixel_means(options: Namespace) -> list[Comparison]:
         return torch.einsum("bk,bhwk->bhw", sums, members)
 
     name = f"superpixel mean, 8 x 256 x 256, {side**2} segments"
-    repeats = 20 * options.repeats
+    repeats = 7 * options.repeats
     return [
         compare(
             name, lambda: superpixel_mean(value, ids), "one pass (torch.bincount of the pixels)",
@@ -86,12 +86,12 @@ def _noise(options: Namespace) -> list[Comparison]:
     return [
         compare(
             f"noisy mask, {kind}, 256 x 256", lambda kind=kind: distort(mask, Draw(kind), noise),
-            "one-pixel steps of scipy", lambda kind=kind: naive(*changes[kind]), options, repeats=5 * options.repeats,
+            "one-pixel steps of scipy", lambda kind=kind: naive(*changes[kind]), options, repeats=2 * options.repeats,
         )
         for kind in changes
     ]  # fmt: skip
 
 
 if __name__ == "__main__":
-    given = parse(__doc__, repeats=5)
+    given = parse(__doc__, repeats=15)
     print(describe(given), HEADER, *measure(given), sep="\n")

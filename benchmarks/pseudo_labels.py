@@ -1,6 +1,6 @@
 """Pseudo-labels of a folder of scans, files and bookkeeping included, against bare scikit-image on as many cores.
 
-python -m benchmarks.pseudo_labels --size 256 --slices 32 --scans 4 --jobs 2 --repeats 3
+python -m benchmarks.pseudo_labels --size 256 --slices 32 --scans 4 --jobs 2 --repeats 9
 """
 
 import os
@@ -65,5 +65,5 @@ def measure(options: Namespace) -> list[Comparison]:
 
 
 if __name__ == "__main__":
-    given = parse(__doc__, size=256, slices=32, scans=4, jobs=os.cpu_count() or 1, repeats=3)
+    given = parse(__doc__, size=256, slices=32, scans=4, jobs=os.cpu_count() or 1, repeats=9)
     print(describe(given), HEADER, *measure(given), sep="\n")

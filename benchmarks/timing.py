@@ -1,7 +1,7 @@
-"""Fair timing of a computation against its yardstick: in turn, after a warm-up, the fastest of each.
+"""Fair timing of a computation against its yardstick: in turn, after a warm-up, many pairs.
 
-Whatever else a machine does only adds to a time, so the fastest of several is the one that says most; the range of the
-ratios, pair by pair, tells how much else it did.
+A shared machine is fast in one minute and slow in the next, so a time is compared with the one beside it alone: the
+ratio is the median of the pairs' ratios, given with the interval in which that median lies with a confidence of 95 %.
 """
 
 import argparse
@@ -10,22 +10,24 @@ import gc
 import math
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from statistics import median
 from threading import Event, Thread
 from typing import cast
 
 import torch
 import torch.nn.functional as F
+from scipy.stats import binom
 from torch.utils.flop_counter import FlopCounterMode
 
 from util.device import Precision, architecture, choose_device, keep_freed_memory, set_precision
 
 HEADER = (
-    "| what | time | floor | yardstick | time | ratio (range) | outside the network | peak memory | GPU busy |\n"
+    "| what | time | floor | yardstick | time | ratio (95 %) | outside the network | peak memory | GPU busy |\n"
     "|---|---:|---:|---|---:|---:|---:|---:|---:|"
 )
 WARM_UP = 3  # calls: a compiled function is compiled in the first and recorded as a graph in the next ones
@@ -36,7 +38,7 @@ _STATM = Path("/proc/self/statm")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Fastest seconds of a computation and of its yardstick, their ratio, and the range of paired ratios."""
+    """Median seconds of a computation and of its yardstick, and the median of their ratios with its interval."""
 
     name: str
     yardstick: str
@@ -87,22 +89,32 @@ def compare(
     device = options.device
     calls = [_warm_up(function, device) for function in (computation, yardstick)]
     peak = _peak_bytes(computation, device)
-    pairs = [
-        (_seconds(computation, device, calls[0]), _seconds(yardstick, device, calls[1]))
-        for _ in range(repeats or int(options.repeats))
-    ]
-    ratios = [one / other for one, other in pairs]
-    first, second = (min(times) for times in zip(*pairs, strict=True))
-    ratio = first / second
+    times: tuple[list[float], list[float]] = [], []
+    for number in range(repeats or int(options.repeats)):
+        for which in (0, 1) if number % 2 else (1, 0):  # neither always follows the other
+            times[which].append(_seconds((computation, yardstick)[which], device, calls[which]))
+    first, second = map(median, times)
+    ratios = [one / other for one, other in zip(*times, strict=True)]
+    ratio = median(ratios)
     floor = None
     if is_network:
         with FlopCounterMode(display=False) as counter:
             yardstick()
         floor = counter.get_total_flops() / product_rate(device, options.precision)
     return Comparison(
-        name, yardstick_name, first, second, ratio, min(ratios), max(ratios), floor,
+        name, yardstick_name, first, second, ratio, *interval(ratios), floor,
         1 - 1 / ratio if is_network else None, peak, _busy_share(computation, device, first),
     )  # fmt: skip
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Where the median of what the values are drawn from lies with a confidence of 95 %; of fewer than six: the range.
+
+    It reaches from the k-th smallest to the k-th largest value, whatever their distribution: each value lies below the
+    median as often as a coin shows heads.
+    """
+    ordered, k = sorted(values), max(1, int(binom.ppf(0.025, len(values), 0.5)))
+    return ordered[k - 1], ordered[-k]
 
 
 @cache

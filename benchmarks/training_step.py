@@ -1,6 +1,6 @@
 """One ALPNet training step against the bare encoder's forward and backward pass on the same images.
 
-    python -m benchmarks.training_step --modelname dlfcn_res101 --size 256 --episodes 1 --repeats 5
+    python -m benchmarks.training_step --modelname dlfcn_res101 --size 256 --episodes 1 --repeats 15
     python -m benchmarks.training_step --episodes 8 --precision bf16 --compile on     # and against plain single steps
 
 The step holds everything that a step of training.py does: drawing and warping the episode in the same process,
@@ -102,5 +102,5 @@ def _settings(options: Namespace) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    given = parse(__doc__, modelname="dlfcn_res101", size=256, episodes=1, repeats=5)
+    given = parse(__doc__, modelname="dlfcn_res101", size=256, episodes=1, repeats=15)
     print(describe(given), HEADER, *measure(given), sep="\n")

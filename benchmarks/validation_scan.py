@@ -1,6 +1,6 @@
 """Segmenting a whole scan for four organs against the bare encoder's forward pass over its slices.
 
-python -m benchmarks.validation_scan --modelname dlfcn_res101 --size 256 --slices 34 --repeats 3
+python -m benchmarks.validation_scan --modelname dlfcn_res101 --size 256 --slices 34 --repeats 9
 """
 
 from argparse import Namespace
@@ -49,5 +49,5 @@ def measure(options: Namespace) -> list[Comparison]:
 
 
 if __name__ == "__main__":
-    given = parse(__doc__, modelname="dlfcn_res101", size=256, slices=34, repeats=3)
+    given = parse(__doc__, modelname="dlfcn_res101", size=256, slices=34, repeats=9)
     print(describe(given), HEADER, *measure(given), sep="\n")

@@ -2,12 +2,13 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from benchmarks import dense_step, noisy_labels, pseudo_labels, training_step, validation_scan
-from benchmarks.timing import HEADER, compare, parse, product_rate
+from benchmarks import dense_step, noisy_labels, pseudo_labels, timing, training_step, validation_scan
+from benchmarks.timing import HEADER, compare, interval, parse, product_rate
 
 N_COLUMNS = HEADER.splitlines()[0].count("|")
 TINY = {"size": 64, "repeats": 1, "modelname": "resnet18"}
@@ -51,6 +52,30 @@ def test_the_floor_of_a_convolution_is_its_operations(monkeypatch):
     line = compare("a", lambda: net(image), "b", lambda: net(image), options, is_network=True)
     operations = 2 * (2 * 5 * 16 * 16) * (3 * 3 * 3)
     assert line.floor_seconds == pytest.approx(operations / product_rate(options.device, "float32"))
+
+
+@pytest.mark.parametrize(("number", "beyond"), [(1, 0), (5, 0), (6, 0), (8, 0), (9, 1), (15, 3), (40, 13)])
+def test_the_interval_of_a_median(number, beyond):
+    assert interval([1.0 + (7 * each) % number for each in range(number)]) == (1 + beyond, number - beyond)
+
+
+def test_nineteen_of_twenty_intervals_hold_the_median():
+    draws = np.random.default_rng(0).lognormal(size=(4000, 31))
+    held = [low <= 1 <= high for low, high in map(interval, draws)]
+    assert 0.95 <= np.mean(held) < 0.98
+
+
+def test_the_ratio_is_that_of_neighbours(monkeypatch):
+    """A machine that becomes ten times slower in between."""
+    clock, speed = [0.0], iter([1.0] * 8 + [10.0] * 100)
+
+    def work(seconds):
+        clock[0] += seconds * next(speed)
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(timing, "_peak_bytes", lambda *_: None)
+    line = compare("a", lambda: work(3.0), "b", lambda: work(2.0), options_of(monkeypatch), repeats=9)
+    assert (line.ratio, line.lowest, line.highest) == (1.5, 1.5, 1.5)
 
 
 def test_memory_that_a_computation_takes_for_a_while_is_seen(monkeypatch):
