@@ -39,7 +39,7 @@ def label_store(size: int) -> LabelStore:
 
 
 def measure(options: Namespace) -> list[Comparison]:
-    """Each method's step with its data, and the preparation of a batch."""
+    """Each method's step with its data, the preparation of a batch, and one step of two networks against two of one."""
     store = label_store(options.size)
     data = store if options.device.type == "cpu" else store.on(options.device)
     batches, number = DenseDataset(data, "nnunet", 0, options.batch, LoaderOptions()), count()
@@ -59,9 +59,16 @@ def measure(options: Namespace) -> list[Comparison]:
         return compare(f"{name} step, {label}", partial(step, trainee), yardstick, bare, options, is_network=True)
 
     found = [compared(name, settings) for name, settings in METHODS.items()]
-    bare = partial(trainee_of(METHODS["cross-entropy"]).bare, image)
-    preparation = f"batch preparation, {label}"
-    found.append(compare(preparation, lambda: batches[next(number)], "1 U-Net(s) forward + backward", bare, options))
+    plain, guided = trainee_of(METHODS["cross-entropy"]), trainee_of(METHODS["superpixel-guided"])
+
+    def two_plain_steps() -> None:
+        step(plain)
+        step(plain)
+
+    one, two = f"superpixel-guided step, {label}", "2 cross-entropy steps"
+    found.append(compare(one, partial(step, guided), two, two_plain_steps, options))
+    name, yardstick = f"batch preparation, {label}", "1 U-Net(s) forward + backward"
+    found.append(compare(name, lambda: batches[next(number)], yardstick, partial(plain.bare, image), options))
     return found
 
 

@@ -24,7 +24,7 @@ def options_of(monkeypatch, words=(), **defaults):
     [
         (training_step, {"episodes": 2}, 4, 2),
         (validation_scan, {"slices": 3}, 1, 1),
-        (dense_step, {"batch": 2, "base_features": 4}, 7, 6),
+        (dense_step, {"batch": 2, "base_features": 4}, 8, 6),
         (pseudo_labels, {"slices": 3, "scans": 2, "jobs": 1}, 1, 0),
         (noisy_labels, {}, 5, 0),
     ],
