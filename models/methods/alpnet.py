@@ -174,7 +174,7 @@ def shrink(mask: Bool[Tensor, "B S H W"], size: Any) -> Float[Tensor, "B S h w"]
 
 
 def enlarge(scores: Float[Tensor, "B S h w"], size: Any) -> Float[Tensor, "B S H W"]:
-    """Scores on the image grid, bilinear: as two products, whose gradient is the same at every run on a GPU, too."""
+    """Scores on the image grid, bilinear: as two products, for `interpolate` sums gradients in any order on a GPU."""
     rows, columns = (
         F.interpolate(torch.eye(old, device=scores.device)[None], new, mode="linear")[0]  # (old, new)
         for old, new in zip(scores.shape[-2:], size, strict=True)
