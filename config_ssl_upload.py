@@ -22,19 +22,19 @@ with warnings.catch_warnings():
     from sacred.config import ConfigDict
     from sacred.utils import SacredError
 
-import config_presets as presets
+import models.presets.noisy as presets
 from dataloaders import catalog
 from dataloaders.build import CONFIGS, DataConfig
-from dataloaders.dense import DenseConfig
-from dataloaders.fewshot import FewShotConfig
+from dataloaders.fewshot.data import FewShotConfig
+from dataloaders.images.data import DenseConfig
 from models import method_class
-from models.average import AverageConfig
-from models.learner import OptimConfig
 from models.networks.unet import halvings_of
-from util import distributed
+from models.training.average import AverageConfig
+from models.training.state import OptimConfig
 from util.errors import ConfigError, UserError
 from util.files import digest_of, writable
-from util.run_store import RUN_STORES, observer_for
+from util.runtime import distributed
+from util.runtime.run_store import RUN_STORES, observer_for
 from util.schema import refuse_unknown, select
 
 SETTINGS["CONFIG"]["READ_ONLY_CONFIG"] = False  # type: ignore[index] - checkpoints hold it, as plain values
@@ -72,7 +72,7 @@ class RunConfig:
     precision: Literal["float32", "tf32", "bf16"] = "float32"  # of the networks; losses are always float32
     channels_last: Literal["auto", "on", "off"] = "auto"  # memory order of the networks; auto: on for a GPU
     compile: Literal["off", "auto", "on"] = "off"  # torch.compile where the machine can, else without, with a reason
-    store: str = "file"  # of Sacred runs: file, sql:ADDRESS or a mongodb:// address, see util.run_store
+    store: str = "file"  # of Sacred runs: file, sql:ADDRESS or a mongodb:// address, see util.runtime.run_store
     check_data: bool = True  # check the prepared folder first
     exp_prefix: str = ""  # put before the experiment folder's name
     reload_model_path: str = ""  # validation: checkpoint; empty: this configuration's own; none: untrained
@@ -184,7 +184,7 @@ ex.add_named_config("sabs", dataset="SABS")
 ex.add_named_config("setting1", setting=1)
 ex.add_named_config("setting2", setting=2)
 
-# Learning from noisy masks: methods, losses, image sets, and each published setting; sources in config_presets.
+# Learning from noisy masks: methods, losses, image sets, and each published setting; sources in models.presets.noisy.
 for word, values in presets.DATA.items():
     ex.add_named_config(word, values)
 for word in presets.GUIDED_METHODS:

@@ -26,19 +26,19 @@ from config_ssl_upload import Settings, command, ex, read_settings
 from data.check import require_valid
 from data.check.images import require_valid_images
 from dataloaders.build import Data, open_data
-from dataloaders.fewshot import FewShotData
-from dataloaders.labels import RefinedLabels
+from dataloaders.fewshot.data import FewShotData
+from dataloaders.images.labels import RefinedLabels
 from dataloaders.ordering import LoaderOptions, rounds
 from models import method_class
 from models.evaluation import evaluation_of
-from models.learner import Learner, make_learner
-from models.speed import fits_on, out_of_memory, share_of
-from util import checkpoint
-from util.compiling import Compiled, can_compile
-from util.device import keep_freed_memory, set_precision
-from util.distributed import Plan, ProcessGroup, StopSignal, barrier, first_does, plan
+from models.training.speed import fits_on, out_of_memory, share_of
+from models.training.state import Learner, make_learner
 from util.errors import ConfigError
-from util.schedules import step_decay
+from util.runtime import checkpoint
+from util.runtime.compiling import Compiled, can_compile
+from util.runtime.device import keep_freed_memory, set_precision
+from util.runtime.distributed import Plan, ProcessGroup, StopSignal, barrier, first_does, plan
+from util.runtime.schedules import step_decay
 
 logger = logging.getLogger(__name__)
 

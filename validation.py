@@ -23,21 +23,21 @@ from tqdm import tqdm
 
 from config_ssl_upload import Settings, command, ex, read_settings, run_folder
 from dataloaders.build import open_data
-from dataloaders.dense import DenseData
-from dataloaders.image_folder import write_png
+from dataloaders.images.data import DenseData
+from dataloaders.io.png import write_png
 from models import build_method, method_class
 from models.evaluation import Scored, ScoreOptions, evaluation_of
-from models.snapshot import load_trained
-from util.device import keep_freed_memory, set_precision
-from util.distributed import plan
+from models.training.load import load_trained
 from util.errors import CheckpointError, ConfigError
 from util.files import write_text
-from util.image_pictures import save_memorisation
-from util.pictures import save_training_curves
-from util.report import save_report
-from util.seeding import seed_everything
-from util.summary import write_tables
-from util.tables import to_markdown
+from util.results.image_pictures import save_memorisation
+from util.results.pictures import save_training_curves
+from util.results.report import save_report
+from util.results.summary import write_tables
+from util.results.tables import to_markdown
+from util.runtime.device import keep_freed_memory, set_precision
+from util.runtime.distributed import plan
+from util.runtime.seeding import seed_everything
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from benchmarks.timing import HEADER, Comparison, compare, describe, parse
 from benchmarks.trainee import Trainee
-from dataloaders.dense import DenseDataset
-from dataloaders.labels import LabelStore
+from dataloaders.images.data import DenseDataset
+from dataloaders.images.labels import LabelStore
 from dataloaders.ordering import LoaderOptions
 from models.networks.unet import UNet
 

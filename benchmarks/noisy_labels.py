@@ -13,8 +13,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from benchmarks.timing import HEADER, Comparison, compare, describe, parse
-from data.label_noise import Draw, distort
-from dataloaders.image_folder import NoiseConfig
+from data.noise.generator import Draw, distort
+from dataloaders.images.folder import NoiseConfig
 from models.losses import LossConfig, build_loss
 from models.losses.superpixels import superpixel_mean
 

@@ -15,11 +15,11 @@ from scipy.ndimage import gaussian_filter
 from skimage.segmentation import felzenszwalb
 
 from benchmarks.timing import HEADER, Comparison, compare, describe, parse
-from data.superpixels import write_pseudo_labels
+from data.superpixels.scans import write_pseudo_labels
 from dataloaders.catalog import CHAOST2
-from dataloaders.manifest import FILE_NAME
+from dataloaders.io.nifti import write_nifti
 from dataloaders.samples import Volume
-from dataloaders.volume_io import write_nifti
+from dataloaders.scans.manifest import FILE_NAME
 
 
 def scans_of(options: Namespace) -> list[np.ndarray]:

@@ -4,10 +4,10 @@
     srun -N1 -n8 -c7 --gpus-per-task=1 --gpu-bind=closest python -m benchmarks.smoke --out smoke.json
     torchrun --standalone --nproc-per-node=4 -m benchmarks.smoke --out smoke.json
 
-The report holds what `python -m util.device` tells, and of each method: its losses, how far the first one is from the
-same step on the CPU, seconds, memory, whether a restart from a checkpoint goes on alike, and whether all processes
-still agree. Attach it to an issue. On a GPU the networks have their published size, and all is done once more compiled
-(`--compile off`: not); on a CPU they are small.
+The report holds what `python -m util.runtime.device` tells, and of each method: its losses, how far the first one is
+from the same step on the CPU, seconds, memory, whether a restart from a checkpoint goes on alike, and whether all
+processes still agree. Attach it to an issue. On a GPU the networks have their published size, and all is done once more
+compiled (`--compile off`: not); on a CPU they are small.
 """
 
 import argparse
@@ -27,18 +27,18 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parameters_to_vector
 
 from data.phantom import make_patient, make_picture
-from dataloaders.normalise import Normalisation
 from dataloaders.samples import DenseBatch, Episode
+from dataloaders.scans.normalise import Normalisation
 from models import METHODS
-from models.average import AverageConfig
-from models.learner import Learner, OptimConfig, make_learner
-from util import checkpoint, device
+from models.training.average import AverageConfig
+from models.training.state import Learner, OptimConfig, make_learner
 from util.cli import run_main
-from util.compiling import Compiled, can_compile
-from util.distributed import ProcessGroup, mean_over_ranks, plan
 from util.errors import ConfigError
 from util.files import write_json
-from util.machine import GIB
+from util.runtime import checkpoint, device
+from util.runtime.compiling import Compiled, can_compile
+from util.runtime.distributed import ProcessGroup, mean_over_ranks, plan
+from util.runtime.machine import GIB
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from scipy.stats import binom
 from torch.utils.flop_counter import FlopCounterMode
 
-from util.device import Precision, architecture, choose_device, keep_freed_memory, set_precision
+from util.runtime.device import Precision, architecture, choose_device, keep_freed_memory, set_precision
 
 HEADER = (
     "| what | time | floor | yardstick | time | ratio (95 %) | outside the network | peak memory | GPU busy |\n"

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dataloaders.normalise import Normalisation
-from models.average import AverageConfig
-from models.learner import OptimConfig, make_learner
-from util.compiling import Compiled, can_compile
+from dataloaders.scans.normalise import Normalisation
+from models.training.average import AverageConfig
+from models.training.state import OptimConfig, make_learner
+from util.runtime.compiling import Compiled, can_compile
 
 
 class Trainee:

@@ -18,10 +18,10 @@ import torch
 from benchmarks.timing import HEADER, Comparison, compare, describe, parse
 from benchmarks.trainee import Trainee
 from dataloaders import transforms
-from dataloaders.episodes import EpisodeDataset, PseudoClassDrawer, SliceStack
+from dataloaders.fewshot.episodes import EpisodeDataset, PseudoClassDrawer, SliceStack
 from models.networks.backbones import Encoder
-from util.compiling import CompiledFunction, can_compile
-from util.device import set_precision
+from util.runtime.compiling import CompiledFunction, can_compile
+from util.runtime.device import set_precision
 
 PLAIN = {"precision": "float32", "channels_last": "off", "compile": "off"}
 

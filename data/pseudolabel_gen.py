@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 # %%
-from data.superpixels import contact_sheet, write_pseudo_labels
+from data.superpixels.scans import contact_sheet, write_pseudo_labels
 from dataloaders.catalog import dataset
 
 spec = dataset(DATASET)

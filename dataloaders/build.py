@@ -1,7 +1,7 @@
 """From configuration keys to data: the only constructors that training and validation call."""
 
-from dataloaders.dense import DenseConfig, DenseData, open_dense
-from dataloaders.fewshot import FewShotConfig, FewShotData, open_fewshot
+from dataloaders.fewshot.data import FewShotConfig, FewShotData, open_fewshot
+from dataloaders.images.data import DenseConfig, DenseData, open_dense
 
 DataConfig = FewShotConfig | DenseConfig
 Data = FewShotData | DenseData

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from util.distributed import Plan
-from util.seeding import generator_for
+from util.runtime.distributed import Plan
+from util.runtime.seeding import generator_for
 
 
 @dataclass(frozen=True)

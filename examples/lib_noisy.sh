@@ -2,7 +2,7 @@
 # What the scripts of learning from noisy masks share: their settings, and the loop over runs. Sourced, not run.
 #
 # Settings are environment variables:
-#   METHODS              words of config_presets: methods or losses (default: each script's)
+#   METHODS              words of models.presets.noisy: methods or losses (default: each script's)
 #   ALPHAS       0.3 0.5 0.7   shares of training images with a noisy mask; 0: clean masks
 #   BETAS        0.5 0.7       strengths
 #   SEEDS        0 1 2         one training each
@@ -44,7 +44,7 @@ make_noise() {
     [[ -z ${alphas// /} ]] || run -P -m data.noise "$1" --alpha $alphas --beta ${BETAS:-0.5 0.7} --structure "$2" \
         --data-dir "$data_dir" --jobs "${JOBS:-4}" "${size[@]}"
     [[ " $METHODS " != *" spguided "* ]] ||
-        run -P -m data.image_superpixels "$1" --structure "$2" --data-dir "$data_dir" --jobs "${JOBS:-4}" "${size[@]}"
+        run -P -m data.superpixels.images "$1" --structure "$2" --data-dir "$data_dir" --jobs "${JOBS:-4}" "${size[@]}"
 }
 
 # noises: the ends of the names of settings, such as a03_b05 and clean.

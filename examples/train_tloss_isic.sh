@@ -8,7 +8,7 @@
 # Data: see data/ISIC2017/README.md. All settings: see lib_noisy.sh. A stopped run goes on with the same command.
 #
 # Expected Dice x 100 (paper, table 1): T-Loss 80.9 at (0.3, 0.5), 76.1 at (0.7, 0.7); the others about 80.4 and 69.3.
-# `python -m config_presets isic2017` lists all.
+# `python -m models.presets isic2017` lists all.
 set -euo pipefail
 
 METHODS=${METHODS:-gce mae rce sce ngce nce_rce ngce_mae ngce_rce tloss}

@@ -8,7 +8,7 @@
 # Data: see data/SHENZHEN/README.md. All settings: see lib_noisy.sh. A stopped run goes on with the same command.
 #
 # Expected Dice x 100 (paper, table 2): T-Loss 94.8 at (0.3, 0.5), 87.0 at (0.7, 0.7); the others about 93.6 and 82.0.
-# `python -m config_presets shenzhen` lists all.
+# `python -m models.presets shenzhen` lists all.
 set -euo pipefail
 
 METHODS=${METHODS:-gce mae rce sce ngce nce_rce ngce_mae ngce_rce tloss}

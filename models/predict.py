@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dataloaders.normalise import Normalisation
-from dataloaders.preprocess import apply_window
+from dataloaders.io.nifti import read_dicom_series, read_nifti, write_nifti
 from dataloaders.samples import Volume
-from dataloaders.volume_io import read_dicom_series, read_nifti, write_nifti
-from models.predictor import FewShotPredictor as FewShotPredictor
+from dataloaders.scans.normalise import Normalisation
+from dataloaders.scans.preprocess import apply_window
+from models.prediction.fewshot import FewShotPredictor as FewShotPredictor
 from util.cli import run_main
 from util.errors import ConfigError, DataError, UserError
 from util.files import write_text
-from util.pictures import save_overlays
-from util.scores import csv_text
+from util.results.pictures import save_overlays
+from util.results.scores import csv_text
 
 logger = logging.getLogger(__name__)
 

@@ -7,13 +7,14 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 
-from data.class_index import write_class_index
-from data.image_superpixels import write_superpixels
-from data.noise import write_noise
+from data.noise.masks import write_noise
+from data.prepare.class_index import write_class_index
+from data.superpixels.images import write_superpixels
 from dataloaders.catalog import CHAOST2, ISIC2017, JSRT, ImageSetSpec
-from dataloaders.image_folder import ImageFolder, NoiseConfig, SuperpixelConfig, write_png
+from dataloaders.images.folder import ImageFolder, NoiseConfig, SuperpixelConfig
+from dataloaders.io.nifti import write_nifti
+from dataloaders.io.png import write_png
 from dataloaders.samples import Volume
-from dataloaders.volume_io import write_nifti
 from util.files import write_json
 
 GOLDEN = Path(__file__).parent / "golden"

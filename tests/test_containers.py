@@ -111,9 +111,9 @@ def test_the_image_does_not_run_as_root():
 
 def test_both_report_the_device_when_nothing_else_is_asked():
     assert of("ENTRYPOINT") == ['["python"]']
-    assert of("CMD") == ['["-m", "util.device"]']
+    assert of("CMD") == ['["-m", "util.runtime.device"]']
     assert 'exec python "$@"' in PARTS["runscript"]
-    assert "set -- -m util.device" in PARTS["runscript"]
+    assert "set -- -m util.runtime.device" in PARTS["runscript"]
 
 
 def test_the_definition_has_the_sections_it_should():

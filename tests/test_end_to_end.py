@@ -8,11 +8,12 @@ import pytest
 import training  # noqa: F401 - registers its command
 import validation  # noqa: F401
 from config_ssl_upload import ex
-from data import prepare, superpixels
 from data.check import check_folder
 from data.phantom import write_phantom
+from data.prepare import scans as prepare
+from data.superpixels import scans as superpixels
 from dataloaders import catalog
-from dataloaders.volume_io import read_nifti
+from dataloaders.io.nifti import read_nifti
 
 SMALL = {
     "modelname": "resnet18",

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import config_presets as presets
+import models.presets.noisy as presets
 from config_ssl_upload import RunConfig
-from dataloaders.fewshot import FewShotConfig
+from dataloaders.fewshot.data import FewShotConfig
 
 ROBUST_LOSSES = ("gce", "mae", "rce", "sce", "ngce", "nce_rce", "ngce_mae", "ngce_rce", "tloss")
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -132,7 +132,7 @@ def test_training_scripts_make_the_noise_and_superpixels_that_they_need(name, tm
         levels = ["--alpha", "0.3", "0.5", "0.7", "--beta", "0.5", "0.7"]
         expected.append(["-P", "-m", "data.noise", dataset, *levels, "--structure", structure, *place])
         if "spguided" in NOISY[name][1]:
-            expected.append(["-P", "-m", "data.image_superpixels", dataset, "--structure", structure, *place])
+            expected.append(["-P", "-m", "data.superpixels.images", dataset, "--structure", structure, *place])
     assert made == expected
 
 

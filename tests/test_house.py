@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from config_ssl_upload import RunConfig
-from dataloaders.fewshot import FewShotConfig
+from dataloaders.fewshot.data import FewShotConfig
 from models.methods.alpnet import ALPNetConfig
 
 ROOT = Path(__file__).parents[1]
@@ -30,9 +30,8 @@ LAW = {
     "models": {"models", "dataloaders", "util"},
     "models/networks": {"models.networks", "util"},
     "models/losses": {"models.losses", "util"},
-    "models/methods": {"models", "dataloaders.samples", "dataloaders.labels", "util"},
-    "config_presets.py": {"dataloaders", "models.losses", "util"},
-    "config_ssl_upload.py": {"config_presets", "dataloaders", "models", "util"},
+    "models/methods": {"models", "dataloaders.samples", "dataloaders.images.labels", "util"},
+    "config_ssl_upload.py": {"dataloaders", "models", "util"},
     "training.py": ENTRY,
     "validation.py": ENTRY,
     "benchmarks": {"benchmarks", "data", "dataloaders", "models", "util"},
@@ -86,10 +85,10 @@ def test_the_law_covers_every_module():
     [
         ("util/x.py", "from dataloaders.samples import Volume"),
         ("util/x.py", "import models"),
-        ("dataloaders/x.py", "from data.regions import SCALES"),
+        ("dataloaders/x.py", "from data.superpixels.regions import SCALES"),
         ("dataloaders/transforms/x.py", "from models import METHODS"),
-        ("data/x.py", "import models.learner as learner"),
-        ("data/phantom/x.py", "def f():\n    from models.learner import Learner"),
+        ("data/x.py", "import models.training.state as learner"),
+        ("data/phantom/x.py", "def f():\n    from models.training.state import Learner"),
         ("data/CHAOST2/x.py", "from validation import validate"),
         ("models/x.py", "from data import chaos"),
         ("models/x.py", "from data.check import require_valid"),
@@ -97,7 +96,7 @@ def test_the_law_covers_every_module():
         ("models/networks/x.py", "from models.methods.base import Method"),
         ("models/networks/x.py", "from ..methods import base"),
         ("models/losses/x.py", "from models.networks.alp import ALPHead"),
-        ("models/losses/x.py", "from .. import learner"),
+        ("models/losses/x.py", "from .. import training"),
         ("models/methods/x.py", "from dataloaders.build import open_data"),
         ("models/methods/x.py", "from dataloaders import catalog"),
         ("models/methods/x.py", "from dataloaders import *"),
@@ -119,7 +118,7 @@ def test_offenders_are_found(file, source):
     [
         ("util/x.py", "from util.errors import UserError\nimport data_science"),
         ("models/networks/x.py", "import torch\nfrom .prototypes import extract\nfrom models.networks import alp"),
-        ("models/methods/x.py", "from dataloaders.samples import Episode\nfrom dataloaders import labels"),
+        ("models/methods/x.py", "from dataloaders.samples import Episode\nfrom dataloaders.images import labels"),
         (
             "training.py",
             "from config_ssl_upload import ex\nfrom data.check import require_valid\nfrom data import check",
@@ -177,8 +176,8 @@ def unsourced_values(source: str) -> list[str]:
 
 
 def test_presets_say_where_their_values_come_from():
-    """What loops make of them are `Preset`s, each with a source of its own; see test_config_presets."""
-    source = (ROOT / "config_presets.py").read_text()
+    """What loops make of them are `Preset`s, each with a source of its own; see tests/models/presets."""
+    source = (ROOT / "models/presets/noisy.py").read_text()
     assert len(re.findall(r"^[A-Z_]+: dict", source, re.MULTILINE)) > 3
     assert unsourced_values(source) == []
 

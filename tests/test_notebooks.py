@@ -9,9 +9,9 @@ import pytest
 from nbclient import NotebookClient
 
 from data.phantom import write_phantom
-from data.prepare import convert, normalise
+from data.prepare.scans import convert, normalise
 from dataloaders.catalog import dataset
-from dataloaders.preprocess import parameters_of
+from dataloaders.scans.preprocess import parameters_of
 
 ROOT = Path(__file__).parents[1]
 SIZE_PX = 64

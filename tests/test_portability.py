@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ACCELERATOR = "util/device.py"  # decides for all others
+ACCELERATOR = "util/runtime/device.py"  # decides for all others
 NOT_OURS = {".git", ".venv", "tests", "exps", "demo", "pretrained_model"}  # tests pretend to be many machines
 VISIBLE = {"CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"}
 
@@ -16,13 +16,13 @@ VISIBLE = {"CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"
 FORBIDDEN = {
     "pynvml": "NVIDIA only; use torch.cuda.mem_get_info",
     "nvidia_smi": "NVIDIA only; use torch.cuda.mem_get_info",
-    "torch.backends": "use util.device.set_precision",
-    "torch.set_float32_matmul_precision": "use util.device.set_precision",
-    "torch.version.cuda": "None on AMD; use util.device.backend",
-    "torch.version.hip": "use util.device.backend",
-    "torch.cuda.get_device_capability": "NVIDIA only; use util.device.architecture",
-    "torch.cuda.is_bf16_supported": "use util.device.supports_bf16",
-    "torch.cuda.is_tf32_supported": "use util.device.supports_tf32",
+    "torch.backends": "use util.runtime.device.set_precision",
+    "torch.set_float32_matmul_precision": "use util.runtime.device.set_precision",
+    "torch.version.cuda": "None on AMD; use util.runtime.device.backend",
+    "torch.version.hip": "use util.runtime.device.backend",
+    "torch.cuda.get_device_capability": "NVIDIA only; use util.runtime.device.architecture",
+    "torch.cuda.is_bf16_supported": "use util.runtime.device.supports_bf16",
+    "torch.cuda.is_tf32_supported": "use util.runtime.device.supports_tf32",
     "torch.cuda.nvtx": "NVIDIA only",
     "torch.cuda.CUDAGraph": "unchecked on AMD; use torch.compile",
     "torch.cuda.graph": "unchecked on AMD; use torch.compile",
@@ -31,13 +31,13 @@ FORBIDDEN = {
     "torch.cuda.amp": "use torch.autocast",
 }
 FORBIDDEN_TEXT = {
-    r"^cuda:\d+$": "one GPU for all processes; use util.device.choose_device",
-    r"nvidia-smi|rocm-smi": "one vendor only; use util.device",
-    r"^(mpi|ucc)$": "no backend on AMD; use util.device.group_backend",
+    r"^cuda:\d+$": "one GPU for all processes; use util.runtime.device.choose_device",
+    r"nvidia-smi|rocm-smi": "one vendor only; use util.runtime.device",
+    r"^(mpi|ucc)$": "no backend on AMD; use util.runtime.device.group_backend",
 }
 FORBIDDEN_IN_SCRIPTS = {
     r"\b(" + "|".join(sorted(VISIBLE)) + r")=": "written by the scheduler alone",
-    r"\bnvidia-smi\b|\bpynvml\b": "NVIDIA only; use python -m util.device",
+    r"\bnvidia-smi\b|\bpynvml\b": "NVIDIA only; use python -m util.runtime.device",
 }
 NVIDIA_WHEELS = re.compile(
     r"^(nvidia-|cupy|cuda-|pycuda|pynvml|tensorrt|torch-tensorrt|flash-attn|xformers|apex|bitsandbytes|numba-cuda)"
@@ -87,7 +87,7 @@ def calls(node: ast.Call) -> Iterator[str]:
     if name == "cuda" and isinstance(node.func, ast.Attribute):
         yield "cuda(): use to(device)"
     if name == "set_device" and any("local_rank" in text for text in given):
-        yield "set_device(local_rank): wrong where each task sees one GPU; use util.device.choose_device"
+        yield "set_device(local_rank): wrong where each task sees one GPU; use util.runtime.device.choose_device"
     if name == "device" and any(re.match(r"'(rocm|hip)\b", text) for text in given):
         yield "no device of PyTorch; AMD GPUs are cuda"
     is_environment = name in ("putenv", "unsetenv", "setenv", "delenv") or "environ" in ast.unparse(node.func)

@@ -12,7 +12,7 @@ import torch
 
 import training  # noqa: F401 - registers the command
 from config_ssl_upload import InputError, ex
-from util import checkpoint
+from util.runtime import checkpoint
 
 ROOT = Path(__file__).parents[1]
 SMALL = {

@@ -14,10 +14,10 @@ import torch
 
 import training  # registers the command
 from config_ssl_upload import InputError, ex
-from util import checkpoint
+from util.runtime import checkpoint
 
 ROOT = Path(__file__).parents[1]
-METHODS = ("baseline", "tloss", "upper", "coteaching", "jocor", "trinet", "spguided")  # words of config_presets
+METHODS = ("baseline", "tloss", "upper", "coteaching", "jocor", "trinet", "spguided")  # words of models.presets.noisy
 SMALL = {
     "size_px": 32,
     "n_steps": 20,

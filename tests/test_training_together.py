@@ -8,7 +8,7 @@ import subprocess
 import torch
 
 from tests.test_training import ROOT, command_line, train, weights
-from util import checkpoint
+from util.runtime import checkpoint
 
 # Of weights after four steps, which move them by 4e-4: rounding may tip a ReLU or a maximum.
 ROUNDING = 1e-5

@@ -11,16 +11,16 @@ import torch
 import training  # noqa: F401 - registers its command
 import validation  # noqa: F401
 from config_ssl_upload import InputError, ex
-from data.class_index import write_class_index
+from data.prepare.class_index import write_class_index
 from dataloaders.catalog import CHAOST2
-from dataloaders.fewshot import FewShotConfig, open_fewshot
-from dataloaders.manifest import Manifest
-from dataloaders.normalise import Normalisation
+from dataloaders.fewshot.data import FewShotConfig, open_fewshot
+from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.samples import Volume
-from dataloaders.volume_io import read_nifti, write_nifti
+from dataloaders.scans.manifest import Manifest
+from dataloaders.scans.normalise import Normalisation
 from models import build_method
 from models.evaluation.fewshot import evaluate
-from util import checkpoint
+from util.runtime import checkpoint
 
 NETWORK = {"modelname": "resnet18", "encoder_weights": "none", "proto_grid_size": 4}
 SMALL = NETWORK | {"n_steps": 2, "num_workers": 0, "device": "cpu", "label_sets": "all"}

@@ -14,13 +14,13 @@ from PIL import Image
 import training  # noqa: F401 - registers its command
 import validation  # noqa: F401
 from config_ssl_upload import InputError, ex
-from data import image_superpixels
-from dataloaders.image_folder import read_image, read_mask
-from dataloaders.labels import normalise
+from data.superpixels import images as image_superpixels
+from dataloaders.images.labels import normalise
+from dataloaders.io.png import read_image, read_mask
 from models import build_method
-from util import checkpoint
-from util.noise_scores import read_runs
-from util.published import TEST_IMAGES
+from util.results.noise_scores import read_runs
+from util.results.published import TEST_IMAGES
+from util.runtime import checkpoint
 
 SMALL = {
     "size_px": 32,

@@ -17,7 +17,7 @@
 # %% [markdown]
 # # CHAOST2: which slices show which organ
 #
-# The same as `python -m data.class_index FOLDER --dataset CHAOST2`. Before: `image_normalize`. Next:
+# The same as `python -m data.prepare.class_index FOLDER --dataset CHAOST2`. Before: `image_normalize`. Next:
 # `../pseudolabel_gen`.
 
 # %%
@@ -31,7 +31,7 @@ MIN_TP = int(os.environ.get("MIN_TP", "1"))  # pixels from which an organ counts
 sys.path.insert(0, str(ROOT))
 
 # %%
-from data.class_index import write_class_index
+from data.prepare.class_index import write_class_index
 from dataloaders.catalog import CHAOST2
 
 folder = OUT / CHAOST2.prepared_folder

@@ -35,17 +35,17 @@ sys.path.insert(0, str(ROOT))
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 # %%
-from data.prepare import SOURCES, normalise
+from data.prepare.scans import SOURCES, normalise
 from dataloaders.catalog import CHAOST2
-from dataloaders.preprocess import parameters_of
+from dataloaders.scans.preprocess import parameters_of
 
 normalise(CHAOST2, OUT, parameters_of(CHAOST2, SIZE_PX), JOBS)
 
 # %%
 import matplotlib.pyplot as plt
 
-from dataloaders.volume_io import read_nifti
-from util.pictures import for_viewing
+from dataloaders.io.nifti import read_nifti
+from util.results.pictures import for_viewing
 
 before = read_nifti(OUT / SOURCES["CHAOST2"].converted_folder / f"image_{SCAN}.nii.gz")
 after = read_nifti(OUT / CHAOST2.prepared_folder / f"image_{SCAN}.nii.gz")

@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 # %%
-from data.prepare import SOURCES, convert
+from data.prepare.scans import SOURCES, convert
 from dataloaders.catalog import CHAOST2
 
 convert(CHAOST2, RAW, OUT, JOBS)
@@ -43,8 +43,8 @@ convert(CHAOST2, RAW, OUT, JOBS)
 # %%
 from IPython.display import Image, display
 
-from dataloaders.volume_io import read_nifti
-from util.pictures import save_overlays
+from dataloaders.io.nifti import read_nifti
+from util.results.pictures import save_overlays
 
 folder = OUT / SOURCES["CHAOST2"].converted_folder
 image, label = (read_nifti(folder / f"{kind}_{SCAN}.nii.gz") for kind in ("image", "label"))

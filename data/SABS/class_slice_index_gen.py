@@ -17,7 +17,7 @@
 # %% [markdown]
 # # SABS: which slices show which organ
 #
-# The same as `python -m data.class_index FOLDER --dataset SABS`. Before: `resampling_and_roi`. Next:
+# The same as `python -m data.prepare.class_index FOLDER --dataset SABS`. Before: `resampling_and_roi`. Next:
 # `../pseudolabel_gen`.
 
 # %%
@@ -31,7 +31,7 @@ MIN_TP = int(os.environ.get("MIN_TP", "1"))  # pixels from which an organ counts
 sys.path.insert(0, str(ROOT))
 
 # %%
-from data.class_index import write_class_index
+from data.prepare.class_index import write_class_index
 from dataloaders.catalog import SABS
 
 folder = OUT / SABS.prepared_folder

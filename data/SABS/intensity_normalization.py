@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 # %%
-from data.prepare import SOURCES, convert
+from data.prepare.scans import SOURCES, convert
 from dataloaders.catalog import SABS
 
 convert(SABS, RAW, OUT, JOBS)
@@ -43,9 +43,9 @@ convert(SABS, RAW, OUT, JOBS)
 # %%
 import matplotlib.pyplot as plt
 
-from dataloaders.preprocess import apply_window, parameters_of
-from dataloaders.volume_io import read_nifti
-from util.pictures import for_viewing
+from dataloaders.io.nifti import read_nifti
+from dataloaders.scans.preprocess import apply_window, parameters_of
+from util.results.pictures import for_viewing
 
 image = read_nifti(OUT / SOURCES["SABS"].converted_folder / f"image_{SCAN}.nii.gz")
 window_hu = parameters_of(SABS).window_hu

@@ -36,17 +36,17 @@ sys.path.insert(0, str(ROOT))
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 # %%
-from data.prepare import normalise
+from data.prepare.scans import normalise
 from dataloaders.catalog import SABS
-from dataloaders.preprocess import parameters_of
+from dataloaders.scans.preprocess import parameters_of
 
 normalise(SABS, OUT, parameters_of(SABS, SIZE_PX), JOBS)
 
 # %%
 from IPython.display import Image, display
 
-from dataloaders.volume_io import read_nifti
-from util.pictures import save_overlays
+from dataloaders.io.nifti import read_nifti
+from util.results.pictures import save_overlays
 
 folder = OUT / SABS.prepared_folder
 image, label = (read_nifti(folder / f"{kind}_{SCAN}.nii.gz") for kind in ("image", "label"))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from data.check.facts import facts_of
 from data.check.rules import RULES, Finding, Prepared, fold_of
-from data.class_index import numbered_files
-from dataloaders import manifest as manifests
+from data.prepare.class_index import numbered_files
 from dataloaders.catalog import DatasetSpec
-from dataloaders.manifest import Manifest
+from dataloaders.scans import manifest as manifests
+from dataloaders.scans.manifest import Manifest
 from util.errors import DataError, UserError
 
 __all__ = ["Finding", "check_folder", "require_valid"]

@@ -12,9 +12,9 @@ from pathlib import Path
 from data.check import check_folder
 from data.check.images import check_images
 from data.check.rules import Finding
-from data.regions import SCALES
+from data.superpixels.regions import SCALES
 from dataloaders.catalog import DATASETS, IMAGE_SETS, dataset, image_set
-from dataloaders.image_folder import NoiseConfig, SuperpixelConfig
+from dataloaders.images.folder import NoiseConfig, SuperpixelConfig
 from util.cli import run_main
 from util.errors import ConfigError
 

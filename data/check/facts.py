@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data.class_index import class_pixels
-from data.regions import SCALES, Supervoxels
+from data.prepare.class_index import class_pixels
+from data.superpixels.regions import SCALES, Supervoxels
 from dataloaders.catalog import DatasetSpec
-from dataloaders.geometry import Grid
+from dataloaders.io.geometry import Grid
+from dataloaders.io.nifti import read_nifti, voxel_hash
 from dataloaders.samples import Volume
-from dataloaders.volume_io import read_nifti, voxel_hash
 from util.errors import DataError, UserError
 from util.files import write_text
 

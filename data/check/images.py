@@ -12,15 +12,8 @@ import numpy as np
 
 from data.check.rules import Finding
 from dataloaders.catalog import ImageSetSpec
-from dataloaders.image_folder import (
-    MANIFEST,
-    ImageFolder,
-    NoiseConfig,
-    SuperpixelConfig,
-    read_image,
-    read_superpixels,
-    settings_of,
-)
+from dataloaders.images.folder import MANIFEST, ImageFolder, NoiseConfig, SuperpixelConfig, settings_of
+from dataloaders.io.png import read_image, read_superpixels
 from util.errors import DataError, UserError
 
 MASK_VALUES = (0, 255)

@@ -9,12 +9,12 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from data.check.facts import Facts, ImageFacts, LabelFacts, Readable, SuperpixelFacts, Unreadable
-from data.class_index import index_of
-from dataloaders import manifest as manifests
+from data.prepare.class_index import index_of
 from dataloaders.catalog import DatasetSpec
-from dataloaders.geometry import corner_distance_mm
-from dataloaders.manifest import Manifest
-from dataloaders.splits import Fold, make_fold
+from dataloaders.fewshot.folds import Fold, make_fold
+from dataloaders.io.geometry import corner_distance_mm
+from dataloaders.scans import manifest as manifests
+from dataloaders.scans.manifest import Manifest
 from util.errors import DataError, UserError
 from util.files import read_json
 

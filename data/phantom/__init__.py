@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from data.phantom.chaos_writer import CHAOST2_RAW
-from data.phantom.formats import Made, Picture, RawFormat, ScanRequest
-from data.phantom.isic_writer import ISIC_RAW
-from data.phantom.jsrt_writer import JSRT_RAW
-from data.phantom.sabs_writer import SABS_RAW
-from data.phantom.shenzhen_writer import SHENZHEN_RAW
+from data.phantom.writers.chaos import CHAOST2_RAW
+from data.phantom.writers.formats import Made, Picture, RawFormat, ScanRequest
+from data.phantom.writers.isic import ISIC_RAW
+from data.phantom.writers.jsrt import JSRT_RAW
+from data.phantom.writers.sabs import SABS_RAW
+from data.phantom.writers.shenzhen import SHENZHEN_RAW
 from dataloaders.samples import Volume
 from util.cli import parallel_map
 from util.errors import ConfigError, UserError

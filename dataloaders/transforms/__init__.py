@@ -7,6 +7,6 @@ Few-shot episodes use `draw` and `apply` of this package, dense batches those of
 """
 
 from dataloaders.transforms import dense
-from dataloaders.transforms.augmentation import PRESETS, Augmentation, AugmentConfig, apply, draw
+from dataloaders.transforms.episode import PRESETS, Augmentation, AugmentConfig, apply, draw
 
 __all__ = ["PRESETS", "AugmentConfig", "Augmentation", "apply", "dense", "draw"]

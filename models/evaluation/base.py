@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dataloaders.normalise import Normalisation
+from dataloaders.scans.normalise import Normalisation
 from models.methods.base import Method
-from util.tables import Printable
+from util.results.tables import Printable
 
 
 @dataclass(frozen=True)

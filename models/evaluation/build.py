@@ -3,7 +3,7 @@
 import torch
 
 from dataloaders.build import Data
-from dataloaders.fewshot import FewShotData
+from dataloaders.fewshot.data import FewShotData
 from models.evaluation.base import Evaluation
 from models.evaluation.dense import DenseEvaluation
 from models.evaluation.fewshot import FewShotEvaluation

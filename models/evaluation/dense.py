@@ -11,17 +11,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from dataloaders.dense import DenseData
-from dataloaders.image_folder import write_png
-from dataloaders.normalise import Normalisation
+from dataloaders.images.data import DenseData
+from dataloaders.io.png import write_png
 from dataloaders.samples import ImageCase
+from dataloaders.scans.normalise import Normalisation
 from models.evaluation.base import Evaluated, Evaluation, Scored, ScoreOptions, mean_of
 from models.methods.base import Method
 from util.files import write_text
-from util.image_pictures import save_image_overlays
-from util.metrics import score_volume
-from util.noise_scores import FILE_NAME, RunScore, noise_tables, write_runs
-from util.scores import csv_text
+from util.results.image_pictures import save_image_overlays
+from util.results.metrics import score_volume
+from util.results.noise_scores import FILE_NAME, RunScore, noise_tables, write_runs
+from util.results.scores import csv_text
 
 COUNTED = 10  # evaluations at the end of a training whose mean is the published figure
 IMAGE_COLUMNS = ("weights", "id", "structure", "dice", "iou", "hd95_px")

@@ -9,17 +9,17 @@ import torch
 from jaxtyping import Bool
 from tqdm import tqdm
 
-from dataloaders.fewshot import FewShotData, FewShotTask, ScoredCase
-from dataloaders.geometry import Grid, paste_back
-from dataloaders.normalise import Normalisation
+from dataloaders.fewshot.data import FewShotData, FewShotTask, ScoredCase
+from dataloaders.io.geometry import Grid, paste_back
+from dataloaders.io.nifti import write_nifti
 from dataloaders.samples import Volume
-from dataloaders.volume_io import write_nifti
+from dataloaders.scans.normalise import Normalisation
 from models.evaluation.base import Evaluated, Evaluation, Scored, ScoreOptions, mean_of
 from models.methods.base import Method
-from util.metrics import Scores, overlap_counts, overlap_scores, score_volume
-from util.pictures import save_overlays
-from util.scores import FILE_NAME, ScoreRow, write_scores
-from util.tables import heading_of, measured_tables
+from util.results.metrics import Scores, overlap_counts, overlap_scores, score_volume
+from util.results.pictures import save_overlays
+from util.results.scores import FILE_NAME, ScoreRow, write_scores
+from util.results.tables import heading_of, measured_tables
 
 PROTOCOLS = {"reference": ("reference",), "blind": ("blind",), "both": ("reference", "blind")}
 

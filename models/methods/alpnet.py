@@ -14,7 +14,7 @@ from models.methods.base import Method
 from models.networks.alp import ALPHead
 from models.networks.backbones import OUTPUT_STRIDE, build_encoder
 from models.networks.prototypes import MAX_TEMPERATURE, Prototypes
-from models.speed import in_passes
+from models.training.speed import in_passes
 from util.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from dataloaders.labels import LabelStore
+from dataloaders.images.labels import LabelStore
 
 Family = Literal["fewshot", "dense"]
 

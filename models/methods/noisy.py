@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dataloaders.labels import LabelStore
+from dataloaders.images.labels import LabelStore
 from dataloaders.samples import DenseBatch
 from models.losses.reduction import weighted_mean
 from models.losses.refinement import correction_ratio, refine_labels, update_remember_rates

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from dataloaders.labels import LabelStore
+from dataloaders.images.labels import LabelStore
 from dataloaders.samples import DenseBatch, ImageCase
 from models.losses.selection import forget_rate
 from models.methods.base import Method
 from models.networks.unet import UNetConfig, build_unet
-from models.speed import in_passes
+from models.training.speed import in_passes
 from util.errors import ConfigError
 
 Logits = tuple[Float[Tensor, "B K H W"], ...]

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dataloaders.labels import LabelStore
+from dataloaders.images.labels import LabelStore
 from dataloaders.samples import DenseBatch, ImageCase
 from models.losses import IMAGE_LOSSES, LOSS_TITLES, LossConfig, LossName, build_loss
 from models.losses.t_loss import NuPlateau, TLoss
 from models.methods.base import Method
 from models.networks.unet import UNetConfig, build_unet
-from models.speed import in_passes
+from models.training.speed import in_passes
 from util.errors import ConfigError
 
 

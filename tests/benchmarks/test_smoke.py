@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import smoke
 from models import METHODS
-from util.device import compile_support
+from util.runtime.device import compile_support
 
 ROOT = Path(__file__).parents[2]
 FINE = {"losses": [1.0], "cpu_difference": 0.0, "restart_difference": 0.0, "rank_difference": 0.0, "compiled": False}

@@ -10,7 +10,7 @@ import torch
 
 import training  # noqa: F401 - registers the command
 from config_ssl_upload import ex
-from util import checkpoint
+from util.runtime import checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -1,9 +1,9 @@
 import pytest
 
 from dataloaders.build import CONFIGS, open_data
-from dataloaders.dense import DenseConfig, DenseData
-from dataloaders.fewshot import FewShotConfig, FewShotData
-from dataloaders.image_folder import NoiseConfig
+from dataloaders.fewshot.data import FewShotConfig, FewShotData
+from dataloaders.images.data import DenseConfig, DenseData
+from dataloaders.images.folder import NoiseConfig
 from models import METHODS
 from util.errors import DataError
 

@@ -9,7 +9,7 @@ import torch
 
 from config_ssl_upload import RunConfig
 from dataloaders.build import CONFIGS
-from dataloaders.labels import LabelStore
+from dataloaders.images.labels import LabelStore
 from dataloaders.samples import DenseBatch, Episode, EvalCase, ImageCase, SupportSet
 from models import METHODS, build_method, method_class
 from models.methods.base import Method

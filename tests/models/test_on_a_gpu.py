@@ -19,15 +19,15 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.training_step import synthetic_stack
-from dataloaders.dense import DenseDataset
-from dataloaders.episodes import EpisodeDataset, PseudoClassDrawer
-from dataloaders.labels import LabelsOnDevice
+from dataloaders.fewshot.episodes import EpisodeDataset, PseudoClassDrawer
+from dataloaders.images.data import DenseDataset
+from dataloaders.images.labels import LabelsOnDevice
 from dataloaders.ordering import LoaderOptions
 from dataloaders.transforms import PRESETS
 from dataloaders.transforms.dense import DENSE_PRESETS
 from models import build_method, method_class
 from tests.models.test_methods import ENTRIES, SIZE, SMALL, batch_of, case_of, family_of, is_trainable, labels
-from util.meters import RunningMeans
+from util.runtime.meters import RunningMeans
 
 GPU = torch.device("cuda", 0)
 

@@ -8,15 +8,15 @@ import torch
 from nibabel.nifti1 import Nifti1Image, load
 
 from dataloaders.catalog import CHAOST2
-from dataloaders.normalise import Normalisation
-from dataloaders.preprocess import parameters_of
+from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.samples import Volume
-from dataloaders.volume_io import read_nifti, write_nifti
-from models.average import AverageConfig
-from models.learner import OptimConfig, make_learner
+from dataloaders.scans.normalise import Normalisation
+from dataloaders.scans.preprocess import parameters_of
 from models.predict import find_scans, main, name_scans, volumes
-from util import checkpoint
+from models.training.average import AverageConfig
+from models.training.state import OptimConfig, make_learner
 from util.errors import ConfigError, DataError, UserError
+from util.runtime import checkpoint
 
 SHAPE = (12, 32, 40)  # (D, H, W)
 AFFINE = np.array([[-5, 0, 0, 97], [0, -4.8, -2, 83], [0, -1.5, 6, -30], [0, 0, 0, 1.0]])  # oblique, flipped, sheared

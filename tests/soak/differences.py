@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from util import checkpoint
+from util.runtime import checkpoint
 
 
 def differences_of_trainings(one: Path, other: Path) -> list[str]:

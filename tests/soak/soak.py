@@ -29,9 +29,9 @@ import memory  # noqa: E402
 import trainee  # noqa: E402
 from differences import differences_of_trainings  # noqa: E402
 
-from util import checkpoint  # noqa: E402
 from util.errors import CheckpointError  # noqa: E402
 from util.files import write_json  # noqa: E402
+from util.runtime import checkpoint  # noqa: E402
 
 logger = logging.getLogger("soak")
 

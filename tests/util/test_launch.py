@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from util import distributed
 from util.errors import ConfigError
 from util.launch import __main__ as launch
 from util.launch import item
 from util.launch.jobs import Job
 from util.launch.sites import SITES, read_site, site_names
 from util.launch.sweeps import sweep_items
+from util.runtime import distributed
 
 ROOT = Path(__file__).parents[2]
 RENDERED = [*(ROOT / "examples" / "launch").glob("*.sbatch"), *(ROOT / "tests" / "golden" / "launch").glob("*.sbatch")]

@@ -5,10 +5,10 @@ import shutil
 import numpy as np
 import pytest
 
-from data.class_index import write_class_index
-from data.superpixels import write_pseudo_labels
+from data.prepare.class_index import write_class_index
+from data.superpixels.scans import write_pseudo_labels
+from dataloaders.io.nifti import write_nifti
 from dataloaders.samples import Volume
-from dataloaders.volume_io import write_nifti
 from tests.data.check.helpers import AFFINE, SCANS, SPEC, change, refresh, scan
 
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from data.class_index import write_class_index
-from data.superpixels import write_pseudo_labels
+from data.prepare.class_index import write_class_index
+from data.superpixels.scans import write_pseudo_labels
 from dataloaders.catalog import CHAOST2
+from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.samples import Volume
-from dataloaders.volume_io import read_nifti, write_nifti
 
 SPEC = replace(CHAOST2, size_px=32)
 AFFINE = np.array([[-1.25, 0, 0, 10], [0, 1.25, 0, -20], [0, 0, 7.7, 30], [0, 0, 0, 1]])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data.check import check_folder
-from data.superpixels import write_pseudo_labels
+from data.superpixels.scans import write_pseudo_labels
 from tests.data.check.helpers import SCANS, SPEC, assert_told, change, cut_again, the_only
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from data.check import check_folder
-from data.class_index import write_class_index
-from dataloaders.manifest import Manifest
-from dataloaders.volume_io import read_nifti, voxel_hash
+from data.prepare.class_index import write_class_index
+from dataloaders.io.nifti import read_nifti, voxel_hash
+from dataloaders.scans.manifest import Manifest
 from tests.data.check.helpers import PREPARE, SPEC, assert_told, change, the_only
 
 
@@ -33,7 +33,7 @@ def test_statistics_of_another_image(folder):
 
 
 def index_again(folder, least=1):
-    return f"python -m data.class_index {folder} --dataset CHAOST2 --min-foreground-px {least}"
+    return f"python -m data.prepare.class_index {folder} --dataset CHAOST2 --min-foreground-px {least}"
 
 
 def test_a_missing_class_index(folder):

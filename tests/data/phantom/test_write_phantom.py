@@ -9,9 +9,9 @@ from PIL import Image
 
 from data.phantom import make_patient, write_phantom
 from data.phantom.__main__ import main
-from data.phantom.chaos_writer import GREY_OF_LABEL
-from data.phantom.sabs_writer import FILE_NUMBERS
-from dataloaders.volume_io import read_nifti
+from data.phantom.writers.chaos import GREY_OF_LABEL
+from data.phantom.writers.sabs import FILE_NUMBERS
+from dataloaders.io.nifti import read_nifti
 from util.errors import ConfigError, UserError
 
 SIZE = 32

@@ -7,8 +7,8 @@ from PIL import Image
 
 from data.phantom import PICTURES, make_picture, write_phantom
 from data.phantom.__main__ import main
-from data.phantom.formats import ScanRequest
-from data.phantom.jsrt_writer import IDS
+from data.phantom.writers.formats import ScanRequest
+from data.phantom.writers.jsrt import IDS
 from dataloaders.catalog import IMAGE_SETS
 from util.errors import ConfigError, UserError
 

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import tensor
 
-from dataloaders.dense import DenseConfig, open_dense
-from dataloaders.image_folder import NoiseConfig, read_csv, read_mask, write_png
-from dataloaders.normalise import Normalisation
+from dataloaders.images.data import DenseConfig, open_dense
+from dataloaders.images.folder import NoiseConfig, read_csv
+from dataloaders.io.png import read_mask, write_png
+from dataloaders.scans.normalise import Normalisation
 from models.evaluation import Scored, ScoreOptions, evaluation_of
 from models.evaluation.dense import DenseEvaluation, dice_of, iou_of, overlap_of_images
 from models.methods.base import Method
-from util.noise_scores import read_runs
+from util.results.noise_scores import read_runs
 
 NOISE = NoiseConfig(0.7, 0.7)
 CPU = torch.device("cpu")

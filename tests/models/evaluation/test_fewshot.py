@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dataloaders.fewshot import FewShotTask, ScoredCase
+from dataloaders.fewshot.data import FewShotTask, ScoredCase
 from dataloaders.samples import EvalCase, SupportSet, Volume
 from models.evaluation.fewshot import evaluate
 from models.methods.base import Method

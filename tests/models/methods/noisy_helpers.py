@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dataloaders.labels import LabelStore
+from dataloaders.images.labels import LabelStore
 from models.methods.noisy import CoTeaching, JoCoR, SuperpixelGuided, TriNet
 from models.networks.unet import UNetConfig
 

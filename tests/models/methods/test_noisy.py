@@ -7,7 +7,6 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from dataloaders.samples import DenseBatch, ImageCase
-from models.average import AverageConfig, MovingAverage
 from models.methods.noisy import (
     CoTeaching,
     JoCoR,
@@ -18,6 +17,7 @@ from models.methods.noisy import (
     TriNet,
 )
 from models.methods.peers import PeersConfig, SelectionConfig
+from models.training.average import AverageConfig, MovingAverage
 from tests.models.methods.noisy_helpers import METHODS, make, store
 from util.errors import ConfigError
 from util.schema import select

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from dataloaders.labels import LabelStore
+from dataloaders.images.labels import LabelStore
 from dataloaders.samples import DenseBatch, ImageCase
 from models.losses import LOSSES
 from models.losses.t_loss import TLossConfig

@@ -1,0 +1,1 @@
+"""Simulated annotation noise: `python -m data.noise`."""

@@ -1,0 +1,270 @@
+"""Simulates annotation noise on the training masks of an image set: `python -m data.noise DATASET`.
+
+    python -m data.noise ISIC2017 --alpha 0.3 0.5 0.7 --beta 0.5 0.7 --jobs 8 --picture noise.png
+
+Writes noisy/<structure>/a0.3_b0.5/<id>.png for every training image (those without noise are copied), noise.csv with
+what was done to each, and noise.json with the parameters and the statistics. Nothing is done again while the masks and
+the parameters stay the same. `--picture` draws clean and noisy outlines, several of each type.
+"""
+
+import argparse
+import itertools
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.noise.generator import CLEAN, Distorted, Draw, distort, draw_all
+from data.prepare.steps import (
+    EXPERT_COLOUR,
+    OTHER_COLOUR,
+    Output,
+    add_arguments,
+    hash_of,
+    open_images,
+    outline,
+    picture_grid,
+    save_picture,
+    show,
+    structures_of,
+    training_ids,
+)
+from dataloaders.catalog import Structure, image_set
+from dataloaders.images.folder import NOISE_TYPES, ImageFolder, NoiseConfig, read_csv, settings_of
+from dataloaders.io.png import read_image, read_mask, write_png
+from util.cli import parallel_map
+from util.errors import ConfigError
+from util.files import write_text
+from util.results.metrics import overlap_counts, overlap_scores
+from util.results.scores import csv_text
+
+RECORD, TABLE = "noise.json", "noise.csv"
+COLUMNS = ("id", "type", "angle_deg", "dy_px", "dx_px", "achieved_xor", "dice_to_clean")
+NAMED_AT_MOST = 5  # ids in a warning
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MaskRecord:
+    """What was done to one mask: a line of noise.csv, and what the statistics need.
+
+    Attributes:
+        id: the image.
+        type: "clean", "dilate", "erode" or "affine".
+        angle_deg, dy_px, dx_px: turn and shift; 0 unless affine.
+        achieved_xor: pixels that differ from the clean mask, per pixel of the clean object; 0 without object.
+        dice_to_clean: Dice of the noisy and the clean mask; 1 where both are empty.
+        counts: pixels of the noisy object, of the clean object, of both, and of all, within the structure's crop.
+    """
+
+    id: str
+    type: str
+    angle_deg: float
+    dy_px: int
+    dx_px: int
+    achieved_xor: float
+    dice_to_clean: float
+    counts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, image_id: str, clean: np.ndarray, noisy: Distorted, structure: Structure) -> "MaskRecord":
+        """Measures a noisy mask (H, W) against the clean one."""
+        overlap = overlap_counts(noisy.mask, clean)
+        dice = overlap_scores(overlap).dice if clean.any() or noisy.mask.any() else 1.0
+        changed = (overlap.false_positive + overlap.false_negative) / max(np.count_nonzero(clean), 1)
+        rows, columns = structure.window(len(clean))
+        noisy_part, clean_part = noisy.mask[rows, columns], clean[rows, columns]
+        parts = noisy_part, clean_part, noisy_part & clean_part, np.ones_like(clean_part)
+        counts = tuple(int(np.count_nonzero(part)) for part in parts)
+        return cls(image_id, noisy.type, noisy.angle_deg, noisy.dy_px, noisy.dx_px, changed, dice, counts)
+
+
+def write_noise(folder: ImageFolder, noise: NoiseConfig, structure: str, jobs: int = 1) -> dict[str, Any]:
+    """Writes the noisy masks of one structure for all training images, with `noise.csv` and `noise.json`.
+
+    The noise is made on the whole image, before a structure is cropped.
+
+    Args:
+        folder: the prepared images.
+        noise: the noise; alpha above 0.
+        structure: whose masks.
+        jobs: processes.
+
+    Returns:
+        The content of `noise.json`.
+
+    Raises:
+        ConfigError: alpha is 0, or the structure unknown.
+        DataError: no training image, or a mask is missing or damaged.
+    """
+    described = folder.spec.structure(structure)
+    if not noise.alpha:
+        raise ConfigError(
+            "noise.alpha=0: there is nothing to make, clean masks are used. Give a share above 0, up to 1."
+        )
+    ids = training_ids(folder)
+    masks = [folder.mask_path(image_id, structure) for image_id in ids]
+    made_with = {
+        "noise": settings_of(noise),
+        "structure": structure,
+        "rotation_deg": described.noise_rotation_deg,
+        "crop": list(described.crop),
+        "masks_sha256": hash_of(masks),
+    }
+    output = Output(folder.noise_folder(noise, structure), RECORD, made_with)
+    title = f"{folder.spec.name} {structure} {noise.name}"
+    record = output.finished(ids)
+    if record and (output.folder / TABLE).exists():
+        log.info("%s: up to date", title)
+    else:
+        output.begin()
+        draws = draw_all(ids, noise, described)
+        work = partial(_distort_file, output=output, noise=noise, structure=described)
+        items = [(mask, draws.get(image_id)) for mask, image_id in zip(masks, ids, strict=True)]
+        made = list(parallel_map(work, items, jobs, title))
+        _warn_of_kept([one.id for one in made if one.type == CLEAN and one.id in draws], len(draws), title)
+        write_text(output.folder / TABLE, csv_text(COLUMNS, map(vars, made)))
+        versions = {name: version(name) for name in ("numpy", "scipy", "scikit-image")}
+        record = output.finish(statistics=statistics_of(made, noise, len(draws)), versions=versions)
+    _log_statistics(title, record["statistics"])
+    return record
+
+
+def _distort_file(
+    item: tuple[Path, Draw | None], output: Output, noise: NoiseConfig, structure: Structure
+) -> MaskRecord:
+    path, drawn = item
+    clean = read_mask(path)
+    noisy = distort(clean, drawn, noise) if drawn else Distorted(clean)
+    write_png(output.path(path.stem), noisy.mask)
+    return MaskRecord.of(path.stem, clean, noisy, structure)
+
+
+def _warn_of_kept(kept: list[str], n_drawn: int, title: str) -> None:
+    if kept:
+        named = ", ".join(kept[:NAMED_AT_MOST]) + (", ..." if len(kept) > NAMED_AT_MOST else "")
+        log.warning(
+            "%s: %d of the %d masks drawn stay clean, for they are empty or too small for this noise: %s",
+            *(title, len(kept), n_drawn, named),
+        )
+
+
+def statistics_of(made: Sequence[MaskRecord], noise: NoiseConfig, n_drawn: int) -> dict[str, Any]:
+    """What `noise.json` tells of all masks together.
+
+    Returns:
+        n_images, n_drawn (for noise), n_kept_clean (of those, being too small); count and mean_dice per type, and
+        over all and all noisy masks; foreground (share of the clean object); R_fg and R_bg, the shares of the pixels
+        labelled object and background that are so in truth, counted over all training pixels within the structure's
+        crop, 1 where no pixel is so labelled; R_fg_formula and R_bg_formula, what alpha, beta and foreground let
+        expect.
+
+    Source: superpixel-guided learning, released code ("remember rates", there copied by hand).
+    """
+    dice = {kind: [one.dice_to_clean for one in made if one.type == kind] for kind in (CLEAN, *NOISE_TYPES)}
+    noisy_dice = [one.dice_to_clean for one in made if one.type != CLEAN]
+    groups = dice | {"noisy": noisy_dice, "all": [one.dice_to_clean for one in made]}
+    noisy, clean, both, total = np.sum([one.counts for one in made], axis=0).tolist()
+    wrong_share = noise.alpha * noise.beta / 2  # of the object's area: missed, and as much claimed in excess
+    return {
+        "n_images": len(made),
+        "n_drawn": n_drawn,
+        "n_kept_clean": n_drawn - len(noisy_dice),
+        "count": {kind: len(values) for kind, values in dice.items()},
+        "mean_dice": {kind: float(np.mean(values)) for kind, values in groups.items() if values},
+        "foreground": clean / total,
+        "R_fg": both / noisy if noisy else 1.0,
+        "R_bg": (total - noisy - clean + both) / (total - noisy) if total > noisy else 1.0,
+        "R_fg_formula": 1 - wrong_share,
+        "R_bg_formula": 1 - wrong_share * clean / (total - clean) if total > clean else 1.0,
+    }
+
+
+def _log_statistics(title: str, found: dict[str, Any]) -> None:
+    types = ", ".join(f"{count} {kind}" for kind, count in found["count"].items())
+    dice = ", ".join(f"{kind} {value:.4f}" for kind, value in found["mean_dice"].items() if kind != CLEAN)
+    log.info("%s: %d masks: %s", title, found["n_images"], types)
+    log.info("%s: Dice to the clean mask: %s", title, dice)
+    log.info(
+        "%s: R_fg %.4f (by formula %.4f), R_bg %.4f (by formula %.4f)",
+        *(title, *(found[key] for key in ("R_fg", "R_fg_formula", "R_bg", "R_bg_formula"))),
+    )
+
+
+def contact_sheet(folder: ImageFolder, noise: NoiseConfig, structure: str, path: Path, per_type: int = 5) -> None:
+    """Draws some images of each type with the outlines of the clean and the noisy mask.
+
+    Args:
+        folder: the prepared images, with this noise.
+        noise: the noise.
+        structure: whose masks.
+        path: the picture, .png; replaced when it exists.
+        per_type: images per type.
+
+    Raises:
+        DataError: the noise was not made, or an image is missing.
+    """
+    noisy_folder = folder.noise_folder(noise, structure)
+    rows = read_csv(noisy_folder / TABLE, COLUMNS)
+    title = f"{folder.spec.name} {structure}, {noise.name}: clean (blue, dashed) and noisy (orange) outlines"
+    figure, grid = picture_grid(title, len(noise.types), per_type)
+    for panels, kind in zip(grid, noise.types, strict=True):
+        of_kind = [row for row in rows if row["type"] == kind]
+        chosen = np.unique(np.linspace(0, len(of_kind) - 1, per_type).round().astype(int)) if of_kind else []
+        for axes, row in zip(panels, (of_kind[index] for index in chosen), strict=False):
+            image_id = row["id"]
+            show(
+                axes, read_image(folder.image_path(image_id)), f"{image_id}\n{kind}, Dice {float(row[COLUMNS[-1]]):.3f}"
+            )
+            outline(axes, read_mask(folder.mask_path(image_id, structure)), EXPERT_COLOUR, (0, (3, 1)))
+            outline(axes, read_mask(noisy_folder / f"{image_id}.png"), OTHER_COLOUR)
+    save_picture(figure, path)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Reads the command line; makes every combination of alpha, beta and structure."""
+    given = _parser().parse_args(arguments)
+    if given.part != "train":
+        raise ConfigError(
+            f"--part {given.part}: noise is made for the training masks only, 'train'; all others judge the result "
+            "and stay as the experts drew them."
+        )
+    spec = image_set(given.dataset)
+    structures = structures_of(spec, given.structure)
+    more = {"types": tuple(given.types), "direction": given.direction, "variant": given.variant, "seed": given.seed}
+    noises = [NoiseConfig(alpha, beta, **more) for alpha, beta in itertools.product(given.alpha, given.beta)]
+    folder = open_images(spec, given.data_dir, given.size_px)
+    settings = list(itertools.product(structures, noises))
+    for structure, noise in settings:
+        write_noise(folder, noise, structure, given.jobs)
+        if given.picture:
+            stem = given.picture.stem + (f"_{structure}_{noise.name}" if len(settings) > 1 else "")
+            contact_sheet(folder, noise, structure, given.picture.with_stem(stem))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m data.noise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    add, usual = parser.add_argument, NoiseConfig()
+    add("--alpha", type=float, nargs="+", required=True, help="shares of the training images that become noisy")
+    add("--beta", type=float, nargs="+", required=True, help="strengths: changed pixels per pixel of the object")
+    add(
+        "--types",
+        nargs="+",
+        default=list(usual.types),
+        metavar="TYPE",
+        help=f"of {', '.join(NOISE_TYPES)} (default all)",
+    )
+    add("--direction", choices=("reference", "uniform8"), default=usual.direction, help="of shifts (default reference)")
+    add("--variant", choices=("reference", "per_image"), default=usual.variant, help="of the seeds (default reference)")
+    add("--seed", type=int, default=usual.seed, help="default 0")
+    add("--part", default="train", help="only train is possible")
+    return parser

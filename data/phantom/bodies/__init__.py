@@ -1,0 +1,1 @@
+"""What is imaged: analytic shapes, and the bodies built of them."""

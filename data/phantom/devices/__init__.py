@@ -1,0 +1,1 @@
+"""What images it: scanner, dermatoscope, X-ray film."""

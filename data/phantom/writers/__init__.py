@@ -1,0 +1,1 @@
+"""Raw on-disk layouts, one module per data set."""

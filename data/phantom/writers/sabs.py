@@ -1,0 +1,65 @@
+"""The phantom as the Synapse multi-atlas abdomen challenge offers its CT training scans: NIfTI pairs."""
+
+from pathlib import Path
+
+import numpy as np
+
+from data.phantom.bodies.abdomen import MISSING_ORGANS, draw_patient
+from data.phantom.devices.acquisition import acquire_ct, plan_grid, render
+from data.phantom.writers.formats import RawFormat, ScanRequest
+from dataloaders.io.nifti import write_nifti
+from dataloaders.samples import Volume
+
+ORGANS = (
+    *("spleen", "right kidney", "left kidney", "gallbladder", "oesophagus", "liver", "stomach", "aorta"),
+    *("inferior vena cava", "portal and splenic veins", "pancreas", "right adrenal gland", "left adrenal gland"),
+)
+LABELS = {organ: value for value, organ in enumerate(ORGANS, 1)}
+FILE_NUMBERS = (*range(1, 11), *range(21, 41))  # img0001 to img0010 and img0021 to img0040, as published
+FLIPS = {3: (1, 1), 7: (-1, -1)}  # scan index modulo 8 -> signs of (x, y): RAS and LPS among LAS
+LAS = (-1, 1)
+
+
+def make(request: ScanRequest) -> tuple[Volume, Volume]:
+    """Makes one scan in memory: image int16 in Hounsfield units and label uint8, both (D, H, W).
+
+    Axes are straight. Slices are 3 to 5 mm apart at the full 512 pixels, up to 9 mm at smaller sizes; pixels 400 to
+    440 mm / `size_px`.
+    """
+    patient_rng, rng = request.generators("sabs")
+    patient = draw_patient(patient_rng, MISSING_ORGANS.get(request.scan_index, ()))
+    field_mm, slice_mm = rng.uniform(400, 440), rng.uniform(3, 5) * min(1.8, np.sqrt(512 / request.size_px))
+    grid = plan_grid(patient, ORGANS, request.size_px, field_mm, float(slice_mm), np.zeros(3), rng)
+    image = acquire_ct(render(patient, grid, "CT", float(slice_mm), rng), rng)
+    label = patient.labels(grid.affine, grid.shape, LABELS)
+    x_sign, y_sign = FLIPS.get(request.scan_index % 8, LAS)
+    return _turned(Volume(image, grid.affine), x_sign, y_sign), _turned(Volume(label, grid.affine), x_sign, y_sign)
+
+
+def _turned(volume: Volume, x_sign: int, y_sign: int) -> Volume:
+    """The same volume with columns running along `x_sign` * right and rows along `y_sign` * front."""
+    array, affine = volume.array, volume.affine.copy()
+    for column, sign, axis in ((0, x_sign, 2), (1, y_sign, 1)):
+        if np.sign(affine[column, column]) != sign:
+            affine[:3, 3] += affine[:3, column] * (array.shape[axis] - 1)
+            affine[:3, column] *= -1
+            array = np.flip(array, axis)
+    return Volume(np.ascontiguousarray(array), affine)
+
+
+def write(out: Path, request: ScanRequest) -> None:
+    """Writes `img/img<number>.nii.gz` and, last, `label/label<number>.nii.gz`; a scan that is there is left alone.
+
+    Raises:
+        UserError: the folder cannot be written to, or the disk is full.
+    """
+    number = f"{FILE_NUMBERS[request.scan_index]:04d}"
+    image_path, label_path = out / "img" / f"img{number}.nii.gz", out / "label" / f"label{number}.nii.gz"
+    if image_path.exists() and label_path.exists():
+        return
+    image, label = make(request)
+    write_nifti(image_path, image)
+    write_nifti(label_path, label)
+
+
+SABS_RAW = RawFormat(len(FILE_NUMBERS), ("img", "label"), make, write)

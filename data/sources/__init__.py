@@ -1,0 +1,1 @@
+"""How the raw files of each data set are found and read, one module per data set."""

@@ -1,0 +1,107 @@
+"""Synapse multi-atlas abdomen ("Beyond the Cranial Vault"), CT: the challenge's NIfTI files, found and renumbered.
+
+Layouts: `img/img0001.nii.gz` and `label/label0001.nii.gz`; `averaged-training-images/DET0000101_avg.nii.gz` and
+`averaged-training-labels/DET0000101_avg_seg.nii.gz`; or all files of either kind in one folder.
+Source: Landman et al., MICCAI 2015 multi-atlas labeling challenge, abdomen, training part.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from dataloaders.io.geometry import Grid, corner_distance_mm
+from dataloaders.io.nifti import read_nifti
+from dataloaders.samples import Volume
+from util.errors import DataError
+
+CONVERTED_FOLDER = "SABS/niis"  # below the data root
+LAYOUTS = (("img", "label"), ("averaged-training-images", "averaged-training-labels"), (".", "."))
+PLACES = (".", "Training", "RawData/Training", "Abdomen/RawData/Training")
+PUBLISHED_NUMBERS = (*range(1, 11), *range(21, 41))  # of the 30 annotated scans; their positions are the scan ids
+
+
+def find_scans(raw: Path) -> dict[int, tuple[Path, Path]]:
+    """Finds the images and their labels, and numbers them.
+
+    A scan's id is the position of its number among the 30 published ones, also where some scans are missing: then the
+    folds stay those of the paper. Files with other numbers are counted from 0 in the order of their names.
+
+    Args:
+        raw: the folder that holds one of the layouts above, or `Training`, `RawData/Training` or
+            `Abdomen/RawData/Training` with one.
+
+    Returns:
+        scan id -> (image file, label file), ascending.
+
+    Raises:
+        DataError: no images, or one without its label.
+    """
+    images, labels = _image_and_label_files(raw)
+    missing = sorted(set(images) - set(labels))
+    if missing:
+        raise DataError(
+            f"SABS: no label beside {images[missing[0]]} ({len(missing)} images lack theirs); expected a label file "
+            f"with the number {missing[0]:04d}. Download the training part again; the test part has no labels."
+        )
+    numbers = sorted(images)
+    is_published = set(numbers) <= set(PUBLISHED_NUMBERS)
+    order = list(PUBLISHED_NUMBERS) if is_published else numbers
+    return {order.index(number): (images[number], labels[number]) for number in numbers}
+
+
+def _image_and_label_files(raw: Path) -> tuple[dict[int, Path], dict[int, Path]]:
+    """The first layout found: number in the file name -> image, and -> label."""
+    for place in PLACES:
+        for image_folder, label_folder in LAYOUTS:
+            images = _numbered(path for path in _nifti_files(raw / place / image_folder) if not _is_label(path))
+            labels = _numbered(path for path in _nifti_files(raw / place / label_folder) if _is_label(path))
+            if images:
+                return images, labels
+    raise DataError(
+        f"SABS: no scans under {raw}; expected img/img0001.nii.gz and label/label0001.nii.gz. Download the training "
+        "part of the Synapse abdomen challenge (see data/SABS/README.md), name its folder with --raw, or make a "
+        "stand-in: `python -m data.phantom sabs`."
+    )
+
+
+def _nifti_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if re.fullmatch(r"(img|label|DET)\d+.*\.nii(\.gz)?", path.name))
+
+
+def _is_label(path: Path) -> bool:
+    return path.name.startswith("label") or "_seg" in path.name
+
+
+def _numbered(paths: Iterable[Path]) -> dict[int, Path]:
+    """Scan number -> file; DET0002101 is the first acquisition of scan 21."""
+    numbered: dict[int, Path] = {}
+    for path in paths:
+        number = int("".join(re.findall(r"\d+", path.name)[:1]))
+        number = number // 100 if path.name.startswith("DET") else number
+        if number in numbered:
+            raise DataError(
+                f"{path}: the same scan number as {numbered[number].name}; expected every scan once. Remove "
+                "one of them."
+            )
+        numbered[number] = path
+    return numbered
+
+
+def read_scan(image_file: Path, label_file: Path) -> tuple[Volume, Volume]:
+    """Reads an image (Hounsfield units) and its labels (uint8) on one grid.
+
+    Raises:
+        DataError: a file is damaged, the labels are not whole numbers, or the two lie on different grids.
+    """
+    image, label = read_nifti(image_file), read_nifti(label_file)
+    distance = corner_distance_mm(Grid.of(image), Grid.of(label))
+    if distance > min(image.spacing_mm):
+        raise DataError(
+            f"{label_file}: a grid of {label.array.shape} voxels (D, H, W) whose corners lie {distance:.3g} mm from "
+            f"those of {image_file.name}, {image.array.shape}; expected the image's grid. Download both files again."
+        )
+    if not np.isin(label.array, np.arange(256)).all():
+        raise DataError(f"{label_file}: label values that are not whole numbers from 0 to 255. Download it again.")
+    return image, Volume(label.array.astype(np.uint8), image.affine)

@@ -1,0 +1,1 @@
+"""Superpixels of scans and of images: `python -m data.superpixels`."""

@@ -1,0 +1,251 @@
+"""Cuts the training images of an image set into superpixels: `python -m data.superpixels.images DATASET`.
+
+    python -m data.superpixels.images ISIC2017 --jobs 8 --picture superpixels.png
+    python -m data.superpixels.images JSRT --structure heart --source gray+prob --probabilities FOLDER
+
+Writes superpixels/<kind>/<id>.png, and superpixels.json with the parameters and how well the pieces follow the experts'
+masks. An interrupted run goes on where it stopped; nothing is done again while images and parameters stay the same.
+For gray+prob, FOLDER holds what a first network thinks of the training images; `python validation.py probabilities
+with ...` writes it. `--picture` draws some images with the outlines of their superpixels.
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+from skimage.segmentation import mark_boundaries
+
+from data.prepare.steps import (
+    EXPERT_COLOUR,
+    Output,
+    add_arguments,
+    hash_of,
+    open_images,
+    outline,
+    picture_grid,
+    save_picture,
+    show,
+    structures_of,
+    training_ids,
+)
+from data.superpixels.slic import Quality, quality_of, superpixels_of
+from dataloaders.catalog import image_set
+from dataloaders.images.folder import ImageFolder, SuperpixelConfig, settings_of
+from dataloaders.io.png import read_image, read_mask, read_superpixels, write_png
+from util.cli import parallel_map, run_main
+from util.errors import ConfigError, DataError
+from util.results.metrics import summarise
+
+RECORD = "superpixels.json"
+PROBABILITIES_COMMAND = "python validation.py probabilities with ..."  # what writes the probabilities
+
+log = logging.getLogger(__name__)
+
+
+def write_superpixels(
+    folder: ImageFolder,
+    config: SuperpixelConfig,
+    structure: str,
+    *,
+    probabilities: Path | None = None,
+    jobs: int = 1,
+) -> dict[str, Any]:
+    """Writes the superpixels of all training images, as 16-bit PNG, and `superpixels.json`.
+
+    Args:
+        folder: the prepared images.
+        config: the superpixels; what it leaves open is the data set's.
+        structure: whose number of segments, and probabilities.
+        probabilities: folder of `<id>.png`, 8 or 16 bit, the full value being 1; for the source "gray+prob".
+        jobs: processes.
+
+    Returns:
+        The content of `superpixels.json`.
+
+    Raises:
+        ConfigError: the structure is unknown, the source does not fit the images, or the probabilities the source.
+        DataError: no training image, or an image, a mask or a probability is missing or damaged.
+    """
+    resolved = config.resolved(folder.spec, structure)
+    if (resolved.source == "gray+prob") != (probabilities is not None):
+        needed = "needs" if probabilities is None else "does not use"
+        raise ConfigError(
+            f"superpixel.source={resolved.source!r} {needed} --probabilities FOLDER; with the source 'gray+prob', and "
+            f"only then, give the folder that `{PROBABILITIES_COMMAND}` has written."
+        )
+    # Superpixels of the image alone serve every structure.
+    names = [structure] if probabilities else [one.name for one in folder.spec.structures]
+    ids = training_ids(folder)
+    maps = [probabilities / f"{image_id}.png" for image_id in ids] if probabilities else []
+    _require(maps)
+    images = [folder.image_path(image_id) for image_id in ids]
+    masks = [folder.mask_path(image_id, name) for image_id in ids for name in names]
+    made_with = {
+        "superpixel": settings_of(resolved),
+        "structures": names,
+        "inputs_sha256": hash_of([*images, *masks, *maps]),
+    }
+    output = Output(folder.superpixel_folder(config, structure), RECORD, made_with)
+    title = f"{folder.spec.name} {output.folder.name}"
+    record = output.finished(ids)
+    if record:
+        log.info("%s: up to date", title)
+    else:
+        output.begin()
+        work = partial(_segment_file, folder, output=output, config=resolved, probabilities=probabilities)
+        qualities = list(parallel_map(work, ids, jobs, title))
+        record = output.finish(quality=_summary(qualities), scikit_image=version("scikit-image"))
+    _log_quality(title, record["quality"])
+    return record
+
+
+def _require(maps: Sequence[Path]) -> None:
+    missing = [path for path in maps if not path.exists()]
+    if missing:
+        raise DataError(
+            f"{missing[0]}: no such file ({len(missing)} of {len(maps)} probabilities are missing). Write those of all "
+            f"training images with `{PROBABILITIES_COMMAND}`, and give the folder that it names."
+        )
+
+
+def _segment_file(
+    folder: ImageFolder,
+    image_id: str,
+    *,
+    output: Output,
+    config: SuperpixelConfig,
+    probabilities: Path | None,
+) -> Quality:
+    path = output.path(image_id)
+    masks = {name: read_mask(folder.mask_path(image_id, name)) for name in output.made_with["structures"]}
+    if path.exists():  # left by an interrupted run
+        return quality_of(read_superpixels(path), masks)
+    image = read_image(folder.image_path(image_id))
+    probability = _read_probability(probabilities / path.name, image.shape[:2]) if probabilities else None
+    ids = superpixels_of(image, config, probability, config.equalised)
+    if ids.max() > np.iinfo(np.uint16).max:
+        raise ConfigError(
+            f"superpixel.n_segments={config.n_segments}: {image_id} falls into {ids.max() + 1} pieces; expected at "
+            "most 65536, which 16 bits can number. Ask for fewer."
+        )
+    write_png(path, ids.astype(np.uint16))
+    return quality_of(ids, masks)
+
+
+def _read_probability(path: Path, shape: tuple[int, ...]) -> Float[np.ndarray, "H W"]:
+    """Probabilities from 8 or 16 bit."""
+    try:
+        with Image.open(path) as image:
+            array = np.asarray(image)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(
+            f"{path}: cannot be read as an image ({error}). Write it again with `{PROBABILITIES_COMMAND}`."
+        ) from error
+    if array.shape != shape or array.dtype == bool:
+        raise DataError(
+            f"{path}: {array.dtype} of shape {array.shape}; expected 8 or 16 bit grey of the image's shape {shape}. "
+            f"Write the probabilities for these images with `{PROBABILITIES_COMMAND}`."
+        )
+    return array / (255.0 if array.dtype == np.uint8 else 65_535.0)
+
+
+def _summary(qualities: Sequence[Quality]) -> dict[str, Any]:
+    """Means over the images; per structure those that show it, n_images of them."""
+    numbers = [quality.n_segments for quality in qualities]
+    found: dict[str, Any] = {
+        "n_segments": {"mean": float(np.mean(numbers)), "min": min(numbers), "max": max(numbers)},
+        "structures": {},
+    }
+    for name in qualities[0].majority_dice:
+        error = summarise([quality.under_segmentation[name] for quality in qualities])
+        dice = summarise([quality.majority_dice[name] for quality in qualities])
+        if error.n_defined:
+            found["structures"][name] = {
+                "under_segmentation_error": error.mean,
+                "majority_dice": dice.mean,
+                "n_images": error.n_defined,
+            }
+    return found
+
+
+def _log_quality(title: str, quality: dict[str, Any]) -> None:
+    log.info("%s: {mean:.1f} superpixels per image ({min} to {max})".format(**quality["n_segments"]), title)
+    for name, values in quality["structures"].items():
+        log.info(
+            "%s: %s: best mask they can give has Dice %.4f, under-segmentation error %.4f (%d images)",
+            *(title, name, values["majority_dice"], values["under_segmentation_error"], values["n_images"]),
+        )
+
+
+def contact_sheet(folder: ImageFolder, config: SuperpixelConfig, structure: str, path: Path, n_images: int = 8) -> None:
+    """Draws some training images with the outlines of their superpixels and, in blue, of the expert's mask.
+
+    Args:
+        folder: the prepared images, with these superpixels.
+        config: the superpixels.
+        structure: whose mask.
+        path: the picture, .png; replaced when it exists.
+        n_images: in rows of four.
+
+    Raises:
+        DataError: the superpixels were not made, or an image or a mask is missing.
+    """
+    ids = training_ids(folder)
+    source = folder.superpixel_folder(config, structure)
+    figure, grid = picture_grid(
+        f"{folder.spec.name}, superpixels {source.name} and the outline of the {structure} (blue)", -(-n_images // 4), 4
+    )
+    chosen = np.unique(np.linspace(0, len(ids) - 1, n_images).round().astype(int))
+    for axes, image_id in zip(grid.ravel(), (ids[index] for index in chosen), strict=False):
+        image, pieces = read_image(folder.image_path(image_id)), read_superpixels(source / f"{image_id}.png")
+        show(axes, _outlined(image, pieces), f"{image_id}\n{len(np.unique(pieces))} superpixels")
+        outline(axes, read_mask(folder.mask_path(image_id, structure)).repeat(3, 0).repeat(3, 1), EXPERT_COLOUR)
+    save_picture(figure, path)
+
+
+def _outlined(image: np.ndarray, pieces: np.ndarray) -> np.ndarray:
+    """(3 H, 3 W, 3) uint8: enlarged, so that the outlines are thin."""
+    large, large_pieces = (array.repeat(3, 0).repeat(3, 1) for array in (image, pieces))
+    return (255 * mark_boundaries(large, large_pieces, color=(1, 0.8, 0), mode="inner")).astype(np.uint8)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Reads the command line; writes the superpixels and, when asked, the picture."""
+    given = _parser().parse_args(arguments)
+    spec = image_set(given.dataset)
+    config = SuperpixelConfig(given.source, given.n_segments, given.compactness, given.clahe)
+    structures = structures_of(spec, given.structure)
+    folder = open_images(spec, given.data_dir, given.size_px)
+    settings = {folder.superpixel_folder(config, structure): structure for structure in structures}
+    for output, structure in settings.items():
+        write_superpixels(folder, config, structure, probabilities=given.probabilities, jobs=given.jobs)
+        if given.picture:
+            stem = given.picture.stem + (f"_{output.name}" if len(settings) > 1 else "")
+            contact_sheet(folder, config, structure, given.picture.with_stem(stem))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m data.superpixels.images",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    add = parser.add_argument
+    add("--source", choices=("rgb", "gray", "gray+prob"), help="default: rgb for colour images, else gray")
+    add("--n-segments", type=int, help="superpixels per image (default: the structure's)")
+    add("--compactness", type=float, help="default: 10 for rgb (against Lab), 10/255 for grey (against [0, 1])")
+    add("--probabilities", type=Path, metavar="FOLDER", help="<id>.png of a first network, for gray+prob")
+    add("--clahe", action="store_true", help="equalise the contrast locally first")
+    return parser
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,1 @@
+"""Few-shot segmentation of scans: folds, evaluation protocol, slices, episodes."""

@@ -1,0 +1,95 @@
+"""Training scans as memory-mapped arrays, packed once beside them, so that a step reads slices instead of files."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from dataloaders.fewshot.episodes import SliceStack
+from dataloaders.io.packed import packed
+from dataloaders.scans.folder import PreparedFolder
+from dataloaders.scans.normalise import Normalisation
+from util.errors import DataError
+
+PACKED = ".packed"  # folder of the packed arrays, beside the scans
+
+
+def pack_slices(
+    folder: PreparedFolder, scans: Sequence[int], scale: str | None, normalisation: Normalisation
+) -> SliceStack:
+    """The slices of some scans with their superpixels of a scale, or with their labels (`scale` None).
+
+    Each scan is packed at its first use; later ones read a few numbers per slice, however large the scans.
+
+    Raises:
+        DataError: scans of different in-plane sizes, or superpixels that are missing or do not fit their image.
+    """
+    kind = "label" if scale is None else f"superpix-{scale}"
+    image = [_packed(folder, scan, "image", "image", partial(_image, folder, scan)) for scan in scans]
+    facts = [_packed(folder, scan, "image", "facts", partial(_facts, folder, scan)) for scan in scans]
+    ids = [_packed(folder, scan, kind, kind, partial(_ids, folder, scan, scale)) for scan in scans]
+    for scan, one, other in zip(scans, image, ids, strict=True):
+        _check(folder, scan, one, other, image[0])
+    lengths = [len(each) for each in image]
+    present = None
+    if scale is not None:
+        listed = [_packed(folder, scan, kind, f"{kind}-ids", partial(_present, folder, scan, scale)) for scan in scans]
+        values = np.concatenate([each[1] for each in listed]).astype(np.int32)
+        counts = np.concatenate([np.bincount(each[0], minlength=n) for each, n in zip(listed, lengths, strict=True)])
+        present = values, np.concatenate([[0], np.cumsum(counts)])
+    mean, std = np.array(facts).T if normalisation.mean is None else ([normalisation.mean], [normalisation.std])
+    return SliceStack(
+        image,
+        ids,
+        _per_slice(mean, lengths),
+        np.maximum(_per_slice(std, lengths), 1e-8),
+        np.repeat(scans, lengths),
+        np.concatenate([np.arange(length) for length in lengths]),
+        np.repeat(np.arange(len(scans)), lengths),
+        present,
+    )
+
+
+def _packed(folder: PreparedFolder, scan: int, kind: str, name: str, read: Callable[[Path], np.ndarray]) -> np.ndarray:
+    file = folder.folder / f"{kind}_{scan}.nii.gz"
+    if not file.exists():
+        read(file)  # says what is missing, and what to do
+    return packed([file], read, folder.folder / PACKED / f"{name}_{scan}")[0]
+
+
+def _per_slice(values: Sequence[float | None] | np.ndarray, lengths: Sequence[int]) -> np.ndarray:
+    return np.repeat(np.broadcast_to(np.asarray(values, np.float64), len(lengths)), lengths)
+
+
+def _image(folder: PreparedFolder, scan: int, _: Path) -> np.ndarray:
+    return folder.image(scan).array.astype(np.float32)
+
+
+def _facts(folder: PreparedFolder, scan: int, _: Path) -> np.ndarray:
+    """(2,) mean and standard deviation of all voxels."""
+    array = folder.image(scan).array.astype(np.float64)
+    return np.array([array.mean(), array.std()])
+
+
+def _ids(folder: PreparedFolder, scan: int, scale: str | None, _: Path) -> np.ndarray:
+    labelled = folder.label(scan) if scale is None else folder.pseudo_label(scan, scale)
+    return labelled.array.astype(np.int32)
+
+
+def _present(folder: PreparedFolder, scan: int, scale: str, _: Path) -> np.ndarray:
+    """(2, M) the slice and the id of everything that shows, in ascending order; 0 is left out."""
+    array = folder.pseudo_label(scan, scale).array
+    pairs = [(z, value) for z, ids in enumerate(array) for value in np.setdiff1d(ids, 0)]
+    return np.array(pairs, np.int64).reshape(-1, 2).T.copy()
+
+
+def _check(folder: PreparedFolder, scan: int, image: np.ndarray, ids: np.ndarray, first: np.ndarray) -> None:
+    if ids.shape != image.shape:
+        raise DataError(
+            f"{folder.folder}: scan {scan} has an image of shape {image.shape} but labels of shape {ids.shape}; "
+            "expected the same. Run `python -m data.check` on the folder."
+        )
+    if image.shape[1:] != first.shape[1:]:
+        sizes = sorted({image.shape[1:], first.shape[1:]})
+        raise DataError(f"{folder.folder}: training scans of different in-plane sizes {sizes}; expected one.")

@@ -1,0 +1,1 @@
+"""Prepared sets of single images: folder, labels, training data."""

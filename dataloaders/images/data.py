@@ -1,0 +1,285 @@
+"""Single images with a class value per pixel: what dense methods train on, under which noise, and what is scored."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch.utils.data import DataLoader, Dataset
+
+from dataloaders import catalog
+from dataloaders.catalog import ImageSetSpec
+from dataloaders.images.folder import MANIFEST, ImageFolder, NoiseConfig, SuperpixelConfig, read_csv
+from dataloaders.images.labels import LabelsOnDevice, LabelStore, normalise
+from dataloaders.io.packed import packed
+from dataloaders.io.png import read_image, read_mask, read_superpixels
+from dataloaders.ordering import LoaderOptions, item_at, numbers_of_step, step_loader
+from dataloaders.samples import DenseBatch, ImageCase
+from dataloaders.scans.normalise import Normalisation
+from dataloaders.transforms import dense as augmentation
+from util.errors import ConfigError, DataError
+from util.runtime.seeding import generator_for
+
+
+@dataclass(frozen=True)
+class DenseConfig:
+    """What is trained on and what is tested."""
+
+    dataset: str = "ISIC2017"  # see dataloaders.catalog
+    structures: tuple[str, ...] = ()  # what to segment; several: classes, later over earlier; empty: the first
+    size_px: int | None = None  # side of the prepared images; None: the data set's
+    noise: NoiseConfig = field(default_factory=NoiseConfig)  # of the training masks
+    superpixel: SuperpixelConfig = field(default_factory=SuperpixelConfig)  # for methods that need them
+    which_aug: str = "nnunet"  # augmentation preset: nnunet, nnunet180, mirror_gamma or none
+    diagnosed_images: int = 200  # training images looked at in each evaluation, evenly spaced; 0: none
+    test_batch: int = 8  # images segmented together
+
+    def __post_init__(self) -> None:
+        if self.which_aug not in augmentation.DENSE_PRESETS:
+            raise ConfigError(f"which_aug={self.which_aug!r}: expected one of {', '.join(augmentation.DENSE_PRESETS)}.")
+        for name in self.chosen:
+            self.spec.structure(name)
+        if len(set(self.structures)) < len(self.structures):
+            raise ConfigError(f"structures={list(self.structures)}: expected different ones.")
+        if self.size_px is not None and self.size_px < 16:
+            raise ConfigError(f"size_px={self.size_px}: expected 16 or more.")
+        if self.diagnosed_images < 0 or self.test_batch < 1:
+            raise ConfigError("expected diagnosed_images from 0 and test_batch from 1.")
+
+    @property
+    def spec(self) -> ImageSetSpec:
+        """Facts about the data set."""
+        return catalog.image_set(self.dataset)
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The structures to segment; their places are the class values from 1."""
+        return self.structures or (self.spec.structures[0].name,)
+
+    @property
+    def side_px(self) -> int:
+        """Rows and columns of the prepared images."""
+        return self.size_px or self.spec.size_px
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """The rows and columns that are used: a structure's own crop where it is learnt alone."""
+        first, *others = self.chosen
+        if others:
+            return slice(0, self.side_px), slice(0, self.side_px)
+        return self.spec.structure(first).window(self.side_px)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of what the network sees."""
+        rows, columns = self.window
+        return rows.stop - rows.start, columns.stop - columns.start
+
+
+@dataclass(frozen=True)
+class DenseData:
+    """A prepared folder of images, packed into memory-mapped arrays when first asked for."""
+
+    config: DenseConfig
+    folder: ImageFolder
+    trains_on_clean: bool = False
+    needs_superpixels: bool = False
+    preparation = None  # the checkpoint needs none: the images' side is a key
+
+    @cached_property
+    def labels(self) -> LabelStore:
+        """All training images with the labels to be learnt.
+
+        Raises:
+            DataError: no training image, or masks or superpixels that were not made.
+        """
+        ids = self._ids("train")
+        clean = self._labels(ids, "mask", {name: self._mask_files(ids, name) for name in self.config.chosen})
+        label, types = clean, ("clean",) * len(ids)
+        if self.config.noise.alpha and not self.trains_on_clean:
+            folders = {name: self._noise_folder(name) for name in self.config.chosen}
+            files = {name: [folder / f"{i}.png" for i in ids] for name, folder in folders.items()}
+            label = self._labels(ids, f"noisy_{self.config.noise.name}", files)
+            types = self._noise_types(ids, folders[self.config.chosen[0]])
+        superpixel = self._superpixels(ids) if self.needs_superpixels else None
+        return LabelStore(self._images(ids, "train"), label, clean, superpixel, types, len(self.config.chosen) + 1)
+
+    def fit_normalisation(self) -> Normalisation:
+        """The rule is fixed (see `labels.normalise`); nothing is measured."""
+        return Normalisation()
+
+    def loader(
+        self, normalisation: Normalisation, seed: int, batch_size: int, steps: range, options: LoaderOptions
+    ) -> DataLoader[DenseBatch]:
+        """A loader whose k-th batch belongs to the k-th of `steps`; it reads the labels as they are now."""
+        labels = self.labels if options.device is None else self.labels.on(options.device)
+        dataset = DenseDataset(labels, self.config.which_aug, seed, batch_size, options)
+        return step_loader(dataset, steps, options)
+
+    def cases(self) -> Iterator[tuple[ImageCase, Bool[np.ndarray, "K D H W"]]]:
+        """The test images, some at a time, with the expert's mask of each class.
+
+        Raises:
+            DataError: no test image, or a mask is missing.
+        """
+        ids = self._ids("test")
+        images, size = self._images(ids, "test"), self.config.test_batch
+        masks = [self._masks("test", f"mask_{name}", self._mask_files(ids, name)) for name in self.config.chosen]
+        for start in range(0, len(ids), size):
+            part = slice(start, start + size)
+            image = normalise(torch.from_numpy(np.array(images[part])))
+            truth = np.stack([np.asarray(mask[part], bool) for mask in masks])
+            yield ImageCase(ids[part], tuple(range(1, len(masks) + 1)), image), truth
+
+    def in_full(self, part: np.ndarray) -> np.ndarray:
+        """A (H, W) map of the window in the whole prepared image; 0 outside."""
+        side = self.config.side_px
+        full = np.zeros((side, side), np.uint16)
+        full[self.config.window] = part
+        return full
+
+    @property
+    def nbytes(self) -> int:
+        """What the training images take on a device."""
+        return self.labels.nbytes
+
+    def describe(self) -> str:
+        """What is trained on, for the log."""
+        what = (
+            "clean masks" if self.trains_on_clean or not self.config.noise.alpha else f"noise {self.config.noise.name}"
+        )
+        return f"{len(self._ids('train'))} images of {'+'.join(self.config.chosen)}, {what}"
+
+    def _ids(self, split: str) -> tuple[str, ...]:
+        ids = self.folder.ids(split)
+        if not ids:
+            raise DataError(
+                f"{self.folder.folder / MANIFEST}: no image in split {split!r}. Prepare the part of the data set that "
+                "holds them, or give another split with --split."
+            )
+        return ids
+
+    def _mask_files(self, ids: tuple[str, ...], structure: str) -> list[Path]:
+        return [self.folder.mask_path(i, structure) for i in ids]
+
+    def _noise_folder(self, structure: str) -> Path:
+        noise, folder = self.config.noise, self.folder.noise_folder(self.config.noise, structure)
+        if not (folder / "noise.json").exists():
+            options = {"types": " ".join(noise.types), "direction": noise.direction, "variant": noise.variant}
+            options |= {"seed": noise.seed, "size-px": self.config.size_px}
+            usual = NoiseConfig()
+            options = {k: v for k, v in options.items() if v not in (" ".join(usual.types), "reference", 0, None)}
+            further = "".join(f" --{name} {value}" for name, value in options.items())
+            raise DataError(
+                f"{folder}: no finished noise there. Run `python -m data.noise {self.folder.spec.name} --alpha "
+                f"{noise.alpha:g} --beta {noise.beta:g} --structure {structure}{further}` with your --data-dir."
+            )
+        return folder
+
+    def _noise_types(self, ids: tuple[str, ...], folder: Path) -> tuple[str, ...]:
+        types = {row["id"]: row["type"] for row in read_csv(folder / "noise.csv", ("id", "type"))}
+        missing = [i for i in ids if i not in types]
+        if missing:
+            raise DataError(
+                f"{folder / 'noise.csv'}: no line for training image {missing[0]} ({len(missing)} such); the images "
+                "have changed since. Delete the folder and run `python -m data.noise` again."
+            )
+        return tuple(types[i] for i in ids)
+
+    def _images(self, ids: tuple[str, ...], split: str) -> np.ndarray:
+        images = packed([self.folder.image_path(i) for i in ids], _read_channels, self._cache(f"image_{split}"))
+        side, channels = self.config.side_px, self.folder.spec.channels
+        if images.shape[1:] != (side, side, channels):
+            raise DataError(
+                f"{self.folder.folder / 'images'}: images of shape (rows, columns, channels) {images.shape[1:]}; "
+                f"expected ({side}, {side}, {channels}). Set size_px to what was prepared, or prepare them again."
+            )
+        return images[:, *self.config.window]
+
+    def _masks(self, split: str, kind: str, files: list[Path]) -> np.ndarray:
+        """(N, H, W) uint8 0 or 1, in the window."""
+        return packed(files, _read_mask_bytes, self._cache(f"{kind}_{split}"))[:, *self.config.window]
+
+    def _labels(self, ids: tuple[str, ...], kind: str, files: Mapping[str, list[Path]]) -> np.ndarray:
+        masks = [self._masks("train", f"{kind}_{name}", each) for name, each in files.items()]
+        if len(masks) == 1:
+            return masks[0]
+        label = np.zeros_like(masks[0])
+        for value, mask in enumerate(masks, start=1):
+            label[mask > 0] = value
+        return label
+
+    def _superpixels(self, ids: tuple[str, ...]) -> np.ndarray:
+        chosen, structure = self.config.superpixel, self.config.chosen[0]
+        folder = self.folder.superpixel_folder(chosen, structure)
+        if not (folder / "superpixels.json").exists():
+            options = {"source": chosen.source, "n-segments": chosen.n_segments, "compactness": chosen.compactness}
+            options |= {"size-px": self.config.size_px}
+            further = "".join(f" --{name} {value}" for name, value in options.items() if value is not None)
+            further += " --clahe" * chosen.equalised
+            raise DataError(
+                f"{folder}: no finished superpixels there. Run `python -m data.superpixels.images "
+                f"{self.folder.spec.name} --structure {structure}{further}` with your --data-dir."
+            )
+        files = [folder / f"{i}.png" for i in ids]
+        return packed(files, _read_ids, self._cache(f"superpixel_{folder.name}"))[:, *self.config.window]
+
+    def _cache(self, name: str) -> Path:
+        return self.folder.folder / ".packed" / name
+
+
+def open_dense(
+    config: DenseConfig, data_dir: str, trains_on_clean: bool = False, needs_superpixels: bool = False
+) -> DenseData:
+    """The prepared images that a configuration names.
+
+    Args:
+        config: names the data set, the structures and the noise.
+        data_dir: the data root, or the prepared folder itself.
+        trains_on_clean: learn the expert's masks, whatever the noise.
+        needs_superpixels: read them too.
+
+    Raises:
+        DataError: nothing prepared there.
+    """
+    root = Path(data_dir).expanduser()
+    folder = root if (root / MANIFEST).exists() else root / config.spec.prepared_folder(config.size_px)
+    return DenseData(config, ImageFolder(folder, config.spec), trains_on_clean, needs_superpixels)
+
+
+class DenseDataset(Dataset[DenseBatch]):
+    """Item k is the augmented batch of training step k on this process."""
+
+    def __init__(
+        self, labels: LabelStore | LabelsOnDevice, preset: str, seed: int, batch_size: int, options: LoaderOptions
+    ) -> None:
+        self.labels, self.seed, self.batch_size, self.plan = labels, seed, batch_size, options.plan
+        self.augmentation = augmentation.DENSE_PRESETS[preset]
+        self.items = np.arange(len(labels))
+
+    def __getitem__(self, step: int) -> DenseBatch:
+        numbers = numbers_of_step(step, self.batch_size, self.plan.rank, self.plan.world_size)
+        plain = self.labels.batch(np.array([item_at(self.items, n, self.seed, len(self.items)) for n in numbers]))
+        generators = [generator_for(self.seed, "augmentation", number) for number in numbers]
+        channels, rows, columns = plain.image.shape[1:]
+        drawn = augmentation.draw(generators, self.augmentation, (channels, rows, columns))
+        maps = (plain.label,) if plain.superpixel is None else (plain.label, plain.superpixel)
+        drawn = drawn.to(plain.image.device)
+        image, maps = augmentation.apply(plain.image, maps, drawn, self.augmentation)
+        return DenseBatch(image, *maps)
+
+
+def _read_channels(path: Path) -> np.ndarray:
+    image = read_image(path)
+    return image if image.ndim == 3 else image[..., None]
+
+
+def _read_mask_bytes(path: Path) -> np.ndarray:
+    return read_mask(path).astype(np.uint8)
+
+
+def _read_ids(path: Path) -> np.ndarray:
+    return read_superpixels(path).astype(np.uint16)

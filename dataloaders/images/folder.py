@@ -1,0 +1,168 @@
+"""A prepared set of single images on disk: images, masks per structure, noisy masks, superpixels.
+
+<data root>/ISIC2017/prepared_128px/
+dataset.json                           how it was prepared: size, structures, split rule, versions
+manifest.csv                           a line per image: id, split, files, original size, hash
+images/<id>.png                        8 bit, RGB or grey, size x size
+masks/<structure>/<id>.png             8 bit, 0 or 255
+noisy/<structure>/a0.7_b0.7/<id>.png   the same, simulated noise; training images only
+noise.csv  per image: type, angle, shift, achieved strength, Dice to clean
+noise.json parameters and statistics
+superpixels/rgb_100_10/<id>.png        16 bit, ids from 0
+superpixels.json  parameters and quality
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from dataloaders.catalog import ImageSetSpec
+from util.errors import ConfigError, DataError
+from util.files import read_json
+
+MANIFEST, DESCRIPTION = "manifest.csv", "dataset.json"
+SPLITS = ("train", "test", "unused")
+NOISE_TYPES = ("dilate", "erode", "affine")
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """Simulated annotation noise of the training masks.
+
+    Source: released code of superpixel-guided learning and of T-Loss; identical in both.
+    """
+
+    alpha: float = 0.0  # share of training images with a noisy mask, 0 to 1; 0: clean masks
+    beta: float = 0.0  # strength: changed pixels per object pixel, above 0 and below 1
+    types: tuple[str, ...] = NOISE_TYPES  # drawn uniformly
+    direction: Literal["reference", "uniform8"] = "reference"  # of affine shifts; reference: down, right or both
+    variant: Literal["reference", "per_image"] = "reference"  # per_image: seeds from the id, order does not matter
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise ConfigError(f"noise.alpha={self.alpha}: expected a share of the images, 0 to 1.")
+        if self.alpha and not 0 < self.beta < 1:
+            raise ConfigError(f"noise.beta={self.beta}: expected a strength above 0 and below 1.")
+        unknown = sorted(set(self.types) - set(NOISE_TYPES))
+        if unknown or not self.types or len(set(self.types)) < len(self.types):
+            raise ConfigError(f"noise.types={list(self.types)}: expected different ones of {', '.join(NOISE_TYPES)}.")
+
+    @property
+    def name(self) -> str:
+        """The folder of this noise, such as a0.7_b0.7; what differs from the reference is appended."""
+        name = f"a{self.alpha:g}_b{self.beta:g}"
+        if self.types != NOISE_TYPES:
+            name += "_" + "+".join(self.types)
+        further = [self.direction, self.variant, f"seed{self.seed}"]
+        return "_".join([name, *(word for word in further if word not in ("reference", "seed0"))])
+
+
+@dataclass(frozen=True)
+class SuperpixelConfig:
+    """SLIC superpixels of the training images. Source: superpixel-guided learning, released code."""
+
+    source: Literal["rgb", "gray", "gray+prob"] | None = None  # None: rgb for colour images, else gray
+    n_segments: int | None = None  # per image; None: the structure's
+    compactness: float | None = None  # None: 10 for rgb; 10/255 for images scaled to [0, 1]
+    equalised: bool = False  # local contrast equalisation (CLAHE) first
+
+    def __post_init__(self) -> None:
+        if self.n_segments is not None and not 2 <= self.n_segments <= 65_535:
+            raise ConfigError(f"superpixel.n_segments={self.n_segments}: expected 2 to 65535.")
+        if self.compactness is not None and not self.compactness > 0:
+            raise ConfigError(f"superpixel.compactness={self.compactness}: expected a number above 0.")
+
+    def resolved(self, spec: ImageSetSpec, structure: str) -> "SuperpixelConfig":
+        """The same with the data set's values for what is left open.
+
+        Raises:
+            ConfigError: the source needs colour, or lacks it.
+        """
+        source = self.source or ("rgb" if spec.channels == 3 else "gray")
+        if (source == "rgb") != (spec.channels == 3):
+            raise ConfigError(f"superpixel.source={source!r}: {spec.name} has images of {spec.channels} channel(s).")
+        compactness = self.compactness or (10.0 if source == "rgb" else 10 / 255)
+        n_segments = self.n_segments or spec.structure(structure).n_segments
+        return SuperpixelConfig(source, n_segments, compactness, self.equalised)
+
+    def folder_name(self, structure: str) -> str:
+        """The folder of resolved superpixels; those made with a structure's probabilities are its own."""
+        name = f"{self.source}_{self.n_segments}_{self.compactness:.3g}" + "_clahe" * self.equalised
+        return f"{name}_{structure}" if self.source == "gray+prob" else name
+
+
+class ImageFolder:
+    """Reads a prepared set of images; nothing is kept in memory but the manifest."""
+
+    def __init__(self, folder: Path, spec: ImageSetSpec) -> None:
+        self.folder, self.spec = folder, spec
+        if not (folder / MANIFEST).exists():
+            raise DataError(
+                f"{folder}: no {MANIFEST} found. Set path.data_dir to the folder that holds {spec.name}, or run "
+                f"`python -m data.prepare {spec.name.lower()} --raw DIR --out DIR`."
+            )
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """`dataset.json`: how the images were prepared."""
+        return read_json(self.folder / DESCRIPTION)
+
+    @cached_property
+    def rows(self) -> list[dict[str, str]]:
+        """The lines of the manifest, in the order of the ids."""
+        rows = read_csv(self.folder / MANIFEST, ("id", "split"))
+        wrong = next((row for row in rows if row["split"] not in SPLITS), None)
+        if wrong:
+            raise DataError(
+                f"{self.folder / MANIFEST}: image {wrong['id']} is in split {wrong['split']!r}; expected one of "
+                f"{', '.join(SPLITS)}. Correct the line, or prepare again."
+            )
+        return sorted(rows, key=lambda row: row["id"])
+
+    def ids(self, split: str) -> tuple[str, ...]:
+        """Ids of the images of a split, ascending."""
+        return tuple(row["id"] for row in self.rows if row["split"] == split)
+
+    def image_path(self, image_id: str) -> Path:
+        """The image."""
+        return self.folder / "images" / f"{image_id}.png"
+
+    def mask_path(self, image_id: str, structure: str) -> Path:
+        """The expert's mask of a structure."""
+        return self.folder / "masks" / structure / f"{image_id}.png"
+
+    def noise_folder(self, noise: NoiseConfig, structure: str) -> Path:
+        """Where the noisy masks of a structure lie, as `<id>.png`."""
+        return self.folder / "noisy" / structure / noise.name
+
+    def superpixel_folder(self, superpixel: SuperpixelConfig, structure: str) -> Path:
+        """Where superpixel ids lie, as `<id>.png`."""
+        resolved = superpixel.resolved(self.spec, structure)
+        return self.folder / "superpixels" / resolved.folder_name(structure)
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The lines of a CSV file as dictionaries.
+
+    Raises:
+        DataError: absent, no text, a column of `columns` is missing, or a line is damaged.
+    """
+    try:
+        reader = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}). Run the step that makes it again.") from error
+    missing = [name for name in columns if name not in (reader.fieldnames or ())]
+    rows = list(reader)
+    if missing or any(None in row or None in row.values() for row in rows):
+        what = f"no column {', '.join(missing)}" if missing else "a line with too many or too few cells"
+        raise DataError(f"{path}: {what}. Run the step that makes it again.")
+    return rows
+
+
+def settings_of(config: NoiseConfig | SuperpixelConfig) -> dict[str, Any]:
+    """A configuration as it is written to JSON."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}

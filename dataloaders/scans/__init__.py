@@ -1,0 +1,1 @@
+"""Prepared scans on disk: folder, manifest, preprocessing, intensity normalisation."""

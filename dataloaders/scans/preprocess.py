@@ -1,0 +1,162 @@
+"""How a scan becomes what networks see, and how their masks find back: used when preparing and when predicting.
+
+The way back, `paste_back`, needs nothing but the affines: those of prepared scans are right after every step.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from dataloaders.catalog import DatasetSpec
+from dataloaders.io.geometry import Grid as Grid
+from dataloaders.io.geometry import SizeRule, crop_or_pad, remove_border, reorient, resample_image, resample_label
+from dataloaders.io.geometry import paste_back as paste_back
+from dataloaders.samples import Volume
+from util.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class PrepareParameters:
+    """Everything that decides what a prepared scan looks like.
+
+    Source: SSL-ALPNet, released notebooks.
+    """
+
+    axis_codes: str  # directions in which columns, rows, slices are counted; LAS as dcm2niix makes axial scans
+    clip_percentile: float | None  # of the scan's intensities; above is set to it; None: no clipping
+    window_hu: tuple[float, float] | None  # mapped to 0..255 and clipped there; None: intensities stay
+    border_fraction: float  # of rows and of columns, removed on each side; 1/16 is 32 of 512 px
+    spacing_mm: tuple[float, float, float] | None  # (z, y, x); None: z stays, what the border leaves becomes `size_px`
+    size_px: int  # rows and columns
+    size_rule: SizeRule  # clean: no slice, row or column outside the scan; reference: floor(n * old / new + 1) of them
+
+    def __post_init__(self) -> None:
+        if self.size_px < 1 or self.size_rule not in ("clean", "reference"):
+            raise ConfigError(
+                f"size_px={self.size_px}, size_rule={self.size_rule!r}: expected a positive number, and clean or "
+                "reference."
+            )
+        if self.spacing_mm is not None and not all(0 < value < np.inf for value in self.spacing_mm):
+            raise ConfigError(f"spacing_mm={self.spacing_mm}: expected three positive distances (z, y, x).")
+
+    def to_json(self) -> dict[str, Any]:
+        """The parameters in lists and numbers."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "PrepareParameters":
+        """The parameters that `to_json` described."""
+        tuples = {key: tuple(map(float, value)) for key, value in content.items() if isinstance(value, list)}
+        arguments: dict[str, Any] = content | tuples
+        return cls(**arguments)
+
+
+def parameters_of(
+    spec: DatasetSpec,
+    size_px: int | None = None,
+    spacing_mm: tuple[float, float, float] | None = None,
+    size_rule: SizeRule = "clean",
+) -> PrepareParameters:
+    """The parameters of a data set: MR is clipped at its 99.5th percentile, CT is windowed and freed of its border.
+
+    Args:
+        spec: the data set.
+        size_px: rows and columns; without a `spacing_mm` of your own the field of view stays, and the pixels grow.
+        spacing_mm: (z, y, x); default: the data set's.
+        size_rule: see `PrepareParameters`.
+    """
+    size_px = spec.size_px if size_px is None else size_px
+    if spacing_mm is None and spec.spacing_mm is not None and size_px > 0:
+        z, y, x = spec.spacing_mm
+        spacing_mm = (z, y * spec.size_px / size_px, x * spec.size_px / size_px)
+    is_ct = spec.modality == "CT"
+    return PrepareParameters(
+        axis_codes="LAS",
+        clip_percentile=None if is_ct else 99.5,
+        window_hu=(-125.0, 275.0) if is_ct else None,
+        border_fraction=1 / 16 if is_ct else 0.0,
+        spacing_mm=spacing_mm,
+        size_px=size_px,
+        size_rule=size_rule,
+    )
+
+
+def prepare_image(volume: Volume, parameters: PrepareParameters) -> Volume:
+    """Takes a scan, of a data set or a user's own, to the grid and the intensities that training sees.
+
+    Args:
+        volume: raw scan; CT in Hounsfield units.
+        parameters: see `parameters_of`.
+
+    Returns:
+        float32 (D, H, W), intensities not normalised.
+
+    Raises:
+        DataError: the scan holds NaN or infinite values, or nothing within the window.
+    """
+    if not np.isfinite(volume.array).all():
+        raise DataError("the scan holds NaN or infinite values; expected numbers. Convert or copy the scan again.")
+    volume = reorient(volume, parameters.axis_codes)
+    if parameters.clip_percentile is not None:
+        volume = Volume(clip_percentile(volume.array, parameters.clip_percentile), volume.affine)
+    if parameters.window_hu is not None:
+        volume = Volume(apply_window(volume.array, parameters.window_hu), volume.affine)
+    volume = remove_border(volume, parameters.border_fraction)
+    volume = resample_image(volume, _target_spacing(volume, parameters), parameters.size_rule)
+    volume = _fit_in_plane(volume, parameters, float(volume.array.min()))
+    return Volume(volume.array.astype(np.float32), volume.affine)
+
+
+def prepare_label(volume: Volume, parameters: PrepareParameters) -> Volume:
+    """Takes a label map the road of its image.
+
+    Returns:
+        uint8 (D, H, W).
+
+    Raises:
+        DataError: the values are not whole numbers from 0 to 255.
+    """
+    if not np.isin(volume.array, np.arange(256)).all():
+        raise DataError("the label map holds values that are not whole numbers from 0 to 255. Convert it again.")
+    volume = reorient(Volume(volume.array.astype(np.uint8), volume.affine), parameters.axis_codes)
+    volume = remove_border(volume, parameters.border_fraction)
+    volume = resample_label(volume, _target_spacing(volume, parameters), parameters.size_rule)
+    return _fit_in_plane(volume, parameters, 0.0)
+
+
+def _target_spacing(volume: Volume, parameters: PrepareParameters) -> tuple[float, float, float]:
+    if parameters.spacing_mm is not None:
+        return parameters.spacing_mm
+    z, y, x = volume.spacing_mm
+    _, rows, columns = volume.array.shape
+    return z, y * (rows / parameters.size_px), x * (columns / parameters.size_px)
+
+
+def _fit_in_plane(volume: Volume, parameters: PrepareParameters, fill: float) -> Volume:
+    """Crops or pads, unless the spacing was chosen so that the size fits already."""
+    return volume if parameters.spacing_mm is None else crop_or_pad(volume, parameters.size_px, fill)
+
+
+def clip_percentile(array: np.ndarray, percentile: float) -> np.ndarray:
+    """Sets what lies above the percentile of all voxels to it; integers stay integers, the limit is then truncated."""
+    limit = np.percentile(array, percentile)
+    return np.minimum(array, array.dtype.type(limit))
+
+
+def apply_window(array: np.ndarray, window_hu: tuple[float, float]) -> np.ndarray:
+    """Maps the window linearly to 0..255, float32, and clips there.
+
+    Raises:
+        DataError: all voxels lie on one side of the window.
+
+    Note: the reference stretches each scan's own clipped range to 0..255. The two agree where both ends of the window
+        occur, as with air and bone in every CT; the fixed window also means the same in a cropped scan.
+    """
+    low, high = window_hu
+    if array.max() <= low or array.min() >= high:
+        raise DataError(
+            f"intensities from {array.min():g} to {array.max():g}, none between {low:g} and {high:g} HU; expected a CT "
+            "in Hounsfield units. Apply the rescale slope and intercept when converting."
+        )
+    return ((np.clip(array, low, high) - low) * (255 / (high - low))).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Predictors: trained methods applied to new scans and images."""

@@ -1,0 +1,277 @@
+"""One annotated scan teaches a trained network what to look for in all the others."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from dataloaders import catalog
+from dataloaders.catalog import DatasetSpec
+from dataloaders.fewshot import protocol
+from dataloaders.io.geometry import Grid, corner_distance_mm, reorient
+from dataloaders.samples import EvalCase, SupportSet, Volume
+from dataloaders.scans.normalise import Normalisation
+from dataloaders.scans.preprocess import PrepareParameters, parameters_of, paste_back, prepare_image, prepare_label
+from models.methods.alpnet import ALPNet
+from models.training.load import load_trained
+from util.errors import CheckpointError, ConfigError, DataError, UserError
+from util.runtime import checkpoint
+from util.runtime.device import choose_device, set_precision
+
+logger = logging.getLogger(__name__)
+
+MAX_STRUCTURES = 255  # a map with more values is no label map
+LENGTH_TOLERANCE = 1.5  # ratio of two scans' lengths along z above which their heights hardly correspond
+
+
+@dataclass(frozen=True)
+class _Support:
+    """The annotated scan as the network keeps it."""
+
+    encoded: Any  # what the method made of it
+    values: np.ndarray  # (K + 1,) label values, the background's 0 first
+    slices: tuple[list[int], ...]  # K lists of the P supporting slices
+    n_slices: int
+    length_mm: float  # along z
+
+
+class FewShotPredictor:
+    """Segments scans with a trained few-shot network and one annotated scan; nothing is trained.
+
+    Scans go in as they are, in any orientation and spacing, and label maps come back on their own grids.
+
+        predictor = FewShotPredictor.from_checkpoint(Path("checkpoint.pt"))
+        predictor.set_support(read_nifti(image_file), read_nifti(label_file), {"liver": 6})
+        label_map = predictor.predict(read_nifti(scan_file))
+
+    Attributes:
+        method: in evaluation mode, on `device`.
+        normalisation: of prepared intensities.
+        parameters: how scans are prepared.
+        n_parts: supporting slices per structure; odd.
+        device: where to compute.
+        structures: name -> label value, as set by `set_support`.
+    """
+
+    def __init__(
+        self,
+        method: ALPNet,
+        normalisation: Normalisation,
+        parameters: PrepareParameters,
+        n_parts: int = 3,
+        device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
+    ) -> None:
+        protocol.part_fractions(n_parts)  # refuses what is not odd
+        self.method = method.to(device).eval()
+        self.normalisation = normalisation
+        self.parameters = parameters
+        self.n_parts = n_parts
+        self.device = device
+        self.structures: dict[str, int] = {}
+        self._support: _Support | None = None
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: Path,
+        weights: Literal["last", "ema"] = "last",
+        device: str = "auto",
+        *,
+        n_parts: int = 3,
+        dataset: str | None = None,
+        modelname: str | None = None,
+        normalisation: Normalisation | None = None,
+    ) -> "FewShotPredictor":
+        """A predictor with the weights of a file.
+
+        Args:
+            path: a checkpoint or snapshot of ours, or one released by SSL-ALPNet's authors.
+            weights: which of the weights in the file.
+            device: auto, cpu or cuda. PyTorch is told to compute there in full single precision.
+            n_parts: supporting slices per structure; odd.
+            dataset: what the network was trained on, where the file does not say (released ones).
+            modelname: its encoder, likewise.
+            normalisation: mean and standard deviation of the prepared training scans, likewise; needed for CT only.
+
+        Raises:
+            CheckpointError: unreadable, of another model, or of a method that is not few-shot.
+            ConfigError: the file does not say what is needed, or names another data set.
+        """
+        stored = checkpoint.load(path).get("settings", {})
+        spec = _dataset_of(path, stored.get("dataset"), dataset)
+        if "modelname" not in stored and modelname is None:
+            raise ConfigError(f"{path}: does not say which encoder it holds; name it (modelname), e.g. dlfcn_res101.")
+        settings = {"method": "alpnet", "modelname": modelname} | stored
+        target = choose_device(device)
+        set_precision("float32", target)
+        trained = load_trained(path, settings, weights, target)
+        if not isinstance(trained.method, ALPNet):
+            raise CheckpointError(f"{path}: trained with method={stored['method']}; expected the few-shot alpnet.")
+        normalisation = trained.normalisation or normalisation
+        if normalisation is None and spec.modality == "CT":
+            raise ConfigError(
+                f"{path}: does not say how CT was normalised; give the mean and the standard deviation of the prepared "
+                "training scans (0 to 255)."
+            )
+        parameters = trained.preparation or parameters_of(spec)
+        return cls(trained.method, normalisation or Normalisation(), parameters, n_parts, target)
+
+    def set_support(
+        self, image: Volume, label: Volume, classes: Mapping[str, int] | Sequence[int] | None = None
+    ) -> None:
+        """Learns from one annotated scan what to segment from now on; replaces what was set before.
+
+        Args:
+            image: raw scan, as it came from the scanner; CT in Hounsfield units.
+            label: label map on the image's grid; its axes may count in other directions.
+            classes: label values to segment, or a name for each; None: all but 0.
+
+        Raises:
+            DataError: an array that is not a scan or a label map, different grids, or a structure that is absent or on
+                too few slices.
+            ConfigError: impossible classes.
+        """
+        _check_array(image, "image")
+        _check_array(label, "label map", kinds="biuf")
+        structures = _structures(label, classes)
+        numbered = _numbered(label, image, list(structures.values()), self.parameters.axis_codes)
+        prepared = self._prepare(image)
+        number = prepare_label(numbered, self.parameters).array
+        masks = [number == k for k in range(1, len(structures) + 1)]
+        slices = tuple(self._supporting_slices(mask, name) for mask, name in zip(masks, structures, strict=True))
+        support = SupportSet(
+            tuple(structures.values()),
+            torch.from_numpy(np.stack([prepared.array[z] for z in slices]))[:, :, None, None],  # (K, P, 1, 1, H, W)
+            torch.from_numpy(np.stack([mask[z] for mask, z in zip(masks, slices, strict=True)]))[:, :, None],
+        )
+        with torch.inference_mode():
+            encoded = self.method.encode_support(support.to(self.device))
+        values = np.array([0, *structures.values()], np.min_scalar_type(max(structures.values())))
+        self._support = _Support(encoded, values, slices, len(prepared.array), _length_mm(prepared))
+        self.structures = structures
+
+    def predict(self, image: Volume, name: str = "the scan") -> Volume:
+        """Segments a scan.
+
+        Which supporting slice serves a slice follows from their relative heights in the two scans alone: these should
+        show about the same stretch of the body. A voxel that several structures claim goes to the one whose margin over
+        its background is greatest.
+
+        Args:
+            image: raw scan; CT in Hounsfield units.
+            name: what warnings call it.
+
+        Returns:
+            Label map with the values of the support's, unsigned integers, on the grid of `image`.
+
+        Raises:
+            UserError: `set_support` was not called.
+            DataError: an array that is not a scan.
+        """
+        support = self._support
+        if support is None:
+            raise UserError("no annotated scan yet; call set_support(image, label) before predict(image).")
+        _check_array(image, "image")
+        prepared = self._prepare(image)
+        _warn_of_length(name, _length_mm(prepared), support.length_mm)
+        parts = [protocol.blind_parts(len(prepared.array), z, support.n_slices) for z in support.slices]
+        scan = torch.from_numpy(prepared.array)[:, None]
+        case = EvalCase(0, tuple(self.structures.values()), scan, torch.from_numpy(np.stack(parts)))
+        with torch.inference_mode():
+            margin, place = self.method.margins(case.to(self.device), support.encoded).max(0)
+            number = torch.where(margin > 0, place + 1, 0).to(torch.uint8).cpu().numpy()  # 0: background
+        grid = Grid.of(image)
+        pasted = paste_back(Volume(number, prepared.affine), grid.shape, grid.affine)
+        return Volume(support.values[pasted.array], image.affine)
+
+    def _prepare(self, image: Volume) -> Volume:
+        prepared = prepare_image(image, self.parameters)
+        return Volume(self.normalisation.apply(prepared.array), prepared.affine)
+
+    def _supporting_slices(self, mask: np.ndarray, name: str) -> list[int]:
+        shown = np.flatnonzero(mask.any((1, 2)))
+        if len(shown) < self.n_parts:
+            raise DataError(
+                f"the annotation shows {name} on {len(shown)} slices of the prepared scan, {self.n_parts} are needed. "
+                "Annotate more of it, ask for fewer parts (an odd number), or leave this structure out."
+            )
+        return protocol.support_slices(shown.tolist(), self.n_parts).tolist()
+
+
+def _dataset_of(path: Path, stored: str | None, given: str | None) -> DatasetSpec:
+    name = stored or given
+    if name is None:
+        raise ConfigError(
+            f"{path}: does not say what it was trained on; name it (dataset): {', '.join(catalog.DATASETS)}."
+        )
+    spec = catalog.dataset(name)
+    if given is not None and catalog.dataset(given) is not spec:
+        raise ConfigError(f"{path}: trained on {spec.name}, not on {given}. Leave dataset out.")
+    return spec
+
+
+def _check_array(volume: Volume, what: str, kinds: str = "iuf") -> None:
+    array = volume.array
+    if array.ndim != 3 or not array.size or array.dtype.kind not in kinds:
+        raise DataError(
+            f"the {what} is an array of shape {array.shape} and type {array.dtype}; expected one number per voxel in "
+            "three dimensions. Extract a single volume first."
+        )
+    if not np.isfinite(array).all():
+        raise DataError(f"the {what} holds NaN or infinite values; expected numbers. Convert or copy it again.")
+
+
+def _structures(label: Volume, classes: Mapping[str, int] | Sequence[int] | None) -> dict[str, int]:
+    """Name -> label value of what is to be segmented, checked against the label map."""
+    found = np.unique(label.array)
+    if (found < 0).any() or (found != np.rint(found)).any() or len(found) > MAX_STRUCTURES + 1:
+        raise DataError(
+            f"the label map holds {len(found)} values from {found[0]:g} to {found[-1]:g}; expected whole numbers, 0 "
+            f"for the background and at most {MAX_STRUCTURES} structures. Is it an image?"
+        )
+    present = [int(value) for value in found if value > 0]
+    if not present:
+        raise DataError("the label map marks nothing; expected at least one structure with a value above 0.")
+    chosen = present if classes is None else classes
+    structures = dict(chosen) if isinstance(chosen, Mapping) else {f"label {value}": value for value in chosen}
+    values = list(structures.values())
+    if not values or min(values) < 1 or len(set(values)) < len(chosen):
+        raise ConfigError(f"classes={classes}: expected different label values from 1.")
+    absent = sorted(set(values) - set(present))
+    if absent:
+        raise DataError(f"the label map holds the values {present}, not {absent}; choose classes from the former.")
+    return structures
+
+
+def _numbered(label: Volume, image: Volume, values: Sequence[int], axis_codes: str) -> Volume:
+    """The label map with 1 to K for `values`, exactly on the reoriented image's grid."""
+    turned, wanted = reorient(label, axis_codes), Grid.of(reorient(image, axis_codes))
+    distance = corner_distance_mm(Grid.of(turned), wanted)
+    if distance > min(image.spacing_mm):
+        raise DataError(
+            f"the label map's grid {turned.array.shape} (D, H, W) lies {distance:.3g} mm from the image's, "
+            f"{wanted.shape}; expected the same grid. Resample the label map to the image with nearest neighbours."
+        )
+    number = np.zeros(wanted.shape, np.uint8)
+    for k, value in enumerate(values, start=1):
+        number[turned.array == value] = k
+    return Volume(number, wanted.affine)
+
+
+def _length_mm(volume: Volume) -> float:
+    return len(volume.array) * volume.spacing_mm[0]
+
+
+def _warn_of_length(name: str, length_mm: float, support_mm: float) -> None:
+    if max(length_mm, support_mm) > LENGTH_TOLERANCE * min(length_mm, support_mm):
+        logger.warning(
+            "%s shows %.0f mm along the body, the annotated scan %.0f mm: slices may be compared with the wrong part "
+            "of a structure. Crop one of them to about the same stretch.",
+            name,
+            length_mm,
+            support_mm,
+        )

@@ -1,0 +1,1 @@
+"""Named configurations: published settings with source, hardware and expected score."""

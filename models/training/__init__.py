@@ -1,0 +1,1 @@
+"""What a training run changes and a checkpoint holds: state, optimisers, averaged weights, loading."""

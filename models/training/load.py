@@ -1,0 +1,77 @@
+"""Trained weights back from a file: our snapshots and checkpoints, and the authors' released ones."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dataloaders.scans.normalise import Normalisation
+from dataloaders.scans.preprocess import PrepareParameters
+from models import build_method
+from models.methods.base import Method
+from util.errors import CheckpointError
+from util.runtime import checkpoint
+
+logger = logging.getLogger(__name__)
+
+# In the released checkpoints, layers that the published model never uses.
+_UNUSED = ("encoder.asppconv.", "encoder.aspp_out.")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A method ready to predict."""
+
+    method: Method  # in evaluation mode
+    normalisation: Normalisation | None  # None: the file does not say (released checkpoints)
+    preparation: PrepareParameters | None  # likewise
+    step: int | None
+    history: list[dict[str, float]] = field(default_factory=list)  # of the evaluations during training
+
+
+def load_trained(path: Path, settings: dict[str, Any], weights: str, device: torch.device) -> Trained:
+    """Builds the method of `settings` and loads its weights.
+
+    Args:
+        path: a snapshot or checkpoint of ours, or a state dict as released by SSL-ALPNet's authors.
+        settings: all configuration keys, flat; the encoder starts random, as its weights are in the file.
+        weights: "last" or "ema"; released files hold one set only.
+        device: where to put it.
+
+    Raises:
+        CheckpointError: unreadable, refused, or of another model; the message says in what they differ.
+    """
+    content = checkpoint.load(path)
+    if content.get("format") == "frugalseg-1":
+        settings = settings | {key: content["settings"][key] for key in _architecture(content["settings"])}
+        state, step = content["method" if weights == "last" else "ema"], content["step"]
+        normalisation = Normalisation.from_dict(content["normalisation"])
+        recorded = content["preparation"]
+        preparation = None if recorded is None else PrepareParameters.from_json(recorded)
+    else:
+        state = {key: value for key, value in content.items() if not key.startswith(_UNUSED)}
+        step = normalisation = preparation = None
+    history = content.get("history", []) if "format" in content else []
+    method = build_method(settings | {"encoder_weights": "none"})
+    _check_fit(path, method.state_dict(), state)
+    method.load_state_dict(state)
+    logger.info("weights of %s, step %s", path, "unknown" if step is None else step)
+    return Trained(method.to(device).eval(), normalisation, preparation, step, history)
+
+
+def _architecture(settings: dict[str, Any]) -> list[str]:
+    return [key for key in ("method", "modelname", "prototypes", "proto_grid_size", "unet") if key in settings]
+
+
+def _check_fit(path: Path, wanted: dict[str, Tensor], found: dict[str, Any]) -> None:
+    missing, extra = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    misfit = [key for key in wanted if key in found and getattr(found[key], "shape", None) != wanted[key].shape]
+    if missing or extra or misfit:
+        example = (missing + extra + misfit)[0]
+        raise CheckpointError(
+            f"{path}: weights of another model: {len(missing)} entries missing, {len(extra)} unknown, {len(misfit)} "
+            f"of another shape, such as {example}. Give the modelname it was trained with."
+        )

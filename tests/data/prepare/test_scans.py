@@ -1,0 +1,277 @@
+"""Preparation from raw files to prepared folders: content, manifest, resuming, and messages."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.prepare import scans as prepare
+from data.prepare.scans import convert, main, normalise
+from data.sources.chaos import PNG_VALUES
+from dataloaders.catalog import CHAOST2, SABS
+from dataloaders.io.geometry import Grid, paste_back, reorient
+from dataloaders.io.nifti import read_nifti, voxel_hash, write_nifti
+from dataloaders.samples import Volume
+from dataloaders.scans.manifest import Manifest, statistics_of
+from dataloaders.scans.preprocess import PrepareParameters, parameters_of, prepare_image, prepare_label
+from util.errors import DataError, UserError
+
+SIZE = 32
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(11)
+
+
+@pytest.fixture
+def raw_chaos(tmp_path, write_dicom, rng):
+    """Two patients; slice z carries label z % 5 in its upper left quarter."""
+    for patient in (2, 10):
+        base = tmp_path / "raw" / "MR" / str(patient) / "T2SPIR"
+        image = rng.integers(0, 400, (6, 24, 20)).astype(np.uint16)
+        write_dicom(base / "DICOM_anon", image, step=(0.0, 0.4, -9.0), pixel_mm=(2.5, 3.0))
+        (base / "Ground").mkdir()
+        for z in range(6):
+            grey = np.zeros((24, 20), np.uint8)
+            grey[:12, :10] = PNG_VALUES[z % 5]
+            Image.fromarray(grey).save(base / "Ground" / f"IMG-0001-{z + 1:05d}.png")
+    return tmp_path / "raw"
+
+
+@pytest.fixture
+def raw_sabs(tmp_path, rng):
+    affine = np.diag([-0.8, 0.8, 3.0, 1.0])
+    for number in (1, 21):
+        image = rng.integers(-1000, 1000, (4, 64, 64)).astype(np.int16)
+        write_nifti(tmp_path / "raw" / "img" / f"img{number:04d}.nii.gz", Volume(image, affine))
+        label = np.repeat(np.arange(4, dtype=np.uint8), 64 * 64).reshape(image.shape)
+        write_nifti(tmp_path / "raw" / "label" / f"label{number:04d}.nii.gz", Volume(label, affine))
+    return tmp_path / "raw"
+
+
+@pytest.fixture
+def small():
+    return parameters_of(CHAOST2, size_px=SIZE)
+
+
+def prepared(root, spec=CHAOST2):
+    return root / spec.prepared_folder
+
+
+def state_of(root):
+    """Content and time of every file."""
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != "manifest.json")
+    return {path.relative_to(root): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def test_chaos_becomes_a_prepared_folder(tmp_path, raw_chaos, small):
+    convert(CHAOST2, raw_chaos, tmp_path)
+    normalise(CHAOST2, tmp_path, small)
+    manifest = Manifest.load(prepared(tmp_path), "CHAOST2")
+    assert list(manifest.scans) == ["2", "10"]
+    assert PrepareParameters.from_json(manifest.parameters["normalise"]) == small
+    for scan in (2, 10):
+        original = read_nifti(tmp_path / "CHAOST2/niis/T2SPIR" / f"image_{scan}.nii.gz")
+        image = read_nifti(prepared(tmp_path) / f"image_{scan}.nii.gz")
+        label = read_nifti(prepared(tmp_path) / f"label_{scan}.nii.gz")
+        record = manifest.scans[str(scan)]
+        assert image.array.dtype == np.float32
+        assert label.array.dtype == np.uint8
+        assert image.array.shape == label.array.shape == (7, SIZE, SIZE)  # 5 * 9 / 7.7 = 5.8, 5.5 * 9 / 7.7 = 6.4
+        assert set(np.unique(label.array)) == {0, 1, 2, 3, 4}
+        np.testing.assert_array_equal(image.affine, label.affine)
+        assert record["statistics"] == statistics_of(image.array)
+        assert record["image_sha256"] == voxel_hash(image.array)
+        assert set(record["inputs"]) == {f"T2SPIR/image_{scan}.nii.gz", f"T2SPIR/label_{scan}.nii.gz"}
+        np.testing.assert_array_equal(Grid.from_json(record["original"]).affine, original.affine)
+        np.testing.assert_allclose(Grid.from_json(record["prepared"]).affine, image.affine, rtol=1e-6)
+        np.testing.assert_array_equal(prepare_image(original, small).array, image.array)  # a user's own scan
+
+
+def test_a_prepared_label_finds_back_to_the_scan(tmp_path, raw_chaos, small):
+    convert(CHAOST2, raw_chaos, tmp_path)
+    normalise(CHAOST2, tmp_path, small)
+    record = Manifest.load(prepared(tmp_path), "CHAOST2").scans["2"]
+    original = read_nifti(tmp_path / "CHAOST2/niis/T2SPIR/label_2.nii.gz")
+    grid = Grid.from_json(record["original"])
+    back = paste_back(read_nifti(prepared(tmp_path) / "label_2.nii.gz"), grid.shape, grid.affine)
+    # Every slice has another label; near 9 mm slices cut at 7.7 mm most voxels must still be right.
+    assert (back.array == original.array).mean() > 0.9
+    assert (back.array[original.array > 0] == original.array[original.array > 0]).mean() > 0.5
+
+
+def test_ct_is_windowed_and_numbered(tmp_path, raw_sabs):
+    convert(SABS, raw_sabs, tmp_path)
+    normalise(SABS, tmp_path, parameters_of(SABS, size_px=SIZE))
+    image = read_nifti(prepared(tmp_path, SABS) / "image_10.nii.gz")
+    assert image.array.shape == (4, SIZE, SIZE)
+    assert (image.array.min(), image.array.max()) == (0, 255)
+    assert image.spacing_mm == pytest.approx((3, 0.8 * 56 / SIZE, 0.8 * 56 / SIZE))  # 4 = 64 / 16 px on each side
+    label = read_nifti(prepared(tmp_path, SABS) / "label_0.nii.gz")
+    assert [np.unique(slice_).tolist() for slice_ in label.array] == [[0], [1], [2], [3]]
+
+
+def test_a_second_run_touches_nothing(tmp_path, raw_chaos, small, caplog):
+    convert(CHAOST2, raw_chaos, tmp_path)
+    normalise(CHAOST2, tmp_path, small)
+    before = state_of(tmp_path)
+    caplog.set_level(logging.INFO)
+    convert(CHAOST2, raw_chaos, tmp_path)
+    normalise(CHAOST2, tmp_path, small)
+    assert state_of(tmp_path) == before
+    assert [f"CHAOST2 scan {n}: already converted" in caplog.messages for n in (2, 10)] == [True, True]
+    assert [f"CHAOST2 scan {n}: already prepared" in caplog.messages for n in (2, 10)] == [True, True]
+
+
+def test_two_processes_give_the_same_files(tmp_path, raw_chaos, small):
+    for root, jobs in ((tmp_path / "one", 1), (tmp_path / "two", 2)):
+        convert(CHAOST2, raw_chaos, root)
+        normalise(CHAOST2, root, small, jobs)
+    one, two = (
+        {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (tmp_path / "one", tmp_path / "two")
+    )
+    assert one == two
+    assert len(one) == 2 * 4 + 2
+
+
+def test_a_stopped_run_loses_only_the_scan_in_hand(tmp_path, raw_chaos, small, monkeypatch, caplog):
+    convert(CHAOST2, raw_chaos, tmp_path)
+    with monkeypatch.context() as patch:
+        real, calls = write_nifti, []
+
+        def stop_at_fourth(path, volume):
+            calls.append(path)
+            if len(calls) == 4:
+                raise KeyboardInterrupt
+            real(path, volume)
+
+        patch.setattr(prepare, "write_nifti", stop_at_fourth)
+        with pytest.raises(KeyboardInterrupt):
+            normalise(CHAOST2, tmp_path, small)
+    assert list(Manifest.load(prepared(tmp_path), "CHAOST2").scans) == ["2"]
+    caplog.set_level(logging.INFO)
+    normalise(CHAOST2, tmp_path, small)
+    assert "CHAOST2 scan 2: already prepared" in caplog.messages
+    assert "CHAOST2 scan 10: prepared" in caplog.messages
+
+
+def test_only_what_has_changed_is_done_again(tmp_path, raw_chaos, small, caplog):
+    convert(CHAOST2, raw_chaos, tmp_path)
+    normalise(CHAOST2, tmp_path, small)
+    ground = raw_chaos / "MR/10/T2SPIR/Ground/IMG-0001-00001.png"
+    Image.fromarray(np.full((24, 20), 63, np.uint8)).save(ground)
+    (prepared(tmp_path) / "label_2.nii.gz").unlink()
+    caplog.set_level(logging.INFO)
+    convert(CHAOST2, raw_chaos, tmp_path)
+    assert caplog.messages[-2:] == ["CHAOST2 scan 2: already converted", "CHAOST2 scan 10: converted"]
+    normalise(CHAOST2, tmp_path, small)
+    assert caplog.messages[-2:] == ["CHAOST2 scan 2: prepared", "CHAOST2 scan 10: prepared"]
+
+
+def test_other_parameters_prepare_every_scan_again(tmp_path, raw_chaos, small):
+    convert(CHAOST2, raw_chaos, tmp_path)
+    normalise(CHAOST2, tmp_path, small)
+    normalise(CHAOST2, tmp_path, parameters_of(CHAOST2, SIZE, None, "reference"))
+    image = read_nifti(prepared(tmp_path) / "image_2.nii.gz")
+    assert image.array.shape == (8, SIZE, SIZE)
+    assert not image.array[-1].any()
+    assert Manifest.load(prepared(tmp_path), "CHAOST2").parameters["normalise"]["size_rule"] == "reference"
+
+
+def test_images_of_another_converter_are_kept(tmp_path, raw_chaos, small):
+    reference = tmp_path / "reference"
+    convert(CHAOST2, raw_chaos, reference)
+    normalise(CHAOST2, reference, small)
+    ours = read_nifti(reference / "CHAOST2/niis/T2SPIR/image_2.nii.gz")
+    theirs = tmp_path / "CHAOST2/niis/T2SPIR/image_2.nii.gz"
+    write_nifti(theirs, reorient(ours, "LAS"))  # dcm2niix stores rows bottom-up
+    before = theirs.read_bytes()
+    convert(CHAOST2, raw_chaos, tmp_path)
+    normalise(CHAOST2, tmp_path, small)
+    assert theirs.read_bytes() == before
+    for name in ("image_2.nii.gz", "label_2.nii.gz"):
+        again, first = (read_nifti(prepared(root) / name) for root in (tmp_path, reference))
+        np.testing.assert_array_equal(again.array, first.array)
+
+
+def test_an_image_of_another_scan_is_named(tmp_path, raw_chaos, small):
+    convert(CHAOST2, raw_chaos, tmp_path)
+    path = tmp_path / "CHAOST2/niis/T2SPIR/image_2.nii.gz"
+    volume = read_nifti(path)
+    write_nifti(path, Volume(volume.array[:, ::-1], volume.affine @ np.diag([1.0, -1, 1, 1])))
+    with pytest.raises(DataError, match=r"label_2\.nii\.gz: its grid \(6, 24, 20\).*image_2\.nii\.gz.*--step convert"):
+        normalise(CHAOST2, tmp_path, small)
+
+
+def test_damaged_scans_are_named(tmp_path, raw_chaos, small):
+    convert(CHAOST2, raw_chaos, tmp_path)
+    image, label = (tmp_path / "CHAOST2/niis/T2SPIR" / f"{kind}_10.nii.gz" for kind in ("image", "label"))
+    volume = read_nifti(image)
+    write_nifti(image, Volume(np.full(volume.array.shape, np.inf, np.float32), volume.affine))
+    with pytest.raises(DataError, match=r"image_10\.nii\.gz: the scan holds NaN or infinite"):
+        normalise(CHAOST2, tmp_path, small)
+    write_nifti(image, volume)
+    write_nifti(label, Volume(np.full(volume.array.shape, 5, np.uint8), volume.affine))
+    with pytest.raises(DataError, match=r"label_10\.nii\.gz: label values 5; expected 0 to 4.*Download"):
+        normalise(CHAOST2, tmp_path, small)
+    label.write_bytes(label.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"label_10\.nii\.gz: not a readable NIfTI.*again"):
+        normalise(CHAOST2, tmp_path, small)
+    label.unlink()
+    with pytest.raises(DataError, match=r"2 images and 1 labels; expected.*--step convert"):
+        normalise(CHAOST2, tmp_path, small)
+
+
+def test_incomplete_and_foreign_scans_are_reported(tmp_path, raw_chaos, small, caplog):
+    write_nifti(prepared(tmp_path) / "image_77.nii.gz", Volume(np.zeros((2, 2, 2), np.uint8), np.eye(4)))
+    convert(CHAOST2, raw_chaos, tmp_path)
+    normalise(CHAOST2, tmp_path, small)
+    assert f"CHAOST2: 2 of the 20 published scans under {raw_chaos}" in caplog.messages
+    assert any("holds scans [77]" in message for message in caplog.messages)
+
+
+def test_the_command_runs_every_step(tmp_path, raw_chaos):
+    main(["chaost2", "--raw", str(raw_chaos), "--out", str(tmp_path), "--size-px", "32", "--numbering", "legacy"])
+    folder = prepared(tmp_path)
+    assert sorted(path.name for path in folder.glob("*_2.nii.gz")) == [
+        "image_2.nii.gz",
+        "label_2.nii.gz",
+        "superpix-MIDDLE_2.nii.gz",
+    ]
+    index = json.loads((folder / "classmap_1.json").read_text())
+    assert set(index) == set(CHAOST2.class_names)
+    assert set(index["LIVER"]) == {"2", "10"}
+    manifest = Manifest.load(folder, "CHAOST2")
+    assert manifest.pseudo_labels["MIDDLE"]["scans"]["2"]["image_sha256"] == manifest.scans["2"]["image_sha256"]
+
+
+def test_one_step_alone_and_a_spacing_of_ones_own(tmp_path, raw_chaos):
+    common = ["CHAOST2", "--raw", str(raw_chaos), "--out", str(tmp_path)]
+    main([*common, "--step", "convert"])
+    assert not prepared(tmp_path).exists()
+    main([*common, "--step", "normalise", "--size-px", "20", "--spacing-mm", "9", "3", "3"])
+    assert read_nifti(prepared(tmp_path) / "image_2.nii.gz").spacing_mm == pytest.approx((9, 3, 3))
+
+
+def test_raw_files_are_looked_for_below_the_data_root(tmp_path, raw_chaos):
+    raw_chaos.rename(tmp_path / "CHAOST2")
+    main(["chaost2", "--out", str(tmp_path), "--step", "convert"])
+    assert (tmp_path / "CHAOST2/niis/T2SPIR/image_10.nii.gz").exists()
+
+
+def test_an_unknown_data_set_is_answered_with_those_that_exist(tmp_path):
+    with pytest.raises(UserError, match="expected one of CHAOST2, SABS"):
+        main(["chaos3", "--out", str(tmp_path)])
+
+
+def test_labels_take_the_road_of_their_image(small):
+    affine = np.diag([-2.0, -2.0, 8.0, 1.0])
+    label = np.zeros((4, 30, 30), np.uint8)
+    label[1:3, 5:15, 8:20] = 3
+    image = prepare_image(Volume(label.astype(np.int16) * 100, affine), small)
+    overlap = (prepare_label(Volume(label, affine), small).array == 3) == (image.array > 150)
+    assert overlap.mean() > 0.999

@@ -1,0 +1,53 @@
+import base64
+import re
+
+import pytest
+
+from util.errors import DataError
+from util.results.metrics import Scores
+from util.results.report import save_report
+from util.results.scores import ScoreRow
+from util.results.tables import paper_table
+
+
+def rows():
+    return [
+        ScoreRow(method="A<B", protocol="p", fold=0, scan=i, label=1, organ="LIVER", scores=Scores(*[0.5 + i / 10] * 6))
+        for i in (0, 1)
+    ]
+
+
+def test_page_holds_everything_and_needs_nothing_else(tmp_path):
+    (tmp_path / "one.png").write_bytes(b"\x89PNG not really")
+    save_report(
+        tmp_path / "deep/report.html",
+        "Run 3 & 4",
+        tables=[paper_table(rows(), n_folds=1)],
+        pictures={'Scan "1"': tmp_path / "one.png"},
+        facts={"seed": 1234, "optim": {"lr": 0.001, "inner": {"x": "<y>"}}, "$title": "$sections"},
+        command="python validation.py with alpnet 'a&b'",
+    )
+    page = (tmp_path / "deep/report.html").read_text(encoding="utf-8")
+    assert "<h1>Run 3 &amp; 4</h1>" in page
+    assert "<td>A&lt;B</td>" in page
+    assert "<td>55.00 ± 7.07<small>[50.00, 60.00]</small></td>" in page
+    assert "<li>Dice × 100: mean over folds" in page
+    assert "python validation.py with alpnet &#x27;a&amp;b&#x27;" in page
+    assert "<dt>optim.inner.x</dt><dd>&lt;y&gt;</dd>" in page
+    assert "<dt>$title</dt><dd>$sections</dd>" in page
+    assert re.findall("<h2>(.*?)</h2>", page) == ["Scores", "Pictures", "Command", "Configuration"]
+    (source,) = re.findall('src="(.*?)"', page)
+    assert base64.b64decode(source.removeprefix("data:image/png;base64,")) == b"\x89PNG not really"
+    assert 'alt="Scan &quot;1&quot;"' in page
+    assert not re.search(r"https?:|<link|<script|@import|url\(", page)
+
+
+def test_what_is_not_given_has_no_heading(tmp_path):
+    save_report(tmp_path / "report.html", "Nothing yet")
+    assert "<h2>" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_missing_picture_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"gone\.png: cannot be read .*Draw it again, or leave it out"):
+        save_report(tmp_path / "report.html", "x", pictures={"gone": tmp_path / "gone.png"})
+    assert not (tmp_path / "report.html").exists()

@@ -1,0 +1,172 @@
+"""One process or many, on CPU, CUDA or ROCm: who am I, and sums over all of us.
+
+Plain `torch.distributed`. Started by `python`, `torchrun` or `srun`; on one process every function here is a no-op.
+"""
+
+import os
+import re
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from types import FrameType, TracebackType
+
+import torch
+import torch.distributed as dist
+
+from util.errors import ConfigError, UserError
+from util.runtime.device import choose_device, group_backend
+
+LOOK_EVERY = 8  # steps after which processes ask each other for signals: asking waits for the device
+GROUP_TIMEOUT = timedelta(minutes=30)  # a broken group ends the job instead of waiting for ever
+
+
+@dataclass(frozen=True)
+class Plan:
+    """This process's place among all."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    launcher: str = "python"  # python, torchrun or srun
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and logs."""
+        return self.rank == 0
+
+    def device(self, name: str) -> torch.device:
+        """The device of this process (auto, cpu or cuda); torchrun shows every process all GPUs of its node.
+
+        Raises:
+            ConfigError: an unknown device, a GPU asked for where there is none, or more processes than GPUs.
+        """
+        return choose_device(name, self.local_rank, sees_one_gpu=self.launcher != "torchrun")
+
+
+def plan(environment: Mapping[str, str] = os.environ) -> Plan:
+    """Reads the launcher's variables: torchrun's before a Slurm step's before none.
+
+    A batch script without `srun` is one process, whatever the size of its allocation.
+    """
+    if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= set(environment):
+        return Plan(*(int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")), launcher="torchrun")
+    if "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment and "SLURM_STEP_NUM_TASKS" in environment:
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+        return Plan(*(int(environment.get(name, 0)) for name in names), launcher="srun")
+    return Plan()
+
+
+def first_host(node_list: str) -> str:
+    """The first host of a Slurm node list such as "a[003-005,9],b7"."""
+    match = re.match(r"([^\[,]+)(?:\[([^\]]+)\])?([^,]*)", node_list)
+    if match is None:
+        raise ConfigError(
+            f"SLURM_STEP_NODELIST={node_list!r}: no host name; set MASTER_ADDR to the first node's address."
+        )
+    prefix, ranges, suffix = match.groups()
+    return prefix + (re.split(r"[-,]", ranges)[0] if ranges else "") + suffix
+
+
+class ProcessGroup:
+    """The group of all processes while the `with` block runs; nothing for a single process."""
+
+    def __init__(self, plan: Plan, device: torch.device, environment: Mapping[str, str] = os.environ) -> None:
+        self.plan, self.device, self.environment = plan, device, environment
+
+    def __enter__(self) -> "ProcessGroup":
+        if self.plan.world_size > 1:
+            if self.device.type == "cuda":
+                torch.cuda.set_device(self.device)
+            host, port = self._rendezvous()
+            dist.init_process_group(
+                group_backend(self.device),
+                init_method=f"tcp://{host}:{port}",
+                rank=self.plan.rank,
+                world_size=self.plan.world_size,
+                timeout=GROUP_TIMEOUT,
+            )
+        return self
+
+    def _rendezvous(self) -> tuple[str, int]:
+        nodes = self.environment.get("SLURM_STEP_NODELIST")
+        host = self.environment.get("MASTER_ADDR") or (first_host(nodes) if nodes else None)
+        job = int(self.environment.get("SLURM_JOB_ID", 0))
+        port = self.environment.get("MASTER_PORT") or (str(20000 + job % 20000) if job else None)
+        if host is None or port is None:
+            raise ConfigError(
+                f"{self.plan.world_size} processes, but MASTER_ADDR and MASTER_PORT are not set: they would not find "
+                "each other. Start with torchrun or srun, or set both to the first process's address and a free port."
+            )
+        return host, int(port)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
+    """Average of a tensor over all processes; itself for one process."""
+    if not dist.is_initialized():
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+def max_over_ranks(value: int, device: torch.device | None = None) -> int:
+    """The largest of all processes' values."""
+    if not dist.is_initialized():
+        return value
+    shared = torch.tensor(value, device=device)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    return int(shared)
+
+
+def barrier() -> None:
+    """Waits for all processes."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def first_does(task: Callable[[], None], plan: Plan, device: torch.device) -> None:
+    """The first process does something on which all depend; where it cannot, no process waits for the others.
+
+    Raises:
+        UserError: the task's own on the first process, a reference to it on the others.
+    """
+    failure: UserError | None = None
+    if plan.is_first:
+        try:
+            task()
+        except UserError as error:
+            failure = error
+    if max_over_ranks(int(failure is not None), device):
+        raise failure or UserError("the first process found a mistake; its message says which.")
+
+
+class StopSignal:
+    """Set by SIGTERM, SIGINT or SIGUSR1; the loop saves and leaves. Setting it again changes nothing."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def __enter__(self) -> "StopSignal":
+        self._former = {number: signal.signal(number, self._set) for number in _STOPPING}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def is_heeded(self, step: int, plan: Plan, device: torch.device) -> bool:
+        """Whether to leave after this step: all processes at the same one, whichever of them was told."""
+        if plan.world_size > 1 and step % LOOK_EVERY:
+            return False
+        return bool(max_over_ranks(int(self.received is not None), device))
+
+    def _set(self, number: int, _: FrameType | None) -> None:
+        self.received = self.received or number
+
+
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
