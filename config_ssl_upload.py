@@ -136,9 +136,9 @@ def further_defaults(fixed: Any = None, preset: Any = None, fallback: Any = None
 def _fewshot_defaults(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """What follows from the data set and the setting."""
     values = defaults | given
-    spec = catalog.dataset(values["dataset"])
+    spec = catalog.dataset(values["dataset"], "scans")
     excluded = list(spec.held_out(values["label_sets"])) if values["setting"] == 2 else []
-    return {"max_iters_per_load": spec.passes_of, "exclude_cls_list": excluded}
+    return {"max_iters_per_load": spec.episodes_per_pass, "exclude_cls_list": excluded}
 
 
 def _dense_defaults(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -213,7 +213,7 @@ class Settings:
     @property
     def n_folds(self) -> int:
         """Folds of a complete cross-validation of scans."""
-        return self.data.spec.n_folds if isinstance(self.data, FewShotConfig) else catalog.CHAOST2.n_folds
+        return self.data.spec.n_folds if isinstance(self.data, FewShotConfig) else catalog.dataset("CHAOST2").n_folds
 
     @property
     def _is_clean(self) -> bool:

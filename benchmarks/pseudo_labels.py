@@ -16,10 +16,12 @@ from skimage.segmentation import felzenszwalb
 
 from benchmarks.timing import HEADER, Comparison, compare, describe, parse
 from data.superpixels.scans import write_pseudo_labels
-from dataloaders.catalog import CHAOST2
+from dataloaders.catalog import dataset
 from dataloaders.io.nifti import write_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.manifest import FILE_NAME
+
+CHAOST2 = dataset("CHAOST2")
 
 
 def scans_of(options: Namespace) -> list[np.ndarray]:

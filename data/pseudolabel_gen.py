@@ -39,7 +39,7 @@ from data.superpixels.scans import contact_sheet, write_pseudo_labels
 from dataloaders.catalog import dataset
 
 spec = dataset(DATASET)
-folder = OUT / spec.prepared_folder
+folder = OUT / spec.prepared_folder()
 write_pseudo_labels(folder, spec, SCALE, jobs=JOBS)
 
 # %%

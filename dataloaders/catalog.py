@@ -1,180 +1,75 @@
-"""Everything the code knows about a data set by name: classes, label groups, folds. The only such place."""
+"""Data sets by name, or by the path of a description: the built-in ones are `data/<NAME>/dataset.json5`."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
 
+from dataloaders.description import FILE_NAME, DatasetSpec, read_description
 from util.errors import ConfigError
 
-Spec = TypeVar("Spec")
-
-
-@dataclass(frozen=True)
-class DatasetSpec:
-    """Facts about one data set of labelled volumes.
-
-    Source: SSL-ALPNet (ECCV 2020), section 4.1, and its released code.
-    """
-
-    name: str
-    modality: Literal["MR", "CT"]
-    prepared_folder: str  # below the data root
-    class_names: tuple[str, ...]  # index = label value; 0 is the background; the names written to classmap_*.json
-    evaluated: tuple[int, ...]  # label values that the paper scores
-    label_groups: tuple[tuple[int, ...], ...]  # `label_sets` -> classes that an annotated training may see
-    fold_starts: tuple[int, ...]  # positions in the sorted scan ids at which the folds' queries begin and end
-    scan_ids: tuple[int, ...]  # ids of the published data set, ascending
-    foreground_above: float  # stored intensity above which a pixel may belong to the body (superpixel mask)
-    spacing_mm: tuple[float, float, float] | None  # (z, y, x) of the prepared grid; None: see the data set's module
-    size_px: int = 256  # rows and columns of the prepared grid
-    passes_of: int | None = None  # episodes in one pass over the slices; None: every usable slice once
-
-    def held_out(self, group: int | str) -> tuple[int, ...]:
-        """Classes that are tested when `group` is trained on: the evaluated ones not in it; "all": all evaluated."""
-        if group == "all":
-            return self.evaluated
-        if not isinstance(group, int) or not 0 <= group < len(self.label_groups):
-            choices = [*range(len(self.label_groups)), "all"]
-            raise ConfigError(f"label_sets={group!r}: unknown group of {self.name}; expected one of {choices}.")
-        return tuple(label for label in self.evaluated if label not in self.label_groups[group])
-
-    @property
-    def n_folds(self) -> int:
-        """Number of cross-validation folds."""
-        return len(self.fold_starts) - 1
-
-
-CHAOST2 = DatasetSpec(
-    name="CHAOST2",
-    modality="MR",
-    prepared_folder="CHAOST2/chaos_MR_T2_normalized",
-    class_names=("BG", "LIVER", "RK", "LK", "SPLEEN"),
-    evaluated=(1, 2, 3, 4),
-    label_groups=((1, 4), (2, 3)),
-    fold_starts=(0, 4, 8, 12, 16, 20),
-    scan_ids=(1, 2, 3, 5, 8, 10, 13, 15, 19, 20, 21, 22, 31, 32, 33, 34, 36, 37, 38, 39),
-    foreground_above=50.0001,
-    spacing_mm=(7.7, 1.25, 1.25),
-    passes_of=1000,
-)
-
-SABS = DatasetSpec(
-    name="SABS",
-    modality="CT",
-    prepared_folder="SABS/sabs_CT_normalized",
-    class_names=(
-        *("BGD", "SPLEEN", "KID_R", "KID_l", "GALLBLADDER", "ESOPHAGUS", "LIVER", "STOMACH"),
-        *("AORTA", "IVC", "PS_VEIN", "PANCREAS", "AG_R", "AG_L"),
-    ),
-    evaluated=(1, 2, 3, 6),
-    label_groups=((1, 6), (2, 3)),
-    fold_starts=(0, 6, 12, 18, 24, 30),
-    scan_ids=tuple(range(30)),
-    foreground_above=1e-4,
-    spacing_mm=None,
-)
-
-DATASETS = {"CHAOST2": CHAOST2, "SABS": SABS}
-
-
-@dataclass(frozen=True)
-class Structure:
-    """One thing to be outlined on the images of a set.
-
-    Source: released code of superpixel-guided learning (MICCAI 2021) and T-Loss (MICCAI 2023).
-    """
-
-    name: str
-    noise_rotation_deg: float  # largest rotation of simulated affine noise
-    n_segments: int  # superpixels asked for per image
-    crop: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0)  # first and last row, column; shares of the side
-
-    def window(self, side_px: int) -> tuple[slice, slice]:
-        """The rows and columns that are used of a square image where this structure is learnt alone."""
-        top, bottom, left, right = (round(share * side_px) for share in self.crop)
-        return slice(top, bottom), slice(left, right)
-
-
-@dataclass(frozen=True)
-class ImageSetSpec:
-    """Facts about one data set of single images, with a binary mask per structure; the masks may overlap."""
-
-    name: str
-    channels: Literal[1, 3]
-    structures: tuple[Structure, ...]
-    size_px: int  # rows and columns of the prepared images
-    n_published: dict[str, int]  # images per split: train, test
-
-    def structure(self, name: str) -> Structure:
-        """Looks a structure up by name.
-
-        Raises:
-            ConfigError: no such structure; the message lists those that exist.
-        """
-        by_name = {structure.name: structure for structure in self.structures}
-        if name not in by_name:
-            raise ConfigError(f"structure {name!r}: unknown in {self.name}; expected one of {', '.join(by_name)}.")
-        return by_name[name]
-
-    def prepared_folder(self, size_px: int | None = None) -> str:
-        """Where the prepared images of a size lie, below the data root."""
-        return f"{self.name}/prepared_{size_px or self.size_px}px"
-
-
-ISIC2017 = ImageSetSpec(
-    name="ISIC2017",
-    channels=3,
-    structures=(Structure("lesion", noise_rotation_deg=30.0, n_segments=100),),
-    size_px=128,
-    n_published={"train": 2000, "test": 600},
-)
-
-JSRT = ImageSetSpec(
-    name="JSRT",
-    channels=1,
-    structures=(
-        Structure("lung", noise_rotation_deg=15.0, n_segments=800),
-        Structure("heart", noise_rotation_deg=15.0, n_segments=800),
-        Structure("clavicle", noise_rotation_deg=2.0, n_segments=1200, crop=(0.0, 96 / 256, 24 / 256, 248 / 256)),
-    ),
-    size_px=256,
-    n_published={"train": 197, "test": 50},
-)
-
-SHENZHEN = ImageSetSpec(
-    name="SHENZHEN",
-    channels=1,
-    structures=(Structure("lung", noise_rotation_deg=30.0, n_segments=800),),
-    size_px=256,
-    n_published={"train": 396, "test": 170},
-)
-
-IMAGE_SETS = {"ISIC2017": ISIC2017, "JSRT": JSRT, "SHENZHEN": SHENZHEN}
+FOLDER = Path(__file__).parents[1] / "data"  # of the built-in descriptions
 
 # Spellings of the reference's configuration that mean the same data.
-ALIASES = {"CHAOST2_Superpix": "CHAOST2", "SABS_Superpix": "SABS"}
+ALIASES = {"chaost2_superpix": "chaost2", "sabs_superpix": "sabs"}
+
+Kind = Literal["scans", "images"]
 
 
-def dataset(name: str) -> DatasetSpec:
-    """Looks a data set of volumes up by name; either case and the reference's `..._Superpix` names are accepted.
+def dataset_names(kind: Kind | None = None) -> list[str]:
+    """Names of the built-in data sets, of one kind or of both."""
+    return [spec.name for spec in _built_in().values() if kind in (None, spec.kind)]
+
+
+def dataset(name: str | Path, kind: Kind | None = None) -> DatasetSpec:
+    """Looks a data set up.
+
+    Args:
+        name: of a built-in set, in upper or lower case, or one of `ALIASES`; or the path of a description (.json5 or
+            .json), or of the folder that holds it.
+        kind: what the set must be; None: either.
 
     Raises:
-        ConfigError: no such data set; the message lists those that exist.
+        ConfigError: no such set, one of the other kind, or an impossible description.
+        DataError: a description that cannot be read.
     """
-    return _look_up(name, DATASETS | {alias: DATASETS[key] for alias, key in ALIASES.items()}, DATASETS)
+    spec = _described(name, kind)
+    if kind not in (None, spec.kind):
+        raise ConfigError(
+            f"dataset={str(name)!r}: a set of {spec.kind}, where {kind} are needed; expected one of "
+            f"{', '.join(dataset_names(kind))}, or a description with kind: '{kind}'."
+        )
+    return spec
 
 
-def image_set(name: str) -> ImageSetSpec:
-    """Looks a set of single images up by name, in upper or lower case.
-
-    Raises:
-        ConfigError: no such set; the message lists those that exist.
-    """
-    return _look_up(name, IMAGE_SETS, IMAGE_SETS)
+def is_built_in(spec: DatasetSpec) -> bool:
+    """Whether the set comes with the code."""
+    return _built_in().get(spec.name.lower()) == spec
 
 
-def _look_up(name: str, choices: Mapping[str, Spec], listed: Iterable[str]) -> Spec:
-    by_lower = {key.lower(): spec for key, spec in choices.items()}
-    if name.lower() not in by_lower:
-        raise ConfigError(f"dataset={name!r}: unknown data set; expected one of {', '.join(listed)}.")
-    return by_lower[name.lower()]
+def _described(name: str | Path, kind: Kind | None) -> DatasetSpec:
+    text = str(name)
+    key = ALIASES.get(text.lower(), text.lower())
+    if key in _built_in():
+        return _built_in()[key]
+    path = Path(text).expanduser()
+    if path.suffix.lower() in (".json5", ".json"):
+        return _read(path, path.stat().st_mtime_ns if path.exists() else 0)
+    if (path / FILE_NAME).is_file():
+        return _described(path / FILE_NAME, kind)
+    raise ConfigError(
+        f"dataset={text!r}: unknown data set; expected one of {', '.join(dataset_names(kind))}, or the path of a "
+        "description such as my_set.json5 (docs/own_data.md)."
+    )
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, mtime_ns: int) -> DatasetSpec:
+    """A description as the file holds it at this time."""
+    return read_description(path)
+
+
+@lru_cache(maxsize=1)
+def _built_in() -> dict[str, DatasetSpec]:
+    """Name in lower case -> description."""
+    specs = [read_description(path) for path in sorted(FOLDER.glob(f"*/{FILE_NAME}"))]
+    return {spec.name.lower(): spec for spec in specs}

@@ -10,12 +10,17 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 from data.noise.masks import write_noise
 from data.prepare.class_index import write_class_index
 from data.superpixels.images import write_superpixels
-from dataloaders.catalog import CHAOST2, ISIC2017, JSRT, ImageSetSpec
+from dataloaders.catalog import dataset
+from dataloaders.description import DatasetSpec
 from dataloaders.images.folder import ImageFolder, NoiseConfig, SuperpixelConfig
 from dataloaders.io.nifti import write_nifti
 from dataloaders.io.png import write_png
 from dataloaders.samples import Volume
 from util.files import write_json
+
+CHAOST2 = dataset("CHAOST2")
+ISIC2017 = dataset("ISIC2017")
+JSRT = dataset("JSRT")
 
 GOLDEN = Path(__file__).parent / "golden"
 NOISE = NoiseConfig(0.7, 0.7)
@@ -75,7 +80,7 @@ BLOBS = {
 
 
 def write_images(
-    folder: Path, spec: ImageSetSpec = ISIC2017, n_train=12, n_test=4, size=32, noise=NOISE, superpixel=SUPERPIXEL
+    folder: Path, spec: DatasetSpec = ISIC2017, n_train=12, n_test=4, size=32, noise=NOISE, superpixel=SUPERPIXEL
 ) -> Path:
     """Writes a small prepared image set: dark blobs on a bright ground, noisy masks and superpixels of each structure.
 
@@ -86,7 +91,7 @@ def write_images(
     for number in range(n_train + n_test):
         generator, name = np.random.default_rng([7, number]), f"img_{number:02}"
         grey = np.full((size, size), 200.0)
-        for structure in (each.name for each in spec.structures):
+        for structure in (each.name for each in spec.classes):
             row, column, height, width = BLOBS[structure] + generator.uniform(-0.05, 0.05, 4)
             mask = ((rows - row) / height) ** 2 + ((columns - column) / width) ** 2 <= 1
             grey[mask] -= 60
@@ -98,7 +103,7 @@ def write_images(
     (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
     write_json(folder / "dataset.json", {"dataset": spec.name, "size_px": size, "channels": spec.channels})
     images = ImageFolder(folder, spec)
-    for structure in (each.name for each in spec.structures):
+    for structure in (each.name for each in spec.classes):
         if noise:
             write_noise(images, noise, structure)
         if superpixel:

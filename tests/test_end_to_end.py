@@ -48,7 +48,7 @@ def test_from_raw_files_to_the_table(tmp_path, name, scans, size_px, steps):
     spec = catalog.dataset(name)
     write_phantom(name, raw, n_scans=scans, size_px=size_px)
     prepare.main([name, f"--raw={raw}", f"--out={data}", f"--size-px={size_px}"])
-    folder = data / spec.prepared_folder
+    folder = data / spec.prepared_folder()
     superpixels.write_pseudo_labels(folder, spec, "SMALL")
     assert [finding for finding in check_folder(folder, spec, "SMALL", 0) if finding.severity == "error"] == []
 

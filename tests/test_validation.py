@@ -12,7 +12,7 @@ import training  # noqa: F401 - registers its command
 import validation  # noqa: F401
 from config_ssl_upload import InputError, ex
 from data.prepare.class_index import write_class_index
-from dataloaders.catalog import CHAOST2
+from dataloaders.catalog import dataset
 from dataloaders.fewshot.data import FewShotConfig, open_fewshot
 from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.samples import Volume
@@ -21,6 +21,8 @@ from dataloaders.scans.normalise import Normalisation
 from models import build_method
 from models.evaluation.fewshot import evaluate
 from util.runtime import checkpoint
+
+CHAOST2 = dataset("CHAOST2")
 
 NETWORK = {"modelname": "resnet18", "encoder_weights": "none", "proto_grid_size": 4}
 SMALL = NETWORK | {"n_steps": 2, "num_workers": 0, "device": "cpu", "label_sets": "all"}

@@ -32,9 +32,11 @@ sys.path.insert(0, str(ROOT))
 
 # %%
 from data.prepare.class_index import write_class_index
-from dataloaders.catalog import CHAOST2
+from dataloaders.catalog import dataset
 
-folder = OUT / CHAOST2.prepared_folder
+CHAOST2 = dataset("CHAOST2")
+
+folder = OUT / CHAOST2.prepared_folder()
 write_class_index(folder, CHAOST2, MIN_TP)
 
 # %%

@@ -36,8 +36,10 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 # %%
 from data.prepare.scans import SOURCES, normalise
-from dataloaders.catalog import CHAOST2
+from dataloaders.catalog import dataset
 from dataloaders.scans.preprocess import parameters_of
+
+CHAOST2 = dataset("CHAOST2")
 
 normalise(CHAOST2, OUT, parameters_of(CHAOST2, SIZE_PX), JOBS)
 
@@ -48,7 +50,7 @@ from dataloaders.io.nifti import read_nifti
 from util.results.pictures import for_viewing
 
 before = read_nifti(OUT / SOURCES["CHAOST2"].converted_folder / f"image_{SCAN}.nii.gz")
-after = read_nifti(OUT / CHAOST2.prepared_folder / f"image_{SCAN}.nii.gz")
+after = read_nifti(OUT / CHAOST2.prepared_folder() / f"image_{SCAN}.nii.gz")
 
 figure, grid = plt.subplots(2, 2, figsize=(9, 8), layout="constrained")
 for (top, bottom), volume in zip(grid.T, (before, after), strict=True):

@@ -36,7 +36,9 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 # %%
 from data.prepare.scans import SOURCES, convert
-from dataloaders.catalog import CHAOST2
+from dataloaders.catalog import dataset
+
+CHAOST2 = dataset("CHAOST2")
 
 convert(CHAOST2, RAW, OUT, JOBS)
 

@@ -32,9 +32,11 @@ sys.path.insert(0, str(ROOT))
 
 # %%
 from data.prepare.class_index import write_class_index
-from dataloaders.catalog import SABS
+from dataloaders.catalog import dataset
 
-folder = OUT / SABS.prepared_folder
+SABS = dataset("SABS")
+
+folder = OUT / SABS.prepared_folder()
 write_class_index(folder, SABS, MIN_TP)
 
 # %%

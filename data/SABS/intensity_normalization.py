@@ -36,7 +36,9 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 # %%
 from data.prepare.scans import SOURCES, convert
-from dataloaders.catalog import SABS
+from dataloaders.catalog import dataset
+
+SABS = dataset("SABS")
 
 convert(SABS, RAW, OUT, JOBS)
 

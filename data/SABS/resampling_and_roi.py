@@ -37,8 +37,10 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 # %%
 from data.prepare.scans import normalise
-from dataloaders.catalog import SABS
+from dataloaders.catalog import dataset
 from dataloaders.scans.preprocess import parameters_of
+
+SABS = dataset("SABS")
 
 normalise(SABS, OUT, parameters_of(SABS, SIZE_PX), JOBS)
 
@@ -48,7 +50,7 @@ from IPython.display import Image, display
 from dataloaders.io.nifti import read_nifti
 from util.results.pictures import save_overlays
 
-folder = OUT / SABS.prepared_folder
+folder = OUT / SABS.prepared_folder()
 image, label = (read_nifti(folder / f"{kind}_{SCAN}.nii.gz") for kind in ("image", "label"))
 organs = {value: SABS.class_names[value] for value in SABS.evaluated}
 picture = folder / f"overlay_{SCAN}.png"

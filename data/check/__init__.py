@@ -8,7 +8,7 @@ from pathlib import Path
 from data.check.facts import facts_of
 from data.check.rules import RULES, Finding, Prepared, fold_of
 from data.prepare.class_index import numbered_files
-from dataloaders.catalog import DatasetSpec
+from dataloaders.description import DatasetSpec
 from dataloaders.scans import manifest as manifests
 from dataloaders.scans.manifest import Manifest
 from util.errors import DataError, UserError
@@ -71,7 +71,7 @@ def check_folder(
 
 def _size_px(manifest: Manifest, spec: DatasetSpec) -> int:
     """Rows and columns that the folder was prepared with; the data set's where nobody noted them."""
-    return manifest.parameters.get("normalise", {}).get("size_px", spec.size_px)
+    return manifest.parameters.get("normalise", {}).get("size_px", spec.grid.size_px)
 
 
 def _odd_names(folder: Path) -> list[Finding]:

@@ -13,7 +13,7 @@ from data.check import check_folder
 from data.check.images import check_images
 from data.check.rules import Finding
 from data.superpixels.regions import SCALES
-from dataloaders.catalog import DATASETS, IMAGE_SETS, dataset, image_set
+from dataloaders.catalog import dataset, dataset_names
 from dataloaders.images.folder import NoiseConfig, SuperpixelConfig
 from util.cli import run_main
 from util.errors import ConfigError
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the command line and checks; returns 1 where there are errors, else 0."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    is_image_set = given.dataset.upper() in IMAGE_SETS
+    is_image_set = dataset(given.dataset).kind == "images"
     for name in VOLUME_OPTIONS if is_image_set else IMAGE_OPTIONS:
         if getattr(given, name) != parser.get_default(name):
             kind = "volumes" if is_image_set else "single images"
@@ -48,7 +48,7 @@ def _check_volumes(given: argparse.Namespace) -> list[Finding]:
 def _check_images(given: argparse.Namespace) -> list[Finding]:
     noise = NoiseConfig(*given.noise) if given.noise else None
     superpixel = SuperpixelConfig() if given.superpixels else None
-    return check_images(given.folder, image_set(given.dataset), given.structure, noise, superpixel, given.jobs)
+    return check_images(given.folder, dataset(given.dataset, "images"), given.structure, noise, superpixel, given.jobs)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("folder", type=Path, help="prepared folder")
-    add("--dataset", required=True, help=", ".join([*DATASETS, *IMAGE_SETS]))
+    add("--dataset", required=True, help=", ".join(dataset_names()))
     add("--scale", default="MIDDLE", choices=(*SCALES, "none"), help="pseudo-labels of volumes (default MIDDLE)")
     add("--fold", type=int, help="volumes: also check this fold's train, query and support scans")
     add("--structure", nargs="+", default=[], metavar="NAME", help="images: whose masks (default: of all structures)")

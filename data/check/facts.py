@@ -11,7 +11,7 @@ import numpy as np
 
 from data.prepare.class_index import class_pixels
 from data.superpixels.regions import SCALES, Supervoxels
-from dataloaders.catalog import DatasetSpec
+from dataloaders.description import DatasetSpec
 from dataloaders.io.geometry import Grid
 from dataloaders.io.nifti import read_nifti, voxel_hash
 from dataloaders.samples import Volume

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from data.check.rules import Finding
-from dataloaders.catalog import ImageSetSpec
+from dataloaders.description import DatasetSpec
 from dataloaders.images.folder import MANIFEST, ImageFolder, NoiseConfig, SuperpixelConfig, settings_of
 from dataloaders.io.png import read_image, read_superpixels
 from util.errors import DataError, UserError
@@ -58,7 +58,7 @@ class Facts:
 
 def check_images(
     folder: Path,
-    spec: ImageSetSpec,
+    spec: DatasetSpec,
     structures: Sequence[str] = (),
     noise: NoiseConfig | None = None,
     superpixel: SuperpixelConfig | None = None,
@@ -81,7 +81,7 @@ def check_images(
     Raises:
         ConfigError: an unknown structure, or superpixels that the images do not allow.
     """
-    names = [spec.structure(name).name for name in structures] or [structure.name for structure in spec.structures]
+    names = [spec.structure(name).name for name in structures] or [structure.name for structure in spec.classes]
     images = ImageFolder(folder, spec) if (folder / MANIFEST).exists() else None
     try:
         rows = images.rows if images else []
@@ -107,7 +107,7 @@ def check_images(
 
 def require_valid_images(
     folder: Path,
-    spec: ImageSetSpec,
+    spec: DatasetSpec,
     structures: Sequence[str] = (),
     noise: NoiseConfig | None = None,
     superpixel: SuperpixelConfig | None = None,
@@ -129,7 +129,7 @@ def require_valid_images(
         raise DataError(f"{folder}: {len(errors)} error(s) in the prepared images of {spec.name}:\n{lines}")
 
 
-def _prepare(spec: ImageSetSpec) -> str:
+def _prepare(spec: DatasetSpec) -> str:
     return f"Run `python -m data.prepare {spec.name.lower()} --raw DIR --out DIR`."
 
 
@@ -215,7 +215,7 @@ def _unreadable(files: Sequence[File], facts: Sequence[Facts | str]) -> Iterator
             yield Finding("error", file.path, f"{each} {file.remedy}")
 
 
-def _equal_shapes(sound: Sequence[tuple[File, Facts]], spec: ImageSetSpec) -> Iterator[Finding]:
+def _equal_shapes(sound: Sequence[tuple[File, Facts]], spec: DatasetSpec) -> Iterator[Finding]:
     """All images have one size, as have their masks and superpixels; colours are those of the set."""
     sizes = Counter(facts.shape[:2] for file, facts in sound if file.kind == "image")
     usual = sizes.most_common(1)[0][0] if sizes else None

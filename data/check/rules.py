@@ -10,7 +10,7 @@ import numpy as np
 
 from data.check.facts import Facts, ImageFacts, LabelFacts, Readable, SuperpixelFacts, Unreadable
 from data.prepare.class_index import index_of
-from dataloaders.catalog import DatasetSpec
+from dataloaders.description import DatasetSpec
 from dataloaders.fewshot.folds import Fold, make_fold
 from dataloaders.io.geometry import corner_distance_mm
 from dataloaders.scans import manifest as manifests
@@ -131,7 +131,7 @@ def common_plane(prepared: Prepared) -> Iterator[Finding]:
         text = f"slices of {size[0]} x {size[1]} pixels, unlike the other scans. {prepared.prepare_again}"
         yield Finding("warning", prepared.path("image", scan), text)
     spacings = {scan: tuple(round(mm, 2) for mm in facts.spacing_mm[1:]) for scan, facts in images.items()}
-    for scan, spacing in _unusual(spacings) if prepared.spec.spacing_mm else ():
+    for scan, spacing in _unusual(spacings) if prepared.spec.grid.spacing_mm else ():
         text = f"in-plane spacing (y, x) {_mm(spacing)}, unlike the other scans. {prepared.prepare_again}"
         yield Finding("warning", prepared.path("image", scan), text)
     for scan, size in sizes.items():

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Integer
 from scipy.ndimage import distance_transform_cdt
 from skimage.transform import rotate
 
-from dataloaders.catalog import Structure
+from dataloaders.description import ClassSpec
 from dataloaders.images.folder import NoiseConfig
 
 CLEAN = "clean"  # the type of a mask that was left as it is
@@ -61,7 +61,7 @@ class Distorted:
     dx_px: int = 0
 
 
-def draw_all(ids: Iterable[str], noise: NoiseConfig, structure: Structure) -> dict[str, Draw]:
+def draw_all(ids: Iterable[str], noise: NoiseConfig, structure: ClassSpec) -> dict[str, Draw]:
     """Decides which training images get a noisy mask, and of which type.
 
     Args:

@@ -34,7 +34,8 @@ from data.prepare.steps import (
     structures_of,
     training_ids,
 )
-from dataloaders.catalog import Structure, image_set
+from dataloaders.catalog import dataset
+from dataloaders.description import ClassSpec
 from dataloaders.images.folder import NOISE_TYPES, ImageFolder, NoiseConfig, read_csv, settings_of
 from dataloaders.io.png import read_image, read_mask, write_png
 from util.cli import parallel_map
@@ -73,7 +74,7 @@ class MaskRecord:
     counts: tuple[int, ...]
 
     @classmethod
-    def of(cls, image_id: str, clean: np.ndarray, noisy: Distorted, structure: Structure) -> "MaskRecord":
+    def of(cls, image_id: str, clean: np.ndarray, noisy: Distorted, structure: ClassSpec) -> "MaskRecord":
         """Measures a noisy mask (H, W) against the clean one."""
         overlap = overlap_counts(noisy.mask, clean)
         dice = overlap_scores(overlap).dice if clean.any() or noisy.mask.any() else 1.0
@@ -137,7 +138,7 @@ def write_noise(folder: ImageFolder, noise: NoiseConfig, structure: str, jobs: i
 
 
 def _distort_file(
-    item: tuple[Path, Draw | None], output: Output, noise: NoiseConfig, structure: Structure
+    item: tuple[Path, Draw | None], output: Output, noise: NoiseConfig, structure: ClassSpec
 ) -> MaskRecord:
     path, drawn = item
     clean = read_mask(path)
@@ -235,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"--part {given.part}: noise is made for the training masks only, 'train'; all others judge the result "
             "and stay as the experts drew them."
         )
-    spec = image_set(given.dataset)
+    spec = dataset(given.dataset, "images")
     structures = structures_of(spec, given.structure)
     more = {"types": tuple(given.types), "direction": given.direction, "variant": given.variant, "seed": given.seed}
     noises = [NoiseConfig(alpha, beta, **more) for alpha, beta in itertools.product(given.alpha, given.beta)]

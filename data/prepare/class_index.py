@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, Num
 
-from dataloaders.catalog import DatasetSpec, dataset
+from dataloaders.catalog import dataset
+from dataloaders.description import DatasetSpec
 from dataloaders.io.nifti import read_nifti
 from util.cli import run_main
 from util.errors import ConfigError, DataError

@@ -24,7 +24,7 @@ from PIL import Image
 from data.prepare.splits import SEED, split_images
 from data.sources import isic, jsrt, shenzhen
 from data.sources.raw_images import RawImage, read_raw_mask
-from dataloaders.catalog import ImageSetSpec
+from dataloaders.description import DatasetSpec
 from dataloaders.images.folder import DESCRIPTION, MANIFEST, read_csv
 from dataloaders.io.png import write_png
 from util.cli import parallel_map
@@ -50,7 +50,7 @@ class Task:
 
 
 def prepare_images(
-    spec: ImageSetSpec, raw: Path, root: Path, size_px: int | None = None, split: str | None = None, jobs: int = 1
+    spec: DatasetSpec, raw: Path, root: Path, size_px: int | None = None, split: str | None = None, jobs: int = 1
 ) -> Path:
     """Writes images, masks, `manifest.csv` and `dataset.json` of a set below the data root; returns the folder.
 
@@ -66,7 +66,7 @@ def prepare_images(
         ConfigError: a size or a split rule that does not exist.
         DataError: raw files are missing, damaged or do not fit each other; the message names the file.
     """
-    size = size_px or spec.size_px
+    size = size_px or spec.grid.size_px
     if size < 16:
         raise ConfigError(f"--size-px {size}: expected 16 or more.")
     images = SOURCES[spec.name].find(raw)
@@ -96,7 +96,7 @@ def _earlier_rows(folder: Path) -> dict[str, Row]:
     return {row["id"]: {key: cell for key, cell in row.items() if key != "split"} for row in rows}
 
 
-def _prepare(task: Task, spec: ImageSetSpec, folder: Path, size_px: int) -> Row | None:
+def _prepare(task: Task, spec: DatasetSpec, folder: Path, size_px: int) -> Row | None:
     """Writes one image with its masks and returns its line, without the split; None if all was done before."""
     raw, name = task.raw, f"{task.raw.id}.png"
     inputs = _hash_of(raw.files)
@@ -175,8 +175,8 @@ def _write_manifest(path: Path, rows: Sequence[Row]) -> None:
     write_text(path, csv_text(tuple(rows[0]), rows))
 
 
-def _description(spec: ImageSetSpec, size_px: int, rule: str, rows: Sequence[Row]) -> dict[str, Any]:
-    names = [structure.name for structure in spec.structures]
+def _description(spec: DatasetSpec, size_px: int, rule: str, rows: Sequence[Row]) -> dict[str, Any]:
+    names = [structure.name for structure in spec.classes]
     return {
         "dataset": spec.name,
         "size_px": size_px,
@@ -201,16 +201,14 @@ def _revision() -> str | None:
     return done.stdout.strip() or None
 
 
-def _report(spec: ImageSetSpec, folder: Path, rows: Sequence[Row], n_made: int) -> None:
+def _report(spec: DatasetSpec, folder: Path, rows: Sequence[Row], n_made: int) -> None:
     """Says what was done, and what the user should know about it."""
     counts = _count(rows)
     log.info("%s: %d images prepared, %d were ready: %s", spec.name, n_made, len(rows) - n_made, folder)
-    if {key: counts[key] for key in spec.n_published} != spec.n_published:
-        found, published = (
-            ", ".join(f"{n[key]} {key}" for key in spec.n_published) for n in (counts, spec.n_published)
-        )
+    if {key: counts[key] for key in spec.published} != spec.published:
+        found, published = (", ".join(f"{n[key]} {key}" for key in spec.published) for n in (counts, spec.published))
         log.warning("%s: %s images; published: %s", spec.name, found, published)
-    for name in (structure.name for structure in spec.structures):
+    for name in (structure.name for structure in spec.classes):
         grey, empty = _not_binary(rows, name), _empty(rows, name)
         if grey:
             text = "%s %s: %d masks held greys, %d pixels in all; above 127 they are object now: %s"

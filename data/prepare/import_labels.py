@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from dataloaders.catalog import ImageSetSpec, image_set
+from dataloaders.catalog import dataset
+from dataloaders.description import DatasetSpec
 from dataloaders.images.folder import MANIFEST, ImageFolder
 from dataloaders.io.png import read_image, read_mask, write_png
 from util.cli import run_main
@@ -163,7 +164,7 @@ def _write_all(target: Path, arrays: dict[str, np.ndarray], source: Path, kind: 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads the command line and imports."""
     given = _parser().parse_args(arguments)
-    spec = image_set(given.dataset)
+    spec = dataset(given.dataset, "images")
     kind, _, name = given.target.partition(":")
     if kind not in ("noise", "superpixels") or not re.fullmatch(r"\w[\w.+-]*", name):
         raise ConfigError(f"--as {given.target}: expected noise:NAME or superpixels:NAME, such as noise:a0.7_b0.7.")
@@ -174,12 +175,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         import_superpixels(given.source, folder, name)
 
 
-def _structure(spec: ImageSetSpec, name: str | None) -> str:
+def _structure(spec: DatasetSpec, name: str | None) -> str:
     """The structure named; the only one of the set where none is."""
-    if name is None and len(spec.structures) > 1:
-        choices = ", ".join(structure.name for structure in spec.structures)
+    if name is None and len(spec.classes) > 1:
+        choices = ", ".join(structure.name for structure in spec.classes)
         raise ConfigError(f"--structure: missing; expected one of {choices}.")
-    return name or next(structure.name for structure in spec.structures)
+    return name or next(structure.name for structure in spec.classes)
 
 
 def _parser() -> argparse.ArgumentParser:

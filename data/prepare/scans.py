@@ -26,7 +26,8 @@ from data.prepare.class_index import numbered_files, write_class_index
 from data.prepare.images import prepare_images
 from data.sources import chaos, sabs
 from data.superpixels.scans import write_pseudo_labels
-from dataloaders.catalog import DATASETS, IMAGE_SETS, DatasetSpec, dataset, image_set
+from dataloaders.catalog import dataset
+from dataloaders.description import DatasetSpec
 from dataloaders.io.geometry import Grid, corner_distance_mm, reorient
 from dataloaders.io.nifti import read_nifti, voxel_hash, write_nifti
 from dataloaders.samples import Volume
@@ -134,7 +135,7 @@ def normalise(spec: DatasetSpec, root: Path, parameters: PrepareParameters, jobs
     Raises:
         DataError: nothing was converted, a label is missing, or a scan is damaged; the message names the file.
     """
-    converted, folder = root / SOURCES[spec.name].converted_folder, root / spec.prepared_folder
+    converted, folder = root / SOURCES[spec.name].converted_folder, root / spec.prepared_folder()
     images, labels = numbered_files(converted, "image"), numbered_files(converted, "label")
     if not images or set(images) - set(labels):
         raise DataError(
@@ -204,28 +205,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Reads the command line and runs the steps asked for."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    is_image_set = given.dataset.upper() in IMAGE_SETS
+    is_image_set = dataset(given.dataset).kind == "images"
     for name in VOLUME_OPTIONS if is_image_set else IMAGE_OPTIONS:
         if getattr(given, name) != parser.get_default(name):
             kind = "volumes" if is_image_set else "single images"
             raise ConfigError(f"--{name.replace('_', '-')}: only for sets of {kind}. Leave it out for {given.dataset}.")
     if is_image_set:
-        images = image_set(given.dataset)
+        images = dataset(given.dataset, "images")
         prepare_images(images, given.raw or given.out / images.name, given.out, given.size_px, given.split, given.jobs)
     else:
         _prepare_volumes(given)
 
 
 def _prepare_volumes(given: argparse.Namespace) -> None:
-    try:
-        spec = dataset(given.dataset)
-    except ConfigError as error:
-        choices = ", ".join([*DATASETS, *IMAGE_SETS])
-        raise ConfigError(f"{given.dataset}: unknown data set; expected one of {choices}.") from error
+    spec = dataset(given.dataset, "scans")
     steps = STEPS if given.step == "all" else (given.step,)
     spacing_mm = tuple(given.spacing_mm) if given.spacing_mm else None
     parameters = parameters_of(spec, given.size_px, spacing_mm, given.size_rule)
-    folder = given.out / spec.prepared_folder
+    folder = given.out / spec.prepared_folder()
     if "convert" in steps:
         convert(spec, given.raw or given.out / spec.name, given.out, given.jobs)
     if "normalise" in steps:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from dataloaders.catalog import ImageSetSpec
+from dataloaders.description import DatasetSpec
 from dataloaders.images.folder import MANIFEST, ImageFolder
 from util.errors import DataError
 from util.files import read_json, replacing, sha256_of, write_json
@@ -92,7 +92,7 @@ def hash_of(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def open_images(spec: ImageSetSpec, data_dir: Path, size_px: int | None = None) -> ImageFolder:
+def open_images(spec: DatasetSpec, data_dir: Path, size_px: int | None = None) -> ImageFolder:
     """Opens a prepared set, given the data root or the prepared folder itself.
 
     Raises:
@@ -125,13 +125,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--picture", type=Path, metavar="FILE.png", help="also draw some images with outlines")
 
 
-def structures_of(spec: ImageSetSpec, names: Sequence[str] | None) -> tuple[str, ...]:
+def structures_of(spec: DatasetSpec, names: Sequence[str] | None) -> tuple[str, ...]:
     """The names given, checked; all of the data set's where none is.
 
     Raises:
         ConfigError: one is unknown.
     """
-    return tuple(spec.structure(name).name for name in names or [structure.name for structure in spec.structures])
+    return tuple(spec.structure(name).name for name in names or [structure.name for structure in spec.classes])
 
 
 def picture_grid(title: str, n_rows: int, n_columns: int) -> tuple[Figure, np.ndarray]:

@@ -36,7 +36,7 @@ from data.prepare.steps import (
     training_ids,
 )
 from data.superpixels.slic import Quality, quality_of, superpixels_of
-from dataloaders.catalog import image_set
+from dataloaders.catalog import dataset
 from dataloaders.images.folder import ImageFolder, SuperpixelConfig, settings_of
 from dataloaders.io.png import read_image, read_mask, read_superpixels, write_png
 from util.cli import parallel_map, run_main
@@ -81,7 +81,7 @@ def write_superpixels(
             f"only then, give the folder that `{PROBABILITIES_COMMAND}` has written."
         )
     # Superpixels of the image alone serve every structure.
-    names = [structure] if probabilities else [one.name for one in folder.spec.structures]
+    names = [structure] if probabilities else [one.name for one in folder.spec.classes]
     ids = training_ids(folder)
     maps = [probabilities / f"{image_id}.png" for image_id in ids] if probabilities else []
     _require(maps)
@@ -219,7 +219,7 @@ def _outlined(image: np.ndarray, pieces: np.ndarray) -> np.ndarray:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads the command line; writes the superpixels and, when asked, the picture."""
     given = _parser().parse_args(arguments)
-    spec = image_set(given.dataset)
+    spec = dataset(given.dataset, "images")
     config = SuperpixelConfig(given.source, given.n_segments, given.compactness, given.clahe)
     structures = structures_of(spec, given.structure)
     folder = open_images(spec, given.data_dir, given.size_px)

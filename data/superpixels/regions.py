@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int, Num
 from scipy import ndimage
+from skimage.filters import threshold_otsu
 from skimage.measure import label as connected_components
 from skimage.segmentation import felzenszwalb, slic
 
@@ -63,7 +64,7 @@ class Recipe:
     """
 
     scale: str  # key of SCALES
-    foreground_above: float  # stored intensity; the catalogue's value of the data set
+    foreground_above: float | None  # prepared intensity, as the data set's description has it; None: Otsu's threshold
     numbering: str = "compact"  # or "legacy"
     min_area_px: int = MIN_AREA_PX  # smaller pieces are dropped; without effect on legacy numbering
 
@@ -166,7 +167,8 @@ def _consecutive(ids: np.ndarray) -> np.ndarray:
 def superpixels_of(volume: Volume, recipe: Recipe) -> Int[np.ndarray, "D H W"]:
     """Superpixel ids of a scan (or of some of its slices, unless the scale is volumetric); 0: none."""
     algorithm = SCALES[recipe.scale]
-    masks = np.stack([foreground_mask(slice_, recipe.foreground_above) for slice_ in volume.array])
+    above = float(threshold_otsu(volume.array)) if recipe.foreground_above is None else recipe.foreground_above
+    masks = np.stack([foreground_mask(slice_, above) for slice_ in volume.array])
     if isinstance(algorithm, Supervoxels):
         regions = slic_volume(volume, masks, algorithm)
         return _consecutive(np.stack([_without_small_pieces(ids, recipe.min_area_px) for ids in regions]))

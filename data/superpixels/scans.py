@@ -23,7 +23,8 @@ from skimage.segmentation import mark_boundaries
 
 from data.prepare.class_index import numbered_files
 from data.superpixels.regions import MIN_AREA_PX, SCALES, Recipe, Supervoxels, superpixels_of
-from dataloaders.catalog import DatasetSpec, dataset
+from dataloaders.catalog import dataset
+from dataloaders.description import DatasetSpec
 from dataloaders.io.nifti import read_nifti, voxel_hash, write_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.manifest import Manifest

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from dataloaders import catalog, transforms
-from dataloaders.catalog import DatasetSpec
+from dataloaders.description import DatasetSpec
 from dataloaders.fewshot import protocol
 from dataloaders.fewshot.episodes import ClassDrawer, Drawer, EpisodeDataset, PseudoClassDrawer, SliceStack
 from dataloaders.fewshot.folds import Fold, make_fold
@@ -62,7 +62,7 @@ class FewShotConfig:
     @property
     def spec(self) -> DatasetSpec:
         """Facts about the data set."""
-        return catalog.dataset(self.dataset)
+        return catalog.dataset(self.dataset, "scans")
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def open_fewshot(config: FewShotConfig, data_dir: str) -> FewShotData:
     """
     root = Path(data_dir).expanduser()
     is_itself = any(root.glob("image_*.nii.gz"))
-    folder = PreparedFolder(root if is_itself else root / config.spec.prepared_folder, config.spec)
+    folder = PreparedFolder(root if is_itself else root / config.spec.prepared_folder(), config.spec)
     return FewShotData(config, folder, make_fold(config.spec, folder.scan_ids, config.eval_fold, config.support_idx))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dataloaders.catalog import DatasetSpec
+from dataloaders.description import DatasetSpec
 from util.errors import DataError
 
 
@@ -40,7 +40,7 @@ def make_fold(spec: DatasetSpec, scan_ids: Sequence[int], eval_fold: int, suppor
     present = sorted(scan_ids)
     is_published = set(present) <= set(spec.scan_ids)
     circle = list(spec.scan_ids) if is_published else present
-    starts = spec.fold_starts if is_published else _even_starts(len(present), spec.n_folds)
+    starts = spec.folds.starts if is_published else _even_starts(len(present), spec.n_folds)
     begin, end = starts[eval_fold], starts[eval_fold + 1]
     in_interval = [scan for scan in circle[begin:end] if scan in present]
     after = [scan for scan in circle[end:] + circle[:begin] if scan in present]

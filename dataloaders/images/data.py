@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from torch.utils.data import DataLoader, Dataset
 
 from dataloaders import catalog
-from dataloaders.catalog import ImageSetSpec
+from dataloaders.description import DatasetSpec
 from dataloaders.images.folder import MANIFEST, ImageFolder, NoiseConfig, SuperpixelConfig, read_csv
 from dataloaders.images.labels import LabelsOnDevice, LabelStore, normalise
 from dataloaders.io.packed import packed
@@ -50,19 +50,19 @@ class DenseConfig:
             raise ConfigError("expected diagnosed_images from 0 and test_batch from 1.")
 
     @property
-    def spec(self) -> ImageSetSpec:
+    def spec(self) -> DatasetSpec:
         """Facts about the data set."""
-        return catalog.image_set(self.dataset)
+        return catalog.dataset(self.dataset, "images")
 
     @property
     def chosen(self) -> tuple[str, ...]:
         """The structures to segment; their places are the class values from 1."""
-        return self.structures or (self.spec.structures[0].name,)
+        return self.structures or (self.spec.classes[0].name,)
 
     @property
     def side_px(self) -> int:
         """Rows and columns of the prepared images."""
-        return self.size_px or self.spec.size_px
+        return self.size_px or self.spec.grid.size_px
 
     @property
     def window(self) -> tuple[slice, slice]:

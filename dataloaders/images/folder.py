@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from dataloaders.catalog import ImageSetSpec
+from dataloaders.description import DatasetSpec
 from util.errors import ConfigError, DataError
 from util.files import read_json
 
@@ -76,7 +76,7 @@ class SuperpixelConfig:
         if self.compactness is not None and not self.compactness > 0:
             raise ConfigError(f"superpixel.compactness={self.compactness}: expected a number above 0.")
 
-    def resolved(self, spec: ImageSetSpec, structure: str) -> "SuperpixelConfig":
+    def resolved(self, spec: DatasetSpec, structure: str) -> "SuperpixelConfig":
         """The same with the data set's values for what is left open.
 
         Raises:
@@ -98,7 +98,7 @@ class SuperpixelConfig:
 class ImageFolder:
     """Reads a prepared set of images; nothing is kept in memory but the manifest."""
 
-    def __init__(self, folder: Path, spec: ImageSetSpec) -> None:
+    def __init__(self, folder: Path, spec: DatasetSpec) -> None:
         self.folder, self.spec = folder, spec
         if not (folder / MANIFEST).exists():
             raise DataError(

@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from dataloaders.catalog import DatasetSpec
+from dataloaders.description import DatasetSpec
 from dataloaders.io.nifti import read_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.manifest import Manifest, statistics_of
@@ -30,7 +30,7 @@ class PreparedFolder:
         if not self.scan_ids:
             raise DataError(
                 f"{folder}: no image_N.nii.gz found. Set path.data_dir to the folder that holds "
-                f"{spec.prepared_folder}, or run `python -m data.prepare {spec.name.lower()} --raw DIR --out DIR`."
+                f"{spec.prepared_folder()}, or run `python -m data.prepare {spec.name.lower()} --raw DIR --out DIR`."
             )
 
     @cached_property

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dataloaders.catalog import DatasetSpec
+from dataloaders.description import DatasetSpec
 from dataloaders.scans.manifest import pooled_mean_std
 from util.schema import build
 
@@ -28,7 +28,7 @@ class Normalisation:
 
         Source: SSL-ALPNet, released code: per volume for MR, over the fold's training scans for CT.
         """
-        return cls() if spec.modality == "MR" else cls(*pooled_mean_std(statistics))
+        return cls() if spec.intensity.normalise_by == "scan" else cls(*pooled_mean_std(statistics))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Normalisation":

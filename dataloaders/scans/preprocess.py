@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dataloaders.catalog import DatasetSpec
+from dataloaders.description import DatasetSpec
 from dataloaders.io.geometry import Grid as Grid
 from dataloaders.io.geometry import SizeRule, crop_or_pad, remove_border, reorient, resample_image, resample_label
 from dataloaders.io.geometry import paste_back as paste_back
@@ -58,7 +58,7 @@ def parameters_of(
     spacing_mm: tuple[float, float, float] | None = None,
     size_rule: SizeRule = "clean",
 ) -> PrepareParameters:
-    """The parameters of a data set: MR is clipped at its 99.5th percentile, CT is windowed and freed of its border.
+    """The parameters of a data set, as its description has them.
 
     Args:
         spec: the data set.
@@ -66,16 +66,16 @@ def parameters_of(
         spacing_mm: (z, y, x); default: the data set's.
         size_rule: see `PrepareParameters`.
     """
-    size_px = spec.size_px if size_px is None else size_px
-    if spacing_mm is None and spec.spacing_mm is not None and size_px > 0:
-        z, y, x = spec.spacing_mm
-        spacing_mm = (z, y * spec.size_px / size_px, x * spec.size_px / size_px)
-    is_ct = spec.modality == "CT"
+    grid, intensity = spec.grid, spec.intensity
+    size_px = grid.size_px if size_px is None else size_px
+    if spacing_mm is None and grid.spacing_mm is not None and size_px > 0:
+        z, y, x = grid.spacing_mm
+        spacing_mm = (z, y * grid.size_px / size_px, x * grid.size_px / size_px)
     return PrepareParameters(
-        axis_codes="LAS",
-        clip_percentile=None if is_ct else 99.5,
-        window_hu=(-125.0, 275.0) if is_ct else None,
-        border_fraction=1 / 16 if is_ct else 0.0,
+        axis_codes=grid.axis_codes,
+        clip_percentile=intensity.clip_percentile,
+        window_hu=intensity.window,
+        border_fraction=grid.border_fraction,
         spacing_mm=spacing_mm,
         size_px=size_px,
         size_rule=size_rule,

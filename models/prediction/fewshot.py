@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dataloaders import catalog
-from dataloaders.catalog import DatasetSpec
+from dataloaders.description import DatasetSpec
 from dataloaders.fewshot import protocol
 from dataloaders.io.geometry import Grid, corner_distance_mm, reorient
 from dataloaders.samples import EvalCase, SupportSet, Volume
@@ -112,7 +112,7 @@ class FewShotPredictor:
         if not isinstance(trained.method, ALPNet):
             raise CheckpointError(f"{path}: trained with method={stored['method']}; expected the few-shot alpnet.")
         normalisation = trained.normalisation or normalisation
-        if normalisation is None and spec.modality == "CT":
+        if normalisation is None and spec.intensity.normalise_by == "training_scans":
             raise ConfigError(
                 f"{path}: does not say how CT was normalised; give the mean and the standard deviation of the prepared "
                 "training scans (0 to 255)."
@@ -206,9 +206,10 @@ def _dataset_of(path: Path, stored: str | None, given: str | None) -> DatasetSpe
     name = stored or given
     if name is None:
         raise ConfigError(
-            f"{path}: does not say what it was trained on; name it (dataset): {', '.join(catalog.DATASETS)}."
+            f"{path}: does not say what it was trained on; name it (dataset): "
+            f"{', '.join(catalog.dataset_names('scans'))}."
         )
-    spec = catalog.dataset(name)
+    spec = catalog.dataset(name, "scans")
     if given is not None and catalog.dataset(given) is not spec:
         raise ConfigError(f"{path}: trained on {spec.name}, not on {given}. Leave dataset out.")
     return spec

@@ -7,7 +7,7 @@ import pytest
 import torch
 from nibabel.nifti1 import Nifti1Image, load
 
-from dataloaders.catalog import CHAOST2
+from dataloaders.catalog import dataset
 from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.normalise import Normalisation
@@ -17,6 +17,8 @@ from models.training.average import AverageConfig
 from models.training.state import OptimConfig, make_learner
 from util.errors import ConfigError, DataError, UserError
 from util.runtime import checkpoint
+
+CHAOST2 = dataset("CHAOST2")
 
 SHAPE = (12, 32, 40)  # (D, H, W)
 AFFINE = np.array([[-5, 0, 0, 97], [0, -4.8, -2, 83], [0, -1.5, 6, -30], [0, 0, 0, 1.0]])  # oblique, flipped, sheared

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dataloaders.catalog import CHAOST2
+from dataloaders.catalog import dataset
+
+CHAOST2 = dataset("CHAOST2")
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON = {"device": "cpu", "num_workers": 0, "print_interval": 20, "save_snapshot_every": 0, "batch_size": 2}

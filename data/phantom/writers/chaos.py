@@ -12,9 +12,11 @@ from pydicom.valuerep import format_number_as_ds
 from data.phantom.bodies.abdomen import MISSING_ORGANS, draw_patient
 from data.phantom.devices.acquisition import acquire_mr, plan_grid, render
 from data.phantom.writers.formats import RawFormat, ScanRequest
-from dataloaders.catalog import CHAOST2
+from dataloaders.catalog import dataset
 from dataloaders.samples import Volume
 from util.errors import UserError
+
+CHAOST2 = dataset("CHAOST2")
 
 LABELS = {"liver": 1, "right kidney": 2, "left kidney": 3, "spleen": 4}
 GREY_OF_LABEL = np.array([0, 63, 126, 189, 252], np.uint8)

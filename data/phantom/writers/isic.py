@@ -8,7 +8,9 @@ from data.phantom.bodies import skin
 from data.phantom.devices import dermatoscope
 from data.phantom.devices.pictures import SIZES_PX, write_image
 from data.phantom.writers.formats import Picture, RawFormat, ScanRequest
-from dataloaders.catalog import ISIC2017
+from dataloaders.catalog import dataset
+
+ISIC2017 = dataset("ISIC2017")
 
 TRAIN_FOLDERS = ("ISIC-2017_Training_Data", "ISIC-2017_Training_Part1_GroundTruth")
 TEST_FOLDERS = ("ISIC-2017_Test_v2_Data", "ISIC-2017_Test_v2_Part1_GroundTruth")
@@ -72,6 +74,4 @@ def _superpixels(shape: tuple[int, int]) -> np.ndarray:
     return np.stack([ids % 256, ids // 256, np.zeros_like(ids)], axis=-1).astype(np.uint8)
 
 
-ISIC_RAW = RawFormat(
-    sum(ISIC2017.n_published.values()), (*TRAIN_FOLDERS, *TEST_FOLDERS), make, write, sizes_px=SIZES_PX
-)
+ISIC_RAW = RawFormat(sum(ISIC2017.published.values()), (*TRAIN_FOLDERS, *TEST_FOLDERS), make, write, sizes_px=SIZES_PX)

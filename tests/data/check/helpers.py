@@ -6,11 +6,13 @@ import numpy as np
 
 from data.prepare.class_index import write_class_index
 from data.superpixels.scans import write_pseudo_labels
-from dataloaders.catalog import CHAOST2
+from dataloaders.catalog import dataset
 from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.samples import Volume
 
-SPEC = replace(CHAOST2, size_px=32)
+CHAOST2 = dataset("CHAOST2")
+
+SPEC = replace(CHAOST2, grid=replace(CHAOST2.grid, size_px=32))
 AFFINE = np.array([[-1.25, 0, 0, 10], [0, 1.25, 0, -20], [0, 0, 7.7, 30], [0, 0, 0, 1]])
 SCANS = (1, 2, 3, 5, 8, 10)  # fold 0: query 1 2 3 5, support 8, train 10
 PREPARE = "python -m data.prepare CHAOST2"

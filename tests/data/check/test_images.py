@@ -10,11 +10,14 @@ from PIL import Image
 
 from data.check.__main__ import main
 from data.check.images import check_images, require_valid_images
-from dataloaders.catalog import ISIC2017, JSRT
+from dataloaders.catalog import dataset
 from dataloaders.images.folder import NoiseConfig, SuperpixelConfig
 from dataloaders.io.png import write_png
 from tests.data.check.helpers import the_only
 from util.errors import ConfigError, DataError
+
+ISIC2017 = dataset("ISIC2017")
+JSRT = dataset("JSRT")
 
 IDS = tuple("abcdef")  # the last two are for testing
 NOISE, SUPERPIXEL = NoiseConfig(0.5, 0.7), SuperpixelConfig()
@@ -97,7 +100,7 @@ def test_missing_files_of_a_folder_are_told_once(folder):
     ("record", "command"),
     [
         ("noisy/lesion/a0.5_b0.7/noise.json", "data.noise ISIC2017 --alpha 0.5 --beta 0.7 --structure lesion"),
-        ("superpixels/rgb_100_10/superpixels.json", "data.superpixels.images ISIC2017 --structure lesion"),
+        ("superpixels/rgb_100_10/superpixels.json", "data.superpixels ISIC2017 --structure lesion"),
     ],
 )
 def test_an_unfinished_step(folder, record, command):
@@ -112,7 +115,7 @@ def test_the_command_for_a_step_names_unusual_options(folder):
     finding = the_only(check_images(folder, ISIC2017, noise=noise))
     assert "--alpha 0.3 --beta 0.5 --types dilate erode --direction uniform8 --seed 3 --structure" in finding.text
     finding = the_only(check_images(folder, ISIC2017, superpixel=SuperpixelConfig(n_segments=50, equalised=True)))
-    assert "data.superpixels.images ISIC2017 --clahe --n-segments 50 --structure lesion" in finding.text
+    assert "data.superpixels ISIC2017 --clahe --n-segments 50 --structure lesion" in finding.text
 
 
 def test_damaged_files(folder):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from data.check import check_folder
-from dataloaders.catalog import CHAOST2
+from dataloaders.catalog import dataset
 from tests.data.check.helpers import AFFINE, PREPARE, SCANS, SPEC, assert_told, change, cut_again, refresh, the_only
+
+CHAOST2 = dataset("CHAOST2")
 
 
 @pytest.mark.parametrize("kind", ["image", "label", "superpix-MIDDLE"])

@@ -21,10 +21,10 @@ from data.noise.generator import (
     shifted,
     turn,
 )
-from dataloaders.catalog import Structure
+from dataloaders.description import ClassSpec
 from dataloaders.images.folder import NoiseConfig
 
-LESION = Structure("lesion", noise_rotation_deg=30.0, n_segments=100)
+LESION = ClassSpec("lesion", noise_rotation_deg=30.0, n_segments=100)
 IDS = [f"m{number:03d}" for number in range(100)]
 THEORY = {"dilate": lambda beta: 2 / (2 + beta), "erode": lambda beta: 2 * (1 - beta) / (2 - beta)}
 GOLDEN_DICE = {  # means of the reference over the golden masks
@@ -229,13 +229,13 @@ def test_what_is_drawn_per_image_depends_on_nothing_else():
     for other in (
         draw_all(IDS, NoiseConfig(1.0, 0.7, variant="per_image"), LESION),
         draw_all(IDS, NoiseConfig(1.0, 0.5, variant="per_image", seed=1), LESION),
-        draw_all(IDS, NoiseConfig(1.0, 0.5, variant="per_image"), Structure("heart", 30.0, 100)),
+        draw_all(IDS, NoiseConfig(1.0, 0.5, variant="per_image"), ClassSpec("heart", noise_rotation_deg=30.0)),
     ):
         assert sum(other[image_id].type == every[image_id].type for image_id in IDS) < 60
 
 
 def test_types_may_be_fewer_and_rotation_is_the_structures():
-    draws = draw_all(IDS, NoiseConfig(1.0, 0.5, types=("affine",)), Structure("clavicle", 2.0, 1200))
+    draws = draw_all(IDS, NoiseConfig(1.0, 0.5, types=("affine",)), ClassSpec("clavicle", noise_rotation_deg=2.0))
     assert {drawn.type for drawn in draws.values()} == {"affine"}
     assert 1.5 < max(abs(drawn.angle_deg) for drawn in draws.values()) <= 2
 

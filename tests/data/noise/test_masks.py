@@ -12,10 +12,13 @@ from matplotlib.image import imread
 from data.noise import masks as module
 from data.noise.generator import draw_all
 from data.noise.masks import contact_sheet, main, write_noise
-from dataloaders.catalog import ISIC2017, JSRT
+from dataloaders.catalog import dataset
 from dataloaders.images.folder import ImageFolder, NoiseConfig
 from dataloaders.io.png import read_mask, write_png
 from util.errors import ConfigError, DataError
+
+ISIC2017 = dataset("ISIC2017")
+JSRT = dataset("JSRT")
 
 NOISE = NoiseConfig(0.5, 0.5)
 N, SIZE = 12, 48
@@ -36,7 +39,7 @@ def prepare(root, spec=ISIC2017, n_images=N, n_test=2):
     for number, image_id in enumerate(ids):
         grey = np.where(ellipse(number), 80, 180).astype(np.uint8)
         write_png(folder / "images" / f"{image_id}.png", np.stack([grey] * 3, -1) if spec.channels == 3 else grey)
-        for structure in spec.structures:
+        for structure in spec.classes:
             write_png(folder / "masks" / structure.name / f"{image_id}.png", ellipse(number))
     return ImageFolder(folder, spec)
 

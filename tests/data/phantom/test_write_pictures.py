@@ -9,7 +9,7 @@ from data.phantom import PICTURES, make_picture, write_phantom
 from data.phantom.__main__ import main
 from data.phantom.writers.formats import ScanRequest
 from data.phantom.writers.jsrt import IDS
-from dataloaders.catalog import IMAGE_SETS
+from dataloaders.catalog import dataset, dataset_names
 from util.errors import ConfigError, UserError
 
 SIZE, N = 32, 8
@@ -37,9 +37,9 @@ def read(path):
 
 
 def test_every_image_set_of_the_catalogue_has_a_phantom():
-    assert {name.upper() for name in PICTURES} == set(IMAGE_SETS)
+    assert {name.upper() for name in PICTURES} == set(dataset_names("images"))
     for name in ("isic2017", "jsrt"):
-        assert PICTURES[name].n_published == sum(IMAGE_SETS[name.upper()].n_published.values())
+        assert PICTURES[name].n_published == sum(dataset(name).published.values())
 
 
 def test_isic_layout_is_the_published_one(written):

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from data.prepare.class_index import class_pixels, index_of, numbered_files, write_class_index
-from dataloaders.catalog import CHAOST2
+from dataloaders.catalog import dataset
 from dataloaders.io.nifti import write_nifti
 from dataloaders.samples import Volume
 from util.errors import ConfigError, DataError
+
+CHAOST2 = dataset("CHAOST2")
 
 
 def write_label(path, array):

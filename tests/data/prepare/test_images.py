@@ -13,11 +13,15 @@ from PIL import Image
 from data.prepare import images as module
 from data.prepare.images import prepare_images, resize_image, resize_mask
 from data.prepare.scans import main
-from dataloaders.catalog import ISIC2017, JSRT, SHENZHEN
+from dataloaders.catalog import dataset
 from dataloaders.images.folder import ImageFolder
 from dataloaders.io.png import read_image, read_mask
 from util.errors import ConfigError, DataError
 from util.files import sha256_of
+
+ISIC2017 = dataset("ISIC2017")
+JSRT = dataset("JSRT")
+SHENZHEN = dataset("SHENZHEN")
 
 SIZE = 16
 IDS = [f"ISIC_{n:07d}" for n in range(6)]
@@ -218,7 +222,7 @@ def test_radiographs_are_turned_to_the_usual_display(tmp_path, caplog):
         image = read_image(images.image_path(id_))
         assert image.shape == (32, 32)
         assert image[16, [8, 16, 1]].tolist() == [62, 187, 19]  # lung, heart, air: 1000, 3000 and 300 of 4095
-    lung, heart, clavicle = (read_mask(images.mask_path("JPCNN001", s.name)) for s in JSRT.structures)
+    lung, heart, clavicle = (read_mask(images.mask_path("JPCNN001", s.name)) for s in JSRT.classes)
     assert (lung.sum(), heart.sum(), clavicle.sum()) == (2 * 16 * 8, 16 * 12, 16 * 24)
     assert (lung & heart).any()  # overlap is kept
     assert [row["is_inverted"] for row in rows_of(folder)] == ["1", "0", "1"]

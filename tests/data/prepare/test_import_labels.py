@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from data.prepare.import_labels import import_noise, import_superpixels, main
-from dataloaders.catalog import ISIC2017
+from dataloaders.catalog import dataset
 from dataloaders.images.folder import ImageFolder, NoiseConfig, SuperpixelConfig, read_csv
 from dataloaders.io.png import read_mask, read_superpixels, write_png
 from util.errors import ConfigError, DataError
+
+ISIC2017 = dataset("ISIC2017")
 
 SIZE = 16
 

@@ -10,13 +10,16 @@ from PIL import Image
 from data.prepare import scans as prepare
 from data.prepare.scans import convert, main, normalise
 from data.sources.chaos import PNG_VALUES
-from dataloaders.catalog import CHAOST2, SABS
+from dataloaders.catalog import dataset
 from dataloaders.io.geometry import Grid, paste_back, reorient
 from dataloaders.io.nifti import read_nifti, voxel_hash, write_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.manifest import Manifest, statistics_of
 from dataloaders.scans.preprocess import PrepareParameters, parameters_of, prepare_image, prepare_label
 from util.errors import DataError, UserError
+
+CHAOST2 = dataset("CHAOST2")
+SABS = dataset("SABS")
 
 SIZE = 32
 
@@ -58,7 +61,7 @@ def small():
 
 
 def prepared(root, spec=CHAOST2):
-    return root / spec.prepared_folder
+    return root / spec.prepared_folder()
 
 
 def state_of(root):

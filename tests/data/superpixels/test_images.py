@@ -13,10 +13,13 @@ from PIL import Image
 from data.superpixels import images as module
 from data.superpixels.images import contact_sheet, main, write_superpixels
 from data.superpixels.slic import majority_mask, superpixels_of, under_segmentation_error
-from dataloaders.catalog import ISIC2017, JSRT
+from dataloaders.catalog import dataset
 from dataloaders.images.folder import ImageFolder, SuperpixelConfig, settings_of
 from dataloaders.io.png import read_mask, read_superpixels, write_png
 from util.errors import ConfigError, DataError
+
+ISIC2017 = dataset("ISIC2017")
+JSRT = dataset("JSRT")
 
 CONFIG = SuperpixelConfig(n_segments=16)
 PROBABLE = SuperpixelConfig("gray+prob", n_segments=16)
@@ -44,7 +47,7 @@ def prepare(root, spec=ISIC2017, n_images=4):
     (folder / "manifest.csv").write_text("\n".join(["id,split", *lines]) + "\n")
     for number, image_id in enumerate(ids):
         write_png(folder / "images" / f"{image_id}.png", grainy(square(number), number, spec.channels))
-        for structure in spec.structures:
+        for structure in spec.classes:
             write_png(folder / "masks" / structure.name / f"{image_id}.png", square(number))
     return ImageFolder(folder, spec)
 

@@ -22,11 +22,14 @@ from data.superpixels.regions import (
     superpixels_of,
 )
 from data.superpixels.scans import contact_sheet, write_pseudo_labels
-from dataloaders.catalog import CHAOST2, SABS
+from dataloaders.catalog import dataset
 from dataloaders.io.nifti import read_nifti, voxel_hash, write_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.manifest import Manifest
 from util.errors import ConfigError, DataError
+
+CHAOST2 = dataset("CHAOST2")
+SABS = dataset("SABS")
 
 AFFINE = np.array([[-1.25, 0, 0, 10], [0, 1.25, 0, -20], [0, 0, 7.7, 30], [0, 0, 0, 1]])
 
@@ -54,7 +57,7 @@ def golden(golden_file):
 def test_mask_graph_and_legacy_numbers_are_those_of_the_released_code(golden):
     image, mask = golden["ct/image"].astype(np.float64), golden["ct/fg_mask"].astype(bool)
     raw = felzenszwalb_slice(image, Felzenszwalb())
-    np.testing.assert_array_equal(foreground_mask(image, SABS.foreground_above), mask)
+    np.testing.assert_array_equal(foreground_mask(image, SABS.foreground_above or 0.0), mask)
     np.testing.assert_array_equal(raw, golden["ct/felz_raw"])
     np.testing.assert_array_equal(legacy_numbering(raw, mask), golden["ct/superpix"])
 

@@ -1,8 +1,11 @@
 import pytest
 
-from dataloaders.catalog import CHAOST2, SABS
+from dataloaders.catalog import dataset
 from dataloaders.fewshot.folds import make_fold
 from util.errors import DataError
+
+CHAOST2 = dataset("CHAOST2")
+SABS = dataset("SABS")
 
 # fold -> (queries, support). Source: the reference's held-out lists.
 CHAOST2_FOLDS = [

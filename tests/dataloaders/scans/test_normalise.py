@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 
-from dataloaders.catalog import CHAOST2, SABS
+from dataloaders.catalog import dataset
 from dataloaders.scans.manifest import statistics_of
 from dataloaders.scans.normalise import Normalisation
+
+CHAOST2 = dataset("CHAOST2")
+SABS = dataset("SABS")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from dataloaders.catalog import CHAOST2, SABS
+from dataloaders.catalog import dataset
 from dataloaders.io.geometry import crop_or_pad, resample_image, resample_label
 from dataloaders.samples import Volume
 from dataloaders.scans.preprocess import (
@@ -17,6 +17,9 @@ from dataloaders.scans.preprocess import (
     prepare_label,
 )
 from util.errors import ConfigError, DataError
+
+CHAOST2 = dataset("CHAOST2")
+SABS = dataset("SABS")
 
 SPACING = (7.7, 1.25, 1.25)
 

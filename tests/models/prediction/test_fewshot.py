@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from dataloaders.catalog import CHAOST2
+from dataloaders.catalog import dataset
 from dataloaders.fewshot.data import FewShotConfig, open_fewshot
 from dataloaders.fewshot.protocol import blind_parts, support_slices
 from dataloaders.samples import Volume
@@ -19,6 +19,8 @@ from models.training.average import AverageConfig
 from models.training.state import OptimConfig, make_learner
 from util.errors import CheckpointError, ConfigError, DataError, UserError
 from util.runtime import checkpoint
+
+CHAOST2 = dataset("CHAOST2")
 
 SPACING_MM = (4.0, 2.0, 2.0)
 PARAMETERS = PrepareParameters("LAS", None, None, 0.0, SPACING_MM, 32, "clean")

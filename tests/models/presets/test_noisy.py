@@ -7,7 +7,7 @@ import pytest
 import models.presets.noisy as presets
 import training  # noqa: F401 - registers the command
 from config_ssl_upload import Settings, ex, read_settings
-from dataloaders.catalog import IMAGE_SETS
+from dataloaders.catalog import dataset_names
 from dataloaders.images.data import DenseConfig
 from models import METHODS, method_class
 from models.losses import LOSS_TITLES
@@ -65,7 +65,7 @@ def test_every_preset_holds_only_keys_that_exist_and_values_that_fit():
         method = method_class(preset.values["method"])
         select(method.Config, preset.values)
         data = select(DenseConfig, preset.values)
-        assert data.spec.name in IMAGE_SETS
+        assert data.spec.name in dataset_names("images")
         assert preset.name.endswith("clean") == (not data.noise.alpha)
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from dataloaders.catalog import IMAGE_SETS
+from dataloaders.catalog import dataset
 from models.losses import LOSS_TITLES
 from util.results.published import NOISE_COLUMNS, T_LOSS_TABLES, TEST_IMAGES, published_dice
 
@@ -29,10 +29,10 @@ def test_figures_are_those_of_the_paper(dataset, method, noise, expected):
 
 
 def test_every_line_has_a_plausible_figure_for_every_column():
-    for dataset, lines in T_LOSS_TABLES.items():
+    for name, lines in T_LOSS_TABLES.items():
         assert set(lines) <= set(LOSS_TITLES.values())
         for method in lines:
-            figures = published_dice(dataset, method)
+            figures = published_dice(name, method)
             assert tuple(figures) == NOISE_COLUMNS
             means = [float(text.partition(" ")[0]) for text in figures.values()]
             assert all(65 < mean < 95 for mean in means)
@@ -42,7 +42,7 @@ def test_every_line_has_a_plausible_figure_for_every_column():
 
 
 def test_their_test_images_are_those_of_the_data_sets():
-    assert {name: IMAGE_SETS[name].n_published["test"] for name in T_LOSS_TABLES} == TEST_IMAGES
+    assert {name: dataset(name).published["test"] for name in T_LOSS_TABLES} == TEST_IMAGES
 
 
 @pytest.mark.parametrize(("dataset", "method"), [("JSRT", "T-Loss"), ("ISIC2017", "Superpixel-guided")])

@@ -7,8 +7,11 @@ from data.phantom.bodies.anatomy import grid_points
 from data.phantom.writers.chaos import LABELS as MR_LABELS
 from data.phantom.writers.formats import ScanRequest
 from data.phantom.writers.sabs import LABELS as CT_LABELS
-from dataloaders.catalog import CHAOST2, SABS
+from dataloaders.catalog import dataset
 from dataloaders.fewshot.folds import make_fold
+
+CHAOST2 = dataset("CHAOST2")
+SABS = dataset("SABS")
 
 LIVER, RIGHT_KIDNEY, LEFT_KIDNEY, SPLEEN = 1, 2, 3, 4
 # Volumes of healthy and of moderately enlarged organs in adults, in ml.

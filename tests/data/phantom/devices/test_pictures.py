@@ -8,7 +8,9 @@ from data.phantom.bodies.chest import draw_chest
 from data.phantom.bodies.skin import draw_frame, draw_lesion
 from data.phantom.devices.film import spots_in_lungs
 from data.phantom.devices.pictures import Frame, Strand, cover, ellipse, grain, nearest, to_bytes, turned, waves, wobbly
-from dataloaders.catalog import JSRT
+from dataloaders.catalog import dataset
+
+JSRT = dataset("JSRT")
 
 N, SIZE = 24, 64
 AREAS = {  # share of the image: lowest and highest

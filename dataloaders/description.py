@@ -1,0 +1,315 @@
+"""The description of a data set, as `dataset.json5` holds it: one schema for the built-in sets and for users' own.
+
+A file names the classes, how scans or images are prepared, and how they are split. Comments are allowed. An unknown
+key, a wrong type or an impossible value is one error message: the file, the key, what was found, what was expected.
+"""
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import json5
+
+from util.errors import ConfigError, DataError
+from util.files import digest_of
+from util.schema import build
+
+BACKGROUND = 0  # prepared class value
+FILE_NAME = "dataset.json5"
+LARGEST_VALUE = 65_535  # of a user's label maps
+ALL_GROUPS = "all"
+
+
+@dataclass(frozen=True)
+class ClassSpec:
+    """One class of a data set. Its place in the list, counted from 1, is its value in prepared label maps.
+
+    Source of the values for noise, superpixels and crop: released code of superpixel-guided learning (MICCAI 2021) and
+    T-Loss (MICCAI 2023).
+    """
+
+    name: str
+    title: str = ""  # heading in tables; empty: the name
+    value: int | None = None  # in the label maps as they are supplied; None: the class's place
+    colour: tuple[int, int, int] | None = None  # red, green, blue of the class in colour-coded masks, 0 to 255
+    is_scored: bool = True
+    noise_rotation_deg: float = 30.0  # largest rotation of simulated affine noise; images only
+    n_segments: int = 100  # superpixels per image; images only
+    crop: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0)  # first and last row, column; fractions of the side
+
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise ConfigError(f"name={self.name!r}: expected a name.")
+        if self.value is not None and not 0 < self.value <= LARGEST_VALUE:
+            raise ConfigError(
+                f"value={self.value} of class {self.name!r}: expected 1 to {LARGEST_VALUE}; 0 is background."
+            )
+        if self.colour is not None and not all(0 <= part <= 255 for part in self.colour):
+            raise ConfigError(
+                f"colour={list(self.colour)} of class {self.name!r}: expected three numbers from 0 to 255."
+            )
+        if not 0 <= self.noise_rotation_deg <= 180:
+            raise ConfigError(
+                f"noise_rotation_deg={self.noise_rotation_deg} of {self.name!r}: expected 0 to 180 degrees."
+            )
+        if not 2 <= self.n_segments <= 65_535:
+            raise ConfigError(f"n_segments={self.n_segments} of class {self.name!r}: expected 2 to 65535.")
+        top, bottom, left, right = self.crop
+        if not (0 <= top < bottom <= 1 and 0 <= left < right <= 1):
+            raise ConfigError(
+                f"crop={list(self.crop)} of class {self.name!r}: expected first and last row, first and last column as "
+                "fractions of the side, 0 to 1."
+            )
+
+    @property
+    def heading(self) -> str:
+        """The class in tables and pictures."""
+        return self.title or self.name
+
+    def window(self, side_px: int) -> tuple[slice, slice]:
+        """The rows and columns of a square image that are used where this class is learned alone."""
+        top, bottom, left, right = (round(fraction * side_px) for fraction in self.crop)
+        return slice(top, bottom), slice(left, right)
+
+
+@dataclass(frozen=True)
+class GridRule:
+    """The grid of prepared scans or images."""
+
+    size_px: int = 256  # rows and columns
+    spacing_mm: tuple[float, float, float] | None = None  # scans: (z, y, x); None: z stays, the plane becomes `size_px`
+    axis_codes: str = "LAS"  # scans: directions in which columns, rows and slices are counted
+    border_fraction: float = 0.0  # scans: of rows and of columns, removed on each side before resampling
+
+    def __post_init__(self) -> None:
+        if self.size_px < 16:
+            raise ConfigError(f"size_px={self.size_px}: expected 16 or more.")
+        if self.spacing_mm is not None and not all(0 < value < float("inf") for value in self.spacing_mm):
+            raise ConfigError(f"spacing_mm={list(self.spacing_mm)}: expected three positive distances (z, y, x).")
+        named = [axis for code in self.axis_codes for axis in ("LR", "PA", "IS") if code in axis]
+        if len(self.axis_codes) != 3 or len(set(named)) != 3:
+            raise ConfigError(f"axis_codes={self.axis_codes!r}: expected one each of L/R, P/A and I/S, such as 'LAS'.")
+        if not 0 <= self.border_fraction < 0.5:
+            raise ConfigError(f"border_fraction={self.border_fraction}: expected a fraction from 0, below 0.5.")
+
+
+@dataclass(frozen=True)
+class IntensityRule:
+    """How intensities are prepared and normalised.
+
+    Source of the built-in values: SSL-ALPNet, released code: MR is clipped at the 99.5th percentile and normalised scan
+    by scan; CT is windowed and normalised with statistics of the training scans.
+    """
+
+    clip_percentile: float | None = None  # of the scan; higher intensities are set to it; None: no clipping
+    window: tuple[float, float] | None = None  # mapped to 0..255 and clipped there, CT: HU; None: intensities stay
+    normalise_by: Literal["scan", "training_scans"] = "scan"  # whose mean and standard deviation
+    inverted: bool = False  # images: bright and dark are exchanged
+
+    def __post_init__(self) -> None:
+        if self.clip_percentile is not None and not 0 < self.clip_percentile <= 100:
+            raise ConfigError(f"clip_percentile={self.clip_percentile}: expected above 0, at most 100.")
+        if self.window is not None and not self.window[0] < self.window[1]:
+            raise ConfigError(f"window={list(self.window)}: expected the lower end first.")
+
+
+@dataclass(frozen=True)
+class FoldRule:
+    """How labelled scans are divided into cross-validation folds. At most one of `starts` and `lists` is given."""
+
+    number: int = 5
+    starts: tuple[int, ...] = ()  # positions in the sorted ids of `cases` at which the folds' query scans begin and end
+    lists: tuple[tuple[str, ...], ...] = ()  # ids of each fold's query scans
+
+    def __post_init__(self) -> None:
+        if self.starts and self.lists:
+            raise ConfigError("starts and lists: both given; expected one of them.")
+        if self.starts and (len(self.starts) != self.number + 1 or list(self.starts) != sorted(set(self.starts))):
+            raise ConfigError(f"starts={list(self.starts)}: expected {self.number + 1} ascending positions.")
+        if self.lists and len(self.lists) != self.number:
+            raise ConfigError(f"lists: {len(self.lists)} given; expected number={self.number}.")
+        if self.number < 1:
+            raise ConfigError(f"number={self.number}: expected 1 or more.")
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How images are split where neither the table of files nor the source says; a patient is never divided."""
+
+    test: float = 0.25  # fraction of the patients
+    validation: float = 0.0  # fraction of the patients, neither trained on nor tested
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.test < 1 and 0 <= self.validation < 1 and self.test + self.validation < 1):
+            raise ConfigError(
+                f"test={self.test}, validation={self.validation}: expected fractions with a sum below 1, test above 0."
+            )
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A data set of scans (volumes) or of single images. Keys that a method does not need may be left out."""
+
+    name: str
+    kind: Literal["scans", "images"]
+    title: str = ""
+    modality: str = ""  # MR, CT, photograph, radiograph, ...
+    channels: Literal[1, 3] = 1
+    background: str = "background"  # name of class 0
+    classes: tuple[ClassSpec, ...] = ()  # none: scans without any label, on which superpixel methods can train
+    label_groups: tuple[tuple[str, ...], ...] = ()  # classes that an annotated training run may see, by `label_sets`
+    files: str = ""  # own data: table of the files (CSV), relative to the description; see docs/own_data.md
+    prepared: str = ""  # folder of the prepared scans below the data root; empty: <name>/prepared
+    grid: GridRule = field(default_factory=GridRule)
+    intensity: IntensityRule = field(default_factory=IntensityRule)
+    foreground_above: float | None = None  # scans: prepared intensity above which a pixel may be body; None: Otsu's
+    masks: Literal["trusted", "suspect"] = "trusted"  # suspect: some given masks are wrong
+    cases: tuple[str, ...] = ()  # ids of the published cases, in their order
+    folds: FoldRule = field(default_factory=FoldRule)
+    split: SplitRule = field(default_factory=SplitRule)
+    episodes_per_pass: int | None = None  # scans: episodes in one pass over the slices; None: every usable slice once
+    published: dict = field(default_factory=dict)  # number of images per split, or of scans
+    source: str = ""  # where the data come from
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name.strip() or any(sign in self.name for sign in "/\\\0"):
+            raise ConfigError(f"name={self.name!r}: expected a name that can be a folder's.")
+        names = [each.name for each in self.classes]
+        _require_unique("classes: name", names)
+        _require_unique("classes: value", [self.supplied_value(place) for place in range(1, len(names) + 1)])
+        _require_unique("classes: colour", [each.colour for each in self.classes if each.colour])
+        for group in self.label_groups:
+            for name in group:
+                if name not in names:
+                    raise ConfigError(f"label_groups: {name!r} is no class; expected some of {', '.join(names)}.")
+        if self.kind == "images" and not self.classes:
+            raise ConfigError("classes: none; a set of images needs at least one.")
+        if self.kind == "scans" and len(self.classes) > 254:
+            raise ConfigError(f"classes: {len(self.classes)}; expected at most 254.")
+        if self.episodes_per_pass is not None and self.episodes_per_pass < 1:
+            raise ConfigError(f"episodes_per_pass={self.episodes_per_pass}: expected 1 or more.")
+
+    # Classes
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names by prepared class value; 0 is the background."""
+        return self.background, *(each.name for each in self.classes)
+
+    @property
+    def headings(self) -> dict[int, str]:
+        """Prepared class value -> heading in tables and pictures; without the background."""
+        return {value: each.heading for value, each in enumerate(self.classes, start=1)}
+
+    def supplied_value(self, prepared_value: int) -> int:
+        """The value that a class has in the label maps as they were supplied."""
+        given = self.classes[prepared_value - 1].value
+        return prepared_value if given is None else given
+
+    @property
+    def scan_ids(self) -> tuple[int, ...]:
+        """Ids of the published scans."""
+        return tuple(map(int, self.cases))
+
+    @property
+    def evaluated(self) -> tuple[int, ...]:
+        """Prepared values of the scored classes."""
+        return tuple(value for value, each in enumerate(self.classes, start=1) if each.is_scored)
+
+    def held_out(self, group: int | str) -> tuple[int, ...]:
+        """Prepared values that are tested when `group` is trained on: the scored ones not in it; "all": all scored.
+
+        Raises:
+            ConfigError: no such group.
+        """
+        if group == ALL_GROUPS or (group == 0 and not self.label_groups):
+            return self.evaluated
+        if not isinstance(group, int) or not 0 <= group < len(self.label_groups):
+            choices = [*range(len(self.label_groups)), ALL_GROUPS]
+            raise ConfigError(f"label_sets={group!r}: unknown group of {self.name}; expected one of {choices}.")
+        seen = self.label_groups[group]
+        return tuple(value for value in self.evaluated if self.class_names[value] not in seen)
+
+    def structure(self, name: str) -> ClassSpec:
+        """Looks a class up by name.
+
+        Raises:
+            ConfigError: no such class; the message lists those that exist.
+        """
+        by_name = {each.name: each for each in self.classes}
+        if name not in by_name:
+            raise ConfigError(f"structure {name!r}: unknown in {self.name}; expected one of {', '.join(by_name)}.")
+        return by_name[name]
+
+    # Folders and identity
+
+    def prepared_folder(self, size_px: int | None = None) -> str:
+        """The folder of the prepared scans, or of the images of a size, below the data root."""
+        if self.kind == "scans":
+            return self.prepared or f"{self.name}/prepared"
+        return f"{self.name}/prepared_{size_px or self.grid.size_px}px"
+
+    @property
+    def n_folds(self) -> int:
+        """Number of cross-validation folds."""
+        return self.folds.number
+
+    def to_dict(self) -> dict[str, Any]:
+        """The description in plain values, for checkpoints and manifests; `from_dict` reads it."""
+        return _plain({f.name: getattr(self, f.name) for f in fields(self)})
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "DatasetSpec":
+        """The description that `to_dict` wrote, or that a file holds.
+
+        Raises:
+            ConfigError: an unknown or missing key, a wrong type or an impossible value.
+        """
+        return build(cls, content)
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits of everything that can change a result; texts about the set do not count."""
+        told = {"title", "source", "licence", "published", "files"}
+        return digest_of({key: value for key, value in self.to_dict().items() if key not in told})
+
+
+def read_description(path: Path) -> DatasetSpec:
+    """Reads a `dataset.json5`.
+
+    Raises:
+        DataError: absent, unreadable or not JSON5.
+        ConfigError: an unknown or missing key, a wrong type or an impossible value; the message names file and key.
+    """
+    try:
+        content = json5.loads(path.read_text(encoding="utf-8-sig"), allow_duplicate_keys=False)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror or error}); expected the description of a data set. Write a "
+            "draft with `python -m data.describe FOLDER --out FILE.json5`."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON5 ({' '.join(str(error).split())}). Correct that place.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds a {type(content).__name__}; expected {{name: ..., kind: ..., ...}}.")
+    try:
+        return DatasetSpec.from_dict(content)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _require_unique(what: str, values: list) -> None:
+    twice = [value for value in values if values.count(value) > 1]
+    if twice:
+        raise ConfigError(f"{what}={twice[0]!r} is given twice; expected different ones.")
+
+
+def _plain(value: Any) -> Any:
+    """Lists for tuples and dictionaries for dataclasses, at any depth."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    return _plain(asdict(value)) if hasattr(value, "__dataclass_fields__") else value
