@@ -1,18 +1,20 @@
 """The Sacred experiment: every configuration key with its default, and the named configurations.
 
     python training.py with alpnet chaost2 setting2 eval_fold=0 path.data_dir=data
+    python training.py with tloss dataset=my_set.json5
     python training.py print_config with alpnet chaost2      # every key, its value and where it was changed
 
-Keys of the chosen method and of few-shot data stand beside the general ones, under the reference's names where the
-meaning is the same (docs/migrating.md). Later named configurations beat earlier ones, `key=value` beats all. An unknown
-key or a value of the wrong type is an error.
+Keys of the chosen method and of its data stand next to the general ones, under the reference's names where the meaning
+is the same (docs/migrating.md). A key takes its value from, in this order: its default; what follows from the data set;
+what was published for this method on this data set (models/presets); the named configurations; the command line. An
+unknown key or a value of the wrong type is an error.
 """
 
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,20 +24,16 @@ with warnings.catch_warnings():
     from sacred.config import ConfigDict
     from sacred.utils import SacredError
 
-import models.presets.noisy as presets
-from dataloaders import catalog
-from dataloaders.build import CONFIGS, DataConfig
-from dataloaders.fewshot.data import FewShotConfig
-from dataloaders.images.data import DenseConfig
+from dataloaders.build import DataConfig, family
 from models import method_class
-from models.networks.unet import halvings_of
+from models.presets import NAMED_CONFIGS, resolve
 from models.training.average import AverageConfig
-from models.training.state import OptimConfig
+from models.training.optim import OptimConfig
 from util.errors import ConfigError, UserError
 from util.files import digest_of, writable
 from util.runtime import distributed
 from util.runtime.run_store import RUN_STORES, observer_for
-from util.schema import refuse_unknown, select
+from util.schema import flatten, merge, names_with_role, refuse_unknown, select, setting
 
 SETTINGS["CONFIG"]["READ_ONLY_CONFIG"] = False  # type: ignore[index] - checkpoints hold it, as plain values
 SETTINGS["CAPTURE_MODE"] = "sys"  # type: ignore[index]
@@ -43,75 +41,58 @@ SETTINGS["CAPTURE_MODE"] = "sys"  # type: ignore[index]
 
 @dataclass(frozen=True)
 class PathConfig:
-    """Where things lie."""
+    """Folders."""
 
     data_dir: str = "data"  # the data root, or one prepared folder
-    log_dir: str = "exps"  # a folder per experiment is made in it
+    log_dir: str = "exps"  # each experiment has a folder in it
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """How to train and to validate, whatever the method."""
 
-    method: str = "alpnet"  # see models.METHODS
-    seed: int = 1234
-    n_steps: int = 100_100  # optimiser steps
+    method: str = setting("alpnet", "architecture")  # see models.METHODS
+    seed: int = setting(1234, "replicate")
+    n_steps: int = 10_000  # optimiser steps
     round_steps: int = 0  # steps of a round ("epoch"), at whose end a method may refine labels; 0: one round
-    batch_size: int = 1  # episodes or images per step, shared out evenly among all processes
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    lr_step_gamma: float = 0.95  # factor on the learning rate after every `lr_step_every` steps
-    lr_step_every: int = 1000  # steps; 0: constant
-    ema: AverageConfig = field(default_factory=AverageConfig)
-    print_interval: int = 100  # steps between logged means
-    checkpoint_every: int = 1000  # steps between resumable checkpoints
-    save_snapshot_every: int = 25_000  # steps between kept snapshots; 0: none
-    eval_every: int = 0  # steps between evaluations on the test cases, for curves; 0: none. They choose no snapshot
-    num_workers: int = 4  # processes that prepare batches; the numbers are the same for any
-    device: str = "auto"  # auto, cpu or cuda (NVIDIA and AMD)
-    data_on: Literal["auto", "device", "host"] = "auto"  # auto: on a GPU where they fit; host: memory-mapped files
+    batch_size: int = 1  # episodes or images per step, divided evenly among all processes
+    optim: OptimConfig = setting(OptimConfig)
+    ema: AverageConfig = setting(AverageConfig)
+    settings_version: int = 1  # raised when a default changes its meaning: older runs are then told apart
+    print_interval: int = setting(100, "practical")  # steps between logged means
+    checkpoint_every: int = setting(1000, "practical")  # steps between resumable checkpoints
+    save_snapshot_every: int = setting(0, "practical")  # steps between kept snapshots; 0: none
+    eval_every: int = setting(0, "practical")  # steps between evaluations on the test cases, for curves; 0: none
+    num_workers: int = setting(4, "practical")  # processes that prepare batches; the numbers are the same for any
+    device: str = setting("auto", "practical")  # auto, cpu or cuda (NVIDIA and AMD)
+    data_on: Literal["auto", "device", "host"] = setting("auto", "practical")  # auto: on a GPU where they fit
     precision: Literal["float32", "tf32", "bf16"] = "float32"  # of the networks; losses are always float32
-    channels_last: Literal["auto", "on", "off"] = "auto"  # memory order of the networks; auto: on for a GPU
-    compile: Literal["off", "auto", "on"] = "off"  # torch.compile where the machine can, else without, with a reason
-    store: str = "file"  # of Sacred runs: file, sql:ADDRESS or a mongodb:// address, see util.runtime.run_store
-    check_data: bool = True  # check the prepared folder first
-    exp_prefix: str = ""  # put before the experiment folder's name
-    reload_model_path: str = ""  # validation: checkpoint; empty: this configuration's own; none: untrained
-    weights: Literal["last", "ema", "both"] = "last"  # which of the saved weights to validate
-    surface_scores: bool = True  # also distances between outlines, which take most of the scoring time
-    save_predictions: bool = True  # masks as files
-    path: PathConfig = field(default_factory=PathConfig)
+    channels_last: Literal["auto", "on", "off"] = setting("auto", "practical")  # memory order; auto: on for a GPU
+    compile: Literal["off", "auto", "on"] = setting("off", "practical")  # torch.compile where the machine can
+    store: str = setting("file", "practical")  # of Sacred runs: file, sql:ADDRESS or mongodb://..., see run_store
+    check_data: bool = setting(True, "practical")  # validate the prepared folder first
+    exp_prefix: str = setting("", "practical")  # put before the experiment folder's name
+    reload_model_path: str = setting("", "practical")  # validation: checkpoint; empty: this run's own; none: untrained
+    weights: Literal["last", "ema", "both"] = setting("last", "practical")  # which of the saved weights to validate
+    surface_scores: bool = setting(True, "practical")  # also surface distances, which take most of the scoring time
+    save_predictions: bool = setting(True, "practical")  # masks as files
+    path: PathConfig = setting(PathConfig, "practical")
 
     def __post_init__(self) -> None:
-        positive = ("n_steps", "batch_size", "print_interval", "checkpoint_every")
-        wrong = [name for name in positive if getattr(self, name) < 1]
-        wrong += [
-            name
-            for name in ("lr_step_every", "save_snapshot_every", "eval_every", "round_steps", "num_workers")
-            if getattr(self, name) < 0
-        ]
-        if wrong:
-            raise ConfigError(
-                f"{wrong[0]}={getattr(self, wrong[0])}: expected {1 if wrong[0] in positive else 0} or more."
-            )
+        least = dict.fromkeys(("n_steps", "batch_size", "print_interval", "checkpoint_every", "settings_version"), 1)
+        least |= dict.fromkeys(("save_snapshot_every", "eval_every", "round_steps", "num_workers"), 0)
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected {smallest} or more.")
 
-
-# Keys that change neither the data nor the weights: a training goes on, or is found, whatever they are.
-_PRACTICAL = {
-    *("print_interval", "checkpoint_every", "save_snapshot_every", "eval_every", "num_workers", "device", "data_on"),
-    *("channels_last", "compile", "store", "check_data", "exp_prefix", "reload_model_path", "weights", "protocol"),
-    *("surface_scores", "nsd_tolerance_mm", "save_predictions", "path", "n_sup_part", "z_margin", "val_wsize"),
-    *("slices_per_pass", "images_per_pass", "diagnosed_images", "test_batch", "predict_with"),
-}
-
-# Keys in which trainings differ whose scores are set beside one another, or averaged, in tables.
-_VARIED = {"seed", "eval_fold", "support_idx", "label_sets", "exclude_cls_list", "noise"}
 
 ex = Experiment("frugalseg", save_git_info=False)
-ex.add_config(asdict(RunConfig()))
+for word, values in NAMED_CONFIGS.items():
+    ex.add_named_config(word, values)
 
 
 class InputError(SacredError):
-    """Something that the user can put right; printed as its message."""
+    """Something that the user can correct; printed as its message."""
 
 
 @contextmanager
@@ -124,86 +105,43 @@ def plain_errors() -> Iterator[None]:
 
 
 @plain_errors()
-def further_defaults(fixed: Any = None, preset: Any = None, fallback: Any = None) -> Any:
-    """Adds the keys of the chosen method and of its family's data, which therefore are the only ones accepted."""
-    given = dict(preset) | dict(fixed)
-    method = method_class(given["method"])
-    defaults = asdict(CONFIGS[method.family]()) | asdict(method.Config())
-    following = _fewshot_defaults if method.family == "fewshot" else _dense_defaults
-    return ConfigDict(defaults | following(defaults, given))(fixed, preset, fallback)
+def complete(fixed: Any = None, preset: Any = None, fallback: Any = None) -> Any:
+    """All keys with their values, as Sacred asks for them; `fixed` holds the named configurations and the command line."""
+    given = merge(preset or {}, fixed or {})
+    return ConfigDict(defaults_for(given))(fixed, preset, fallback)
 
 
-def _fewshot_defaults(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What follows from the data set and the setting."""
-    values = defaults | given
-    spec = catalog.dataset(values["dataset"], "scans")
-    excluded = list(spec.held_out(values["label_sets"])) if values["setting"] == 2 else []
-    return {"max_iters_per_load": spec.episodes_per_pass, "exclude_cls_list": excluded}
+ex.configurations.append(complete)
 
 
-def _dense_defaults(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What the network must be to fit the images: channels, classes, and how often they can be halved."""
-    data = select(
-        DenseConfig, defaults | {key: given[key] for key in ("dataset", "structures", "size_px") if key in given}
-    )
-    unet = {
-        "in_channels": data.spec.channels,
-        "n_classes": len(data.chosen) + 1,
-        "halvings": list(halvings_of(*data.shape)),
-    }
-    return {"unet": defaults["unet"] | unet}
+def defaults_for(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The value of every key that is not given: default, what follows from the data, what was published.
+
+    Raises:
+        ConfigError: an unknown method, data set or group, or a value from which nothing can follow.
+    """
+    method = method_class(given.get("method", RunConfig().method))
+    data_type = family(method.family).config
+    plain = plain_defaults(method, data_type)
+    chosen = merge(plain, given)
+    published = resolve(chosen | {"method": method.name, "dataset": select(data_type, chosen).spec.name})
+    chosen = merge(plain, published, given)
+    data = select(data_type, chosen)
+    return merge(plain, data.derived(chosen), method.derived(data.facts), published)
 
 
-ex.configurations.append(further_defaults)
-
-# Methods. Expected Dice x 100, mean over organs and folds: paper, tables 1 and 2.
-ex.add_named_config("alpnet", method="alpnet", prototypes="local", train_on="superpixels")  # 78.84 MR, 73.35 CT
-ex.add_named_config("ssl_panet", method="alpnet", prototypes="global", train_on="superpixels")  # 63.17 MR, 57.88 CT
-ex.add_named_config("panet", method="alpnet", prototypes="global", train_on="labels")  # 38.53 MR, 31.86 CT
-ex.add_named_config("alpnet_annotated", method="alpnet", prototypes="local", train_on="labels")  # 51.28 MR, 41.63 CT
-ex.add_named_config("threshold", method="threshold")
-
-# A few scans, a CPU or a small GPU, no pretrained weights: eleven minutes on two cores. The learning rate was chosen on
-# fold 1 of eight CHAOST2 scans, not on the fold that is reported; source and scores: docs/performance.md.
-ex.add_named_config(
-    "small",
-    modelname="resnet18",
-    encoder_weights="none",
-    n_steps=4000,
-    optim={"lr": 3e-3},
-    checkpoint_every=250,
-    print_interval=50,
-    num_workers=0,
-)
-
-# Data sets.
-ex.add_named_config("chaost2", dataset="CHAOST2")
-ex.add_named_config("sabs", dataset="SABS")
-
-# The paper's settings. 1: any slice is trained on, unlabelled. 2: slices that show a tested organ are left out.
-ex.add_named_config("setting1", setting=1)
-ex.add_named_config("setting2", setting=2)
-
-# Learning from noisy masks: methods, losses, image sets, and each published setting; sources in models.presets.noisy.
-for word, values in presets.DATA.items():
-    ex.add_named_config(word, values)
-for word in presets.GUIDED_METHODS:
-    ex.add_named_config(word, presets.GUIDED_TRAINING | {"method": word})
-for word in presets.LOSS_TITLES:
-    ex.add_named_config(word, presets.ROBUST_TRAINING | {"loss": word})
-for preset in presets.published_settings():
-    ex.add_named_config(preset.name, preset.values)
-ex.add_named_config("noisy_small", presets.NOISY_SMALL)
-ex.add_named_config("fast", precision="bf16", compile="auto")  # any method; what it costs: docs/performance.md
+def plain_defaults(method: Any, data_type: type) -> dict[str, Any]:
+    """The defaults of the dataclasses alone."""
+    return asdict(RunConfig()) | asdict(data_type()) | asdict(method.Config())
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The whole configuration, checked."""
+    """The whole configuration, validated."""
 
     run: RunConfig
     data: DataConfig
-    values: dict[str, Any]  # all keys, as Sacred stores them, but for one spelling of each data set
+    values: dict[str, Any]  # all keys, as Sacred stores them; the data set is identified by its name and content
 
     @property
     def method_name(self) -> str:
@@ -211,70 +149,84 @@ class Settings:
         return method_class(self.run.method).title(self.values)
 
     @property
-    def n_folds(self) -> int:
-        """Folds of a complete cross-validation of scans."""
-        return self.data.spec.n_folds if isinstance(self.data, FewShotConfig) else catalog.dataset("CHAOST2").n_folds
-
-    @property
-    def _is_clean(self) -> bool:
-        return method_class(self.run.method).trains_on == "clean" or not self.values.get("noise", {}).get("alpha")
-
-    @property
     def experiment_folder(self) -> Path:
-        """Folder of this training: readable names, and a hash of every key that shapes the weights."""
-        run, data, shaping = self.run, self.data, _shaping(self.values)
-        if isinstance(data, FewShotConfig):
-            what = f"setting{data.setting}_sets{data.label_sets}_fold{data.eval_fold}"
-        elif self._is_clean:
-            what = f"{'+'.join(data.chosen)}_clean"
-            del shaping["noise"]
-        else:
-            what = f"{'+'.join(data.chosen)}_{data.noise.name}"
+        """Folder of this run: readable names, and a hash of everything that shapes the weights."""
+        run, data = self.run, self.data
         prefix = f"{run.exp_prefix}_" if run.exp_prefix else ""
-        name = f"{prefix}{self.method_name}_{data.spec.name}_{what}_seed{run.seed}_{digest_of(shaping)}".replace(
-            " ", "-"
-        )
-        return Path(run.path.log_dir).expanduser() / name
+        what = data.summary(method_class(run.method).trains_on)
+        digest = digest_of(identity(self.values))
+        name = f"{prefix}{self.method_name}_{data.spec.name}_{what}_seed{run.seed}_{digest}"
+        return Path(run.path.log_dir).expanduser() / name.replace(" ", "-")
 
     @property
-    def recipe(self) -> str:
-        """A hash that trainings share whose scores may be averaged: all that shapes the weights but seed and fold."""
-        return digest_of({key: value for key, value in _shaping(self.values).items() if key not in _VARIED})
+    def config_hash(self) -> str:
+        """A hash that repetitions share: all that shapes the weights but seed, fold and the like."""
+        return digest_of({key: value for key, value in identity(self.values).items() if not self._is_replicate(key)})
+
+    def _is_replicate(self, key: str) -> bool:
+        names = names_with_role("replicate", *_types(self.values))
+        return key in names or key.partition(".")[0] in names
 
     def require_same(self, saved: Mapping[str, Any], path: Path) -> None:
-        """Refuses to go on from a checkpoint of another training.
+        """Refuses to resume from a checkpoint of another run.
 
         Raises:
             ConfigError: its settings differ in keys that shape the weights; the message lists them.
         """
-        there, here = _shaping(saved), _shaping(self.values)
-        ignored = {"noise"} if self._is_clean else set()
-        keys = sorted(key for key in (there.keys() | here.keys()) - ignored if there.get(key) != here.get(key))
+        there, here = identity(saved), identity(self.values)
+        defaults = flatten(plain_defaults(*_method_and_data(self.values)))
+        keys = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
         if keys:
-            listed = "; ".join(f"{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in keys)
+            listed = "; ".join(
+                f"{key}: {there.get(key, defaults.get(key))!r} there, {here.get(key, defaults.get(key))!r} here"
+                for key in keys
+            )
             raise ConfigError(
-                f"{path}: a checkpoint of another training ({listed}). Take those settings, or put it elsewhere and "
-                "start anew."
+                f"{path}: a checkpoint of another run ({listed}). Use those settings, or move it elsewhere and start "
+                "again."
             )
 
 
-def _shaping(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that shape the weights."""
-    return {key: value for key, value in values.items() if key not in _PRACTICAL}
+def identity(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that shape the weights and differ from their defaults, flat: a new key leaves older runs the same."""
+    method, data_type = _method_and_data(values)
+    practical = names_with_role("practical", RunConfig, data_type, method.Config)
+    ignored = select(data_type, _described(values)).ignored_keys(method.trains_on)
+    defaults = flatten(plain_defaults(method, data_type))
+    return {
+        key: value
+        for key, value in flatten(values).items()
+        if key not in practical
+        and key.partition(".")[0] not in practical | ignored
+        and (value != defaults.get(key) or key == "settings_version")
+    }
+
+
+def _method_and_data(values: Mapping[str, Any]) -> tuple[Any, Any]:
+    method = method_class(values["method"])
+    return method, family(method.family).config
+
+
+def _types(values: Mapping[str, Any]) -> tuple[type, ...]:
+    method, data_type = _method_and_data(values)
+    return RunConfig, data_type, method.Config
+
+
+def _described(values: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(values)
 
 
 def read_settings(values: dict[str, Any]) -> Settings:
-    """Checks a flat dictionary of settings, strictly.
+    """Validates a flat dictionary of settings, strictly.
 
     Raises:
         ConfigError: an unknown key, a wrong type, or a value out of range.
     """
-    method = method_class(values["method"])
-    data_type = CONFIGS[method.family]
+    method, data_type = _method_and_data(values)
     refuse_unknown(values, RunConfig, data_type, method.Config)
     select(method.Config, values)
     data = select(data_type, values)
-    return Settings(select(RunConfig, values), data, dict(values) | {"dataset": data.spec.name})
+    return Settings(select(RunConfig, values), data, dict(values) | {"method": method.name, "dataset": data.spec.name})
 
 
 def command(function: Callable) -> Any:
@@ -285,7 +237,7 @@ def command(function: Callable) -> Any:
 
 @ex.config_hook
 def store_runs(config: dict[str, Any], command_name: str, logger: logging.Logger) -> dict[str, Any]:
-    """Keeps the run of a training or a validation in its experiment's folder; on the first process only."""
+    """Stores training and validation runs in their experiment's folder; on the first process only."""
     folders = {"train": "runs", "validate": "validation"}
     if command_name in folders and distributed.plan().is_first:
         with plain_errors():
@@ -297,5 +249,5 @@ def store_runs(config: dict[str, Any], command_name: str, logger: logging.Logger
 
 
 def run_folder(run: Any, settings: Settings) -> Path:
-    """Where a validation leaves its files: by the number of its Sacred run, or "unobserved" if it has none."""
+    """Where a validation stores its files: by the number of its Sacred run, or "unobserved" if it has none."""
     return settings.experiment_folder / ("unobserved" if run._id is None else f"validation/{run._id}")

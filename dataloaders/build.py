@@ -1,27 +1,59 @@
 """From configuration keys to data: the only constructors that training and validation call."""
 
-from dataloaders.fewshot.data import FewShotConfig, FewShotData, open_fewshot
-from dataloaders.images.data import DenseConfig, DenseData, open_dense
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-DataConfig = FewShotConfig | DenseConfig
-Data = FewShotData | DenseData
+from dataloaders.fewshot.data import FewShotConfig, open_fewshot
+from dataloaders.images.data import DenseConfig, open_dense
+from dataloaders.protocol import DataConfig, TrainingData
+from util.errors import ConfigError
 
-# The keys that each family of methods reads, beside the general ones.
-CONFIGS: dict[str, type[FewShotConfig] | type[DenseConfig]] = {"fewshot": FewShotConfig, "dense": DenseConfig}
+
+@dataclass(frozen=True)
+class Family:
+    """What methods of one kind learn from.
+
+    Attributes:
+        config: the configuration keys of the data.
+        open: (config, data_dir, trains_on, needs_superpixels) -> the prepared data, read when asked for.
+    """
+
+    config: type[Any]
+    open: Callable[[Any, str, str, bool], Any]
 
 
-def open_data(config: DataConfig, data_dir: str, trains_on: str = "given", needs_superpixels: bool = False) -> Data:
+FAMILIES: dict[str, Family] = {
+    "fewshot": Family(FewShotConfig, open_fewshot),
+    "dense": Family(DenseConfig, open_dense),
+}
+
+
+def family(name: str) -> Family:
+    """Looks a family up by name.
+
+    Raises:
+        ConfigError: no such family; the message lists those that exist.
+    """
+    if name not in FAMILIES:
+        raise ConfigError(f"family {name!r}: unknown; expected one of {', '.join(FAMILIES)}.")
+    return FAMILIES[name]
+
+
+def open_data(
+    family_name: str, config: DataConfig, data_dir: str, trains_on: str = "given", needs_superpixels: bool = False
+) -> TrainingData:
     """The prepared data that a configuration names; read when asked for.
 
     Args:
-        config: of either family.
+        family_name: of the method.
+        config: the family's configuration.
         data_dir: the data root, or the prepared folder itself.
         trains_on: "given" or "clean" labels, for images.
         needs_superpixels: whether batches carry superpixel ids, for images.
 
     Raises:
-        DataError: nothing prepared there.
+        ConfigError: no such family.
+        DataError: nothing is prepared there.
     """
-    if isinstance(config, FewShotConfig):
-        return open_fewshot(config, data_dir)
-    return open_dense(config, data_dir, trains_on == "clean", needs_superpixels)
+    return family(family_name).open(config, data_dir, trains_on, needs_superpixels)

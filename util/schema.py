@@ -4,7 +4,7 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union
 
 from util.errors import ConfigError
@@ -26,9 +26,9 @@ def build(settings_type: type[Settings], values: Mapping[str, Any], where: str =
     """
     refuse_unknown(values, settings_type, where=where)
     hints = typing.get_type_hints(settings_type)
-    known = {field.name: field for field in fields(settings_type)}  # type: ignore[arg-type]
-    for name, field in known.items():
-        if name not in values and field.default is MISSING and field.default_factory is MISSING:
+    known = {each.name: each for each in fields(settings_type)}  # type: ignore[arg-type]
+    for name, each in known.items():
+        if name not in values and each.default is MISSING and each.default_factory is MISSING:
             raise ConfigError(f"{where}{name}: missing; expected {_describe(hints[name])}.")
     converted = {key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()}
     return settings_type(**converted)
@@ -40,7 +40,7 @@ def refuse_unknown(values: Mapping[str, Any], *settings_types: type, where: str 
     Raises:
         ConfigError: one is not; the message names similar ones.
     """
-    known = [field.name for settings_type in settings_types for field in fields(settings_type)]
+    known = [each.name for settings_type in settings_types for each in fields(settings_type)]
     for key in values:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=3) or sorted(known)
@@ -49,7 +49,7 @@ def refuse_unknown(values: Mapping[str, Any], *settings_types: type, where: str 
 
 def select(settings_type: type[Settings], values: Mapping[str, Any]) -> Settings:
     """Builds `settings_type` from those entries of a larger dictionary that are its fields."""
-    names = {field.name for field in fields(settings_type)}  # type: ignore[arg-type]
+    names = {each.name for each in fields(settings_type)}  # type: ignore[arg-type]
     return build(settings_type, {key: value for key, value in values.items() if key in names})
 
 
@@ -96,3 +96,56 @@ def _describe(expected: Any) -> str:
 
 def _join(names: Any) -> str:
     return ", ".join(names)
+
+
+# What a setting is to a run, besides its value; noted in the metadata of its field.
+#   practical     changes neither the data nor the weights: a run resumes, and is found, whatever it is
+#   replicate     runs that differ in nothing else are repetitions of each other: tables may average over them
+#   architecture  decides which weights there are: taken from the checkpoint when it is loaded
+Role = Literal["practical", "replicate", "architecture"]
+
+
+def setting(default: Any, *roles: Role) -> Any:
+    """A field of a configuration with its roles; a callable default makes a new value each time."""
+    if callable(default):
+        return field(default_factory=default, metadata={"roles": roles})
+    return field(default=default, metadata={"roles": roles})
+
+
+def names_with_role(role: Role, *settings_types: type) -> set[str]:
+    """The fields of some dataclasses that have a role; nested ones as "outer.inner"."""
+    found = set()
+    for settings_type in settings_types:
+        hints = typing.get_type_hints(settings_type)
+        for each in fields(settings_type):
+            if role in each.metadata.get("roles", ()):
+                found.add(each.name)
+            elif is_dataclass(hints[each.name]):
+                found |= {f"{each.name}.{name}" for name in names_with_role(role, hints[each.name])}
+    return found
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one dictionary with dotted keys; tuples become lists, as JSON stores them."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = _listed(value)
+    return flat
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings of several layers; later ones win, key by key at every depth."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            known = merged.get(key)
+            is_nested = isinstance(known, Mapping) and isinstance(value, Mapping)
+            merged[key] = merge(known, value) if is_nested else value
+    return merged
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(each) for each in value] if isinstance(value, tuple | list) else value

@@ -1,6 +1,6 @@
 """Few-shot segmentation of scans: what is trained on, and the support set and query scans that are scored."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from dataloaders.samples import Episode, EvalCase, SupportSet, Volume
 from dataloaders.scans.folder import PreparedFolder
 from dataloaders.scans.normalise import Normalisation
 from util.errors import ConfigError, DataError
+from util.schema import setting
 from util.runtime.compiling import CompiledFunction
 
 
@@ -29,19 +30,19 @@ class FewShotConfig:
 
     dataset: str = "CHAOST2"  # see dataloaders.catalog
     setting: Literal[1, 2] = 1  # 2: slices that show a tested organ are kept from training (paper, section 4.1)
-    eval_fold: int = 0  # cross-validation fold, from 0
-    label_sets: int | str = 0  # label group to train on, its complement is tested; "all": test every evaluated organ
-    exclude_cls_list: tuple[int, ...] = ()  # training slices showing any of these classes are left out (setting 2)
+    eval_fold: int = setting(0, "replicate")  # cross-validation fold, from 0
+    label_sets: int | str = setting(0, "replicate")  # label group to train on, its complement is tested; "all": test every evaluated organ
+    exclude_cls_list: tuple[int, ...] = setting((), "replicate")  # training slices showing any of these classes are left out (setting 2)
     train_on: Literal["superpixels", "labels"] = "superpixels"  # labels: annotated training of the comparison methods
     superpix_scale: str = "MIDDLE"  # which pseudo-labels
     max_iters_per_load: int | None = None  # episodes in one pass over the slices; None: every slice once
     min_fg_data: int = 1  # pixels below which a class does not count as shown (annotated training)
     which_aug: str = "sabs_aug"  # augmentation preset: sabs_aug, aug_v3 or none
-    support_idx: tuple[int, ...] = (-1,)  # support scans, as positions in the fold's held-out list; one per shot
-    n_sup_part: int = 3  # parts along the organ, each with its own support slice; odd
-    z_margin: int = 0  # slices beyond the organ's range that still count in protocol=reference
-    protocol: Literal["reference", "blind", "both"] = "both"  # how to score, see dataloaders.fewshot.protocol
-    nsd_tolerance_mm: float = 3.0  # of the normalised surface Dice
+    support_idx: tuple[int, ...] = setting((-1,), "replicate")  # support scans, as positions in the fold's held-out list; one per shot
+    n_sup_part: int = setting(3, "practical")  # parts along the organ, each with its own support slice; odd
+    z_margin: int = setting(0, "practical")  # slices beyond the organ's range that still count in protocol=reference
+    protocol: Literal["reference", "blind", "both"] = setting("both", "practical")  # how to score, see dataloaders.fewshot.protocol
+    nsd_tolerance_mm: float = setting(3.0, "practical")  # of the normalised surface Dice
 
     def __post_init__(self) -> None:
         if self.which_aug not in transforms.PRESETS:
@@ -61,8 +62,27 @@ class FewShotConfig:
 
     @property
     def spec(self) -> DatasetSpec:
-        """Facts about the data set."""
+        """The description of the data set."""
         return catalog.dataset(self.dataset, "scans")
+
+    @property
+    def facts(self) -> None:
+        """A few-shot network takes slices of any size, and one class at a time."""
+        return None
+
+    def derived(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The length of a pass, and the classes that setting 2 keeps from training."""
+        excluded = list(self.spec.held_out(self.label_sets)) if self.setting == 2 else []
+        return {"max_iters_per_load": self.spec.episodes_per_pass, "exclude_cls_list": excluded}
+
+    def summary(self, trains_on: str) -> str:
+        """Setting, label group and fold."""
+        return f"setting{self.setting}_sets{self.label_sets}_fold{self.eval_fold}"
+
+    @classmethod
+    def ignored_keys(cls, values: Mapping[str, Any], trains_on: str) -> set[str]:
+        """None: every key counts."""
+        return set()
 
 
 @dataclass(frozen=True)
@@ -122,12 +142,16 @@ class FewShotData:
         return f"scans {list(self.fold.train)}"
 
 
-def open_fewshot(config: FewShotConfig, data_dir: str) -> FewShotData:
+def open_fewshot(
+    config: FewShotConfig, data_dir: str, trains_on: str = "given", needs_superpixels: bool = False
+) -> FewShotData:
     """The prepared folder and the scans of the fold.
 
     Args:
         config: names the data set and the fold.
         data_dir: the data root, or the prepared folder itself.
+        trains_on: without effect here, as is `needs_superpixels`: `config.train_on` says both.
+        needs_superpixels: see `trains_on`.
 
     Raises:
         DataError: nothing prepared there, or too few scans for the fold.

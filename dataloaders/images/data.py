@@ -17,10 +17,12 @@ from dataloaders.images.labels import LabelsOnDevice, LabelStore, normalise
 from dataloaders.io.packed import packed
 from dataloaders.io.png import read_image, read_mask, read_superpixels
 from dataloaders.ordering import LoaderOptions, item_at, numbers_of_step, step_loader
+from dataloaders.protocol import DataFacts
 from dataloaders.samples import DenseBatch, ImageCase
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.transforms import dense as augmentation
 from util.errors import ConfigError, DataError
+from util.schema import setting
 from util.runtime.seeding import generator_for
 
 
@@ -31,11 +33,11 @@ class DenseConfig:
     dataset: str = "ISIC2017"  # see dataloaders.catalog
     structures: tuple[str, ...] = ()  # what to segment; several: classes, later over earlier; empty: the first
     size_px: int | None = None  # side of the prepared images; None: the data set's
-    noise: NoiseConfig = field(default_factory=NoiseConfig)  # of the training masks
+    noise: NoiseConfig = setting(NoiseConfig, "replicate")  # of the training masks
     superpixel: SuperpixelConfig = field(default_factory=SuperpixelConfig)  # for methods that need them
     which_aug: str = "nnunet"  # augmentation preset: nnunet, nnunet180, mirror_gamma or none
-    diagnosed_images: int = 200  # training images looked at in each evaluation, evenly spaced; 0: none
-    test_batch: int = 8  # images segmented together
+    diagnosed_images: int = setting(200, "practical")  # training images looked at in each evaluation, evenly spaced; 0: none
+    test_batch: int = setting(8, "practical")  # images segmented together
 
     def __post_init__(self) -> None:
         if self.which_aug not in augmentation.DENSE_PRESETS:
@@ -51,8 +53,27 @@ class DenseConfig:
 
     @property
     def spec(self) -> DatasetSpec:
-        """Facts about the data set."""
+        """The description of the data set."""
         return catalog.dataset(self.dataset, "images")
+
+    @property
+    def facts(self) -> DataFacts:
+        """Channels, classes and size of what the network sees."""
+        return DataFacts(self.spec.channels, len(self.chosen) + 1, self.shape)
+
+    def derived(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Nothing follows from the data set but what `facts` says."""
+        return {}
+
+    def summary(self, trains_on: str) -> str:
+        """Structures and noise."""
+        is_clean = trains_on == "clean" or not self.noise.alpha
+        return f"{'+'.join(self.chosen)}_{'clean' if is_clean else self.noise.name}"
+
+    @classmethod
+    def ignored_keys(cls, values: Mapping[str, Any], trains_on: str) -> set[str]:
+        """The noise, where clean masks are trained on."""
+        return {"noise"} if trains_on == "clean" or not values.get("noise", {}).get("alpha") else set()
 
     @property
     def chosen(self) -> tuple[str, ...]:
@@ -232,14 +253,14 @@ class DenseData:
 
 
 def open_dense(
-    config: DenseConfig, data_dir: str, trains_on_clean: bool = False, needs_superpixels: bool = False
+    config: DenseConfig, data_dir: str, trains_on: str = "given", needs_superpixels: bool = False
 ) -> DenseData:
     """The prepared images that a configuration names.
 
     Args:
         config: names the data set, the structures and the noise.
         data_dir: the data root, or the prepared folder itself.
-        trains_on_clean: learn the expert's masks, whatever the noise.
+        trains_on: "given" masks, or "clean": the expert's, whatever the noise.
         needs_superpixels: read them too.
 
     Raises:
@@ -247,7 +268,7 @@ def open_dense(
     """
     root = Path(data_dir).expanduser()
     folder = root if (root / MANIFEST).exists() else root / config.spec.prepared_folder(config.size_px)
-    return DenseData(config, ImageFolder(folder, config.spec), trains_on_clean, needs_superpixels)
+    return DenseData(config, ImageFolder(folder, config.spec), trains_on == "clean", needs_superpixels)
 
 
 class DenseDataset(Dataset[DenseBatch]):

@@ -1,1 +1,35 @@
-"""Named configurations: published settings with source, hardware and expected score."""
+"""Named configurations and published settings, one module per group of methods.
+
+A word of the command line says which method or data set is meant (`tloss shenzhen`); the settings that were published
+for this method on this data set follow from `RULES`, and any key can still be given.
+
+    python -m models.presets                       # every published run: words, source, hardware, Dice to expect
+    python -m models.presets isic2017 tloss 0.7    # those whose line holds all of these words
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.presets import fewshot, noisy
+from models.presets.rules import published_values
+
+# Precision and compilation for any method; what they cost in Dice: docs/performance.md. Not published.
+FAST: dict[str, Any] = {"precision": "bf16", "compile": "auto"}
+
+NAMED_CONFIGS: dict[str, dict[str, Any]] = {
+    **fewshot.METHODS,
+    **fewshot.DATA,
+    **noisy.GUIDED_METHODS,
+    **noisy.ROBUST_LOSSES,
+    **noisy.DATA,
+    "small": fewshot.SMALL,
+    "noisy_small": noisy.SMALL,
+    "fast": FAST,
+}
+
+RULES = (*fewshot.RULES, *noisy.RULES)
+
+
+def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The published settings for the method and the data set of `settings` (all keys, with defaults)."""
+    return published_values(RULES, settings)

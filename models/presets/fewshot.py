@@ -1,0 +1,54 @@
+"""Few-shot segmentation: the methods' words, the paper's settings, and what was published for them."""
+
+from typing import Any
+
+from models.presets.rules import Rule
+
+# Words of the methods. Expected Dice x 100, mean over organs and folds, MR / CT. Source: SSL-ALPNet (ECCV 2020), tables
+# 1 and 2.
+METHODS: dict[str, dict[str, Any]] = {
+    "alpnet": {"method": "alpnet", "prototypes": "local", "train_on": "superpixels"},  # 78.84 / 73.35
+    "ssl_panet": {"method": "alpnet", "prototypes": "global", "train_on": "superpixels"},  # 63.17 / 57.88
+    "panet": {"method": "alpnet", "prototypes": "global", "train_on": "labels"},  # 38.53 / 31.86
+    "alpnet_annotated": {"method": "alpnet", "prototypes": "local", "train_on": "labels"},  # 51.28 / 41.63
+    "threshold": {"method": "threshold"},  # a yardstick, not published
+}
+
+# Words of the data sets, and of the paper's settings: 1: any slice is trained on, unlabelled; 2: slices that show a
+# tested organ are left out. Source: SSL-ALPNet (ECCV 2020), section 4.1.
+DATA: dict[str, dict[str, Any]] = {
+    "chaost2": {"dataset": "CHAOST2"},
+    "sabs": {"dataset": "SABS"},
+    "setting1": {"setting": 1},
+    "setting2": {"setting": 2},
+}
+
+# A few scans, a CPU or a small GPU, no pretrained weights: eleven minutes on two cores; not published anywhere. The
+# learning rate was chosen on fold 1 of eight CHAOST2 scans, not on the fold that is reported (docs/performance.md).
+SMALL: dict[str, Any] = {
+    "modelname": "resnet18",
+    "encoder_weights": "none",
+    "n_steps": 4000,
+    "optim": {"lr": 3e-3},
+    "checkpoint_every": 250,
+    "print_interval": 50,
+    "num_workers": 0,
+}
+
+# Source: SSL-ALPNet (ECCV 2020), section 4.2 and released code: SGD, learning rate x 0.95 every 1000 steps.
+TRAINING: dict[str, Any] = {
+    "n_steps": 100_100,
+    "batch_size": 1,
+    "optim": {
+        "name": "sgd",
+        "lr": 1e-3,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "schedule": "step",
+        "step_every": 1000,
+        "step_gamma": 0.95,
+    },
+    "save_snapshot_every": 25_000,
+}
+
+RULES = (Rule("SSL-ALPNet (ECCV 2020), section 4.2 and released code", TRAINING, {"method": ("alpnet",)}),)
