@@ -24,16 +24,19 @@ with warnings.catch_warnings():
     from sacred.config import ConfigDict
     from sacred.utils import SacredError
 
-from dataloaders.build import DataConfig, family
+from models.training.optim import OptimConfig
+
+from dataloaders.build import family
+from dataloaders.catalog import is_built_in
+from dataloaders.protocol import DataConfig
 from models import method_class
 from models.presets import NAMED_CONFIGS, resolve
 from models.training.average import AverageConfig
-from models.training.optim import OptimConfig
 from util.errors import ConfigError, UserError
 from util.files import digest_of, writable
 from util.runtime import distributed
 from util.runtime.run_store import RUN_STORES, observer_for
-from util.schema import flatten, merge, names_with_role, refuse_unknown, select, setting
+from util.schema import flatten, merge, names_with_role, option, refuse_unknown, select
 
 SETTINGS["CONFIG"]["READ_ONLY_CONFIG"] = False  # type: ignore[index] - checkpoints hold it, as plain values
 SETTINGS["CAPTURE_MODE"] = "sys"  # type: ignore[index]
@@ -51,32 +54,32 @@ class PathConfig:
 class RunConfig:
     """How to train and to validate, whatever the method."""
 
-    method: str = setting("alpnet", "architecture")  # see models.METHODS
-    seed: int = setting(1234, "replicate")
+    method: str = option("alpnet", "architecture")  # see models.METHODS
+    seed: int = option(1234, "replicate")
     n_steps: int = 10_000  # optimiser steps
     round_steps: int = 0  # steps of a round ("epoch"), at whose end a method may refine labels; 0: one round
     batch_size: int = 1  # episodes or images per step, divided evenly among all processes
-    optim: OptimConfig = setting(OptimConfig)
-    ema: AverageConfig = setting(AverageConfig)
+    optim: OptimConfig = option(OptimConfig)
+    ema: AverageConfig = option(AverageConfig)
     settings_version: int = 1  # raised when a default changes its meaning: older runs are then told apart
-    print_interval: int = setting(100, "practical")  # steps between logged means
-    checkpoint_every: int = setting(1000, "practical")  # steps between resumable checkpoints
-    save_snapshot_every: int = setting(0, "practical")  # steps between kept snapshots; 0: none
-    eval_every: int = setting(0, "practical")  # steps between evaluations on the test cases, for curves; 0: none
-    num_workers: int = setting(4, "practical")  # processes that prepare batches; the numbers are the same for any
-    device: str = setting("auto", "practical")  # auto, cpu or cuda (NVIDIA and AMD)
-    data_on: Literal["auto", "device", "host"] = setting("auto", "practical")  # auto: on a GPU where they fit
+    print_interval: int = option(100, "practical")  # steps between logged means
+    checkpoint_every: int = option(1000, "practical")  # steps between resumable checkpoints
+    save_snapshot_every: int = option(0, "practical")  # steps between kept snapshots; 0: none
+    eval_every: int = option(0, "practical")  # steps between evaluations on the test cases, for curves; 0: none
+    num_workers: int = option(4, "practical")  # processes that prepare batches; the numbers are the same for any
+    device: str = option("auto", "practical")  # auto, cpu or cuda (NVIDIA and AMD)
+    data_on: Literal["auto", "device", "host"] = option("auto", "practical")  # auto: on a GPU where they fit
     precision: Literal["float32", "tf32", "bf16"] = "float32"  # of the networks; losses are always float32
-    channels_last: Literal["auto", "on", "off"] = setting("auto", "practical")  # memory order; auto: on for a GPU
-    compile: Literal["off", "auto", "on"] = setting("off", "practical")  # torch.compile where the machine can
-    store: str = setting("file", "practical")  # of Sacred runs: file, sql:ADDRESS or mongodb://..., see run_store
-    check_data: bool = setting(True, "practical")  # validate the prepared folder first
-    exp_prefix: str = setting("", "practical")  # put before the experiment folder's name
-    reload_model_path: str = setting("", "practical")  # validation: checkpoint; empty: this run's own; none: untrained
-    weights: Literal["last", "ema", "both"] = setting("last", "practical")  # which of the saved weights to validate
-    surface_scores: bool = setting(True, "practical")  # also surface distances, which take most of the scoring time
-    save_predictions: bool = setting(True, "practical")  # masks as files
-    path: PathConfig = setting(PathConfig, "practical")
+    channels_last: Literal["auto", "on", "off"] = option("auto", "practical")  # memory order; auto: on for a GPU
+    compile: Literal["off", "auto", "on"] = option("off", "practical")  # torch.compile where the machine can
+    store: str = option("file", "practical")  # of Sacred runs: file, sql:ADDRESS or mongodb://..., see run_store
+    check_data: bool = option(True, "practical")  # validate the prepared folder first
+    exp_prefix: str = option("", "practical")  # put before the experiment folder's name
+    reload_model_path: str = option("", "practical")  # validation: checkpoint; empty: this run's own; none: untrained
+    weights: Literal["last", "ema", "both"] = option("last", "practical")  # which of the saved weights to validate
+    surface_scores: bool = option(True, "practical")  # also surface distances, which take most of the scoring time
+    save_predictions: bool = option(True, "practical")  # masks as files
+    path: PathConfig = option(PathConfig, "practical")
 
     def __post_init__(self) -> None:
         least = dict.fromkeys(("n_steps", "batch_size", "print_interval", "checkpoint_every", "settings_version"), 1)
@@ -106,7 +109,7 @@ def plain_errors() -> Iterator[None]:
 
 @plain_errors()
 def complete(fixed: Any = None, preset: Any = None, fallback: Any = None) -> Any:
-    """All keys with their values, as Sacred asks for them; `fixed` holds the named configurations and the command line."""
+    """All keys with their values, for Sacred; `fixed` holds the named configurations and the command line."""
     given = merge(preset or {}, fixed or {})
     return ConfigDict(defaults_for(given))(fixed, preset, fallback)
 
@@ -188,10 +191,10 @@ class Settings:
 
 
 def identity(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that shape the weights and differ from their defaults, flat: a new key leaves older runs the same."""
+    """The settings that shape the weights and differ from their defaults, flat: a new key changes no older run."""
     method, data_type = _method_and_data(values)
     practical = names_with_role("practical", RunConfig, data_type, method.Config)
-    ignored = select(data_type, _described(values)).ignored_keys(method.trains_on)
+    ignored = data_type.ignored_keys(values, method.trains_on)
     defaults = flatten(plain_defaults(method, data_type))
     return {
         key: value
@@ -212,10 +215,6 @@ def _types(values: Mapping[str, Any]) -> tuple[type, ...]:
     return RunConfig, data_type, method.Config
 
 
-def _described(values: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(values)
-
-
 def read_settings(values: dict[str, Any]) -> Settings:
     """Validates a flat dictionary of settings, strictly.
 
@@ -226,7 +225,9 @@ def read_settings(values: dict[str, Any]) -> Settings:
     refuse_unknown(values, RunConfig, data_type, method.Config)
     select(method.Config, values)
     data = select(data_type, values)
-    return Settings(select(RunConfig, values), data, dict(values) | {"method": method.name, "dataset": data.spec.name})
+    spec = data.spec
+    named = spec.name if is_built_in(spec) else f"{spec.name}@{spec.digest}"
+    return Settings(select(RunConfig, values), data, dict(values) | {"method": method.name, "dataset": named})
 
 
 def command(function: Callable) -> Any:

@@ -14,6 +14,7 @@ from benchmarks.trainee import Trainee
 from dataloaders.images.data import DenseDataset
 from dataloaders.images.labels import LabelStore
 from dataloaders.ordering import LoaderOptions
+from dataloaders.transforms.dense import DENSE_PRESETS
 from models.networks.unet import UNet
 
 METHODS = {
@@ -42,7 +43,7 @@ def measure(options: Namespace) -> list[Comparison]:
     """Each method's step with its data, the preparation of a batch, and one step of two networks against two of one."""
     store = label_store(options.size)
     data = store if options.device.type == "cpu" else store.on(options.device)
-    batches, number = DenseDataset(data, "nnunet", 0, options.batch, LoaderOptions()), count()
+    batches, number = DenseDataset(data, DENSE_PRESETS["nnunet"], 0, options.batch, LoaderOptions()), count()
     image = batches[0].image.to(options.device)
     label = f"{options.batch} x {options.size} px"
 

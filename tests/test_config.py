@@ -6,13 +6,13 @@ import pytest
 
 import training  # noqa: F401 - registers the command
 from config_ssl_upload import InputError, RunConfig, Settings, ex, identity, read_settings
-from dataloaders.build import FAMILIES, family
 from data.check import CHECKS
+from dataloaders.build import FAMILIES, family
 from dataloaders.protocol import DataConfig
 from models import METHODS
 from models.evaluation import EVALUATIONS
 from util.errors import ConfigError
-from util.schema import flatten, merge, names_with_role, setting
+from util.schema import flatten, merge, names_with_role, option
 
 
 def settings(*words, **changes) -> Settings:
@@ -41,7 +41,14 @@ def test_practical_keys_do_not_change_a_run():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"seed": 5}, {"eval_fold": 1}, {"temperature": 19.0}, {"optim": {"lr": 0.5}}, {"n_steps": 7}, {"precision": "bf16"}],
+    [
+        {"seed": 5},
+        {"eval_fold": 1},
+        {"temperature": 19.0},
+        {"optim": {"lr": 0.5}},
+        {"n_steps": 7},
+        {"precision": "bf16"},
+    ],
 )
 def test_any_other_key_does(changes):
     assert settings(*ALPNET, **changes).experiment_folder.name != settings(*ALPNET).experiment_folder.name
@@ -98,13 +105,13 @@ def test_a_data_set_of_the_wrong_kind_is_named():
 def test_roles_are_found_at_every_depth():
     @dataclass(frozen=True)
     class Inner:
-        depth: int = setting(1, "architecture")
-        speed: int = setting(2, "practical")
+        depth: int = option(1, "architecture")
+        speed: int = option(2, "practical")
 
     @dataclass(frozen=True)
     class Outer:
-        inner: Inner = setting(Inner)
-        whole: Inner = setting(Inner, "practical")
+        inner: Inner = option(Inner)
+        whole: Inner = option(Inner, "practical")
         plain: int = 3
 
     assert names_with_role("practical", Outer) == {"inner.speed", "whole"}

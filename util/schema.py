@@ -105,7 +105,7 @@ def _join(names: Any) -> str:
 Role = Literal["practical", "replicate", "architecture"]
 
 
-def setting(default: Any, *roles: Role) -> Any:
+def option(default: Any, *roles: Role) -> Any:
     """A field of a configuration with its roles; a callable default makes a new value each time."""
     if callable(default):
         return field(default_factory=default, metadata={"roles": roles})

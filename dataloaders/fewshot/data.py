@@ -1,7 +1,7 @@
 """Few-shot segmentation of scans: what is trained on, and the support set and query scans that are scored."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +20,8 @@ from dataloaders.samples import Episode, EvalCase, SupportSet, Volume
 from dataloaders.scans.folder import PreparedFolder
 from dataloaders.scans.normalise import Normalisation
 from util.errors import ConfigError, DataError
-from util.schema import setting
 from util.runtime.compiling import CompiledFunction
+from util.schema import option
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,22 @@ class FewShotConfig:
 
     dataset: str = "CHAOST2"  # see dataloaders.catalog
     setting: Literal[1, 2] = 1  # 2: slices that show a tested organ are kept from training (paper, section 4.1)
-    eval_fold: int = setting(0, "replicate")  # cross-validation fold, from 0
-    label_sets: int | str = setting(0, "replicate")  # label group to train on, its complement is tested; "all": test every evaluated organ
-    exclude_cls_list: tuple[int, ...] = setting((), "replicate")  # training slices showing any of these classes are left out (setting 2)
+    eval_fold: int = option(0, "replicate")  # cross-validation fold, from 0
+    label_sets: int | str = option(
+        0, "replicate"
+    )  # group to train on; the others are tested; "all": test every scored class
+    exclude_cls_list: tuple[int, ...] = option((), "replicate")  # training slices showing these are left out
     train_on: Literal["superpixels", "labels"] = "superpixels"  # labels: annotated training of the comparison methods
     superpix_scale: str = "MIDDLE"  # which pseudo-labels
     max_iters_per_load: int | None = None  # episodes in one pass over the slices; None: every slice once
     min_fg_data: int = 1  # pixels below which a class does not count as shown (annotated training)
     which_aug: str = "sabs_aug"  # augmentation preset: sabs_aug, aug_v3 or none
-    support_idx: tuple[int, ...] = setting((-1,), "replicate")  # support scans, as positions in the fold's held-out list; one per shot
-    n_sup_part: int = setting(3, "practical")  # parts along the organ, each with its own support slice; odd
-    z_margin: int = setting(0, "practical")  # slices beyond the organ's range that still count in protocol=reference
-    protocol: Literal["reference", "blind", "both"] = setting("both", "practical")  # how to score, see dataloaders.fewshot.protocol
-    nsd_tolerance_mm: float = setting(3.0, "practical")  # of the normalised surface Dice
+    aug: transforms.AugmentConfig = option(transforms.AugmentConfig)  # its ranges; those of `which_aug` if not given
+    support_idx: tuple[int, ...] = option((-1,), "replicate")  # positions in the fold's held-out list
+    n_sup_part: int = option(3, "practical")  # parts along the organ, each with its own support slice; odd
+    z_margin: int = option(0, "practical")  # slices beyond the organ's range that still count in protocol=reference
+    protocol: Literal["reference", "blind", "both"] = option("both", "practical")  # how to score, see protocol.py
+    nsd_tolerance_mm: float = option(3.0, "practical")  # of the normalised surface Dice
 
     def __post_init__(self) -> None:
         if self.which_aug not in transforms.PRESETS:
@@ -71,9 +74,19 @@ class FewShotConfig:
         return None
 
     def derived(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The length of a pass, and the classes that setting 2 keeps from training."""
+        """The length of a pass, the classes that setting 2 keeps from training, and the ranges of the augmentation."""
         excluded = list(self.spec.held_out(self.label_sets)) if self.setting == 2 else []
-        return {"max_iters_per_load": self.spec.episodes_per_pass, "exclude_cls_list": excluded}
+        return {
+            "max_iters_per_load": self.spec.episodes_per_pass,
+            "exclude_cls_list": excluded,
+            "aug": asdict(transforms.PRESETS[self.which_aug]),
+        }
+
+    @property
+    def augmentation(self) -> transforms.AugmentConfig:
+        """The ranges of the augmentation: those given, else those of the preset."""
+        is_given = self.aug != transforms.AugmentConfig()
+        return self.aug if is_given else transforms.PRESETS[self.which_aug]
 
     def summary(self, trains_on: str) -> str:
         """Setting, label group and fold."""
@@ -116,7 +129,7 @@ class FewShotData:
         if options.device is not None:
             stack = stack.on(options.device)
             apply = CompiledFunction(apply) if options.compiles else apply
-        place, augmentation = options.plan, transforms.PRESETS[self.config.which_aug]
+        place, augmentation = options.plan, self.config.augmentation
         dataset = EpisodeDataset(stack, drawer, augmentation, seed, batch_size, place.rank, place.world_size, apply)
         return step_loader(dataset, steps, options)
 

@@ -1,9 +1,10 @@
 """Single images with a class value per pixel: what dense methods train on, under which noise, and what is scored."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +23,8 @@ from dataloaders.samples import DenseBatch, ImageCase
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.transforms import dense as augmentation
 from util.errors import ConfigError, DataError
-from util.schema import setting
 from util.runtime.seeding import generator_for
+from util.schema import option
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,12 @@ class DenseConfig:
     dataset: str = "ISIC2017"  # see dataloaders.catalog
     structures: tuple[str, ...] = ()  # what to segment; several: classes, later over earlier; empty: the first
     size_px: int | None = None  # side of the prepared images; None: the data set's
-    noise: NoiseConfig = setting(NoiseConfig, "replicate")  # of the training masks
+    noise: NoiseConfig = option(NoiseConfig, "replicate")  # of the training masks
     superpixel: SuperpixelConfig = field(default_factory=SuperpixelConfig)  # for methods that need them
     which_aug: str = "nnunet"  # augmentation preset: nnunet, nnunet180, mirror_gamma or none
-    diagnosed_images: int = setting(200, "practical")  # training images looked at in each evaluation, evenly spaced; 0: none
-    test_batch: int = setting(8, "practical")  # images segmented together
+    aug: augmentation.DenseAugmentConfig = option(augmentation.DenseAugmentConfig)  # its ranges
+    diagnosed_images: int = option(200, "practical")  # training images in each evaluation; 0: none
+    test_batch: int = option(8, "practical")  # images segmented together
 
     def __post_init__(self) -> None:
         if self.which_aug not in augmentation.DENSE_PRESETS:
@@ -62,8 +64,14 @@ class DenseConfig:
         return DataFacts(self.spec.channels, len(self.chosen) + 1, self.shape)
 
     def derived(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Nothing follows from the data set but what `facts` says."""
-        return {}
+        """The ranges of the augmentation."""
+        return {"aug": asdict(augmentation.DENSE_PRESETS[self.which_aug])}
+
+    @property
+    def augmentation(self) -> augmentation.DenseAugmentConfig:
+        """The ranges of the augmentation: those given, else those of the preset."""
+        is_given = self.aug != augmentation.DenseAugmentConfig()
+        return self.aug if is_given else augmentation.DENSE_PRESETS[self.which_aug]
 
     def summary(self, trains_on: str) -> str:
         """Structures and noise."""
@@ -137,7 +145,7 @@ class DenseData:
     ) -> DataLoader[DenseBatch]:
         """A loader whose k-th batch belongs to the k-th of `steps`; it reads the labels as they are now."""
         labels = self.labels if options.device is None else self.labels.on(options.device)
-        dataset = DenseDataset(labels, self.config.which_aug, seed, batch_size, options)
+        dataset = DenseDataset(labels, self.config.augmentation, seed, batch_size, options)
         return step_loader(dataset, steps, options)
 
     def cases(self) -> Iterator[tuple[ImageCase, Bool[np.ndarray, "K D H W"]]]:
@@ -275,10 +283,15 @@ class DenseDataset(Dataset[DenseBatch]):
     """Item k is the augmented batch of training step k on this process."""
 
     def __init__(
-        self, labels: LabelStore | LabelsOnDevice, preset: str, seed: int, batch_size: int, options: LoaderOptions
+        self,
+        labels: LabelStore | LabelsOnDevice,
+        ranges: augmentation.DenseAugmentConfig,
+        seed: int,
+        batch_size: int,
+        options: LoaderOptions,
     ) -> None:
         self.labels, self.seed, self.batch_size, self.plan = labels, seed, batch_size, options.plan
-        self.augmentation = augmentation.DENSE_PRESETS[preset]
+        self.augmentation = ranges
         self.items = np.arange(len(labels))
 
     def __getitem__(self, step: int) -> DenseBatch:

@@ -130,7 +130,7 @@ def test_dense_batches_are_made_on_the_device(fake, preset):
     image, label = (fake.from_tensor(made(torch.from_numpy, each)).to(GPU) for each in (store.image, store.label))
     data = LabelsOnDevice(image, label, label.int())
     with NoWaiting():
-        batch = DenseDataset(data, preset, 0, 4, LoaderOptions())[7]
+        batch = DenseDataset(data, DENSE_PRESETS[preset], 0, 4, LoaderOptions())[7]
     assert batch.image.shape == (4, 1, SIZE, SIZE)
     assert {value.device for value in vars(batch).values()} == {GPU}
 
