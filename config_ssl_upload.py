@@ -30,7 +30,7 @@ from dataloaders.images.data import DenseConfig
 from models import method_class
 from models.networks.unet import halvings_of
 from models.training.average import AverageConfig
-from models.training.state import OptimConfig
+from models.training.optim import OptimConfig
 from util.errors import ConfigError, UserError
 from util.files import digest_of, writable
 from util.runtime import distributed
@@ -59,8 +59,6 @@ class RunConfig:
     round_steps: int = 0  # steps of a round ("epoch"), at whose end a method may refine labels; 0: one round
     batch_size: int = 1  # episodes or images per step, shared out evenly among all processes
     optim: OptimConfig = field(default_factory=OptimConfig)
-    lr_step_gamma: float = 0.95  # factor on the learning rate after every `lr_step_every` steps
-    lr_step_every: int = 1000  # steps; 0: constant
     ema: AverageConfig = field(default_factory=AverageConfig)
     print_interval: int = 100  # steps between logged means
     checkpoint_every: int = 1000  # steps between resumable checkpoints
@@ -86,7 +84,7 @@ class RunConfig:
         wrong = [name for name in positive if getattr(self, name) < 1]
         wrong += [
             name
-            for name in ("lr_step_every", "save_snapshot_every", "eval_every", "round_steps", "num_workers")
+            for name in ("save_snapshot_every", "eval_every", "round_steps", "num_workers")
             if getattr(self, name) < 0
         ]
         if wrong:
@@ -187,8 +185,8 @@ ex.add_named_config("setting2", setting=2)
 # Learning from noisy masks: methods, losses, image sets, and each published setting; sources in models.presets.noisy.
 for word, values in presets.DATA.items():
     ex.add_named_config(word, values)
-for word in presets.GUIDED_METHODS:
-    ex.add_named_config(word, presets.GUIDED_TRAINING | {"method": word})
+for word, method in presets.GUIDED_METHODS.items():
+    ex.add_named_config(word, presets.GUIDED_TRAINING | {"method": method})
 for word in presets.LOSS_TITLES:
     ex.add_named_config(word, presets.ROBUST_TRAINING | {"loss": word})
 for preset in presets.published_settings():

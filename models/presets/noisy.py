@@ -22,23 +22,24 @@ GUIDED_TRAINING: dict[str, Any] = {
     "round_steps": 250,
     "eval_every": 250,
     "batch_size": 32,
-    "optim": {"name": "sgd", "lr": 5e-3, "momentum": 0.99, "weight_decay": 1e-4},
-    "lr_step_every": 0,
+    "optim": {"name": "sgd", "lr": 5e-3, "momentum": 0.99, "weight_decay": 1e-4, "schedule": "constant"},
     "checkpoint_every": 1250,
     "save_snapshot_every": 0,
     "weights": "both",
 }
-GUIDED_METHODS = ("baseline", "upper", "coteaching", "jocor", "trinet", "spguided")
+GUIDED_METHODS = {  # word -> method
+    "baseline": "supervised",
+    **{word: word for word in ("upper", "coteaching", "jocor", "trinet", "spguided")},
+}
 
 # Source: T-Loss (MICCAI 2023), section 4 and released configuration; where they differ, the paper's.
 ROBUST_TRAINING: dict[str, Any] = {
-    "method": "baseline",
+    "method": "supervised",
     "n_steps": 100_000,
     "round_steps": 1000,
     "eval_every": 1000,
     "batch_size": 16,
-    "optim": {"name": "adam", "lr": 1e-3, "weight_decay": 0.0},
-    "lr_step_every": 0,
+    "optim": {"name": "adam", "lr": 1e-3, "weight_decay": 0.0, "schedule": "constant"},
     "checkpoint_every": 1000,
     "save_snapshot_every": 0,
     "weights": "both",
@@ -65,8 +66,7 @@ NOISY_SMALL: dict[str, Any] = {
     "round_steps": 20,
     "eval_every": 20,
     "batch_size": 8,
-    "optim": {"name": "adam", "lr": 2e-3, "weight_decay": 0.0},
-    "lr_step_every": 0,
+    "optim": {"name": "adam", "lr": 2e-3, "weight_decay": 0.0, "schedule": "constant"},
     "checkpoint_every": 200,
     "save_snapshot_every": 0,
     "print_interval": 25,
@@ -125,7 +125,7 @@ def _guided_settings() -> Iterator[Preset]:
 
 def guided_values(word: str, method: str) -> dict[str, Any]:
     """Keys of one of `GUIDED_METHODS` on one of `DATA`. Source: superpixel-guided learning, released configurations."""
-    values = GUIDED_TRAINING | DATA[word] | {"method": method}
+    values = GUIDED_TRAINING | DATA[word] | {"method": GUIDED_METHODS[method]}
     if word == "isic2017":
         return values
     values |= {"n_steps": 30_000, "round_steps": 150, "eval_every": 150, "batch_size": 8, "checkpoint_every": 1500}

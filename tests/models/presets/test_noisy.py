@@ -57,7 +57,8 @@ def test_the_papers_grids_are_complete():
     words = ("isic2017", "jsrt_lung", "jsrt_heart", "jsrt_clavicle")
     guided = {f"{word}_{method}_{column}" for word in words for method in presets.GUIDED_METHODS for column in columns}
     assert robust | guided <= set(BY_NAME)
-    assert not {"coteaching", "jocor", "trinet", "spguided", "baseline", "upper"} - set(METHODS)
+    assert {"coteaching", "jocor", "trinet", "spguided", "supervised", "upper"} == set(presets.GUIDED_METHODS.values())
+    assert set(presets.GUIDED_METHODS.values()) <= set(METHODS)
 
 
 def test_every_preset_holds_only_keys_that_exist_and_values_that_fit():
@@ -128,7 +129,7 @@ def test_every_loss_has_a_word(loss):
 @pytest.mark.parametrize("method", presets.GUIDED_METHODS)
 def test_every_method_has_a_word_that_the_small_study_changes(method):
     found = settings("isic2017", method, "noisy_small", noise={"alpha": 0.7, "beta": 0.7})
-    assert found.run.method == method
+    assert found.run.method == presets.GUIDED_METHODS[method]
     assert (found.run.optim.name, found.run.n_steps) == ("adam", presets.NOISY_SMALL["n_steps"])
     assert found.values["unet"] | presets.NOISY_SMALL["unet"] == found.values["unet"]
 
