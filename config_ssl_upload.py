@@ -24,14 +24,13 @@ with warnings.catch_warnings():
     from sacred.config import ConfigDict
     from sacred.utils import SacredError
 
-from models.training.optim import OptimConfig
-
 from dataloaders.build import family
 from dataloaders.catalog import is_built_in
 from dataloaders.protocol import DataConfig
-from models import method_class
+from models import canonical_name, method_class
 from models.presets import NAMED_CONFIGS, resolve
 from models.training.average import AverageConfig
+from models.training.optim import OptimConfig
 from util.errors import ConfigError, UserError
 from util.files import digest_of, writable
 from util.runtime import distributed
@@ -127,7 +126,9 @@ def defaults_for(given: Mapping[str, Any]) -> dict[str, Any]:
     data_type = family(method.family).config
     plain = plain_defaults(method, data_type)
     chosen = merge(plain, given)
-    published = resolve(chosen | {"method": method.name, "dataset": select(data_type, chosen).spec.name})
+    published = resolve(
+        chosen | {"method": canonical_name(chosen["method"]), "dataset": select(data_type, chosen).spec.name}
+    )
     chosen = merge(plain, published, given)
     data = select(data_type, chosen)
     return merge(plain, data.derived(chosen), method.derived(data.facts), published)
@@ -227,7 +228,9 @@ def read_settings(values: dict[str, Any]) -> Settings:
     data = select(data_type, values)
     spec = data.spec
     named = spec.name if is_built_in(spec) else f"{spec.name}@{spec.digest}"
-    return Settings(select(RunConfig, values), data, dict(values) | {"method": method.name, "dataset": named})
+    return Settings(
+        select(RunConfig, values), data, dict(values) | {"method": canonical_name(values["method"]), "dataset": named}
+    )
 
 
 def command(function: Callable) -> Any:

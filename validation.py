@@ -140,7 +140,7 @@ def probabilities(_config: dict[str, Any]) -> str:
     ids, chunks = data.folder.ids("train"), data.labels.chunks(data.config.test_batch)
     for where, batch in tqdm(chunks, desc="probabilities", disable=None):
         with torch.inference_mode():
-            found = method.probabilities(batch.image.to(device), TEMPERATURE)[:, 1].cpu()  # type: ignore[operator]
+            found = method.class_probabilities(batch.image.to(device), TEMPERATURE)[:, 1].cpu()  # type: ignore[operator]
         for image_id, one in zip(ids[where], found, strict=True):
             write_png(folder / f"{image_id}.png", data.in_full((one * 65535).round().to(torch.int32).numpy()))
     logger.info("%s: probabilities of %d training images", folder, len(ids))

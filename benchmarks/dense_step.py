@@ -18,8 +18,8 @@ from dataloaders.transforms.dense import DENSE_PRESETS
 from models.networks.unet import UNet
 
 METHODS = {
-    "cross-entropy": {"method": "baseline", "loss": "ce"},
-    "T-Loss": {"method": "baseline", "loss": "tloss"},
+    "cross-entropy": {"method": "supervised", "loss": "ce"},
+    "T-Loss": {"method": "supervised", "loss": "tloss"},
     "co-teaching": {"method": "coteaching"},
     "JoCoR": {"method": "jocor"},
     "tri-network": {"method": "trinet"},

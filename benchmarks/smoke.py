@@ -31,7 +31,8 @@ from dataloaders.samples import DenseBatch, Episode
 from dataloaders.scans.normalise import Normalisation
 from models import METHODS
 from models.training.average import AverageConfig
-from models.training.state import Learner, OptimConfig, make_learner
+from models.training.optim import OptimConfig
+from models.training.state import TrainingState, build_state
 from util.cli import run_main
 from util.errors import ConfigError
 from util.files import write_json
@@ -94,32 +95,24 @@ def settings_of(name: str, is_small: bool) -> dict[str, Any]:
 
 
 def steps(
-    learner: Learner, batch: Any, autocast: torch.autocast, is_shared: bool, compiled: Compiled | None = None
+    state: TrainingState, batch: Any, autocast: torch.autocast, is_shared: bool, compiled: Compiled | None = None
 ) -> Iterator[float]:
-    """Trains while asked to; yields the loss of each step: the sum of all players, the mean of all processes."""
-    net: nn.Module = compiled or learner.method
+    """Trains endlessly; yields the loss of each step, averaged over all processes."""
+    net: nn.Module = compiled or state.method
     net.train()
     if is_shared:
-        net = DistributedDataParallel(net, find_unused_parameters=len(learner.method.players) > 1)
+        net = DistributedDataParallel(net, find_unused_parameters=state.method.has_unused_parameters)
     while True:
-        total = torch.zeros(())
-        for player, optimiser in learner.optimisers.items():
-            optimiser.zero_grad(set_to_none=True)
-            with autocast:
-                loss = net(batch, player=player)["loss"]
-            loss.backward()
-            optimiser.step()
-            total = total.to(loss.device) + loss.detach()
-        learner.step += 1
-        yield float(mean_over_ranks(total))
+        loss = state.train_step(net, batch, autocast)["loss"]
+        yield float(mean_over_ranks(loss.detach()))
 
 
-def make(name: str, is_small: bool, target: torch.device) -> Learner:
-    """A method with the same fresh weights on every device."""
+def make(name: str, is_small: bool, target: torch.device) -> TrainingState:
+    """A method with the same initial weights on every device."""
     settings, optim = settings_of(name, is_small), OptimConfig(lr=1e-3)
-    learner = make_learner(settings, 0, optim, AverageConfig(), Normalisation(), target)
-    learner.method.before_training(None)
-    return learner
+    state = build_state(settings, 0, optim, AverageConfig(), Normalisation(), target)
+    state.method.before_training(None)
+    return state
 
 
 def try_method(
@@ -133,18 +126,18 @@ def try_method(
     batch = batch.to(target)
     if target.type == "cuda":
         torch.cuda.reset_peak_memory_stats(target)
-    learner = make(name, is_small, target)
-    compiled = Compiled(learner.method, target) if mode.compiles else None
-    running, losses, seconds = steps(learner, batch, autocast, is_shared, compiled), [], []
+    state = make(name, is_small, target)
+    compiled = Compiled(state.method, target) if mode.compiles else None
+    running, losses, seconds = steps(state, batch, autocast, is_shared, compiled), [], []
     for _ in range(STEPS_COMPILED if mode.compiles else STEPS):
         start = time.perf_counter()
         losses.append(next(running))
         seconds.append(round(time.perf_counter() - start, 4))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "checkpoint.pt"
-        checkpoint.save(path, learner.state())
+        checkpoint.save(path, state.state_dict())
         restarted = make(name, is_small, target)
-        restarted.restore(checkpoint.load(path, target))
+        restarted.load_state_dict(checkpoint.load(path, target))
     unbroken, again = next(running), next(steps(restarted, batch, autocast, is_shared))
     return {
         "losses": [*losses, unbroken],
@@ -152,14 +145,14 @@ def try_method(
         "seconds": seconds,
         "cpu_difference": abs(losses[0] - expected) / abs(expected),
         "restart_difference": abs(again - unbroken) / abs(unbroken),
-        "rank_difference": _rank_difference(learner),
+        "rank_difference": _rank_difference(state),
         "peak_memory_gib": torch.cuda.max_memory_allocated(target) / GIB if target.type == "cuda" else None,
     }
 
 
-def _rank_difference(learner: Learner) -> float:
+def _rank_difference(state: TrainingState) -> float:
     """How far this process's weights are from the mean over all processes, at most; 0 for one process."""
-    weights = parameters_to_vector(learner.method.parameters()).detach()
+    weights = parameters_to_vector(state.method.parameters()).detach()
     return float((weights - mean_over_ranks(weights)).abs().max())
 
 

@@ -1,4 +1,4 @@
-"""A method in training, one step at a time as training.py takes them, and its networks alone."""
+"""A method in training, one step at a time as in training.py, and its networks alone."""
 
 from argparse import Namespace
 from typing import Any
@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from dataloaders.scans.normalise import Normalisation
 from models.training.average import AverageConfig
-from models.training.state import OptimConfig, make_learner
+from models.training.optim import OptimConfig
+from models.training.state import build_state
 from util.runtime.compiling import Compiled, can_compile
 
 
@@ -17,29 +18,23 @@ class Trainee:
     def __init__(self, settings: dict[str, Any], networks: type[nn.Module], options: Namespace) -> None:
         """Takes the method's settings, the class of its networks, and how to run."""
         self.options = options
-        self.learner = make_learner(
+        self.state = build_state(
             *(settings, 0, OptimConfig(lr=0.0), AverageConfig(), Normalisation(), options.device),
             channels_last=options.channels_last,
         )
-        method = self.learner.method.train()
+        method = self.state.method.train()
         bare = [module for module in method.modules() if isinstance(module, networks)]
         compiles = can_compile(options.device, options.compile)
         self.networks = [Compiled(network, options.device) if compiles else network for network in bare]
         self.net = Compiled(method, options.device) if compiles else method
-        self.optimiser = self.learner.optimisers["main"]
 
     def step(self, batch: Any) -> None:
-        """Forward, backward, optimiser, averaged weights."""
-        self.optimiser.zero_grad(set_to_none=True)
-        with self.options.autocast:
-            loss = self.net(batch.to(self.options.device))["loss"]
-        loss.backward()
-        self.optimiser.step()
-        self.learner.averaged.update(self.learner.method)
+        """Forward, backward, optimisers, averaged weights."""
+        self.state.train_step(self.net, batch.to(self.options.device), self.options.autocast)
 
     def bare(self, images: Tensor) -> None:
-        """Each network forward and backward on these images, with the simplest of losses."""
-        self.optimiser.zero_grad(set_to_none=True)
+        """Each network forward and backward on these images, with the simplest possible loss."""
+        self.state.optimisers.zero_grad()
         for network in self.networks:
             with self.options.autocast:
                 output = network(images)

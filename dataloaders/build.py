@@ -41,12 +41,12 @@ def family(name: str) -> Family:
 
 
 def open_data(
-    family_name: str, config: DataConfig, data_dir: str, trains_on: str = "given", needs_superpixels: bool = False
+    method_family: str, config: DataConfig, data_dir: str, trains_on: str = "given", needs_superpixels: bool = False
 ) -> TrainingData:
     """The prepared data that a configuration names; read when asked for.
 
     Args:
-        family_name: of the method.
+        method_family: of the method.
         config: the family's configuration.
         data_dir: the data root, or the prepared folder itself.
         trains_on: "given" or "clean" labels, for images.
@@ -56,4 +56,4 @@ def open_data(
         ConfigError: no such family.
         DataError: nothing is prepared there.
     """
-    return family(family_name).open(config, data_dir, trains_on, needs_superpixels)
+    return family(method_family).open(config, data_dir, trains_on, needs_superpixels)

@@ -1,12 +1,12 @@
-"""The values that travel between disk, samplers, methods and scores. Frozen, typed, without behaviour of their own.
+"""The data types passed between files, samplers, methods and scores: frozen, typed, without behaviour of their own.
 
 Axes, everywhere in this project: B batch, S support shots, Q queries, N prototypes, K classes, P parts of an organ
 along z, C channels, D slices (z), H rows, W columns, h w feature grid.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Volume:
-    """A scan and where it lies in the patient.
+    """A scan and its position in the patient.
 
     Attributes:
         array: (D, H, W), any dtype; `array[z, y, x]`.
@@ -36,26 +36,35 @@ class Volume:
 Sample = TypeVar("Sample")
 
 
+def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Applies `function` to every tensor within dataclasses, tuples, lists and dicts of any depth; the rest is kept."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value)(**{each.name: map_tensors(getattr(value, each.name), function) for each in fields(value)})
+    if isinstance(value, Mapping):
+        return {name: map_tensors(each, function) for name, each in value.items()}
+    if isinstance(value, tuple | list):
+        mapped = [map_tensors(each, function) for each in value]
+        return type(value)(*mapped) if hasattr(value, "_fields") else type(value)(mapped)
+    return value
+
+
 class _OnDevice:
-    """Moves every tensor field of a frozen dataclass at once."""
+    """Moves every tensor of a frozen dataclass at once."""
 
     def to(self: Sample, device: torch.device, non_blocking: bool = False) -> Sample:
         """The same sample with its tensors on `device`."""
-        return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self: Sample) -> Sample:
         """The same sample in page-locked memory (called by `DataLoader(pin_memory=True)`)."""
-        return _map_tensors(self, Tensor.pin_memory)
-
-
-def _map_tensors(sample: Sample, function: Callable[[Tensor], Tensor]) -> Sample:
-    values = {field.name: getattr(sample, field.name) for field in fields(sample)}  # type: ignore[arg-type]
-    return type(sample)(**{name: function(v) if isinstance(v, Tensor) else v for name, v in values.items()})
+        return map_tensors(self, Tensor.pin_memory)
 
 
 @dataclass(frozen=True)
 class Episode(_OnDevice):
-    """B independent 1-way episodes: segment in the query what the mask marks in the support.
+    """B independent 1-way episodes: the query is to be segmented for what the mask marks in the support.
 
     Images are normalised intensities with one channel; the encoder repeats it where it needs three.
     """
@@ -71,7 +80,7 @@ class Episode(_OnDevice):
 
 @dataclass(frozen=True)
 class SupportSet(_OnDevice):
-    """The annotated slices that tell a few-shot method what to look for: K classes, P parts along z, S shots each."""
+    """The annotated slices that define what to segment: K classes, P parts along z, S shots each."""
 
     classes: tuple[int, ...]  # label values, K of them
     image: Float[Tensor, "K P S 1 H W"]
@@ -82,7 +91,7 @@ class SupportSet(_OnDevice):
 class EvalCase(_OnDevice):
     """One scan to be segmented, without its ground truth.
 
-    `part` tells for each class and slice which part of the support set is nearest along z.
+    `part` is, for each class and slice, the part of the support set that is nearest along z.
     """
 
     scan_id: int
@@ -93,10 +102,10 @@ class EvalCase(_OnDevice):
 
 @dataclass(frozen=True)
 class DenseBatch(_OnDevice):
-    """B images with a class value per pixel: what dense methods train on.
+    """B images with one class value per pixel.
 
-    Images are normalised. Labels are 0 (background) to K - 1, as the method is meant to learn them: noisy, refined or
-    clean. Superpixel ids start at 0 in every image; None where the method needs none.
+    Images are normalised. Labels are 0 (background) to K - 1, as the method is to learn them: noisy, refined or clean.
+    Superpixel ids start at 0 in every image; None if the method needs none.
     """
 
     image: Float[Tensor, "B C H W"]
@@ -108,8 +117,51 @@ class DenseBatch(_OnDevice):
 
 
 @dataclass(frozen=True)
+class UnlabelledBatch(_OnDevice):
+    """B normalised images without labels."""
+
+    image: Float[Tensor, "B C H W"]
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+@dataclass(frozen=True)
+class PartialBatch(_OnDevice):
+    """B images with K masks that may overlap, some of which are not annotated.
+
+    Attributes:
+        image: normalised.
+        label: one mask per class, without a background class; False where nothing is known.
+        is_known: whether the class is annotated in the image; if not, its mask is meaningless.
+        valid: pixels that count; False in padding and other areas without a label.
+    """
+
+    image: Float[Tensor, "B C H W"]
+    label: Bool[Tensor, "B K H W"]
+    is_known: Bool[Tensor, "B K"]
+    valid: Bool[Tensor, "B H W"]
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+@dataclass(frozen=True)
+class JointBatch(_OnDevice):
+    """The batch of a step that has several parts, such as labelled and unlabelled images; its length is their sum."""
+
+    parts: Mapping[str, Any]  # name -> batch
+
+    def __getitem__(self, name: str) -> Any:
+        return self.parts[name]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts.values()))
+
+
+@dataclass(frozen=True)
 class ImageCase(_OnDevice):
-    """D images to be segmented together into K classes, without their ground truth; each is a case of its own."""
+    """D independent images, segmented together into K classes, without their ground truth."""
 
     ids: tuple[str, ...]  # D of them
     classes: tuple[int, ...]  # the K foreground values

@@ -14,7 +14,7 @@ from util.schema import select
 METHODS: dict[str, type[Method]] = {
     "alpnet": ALPNet,
     "threshold": IntensityThreshold,
-    "baseline": Supervised,
+    "supervised": Supervised,
     "upper": UpperBound,
     "coteaching": CoTeaching,
     "jocor": JoCoR,
@@ -23,18 +23,31 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
+ALIASES = {"baseline": "supervised"}  # former names, in older checkpoints
+
+
 def method_class(name: str) -> type[Method]:
-    """Looks a method up by name.
+    """Looks up a method by name.
 
     Raises:
-        ConfigError: no such method; the message lists those that exist.
+        ConfigError: unknown method; the message lists the known ones.
     """
-    if name not in METHODS:
+    return METHODS[canonical_name(name)]
+
+
+def canonical_name(name: str) -> str:
+    """The present name of a method.
+
+    Raises:
+        ConfigError: unknown method; the message lists the known ones.
+    """
+    current = ALIASES.get(name, name)
+    if current not in METHODS:
         raise ConfigError(f"method={name!r}: unknown method; expected one of {', '.join(METHODS)}.")
-    return METHODS[name]
+    return current
 
 
 def build_method(settings: Mapping[str, Any]) -> Method:
-    """Builds `settings["method"]` with those of the settings that are its hyper-parameters."""
+    """Builds `settings["method"]` from those settings that are its hyper-parameters."""
     chosen = method_class(settings["method"])
     return chosen(select(chosen.Config, settings))

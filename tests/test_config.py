@@ -6,7 +6,7 @@ import pytest
 
 import training  # noqa: F401 - registers the command
 from config_ssl_upload import InputError, RunConfig, Settings, ex, identity, read_settings
-from data.check import CHECKS
+from data.check.training import CHECKS
 from dataloaders.build import FAMILIES, family
 from dataloaders.protocol import DataConfig
 from models import METHODS

@@ -102,7 +102,7 @@ def test_a_signal_saves_and_resume_gives_the_same_weights(prepared_folder, tmp_p
             if "training on scans" in line:
                 process.send_signal(signal.SIGTERM)
     assert process.returncode == os.EX_TEMPFAIL, "".join(lines)
-    assert "the same command goes on" in "".join(lines)
+    assert "the same command resumes" in "".join(lines)
     (path,) = tmp_path.rglob("checkpoint.pt")
     assert checkpoint.load(path)["step"] < 40
     train(prepared_folder, tmp_path, n_steps=40, checkpoint_every=1000)
@@ -134,7 +134,7 @@ def test_a_checkpoint_of_another_training_is_refused_with_what_differs(prepared_
 
 
 def test_the_learning_rate_falls_as_asked(prepared_folder, tmp_path):
-    still = {"lr_step_every": 2, "lr_step_gamma": 0.0}  # nothing moves after the second step
+    still = {"optim": {"step_every": 2, "step_gamma": 0.0}}  # nothing moves after the second step
     two, five = (train(prepared_folder, tmp_path, n_steps=n, **still) for n in (2, 5))
     name = "encoder.localconv.weight"
     assert torch.equal(weights(two)[name], weights(five)[name])

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-import training  # registers the command
 from config_ssl_upload import InputError, ex
 from util.runtime import checkpoint
 
@@ -95,7 +94,7 @@ def train_until_killed(monkeypatch, step, *arguments, **changes):
         save(path, content, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(training.checkpoint, "save", save_or_die)
+        patched.setattr(checkpoint, "save", save_or_die)
         with pytest.raises(Killed):
             train(*arguments, **changes)
 
@@ -162,10 +161,10 @@ import torch
 import training
 from config_ssl_upload import ex
 
-learners, make = [], training.make_learner
-training.make_learner = lambda *given, **more: learners.append(make(*given, **more)) or learners[-1]
+states, build = [], training.build_state
+training.build_state = lambda *given, **more: states.append(build(*given, **more)) or states[-1]
 ex.run("train", named_configs=["isic2017", "spguided"], config_updates=json.loads(sys.argv[1]))
-method, labels = learners[0].method, learners[0].labels
+method, labels = states[0].method, states[0].labels
 state = {name: t for name, t in method.state_dict().items() if "running" not in name and "monitor" not in name}
 torch.save({"state": state, "label": torch.from_numpy(labels.label.copy()), "n": labels.n_replaced}, sys.argv[2])
 """

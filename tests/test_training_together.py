@@ -59,6 +59,6 @@ def test_processes_end_together_where_the_first_finds_the_data_damaged(prepared_
     next(damaged.glob("label_*.nii.gz")).write_bytes(b"cut short")
     assert train_with_two(damaged, tmp_path, batch_size=2) == [1, 1]
     told = capfd.readouterr().err
-    assert told.count("the first process found a mistake") == 1
+    assert told.count("the first process stopped with an error") == 1
     assert "label_" in told
     assert "Connection" not in told

@@ -17,13 +17,12 @@ from dataloaders.images.folder import MANIFEST, ImageFolder, NoiseConfig, Superp
 from dataloaders.images.labels import LabelsOnDevice, LabelStore, normalise
 from dataloaders.io.packed import packed
 from dataloaders.io.png import read_image, read_mask, read_superpixels
-from dataloaders.ordering import LoaderOptions, item_at, numbers_of_step, step_loader
+from dataloaders.ordering import LoaderOptions, Part, step_loader
 from dataloaders.protocol import DataFacts
 from dataloaders.samples import DenseBatch, ImageCase
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.transforms import dense as augmentation
 from util.errors import ConfigError, DataError
-from util.runtime.seeding import generator_for
 from util.schema import option
 
 
@@ -290,14 +289,13 @@ class DenseDataset(Dataset[DenseBatch]):
         batch_size: int,
         options: LoaderOptions,
     ) -> None:
-        self.labels, self.seed, self.batch_size, self.plan = labels, seed, batch_size, options.plan
-        self.augmentation = ranges
-        self.items = np.arange(len(labels))
+        self.labels, self.augmentation = labels, ranges
+        self.part = Part(np.arange(len(labels)), batch_size, seed, options.plan)
 
     def __getitem__(self, step: int) -> DenseBatch:
-        numbers = numbers_of_step(step, self.batch_size, self.plan.rank, self.plan.world_size)
-        plain = self.labels.batch(np.array([item_at(self.items, n, self.seed, len(self.items)) for n in numbers]))
-        generators = [generator_for(self.seed, "augmentation", number) for number in numbers]
+        numbers = self.part.numbers(step)
+        plain = self.labels.batch(np.array([self.part.item(number) for number in numbers]))
+        generators = [self.part.generator("augmentation", number) for number in numbers]
         channels, rows, columns = plain.image.shape[1:]
         drawn = augmentation.draw(generators, self.augmentation, (channels, rows, columns))
         maps = (plain.label,) if plain.superpixel is None else (plain.label, plain.superpixel)

@@ -23,14 +23,27 @@ class TLossConfig:
     reduction: Literal["none", "mean", "sum"] = "mean"  # over the images
     per_class: bool = True  # a nu for every foreground class, losses averaged; False: all their pixels one vector
     divide_by_pixels: bool = False  # True: loss per pixel; as published, it is as large as the image
-    plateau: bool = True  # lower the networks' learning rate when nu has settled (released code)
-    plateau_floor: float = 0.1  # lowest factor on that learning rate; 1e-4 of 1e-3, as released
+    plateau: bool = True  # lower the network's learning rate when nu~ has settled (rule and values: released code)
+    plateau_every: int = 50  # steps between two records of nu~
+    plateau_records: int = 10  # the last records that the rule compares
+    plateau_window: int = 5  # records in a moving average
+    plateau_tolerance: float = 1e-4  # largest difference of successive averages that counts as settled
+    plateau_factor: float = 0.1  # on the learning rate, each time nu~ has settled
+    plateau_floor: float = 0.1  # smallest product of these factors; 1e-4 of 1e-3, as released
 
     def __post_init__(self) -> None:
         if self.eps < 0 or self.lr_nu <= 0:
             raise ConfigError(f"tloss.eps={self.eps}, tloss.lr_nu={self.lr_nu}: expected eps >= 0 and lr_nu > 0.")
-        if not 0 < self.plateau_floor <= 1:
-            raise ConfigError(f"tloss.plateau_floor={self.plateau_floor}: expected a value in (0, 1].")
+        for name in ("plateau_factor", "plateau_floor"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"tloss.{name}={getattr(self, name)}: expected a value in (0, 1].")
+        if self.plateau_every < 1 or self.plateau_tolerance < 0:
+            raise ConfigError("tloss: expected plateau_every from 1 and plateau_tolerance from 0.")
+        if not 1 <= self.plateau_window < self.plateau_records:
+            raise ConfigError(
+                f"tloss.plateau_window={self.plateau_window}: expected from 1 to less than plateau_records="
+                f"{self.plateau_records}, for at least two averages."
+            )
 
 
 class TLoss(SegmentationLoss):
@@ -122,30 +135,25 @@ def student_t(
 
 
 class NuPlateau(nn.Module):
-    """Lowers the networks' learning rate whenever nu~ has settled. Its state lies in buffers.
+    """Lowers the network's learning rate whenever nu~ has settled. Its state is stored in buffers.
 
-    Every 50 steps nu~ is noted. Of at least 10 notes the 5-point moving averages are compared: where two successive
-    ones differ by at most 1e-4 (for every class), the factor shrinks to a tenth and the notes are cleared.
+    Every `plateau_every` steps nu~ is recorded. Once there are `plateau_records` records, their moving averages are
+    compared: if two successive ones differ by at most `plateau_tolerance` for every class, the factor is multiplied by
+    `plateau_factor` and the records are cleared.
 
-    Source: T-Loss, released code. Note: there the averages overwrite the notes, again at each test, and so the rule
-    fires on values that still fall; here the notes stay as they are. As every older pair has then been compared
-    before, the newest 10 suffice.
+    Source: T-Loss, released code. Note: there the averages overwrite the records, again at each test, so that the rule
+    fires on values that still fall; here the records are kept. As all older pairs were compared before, the newest
+    records suffice.
     """
 
-    noted_every = 50  # steps
-    n_notes = 10
-    window = 5
-    tolerance = 1e-4
-    shrink_by = 0.1
-
-    notes: Tensor
+    notes: Tensor  # the records
     n_noted: Tensor
     current: Tensor
 
-    def __init__(self, n_values: int, floor: float) -> None:
+    def __init__(self, n_values: int, config: TLossConfig) -> None:
         super().__init__()
-        self.floor = floor
-        self.register_buffer("notes", torch.zeros(self.n_notes, n_values))
+        self.config = config
+        self.register_buffer("notes", torch.zeros(config.plateau_records, n_values))
         self.register_buffer("n_noted", torch.zeros((), dtype=torch.int64))
         self.register_buffer("current", torch.ones(()))
         self._known: float | None = None  # `current` on the host, so that it is not read back at every step
@@ -153,23 +161,24 @@ class NuPlateau(nn.Module):
 
     @property
     def factor(self) -> float:
-        """On the learning rate of the networks."""
+        """On the learning rate of the network."""
         if self._known is None:
             self._known = float(self.current)
         return self._known
 
     @torch.no_grad()
-    def note(self, step: int, raw_nu: Tensor) -> None:
-        """Looks at nu~ after a step; does nothing but at every 50th."""
-        if step % self.noted_every:
+    def update(self, step: int, raw_nu: Tensor) -> None:
+        """Takes nu~ after a step into account; does nothing between records."""
+        config = self.config
+        if step % config.plateau_every:
             return
         self.notes.copy_(torch.cat([self.notes[1:], raw_nu.detach()[None].to(self.notes.dtype)]))
         self.n_noted += 1
-        if int(self.n_noted) < self.n_notes:
+        if int(self.n_noted) < config.plateau_records:
             return
-        averages = self.notes.unfold(0, self.window, 1).mean(-1)  # (6, n_values)
-        if bool((averages.diff(dim=0).abs().amax(1) <= self.tolerance).any()):
-            self.current.copy_(torch.clamp(self.current * self.shrink_by, min=self.floor))
+        averages = self.notes.unfold(0, config.plateau_window, 1).mean(-1)  # (records - window + 1, n_values)
+        if bool((averages.diff(dim=0).abs().amax(1) <= config.plateau_tolerance).any()):
+            self.current.copy_(torch.clamp(self.current * config.plateau_factor, min=config.plateau_floor))
             self.n_noted.zero_()
             self._known = None
 

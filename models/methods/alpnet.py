@@ -13,33 +13,39 @@ from dataloaders.samples import Episode, EvalCase, SupportSet
 from models.methods.base import Method
 from models.networks.alp import ALPHead
 from models.networks.backbones import OUTPUT_STRIDE, build_encoder
+from models.networks.passes import run_in_chunks
 from models.networks.prototypes import MAX_TEMPERATURE, Prototypes
-from models.training.speed import in_passes
 from util.errors import ConfigError
+from util.schema import option
 
 
 @dataclass(frozen=True)
 class ALPNetConfig:
     """Hyper-parameters; names as in the reference where the meaning is the same."""
 
-    modelname: str = "dlfcn_res101"  # encoder, see models.networks.backbones.build_encoder
+    modelname: str = option("dlfcn_res101", "architecture")  # encoder, see models.networks.backbones.build_encoder
     encoder_weights: str = "coco"  # coco, imagenet, none (random), or a file (reference: use_coco_init)
-    prototypes: Literal["local", "global"] = "local"  # local: ALPNet; global: PANet's one average per class
-    proto_grid_size: int = 8  # cells per side of the feature grid in training
-    val_wsize: int = 2  # side of a cell in testing, in features
-    use_wce: bool = True  # weighted cross-entropy on the query: background 0.05, foreground 1
+    prototypes: Literal["local", "global"] = option(
+        "local", "architecture"
+    )  # local: ALPNet; global: PANet's one average per class
+    proto_grid_size: int = option(8, "architecture")  # cells per side of the feature grid in training
+    val_wsize: int = option(2, "practical")  # side of a cell in prediction, in features
+    use_wce: bool = True  # weighted cross-entropy on the query: `background_weight`, foreground 1; False: both 1
+    background_weight: float = 0.05  # of `use_wce` (released code)
     usealign: bool = True  # prototype alignment regularisation
     align_weight: float = 1.0  # of the alignment loss (paper: 1)
     temperature: float = 20.0  # factor on the cosine (PANet's, inherited)
     coverage_threshold: float = 0.95  # above it a cell of the support mask becomes a prototype
     freeze_batch_norm: bool = False  # True: running statistics also in training
-    slices_per_pass: int = 16  # slices encoded together in testing
+    slices_per_pass: int = option(16, "practical")  # slices encoded together in prediction
 
     def __post_init__(self) -> None:
         if self.proto_grid_size < 1 or self.val_wsize < 1 or self.slices_per_pass < 1:
             raise ConfigError("proto_grid_size, val_wsize and slices_per_pass: expected whole numbers from 1.")
         if not 0 <= self.coverage_threshold < 1:
             raise ConfigError(f"coverage_threshold={self.coverage_threshold}: expected a value in [0, 1).")
+        if not self.background_weight > 0:
+            raise ConfigError(f"background_weight={self.background_weight}: expected a number above 0.")
         if not 0 < self.temperature <= MAX_TEMPERATURE:
             raise ConfigError(f"temperature={self.temperature}: expected a value above 0, up to {MAX_TEMPERATURE:g}.")
 
@@ -57,7 +63,6 @@ class ALPNet(Method):
     Config = ALPNetConfig
     family = "fewshot"
     batch_type = Episode
-    background_weight = 0.05  # of `use_wce`; the foreground has 1
 
     def __init__(self, config: ALPNetConfig) -> None:
         super().__init__()
@@ -80,7 +85,7 @@ class ALPNet(Method):
                     module.eval()
         return self
 
-    def forward(self, batch: Episode, player: str = "main") -> dict[str, Tensor]:
+    def forward(self, batch: Episode) -> dict[str, Tensor]:
         """Query cross-entropy plus alignment loss, averaged over the episodes.
 
         Returns:
@@ -117,7 +122,7 @@ class ALPNet(Method):
         soft_mask = shrink(support_mask, support.shape[-2:])
         prototypes, fallback = self.head.prototypes(support, soft_mask, window, window)
         scores = self.head.scores(query, prototypes)  # (B, Q, 2, h, w)
-        weight = self.background_weight if self.config.use_wce else 1.0
+        weight = self.config.background_weight if self.config.use_wce else 1.0
         losses = {"query_ce": binary_cross_entropy(scores, query_mask, weight)}
         if self.config.usealign:
             predicted = (scores[:, :, 1] > scores[:, :, 0]).to(query)  # (B, Q, h, w), no gradient
@@ -141,20 +146,16 @@ class ALPNet(Method):
         """Prototypes (K, P, N, C) of K organs and P parts, from one encoding of each annotated slice."""
         n_classes, n_parts = support.image.shape[:2]
         slices = support.image.flatten(0, 2)  # (K*P*S, 1, H, W)
-        features = torch.cat(list(in_passes(self.encoder, self.config.slices_per_pass, slices)))
+        features = torch.cat(list(run_in_chunks(self.encoder, self.config.slices_per_pass, slices)))
         features = features.unflatten(0, (n_classes * n_parts, -1))
         soft_mask = shrink(support.mask.flatten(0, 1), features.shape[-2:])
         rule_window = self._training_window(features.shape[-1])
         prototypes, _ = self.head.prototypes(features, soft_mask, self.config.val_wsize, rule_window)
         return _map(lambda tensor: tensor.unflatten(0, (n_classes, n_parts)), prototypes)
 
-    def predict(self, case: EvalCase, support: Prototypes) -> Bool[Tensor, "K D H W"]:
-        """Segments every slice of a scan for every class."""
-        return self.margins(case, support) > 0
-
     @torch.no_grad()
-    def margins(self, case: EvalCase, support: Prototypes) -> Float[Tensor, "K D H W"]:
-        """By how much each pixel's foreground score exceeds its background score; each slice is encoded once."""
+    def probabilities(self, case: EvalCase, support: Prototypes) -> Float[Tensor, "K D H W"]:
+        """Sigmoid of the margin of foreground over background score; each slice is encoded once."""
         organs = torch.arange(len(case.part), device=case.part.device)
 
         def of_slices(images: Float[Tensor, "D 1 H W"], part: Int[Tensor, "D K"]) -> Float[Tensor, "D K H W"]:
@@ -163,9 +164,8 @@ class ALPNet(Method):
             scores = self.head.scores(features, chosen)[:, 0]  # (D, K, 2, h, w)
             return enlarge(scores[:, :, 1] - scores[:, :, 0], images.shape[-2:])
 
-        return torch.cat(list(in_passes(of_slices, self.config.slices_per_pass, case.image, case.part.T))).transpose(
-            0, 1
-        )
+        margins = torch.cat(list(run_in_chunks(of_slices, self.config.slices_per_pass, case.image, case.part.T)))
+        return margins.transpose(0, 1).sigmoid()
 
 
 def shrink(mask: Bool[Tensor, "B S H W"], size: Any) -> Float[Tensor, "B S h w"]:

@@ -4,10 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from jaxtyping import Bool
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from dataloaders.images.labels import LabelStore
+from dataloaders.protocol import DataFacts
+from models.training.optim import OptimConfig, Trainable
 
 Family = Literal["fewshot", "dense"]
 
@@ -16,47 +19,93 @@ class Method(nn.Module, ABC):
     """A published training objective as one module: networks, peers, learnable losses, and how they predict.
 
     `parameters()`, `to()`, `state_dict()`, distributed wrapping and autocast then each apply to one object, once.
-    Whatever it counts or remembers between steps is a buffer, so that a resumed training goes on exactly.
+    All state kept between steps is stored in buffers, so that a resumed run continues exactly.
     """
 
     Config: ClassVar[type]  # frozen dataclass of hyper-parameters; its fields become configuration keys
     family: ClassVar[Family]  # the data it takes and how it is scored: a support set and scans, or images
     batch_type: ClassVar[type | None]  # the sample it trains on; None: nothing to train
-    players: ClassVar[tuple[str, ...]] = ("main",)  # one optimiser each
     trains_on: ClassVar[Literal["given", "clean"]] = "given"  # clean: the upper bound of learning from noisy labels
-    needs_superpixels: ClassVar[bool] = False  # dense batches then carry their ids
+    needs_superpixels: ClassVar[bool] = False  # dense batches then contain superpixel ids
+    has_unused_parameters: ClassVar[bool] = False  # True: in some steps some parameters get no gradient (slower DDP)
 
     @classmethod
     def title(cls, settings: Mapping[str, Any]) -> str:
         """The method's name in tables and folders, from all configuration keys."""
         return str(settings["method"])
 
-    @abstractmethod
-    def forward(self, batch: Any, player: str = "main") -> dict[str, Tensor]:
-        """One player's objective on a batch: {"loss": scalar with gradient, others: detached scalars to be logged}."""
+    @classmethod
+    def derived(cls, facts: DataFacts | None) -> dict[str, Any]:
+        """Defaults of hyper-parameters that follow from the data; facts: None where any data will do."""
+        return {}
 
     @abstractmethod
-    def predict(self, case: Any, support: Any) -> Bool[Tensor, "K D H W"]:
-        """One mask per asked class in the case's own grid; `support` is what `encode_support` returned."""
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        """The objective of one step.
+
+        One backward pass serves all optimisers. Terms that must not move some of the weights therefore use detached
+        maps, or `models.networks.frozen.call_frozen`.
+
+        Returns:
+            loss: scalar with gradient, summed over all parts; all other entries: detached scalars, which are logged.
+        """
+
+    @abstractmethod
+    def probabilities(self, case: Any, support: Any = None) -> Float[Tensor, "K D H W"]:
+        """Probability of each requested class at every voxel of the case, in the case's own grid.
+
+        Args:
+            case: what to segment; `case.classes` are the K requested classes, without the background.
+            support: what `encode_support` returned.
+
+        Returns:
+            Values in [0, 1]; classes may overlap.
+        """
+
+    def masks(self, probabilities: Float[Tensor, "K D H W"]) -> Bool[Tensor, "K D H W"]:
+        """The method's rule from probabilities to masks; by default each class on its own, above 1/2."""
+        return probabilities > 0.5
+
+    def predict(self, case: Any, support: Any = None) -> Bool[Tensor, "K D H W"]:
+        """One mask per requested class, in the case's own grid; arguments as of `probabilities`."""
+        return self.masks(self.probabilities(case, support))
 
     def encode_support(self, support: Any) -> Any:
-        """Whatever of a support set can be computed once for all cases; None for methods that need no support."""
+        """Precomputes what all cases share of a support set; None for methods without support."""
         return None
 
-    def parameter_groups(self, player: str) -> list[dict[str, Any]]:
-        """What the player's optimiser moves, as torch.optim takes it; a group with its own "lr" keeps it constant."""
-        return [{"params": list(self.parameters())}]
+    def optimisers(self, optim: OptimConfig) -> dict[str, Trainable]:
+        """Which parameters are trained, and how: name -> parameters with their optimiser, schedule and warm-up.
 
-    def learning_rate_factor(self) -> float:
-        """What the method's own rule multiplies the run's learning rate with."""
+        Args:
+            optim: the run's settings. By default one optimiser with these updates all trainable parameters.
+        """
+        return {"main": Trainable([each for each in self.parameters() if each.requires_grad], optim)}
+
+    def learning_rate_factor(self, name: str) -> float:
+        """The method's own factor on the learning rate of the optimiser with this name."""
         return 1.0
 
+    def averaged(self) -> nn.Module | None:
+        """The module whose weights the run averages (`ema`): the method itself or one of its parts; None: nothing."""
+        return self
+
     def before_training(self, labels: LabelStore | None) -> None:
-        """Called once, before the first step of a training that is not resumed; labels: None for few-shot."""
+        """Called once, before the first step of a run that is not resumed; labels: None for few-shot."""
 
     def after_step(self, step: int) -> None:
-        """Called after each optimiser step: moving averages, ramps, learning-rate rules."""
+        """Called after each optimiser step, with its number from 0: teachers, ramps, learning-rate rules."""
 
     def after_round(self, labels: LabelStore | None) -> dict[str, float]:
-        """Called after each round of steps (an "epoch"); may replace labels; returns what is to be logged."""
+        """Called after each round of steps (an "epoch"); may replace labels; returns values to log."""
         return {}
+
+
+def exclusive_masks(probabilities: Float[Tensor, "K D H W"]) -> Bool[Tensor, "K D H W"]:
+    """Masks of the most probable class; the background, with what remains to 1, wins where it is at least as probable.
+
+    For classes that exclude each other.
+    """
+    value, place = probabilities.max(0)  # (D, H, W)
+    place = torch.where(value > 1 - probabilities.sum(0), place, -1)
+    return torch.stack([place == number for number in range(len(probabilities))])

@@ -136,9 +136,9 @@ class SuperpixelGuided(Peers):
         self.monitor = GapMonitor()
         self.register_buffer("n_refinements", torch.tensor(0))
 
-    def forward(self, batch: DenseBatch, player: str = "main") -> dict[str, Tensor]:
+    def forward(self, batch: DenseBatch) -> dict[str, Tensor]:
         """As of `Peers`; in training the gap is remembered until the round ends."""
-        terms = super().forward(batch, player)
+        terms = super().forward(batch)
         if self.training:
             self.monitor.add(terms["gap"])
         return terms

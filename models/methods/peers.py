@@ -1,4 +1,4 @@
-"""What methods with several networks have in common: how they are built, count rounds, choose pixels and predict."""
+"""Base class of methods with several networks: how they are built, count rounds, select pixels and predict."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
@@ -11,12 +11,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dataloaders.images.labels import LabelStore
+from dataloaders.protocol import DataFacts
 from dataloaders.samples import DenseBatch, ImageCase
 from models.losses.selection import forget_rate
-from models.methods.base import Method
-from models.networks.unet import UNetConfig, build_unet
-from models.training.speed import in_passes
+from models.methods.base import Method, exclusive_masks
+from models.networks.passes import run_in_chunks
+from models.networks.unet import UNetConfig, build_unet, fitting_unet
 from util.errors import ConfigError
+from util.schema import option
 
 Logits = tuple[Float[Tensor, "B K H W"], ...]
 Ids = Int[Tensor, "B H W"]  # of classes or superpixels
@@ -25,10 +27,10 @@ Rates = Float[Tensor, " K"]
 
 @dataclass(frozen=True)
 class SelectionConfig:
-    """How many pixels are kept, and in what units they are chosen."""
+    """How many pixels are kept, and in which units they are selected."""
 
-    remember: tuple[float, ...] | None = None  # share of right labels per class, background first; None: measured
-    warmup: int = 5  # rounds over which the share left out grows to 1 - remember
+    remember: tuple[float, ...] | None = None  # share of correct labels per class, background first; None: measured
+    warmup: int = 5  # rounds over which the excluded share grows to 1 - remember
     level: Literal["pixel", "superpixel"] | None = None  # None: superpixel for spguided, else pixel
 
     def __post_init__(self) -> None:
@@ -42,10 +44,12 @@ class SelectionConfig:
 class PeersConfig:
     """Hyper-parameters of co-teaching and of the tri-network."""
 
-    unet: UNetConfig = field(default_factory=UNetConfig)  # each of the networks
+    unet: UNetConfig = option(UNetConfig, "architecture")  # each of the networks
     selection: SelectionConfig = field(default_factory=SelectionConfig)
-    predict_with: Literal["first", "mean"] = "first"  # the first network (reference), or the mean of all
-    images_per_pass: int = 16  # through a network together, in testing
+    predict_with: Literal["first", "mean"] = option(
+        "first", "practical"
+    )  # the first network (reference), or the mean of all
+    images_per_pass: int = option(16, "practical")  # images segmented together in prediction
 
     def __post_init__(self) -> None:
         if self.images_per_pass < 1:
@@ -53,9 +57,9 @@ class PeersConfig:
 
 
 class Peers(Method):
-    """Several separately initialised networks that choose pixels for one another; one optimiser moves them all.
+    """Several independently initialised networks that select pixels for each other; one optimiser updates all.
 
-    Note: the reference spends a round 0 on measuring alone; here training begins with round 1.
+    Note: in the reference a round 0 only measures; here training begins with round 1.
     """
 
     Config: ClassVar[type] = PeersConfig
@@ -78,20 +82,25 @@ class Peers(Method):
 
     @classmethod
     def title(cls, settings: Mapping[str, Any]) -> str:
-        """As its paper calls it."""
+        """Its name in the paper."""
         return cls.name_in_tables
+
+    @classmethod
+    def derived(cls, facts: DataFacts | None) -> dict[str, Any]:
+        """A network that fits the images."""
+        return {} if facts is None else {"unet": fitting_unet(facts.channels, facts.n_classes, facts.shape)}
 
     @abstractmethod
     def objective(self, logits: Logits, label: Ids, superpixel: Ids | None, forget: Rates) -> dict[str, Tensor]:
-        """What the networks' logits are worth: {"loss": scalar, others: detached}; as `forward` returns it."""
+        """The objective from the networks' logits: {"loss": scalar, others: detached scalars}."""
 
-    def forward(self, batch: DenseBatch, player: str = "main") -> dict[str, Tensor]:
+    def forward(self, batch: DenseBatch) -> dict[str, Tensor]:
         """The objective on a batch.
 
         Returns:
             loss; ce, the first network's plain cross-entropy; kept_background and kept_foreground, the shares of
-            pixels learned from; and, where networks share a joint loss, gap: its mean over the pixels left out minus
-            that over those kept.
+            pixels kept; and, if the networks share a joint loss, gap: its mean over the excluded pixels minus that
+            over the kept ones.
         """
         logits = tuple(network(batch.image) for network in self.networks)
         with torch.autocast(batch.image.device.type, enabled=False):
@@ -99,14 +108,14 @@ class Peers(Method):
             return self.objective(single, batch.label, batch.superpixel, self.forget_rates())
 
     def forget_rates(self) -> Float[Tensor, " K"]:
-        """Share of each class's pixels to leave out in the current round."""
+        """Share of each class's pixels to exclude in the current round."""
         return forget_rate(self.round_number, self.remember_rates, self.config.selection.warmup)
 
     def before_training(self, labels: LabelStore | None) -> None:
         """Takes the remember rates from the configuration, or measures them.
 
         Raises:
-            ConfigError: neither is possible.
+            ConfigError: they are neither given nor measurable.
         """
         given = self.config.selection.remember
         if given is not None:
@@ -115,25 +124,31 @@ class Peers(Method):
             rates = None if labels is None else labels.clean_rates()
         if rates is None:
             raise ConfigError(
-                "selection.remember=None: without clean labels the share of right labels cannot be measured. Give it "
-                "per class, background first, such as selection.remember=[0.98,0.93]; for simulated noise "
-                "models.losses.selection.approximate_rates(alpha, beta, foreground_share) tells what to expect."
+                "selection.remember=None: without clean labels the share of correct labels cannot be measured. Give "
+                "it per class, background first, such as selection.remember=[0.98,0.93]; for simulated noise see "
+                "models.losses.selection.approximate_rates(alpha, beta, foreground_share)."
             )
         self.remember_rates.copy_(rates)
 
     def after_round(self, labels: LabelStore | None) -> dict[str, float]:
-        """Goes on to the next round; returns the shares left out per class in the one that ends."""
+        """Starts the next round; returns the excluded share per class of the one that ends."""
         forget = self.forget_rates().tolist()
         self.round_number.add_(1)
         return {f"forget_{value}": rate for value, rate in enumerate(forget)}
 
-    def predict(self, case: ImageCase, support: object = None) -> Bool[Tensor, "K D H W"]:
-        """Marks where each class is the most probable."""
-        best = self.probabilities(case.image).argmax(1)  # (D, H, W)
-        return torch.stack([best == value for value in case.classes])
+    def probabilities(self, case: ImageCase, support: None = None) -> Float[Tensor, "K D H W"]:
+        """Softmax probabilities of the requested classes."""
+        found = self.class_probabilities(case.image)
+        return torch.stack([found[:, value] for value in case.classes])
 
-    def probabilities(self, image: Float[Tensor, "B C H W"], temperature: float = 1.0) -> Float[Tensor, "B K H W"]:
-        """Class probabilities from which `predict` decides; softmax(logits / temperature)."""
+    def masks(self, probabilities: Float[Tensor, "K D H W"]) -> Bool[Tensor, "K D H W"]:
+        """The most probable class at every pixel."""
+        return exclusive_masks(probabilities)
+
+    def class_probabilities(
+        self, image: Float[Tensor, "B C H W"], temperature: float = 1.0
+    ) -> Float[Tensor, "B K H W"]:
+        """Probability of every class, with the background: softmax(logits / temperature), see `predict_with`."""
         networks = self.networks[:1] if self.config.predict_with == "first" else self.networks
         return self.mean_probability(image, networks, temperature)
 
@@ -141,17 +156,17 @@ class Peers(Method):
     def mean_probability(
         self, image: Float[Tensor, "B C H W"], networks: Iterable[nn.Module], temperature: float = 1.0
     ) -> Float[Tensor, "B K H W"]:
-        """Mean class probabilities of some networks, a few images at a time."""
-        players = list(networks)
+        """Mean class probabilities of several networks."""
+        chosen = list(networks)
 
         def mean_of(part: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
-            return torch.stack([(net(part).float() / temperature).softmax(1) for net in players]).mean(0)
+            return torch.stack([(net(part).float() / temperature).softmax(1) for net in chosen]).mean(0)
 
-        return torch.cat(list(in_passes(mean_of, self.config.images_per_pass, image)))
+        return torch.cat(list(run_in_chunks(mean_of, self.config.images_per_pass, image)))
 
 
 def kept_shares(is_kept: Bool[Tensor, "B H W"], label: Int[Tensor, "B H W"]) -> dict[str, Tensor]:
-    """Share of the background and of the foreground that is learned from; 0 where there is none."""
+    """Share of the background and of the foreground that is kept; 0 if there is none."""
     places = {"kept_background": label == 0, "kept_foreground": label > 0}
     return {name: (is_kept & place).sum() / place.sum().clamp(min=1) for name, place in places.items()}
 
@@ -167,4 +182,4 @@ def _check_selection(selection: SelectionConfig, n_classes: int, has_superpixels
             f"selection.remember={list(selection.remember)}: expected {n_classes} shares, the background's first."
         )
     if selection.level == "superpixel" and not has_superpixels:
-        raise ConfigError("selection.level='superpixel': this method chooses by pixel; use method='spguided'.")
+        raise ConfigError("selection.level='superpixel': this method selects by pixel; use method='spguided'.")

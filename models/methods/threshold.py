@@ -1,9 +1,9 @@
-"""The plainest thing that could work: an organ is whatever has the brightness that it has in the annotated slice."""
+"""The simplest possible few-shot method: an organ is everything of the brightness it has in the annotated slice."""
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from dataloaders.samples import EvalCase, SupportSet
@@ -13,7 +13,7 @@ from util.errors import ConfigError
 
 @dataclass(frozen=True)
 class IntensityThresholdConfig:
-    """How much of the annotated organ's brightness counts as typical."""
+    """How much of the annotated organ's intensity range counts as typical."""
 
     central_share: float = 0.8  # of the organ's pixels in the support slice, between equal tails
 
@@ -25,7 +25,7 @@ class IntensityThresholdConfig:
 class IntensityThreshold(Method):
     """Marks the pixels whose normalised intensity lies in the central range of the supporting slice's organ.
 
-    A yardstick, not a method: what is not clearly above it has learned nothing.
+    A lower bound for comparison: a method that is not clearly better has learned nothing.
     """
 
     Config = IntensityThresholdConfig
@@ -36,8 +36,12 @@ class IntensityThreshold(Method):
         super().__init__()
         self.config = config
 
-    def forward(self, batch: object, player: str = "main") -> dict[str, Tensor]:
-        """There is nothing to train."""
+    def forward(self, batch: object) -> dict[str, Tensor]:
+        """Not available.
+
+        Raises:
+            ConfigError: always.
+        """
         raise ConfigError("method='threshold' has nothing to train; run validation.py with it.")
 
     def encode_support(self, support: SupportSet) -> Float[Tensor, "2 K P"]:
@@ -46,8 +50,8 @@ class IntensityThreshold(Method):
         image = support.image.masked_fill(~support.mask[:, :, :, None], torch.nan).flatten(2)  # (K, P, S*H*W)
         return torch.nanquantile(image, torch.tensor([tail, 1 - tail]).to(image.device, non_blocking=True), dim=2)
 
-    def predict(self, case: EvalCase, support: Float[Tensor, "2 K P"]) -> Bool[Tensor, "K D H W"]:
-        """Applies each slice's range."""
+    def probabilities(self, case: EvalCase, support: Float[Tensor, "2 K P"]) -> Float[Tensor, "K D H W"]:
+        """1 within the intensity range of each slice's part, else 0."""
         low, high = support.gather(2, case.part.expand(2, -1, -1))[..., None, None]  # (K, D, 1, 1)
         image = case.image[None, :, 0]
-        return (image >= low) & (image <= high)
+        return ((image >= low) & (image <= high)).float()

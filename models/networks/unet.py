@@ -1,6 +1,7 @@
 """The plain U-Net of nnU-Net in two dimensions, shared by all methods that learn from dense labels."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float
 from monai.networks.nets.dynunet import DynUNet
@@ -105,3 +106,8 @@ def halvings_of(rows: int, columns: int) -> tuple[int, int]:
     """
     first, second = (max((side // SMALLEST_FEATURE_MAP).bit_length() - 1, 0) for side in (rows, columns))
     return first, second
+
+
+def fitting_unet(channels: int, n_classes: int, shape: tuple[int, int]) -> dict[str, Any]:
+    """The settings of a U-Net that follow from the images: channels, classes with the background, halvings."""
+    return {"in_channels": channels, "n_classes": n_classes, "halvings": list(halvings_of(*shape))}

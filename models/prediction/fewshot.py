@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
 
 from dataloaders import catalog
 from dataloaders.description import DatasetSpec
@@ -16,7 +18,7 @@ from dataloaders.io.geometry import Grid, corner_distance_mm, reorient
 from dataloaders.samples import EvalCase, SupportSet, Volume
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import PrepareParameters, parameters_of, paste_back, prepare_image, prepare_label
-from models.methods.alpnet import ALPNet
+from models.methods.base import Method
 from models.training.load import load_trained
 from util.errors import CheckpointError, ConfigError, DataError, UserError
 from util.runtime import checkpoint
@@ -59,7 +61,7 @@ class FewShotPredictor:
 
     def __init__(
         self,
-        method: ALPNet,
+        method: Method,
         normalisation: Normalisation,
         parameters: PrepareParameters,
         n_parts: int = 3,
@@ -109,7 +111,7 @@ class FewShotPredictor:
         target = choose_device(device)
         set_precision("float32", target)
         trained = load_trained(path, settings, weights, target)
-        if not isinstance(trained.method, ALPNet):
+        if trained.method.family != "fewshot":
             raise CheckpointError(f"{path}: trained with method={stored['method']}; expected the few-shot alpnet.")
         normalisation = trained.normalisation or normalisation
         if normalisation is None and spec.intensity.normalise_by == "training_scans":
@@ -157,9 +159,8 @@ class FewShotPredictor:
     def predict(self, image: Volume, name: str = "the scan") -> Volume:
         """Segments a scan.
 
-        Which supporting slice serves a slice follows from their relative heights in the two scans alone: these should
-        show about the same stretch of the body. A voxel that several structures claim goes to the one whose margin over
-        its background is greatest.
+        Each slice is compared with the supporting slice at the most similar relative height, so both scans should show
+        about the same part of the body. A voxel in the masks of several structures gets the most probable one.
 
         Args:
             image: raw scan; CT in Hounsfield units.
@@ -182,8 +183,8 @@ class FewShotPredictor:
         scan = torch.from_numpy(prepared.array)[:, None]
         case = EvalCase(0, tuple(self.structures.values()), scan, torch.from_numpy(np.stack(parts)))
         with torch.inference_mode():
-            margin, place = self.method.margins(case.to(self.device), support.encoded).max(0)
-            number = torch.where(margin > 0, place + 1, 0).to(torch.uint8).cpu().numpy()  # 0: background
+            probabilities = self.method.probabilities(case.to(self.device), support.encoded)
+            number = most_probable(probabilities, self.method.masks(probabilities)).cpu().numpy()
         grid = Grid.of(image)
         pasted = paste_back(Volume(number, prepared.affine), grid.shape, grid.affine)
         return Volume(support.values[pasted.array], image.affine)
@@ -200,6 +201,12 @@ class FewShotPredictor:
                 "Annotate more of it, ask for fewer parts (an odd number), or leave this structure out."
             )
         return protocol.support_slices(shown.tolist(), self.n_parts).tolist()
+
+
+def most_probable(probabilities: Float[Tensor, "K D H W"], masks: Bool[Tensor, "K D H W"]) -> UInt8[Tensor, "D H W"]:
+    """Number (1 to K) of the most probable of those classes whose mask contains the voxel; 0: none."""
+    value, place = probabilities.masked_fill(~masks, -1).max(0)
+    return torch.where(value >= 0, place + 1, 0).to(torch.uint8)
 
 
 def _dataset_of(path: Path, stored: str | None, given: str | None) -> DatasetSpec:

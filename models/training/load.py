@@ -1,4 +1,4 @@
-"""Trained weights back from a file: our snapshots and checkpoints, and the authors' released ones."""
+"""Loads trained weights: our snapshots and checkpoints, and those released by the authors of SSL-ALPNet."""
 
 import logging
 from dataclasses import dataclass, field
@@ -10,10 +10,11 @@ from torch import Tensor
 
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import PrepareParameters
-from models import build_method
+from models import build_method, method_class
 from models.methods.base import Method
 from util.errors import CheckpointError
 from util.runtime import checkpoint
+from util.schema import names_with_role
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +27,10 @@ class Trained:
     """A method ready to predict."""
 
     method: Method  # in evaluation mode
-    normalisation: Normalisation | None  # None: the file does not say (released checkpoints)
+    normalisation: Normalisation | None  # None: not stored in the file (released checkpoints)
     preparation: PrepareParameters | None  # likewise
     step: int | None
-    history: list[dict[str, float]] = field(default_factory=list)  # of the evaluations during training
+    history: list[dict[str, float]] = field(default_factory=list)  # results of the evaluations during training
 
 
 def load_trained(path: Path, settings: dict[str, Any], weights: str, device: torch.device) -> Trained:
@@ -37,16 +38,20 @@ def load_trained(path: Path, settings: dict[str, Any], weights: str, device: tor
 
     Args:
         path: a snapshot or checkpoint of ours, or a state dict as released by SSL-ALPNet's authors.
-        settings: all configuration keys, flat; the encoder starts random, as its weights are in the file.
-        weights: "last" or "ema"; released files hold one set only.
-        device: where to put it.
+        settings: all configuration keys, flat; the encoder is built without pretrained weights.
+        weights: "last" or "ema"; released files contain one set only.
+        device: where to move it.
 
     Raises:
-        CheckpointError: unreadable, refused, or of another model; the message says in what they differ.
+        CheckpointError: unreadable, refused, of another model, or without averaged weights.
     """
     content = checkpoint.load(path)
     if content.get("format") == "frugalseg-1":
         settings = settings | {key: content["settings"][key] for key in _architecture(content["settings"])}
+        if weights == "ema" and "ema" not in content:
+            raise CheckpointError(
+                f"{path}: contains no averaged weights, as its method averages none; use weights=last."
+            )
         state, step = content["method" if weights == "last" else "ema"], content["step"]
         normalisation = Normalisation.from_dict(content["normalisation"])
         recorded = content["preparation"]
@@ -63,7 +68,8 @@ def load_trained(path: Path, settings: dict[str, Any], weights: str, device: tor
 
 
 def _architecture(settings: dict[str, Any]) -> list[str]:
-    return [key for key in ("method", "modelname", "prototypes", "proto_grid_size", "unet") if key in settings]
+    known = {"method"} | names_with_role("architecture", method_class(settings["method"]).Config)
+    return [key for key in settings if key in known]
 
 
 def _check_fit(path: Path, wanted: dict[str, Tensor], found: dict[str, Any]) -> None:
@@ -73,5 +79,5 @@ def _check_fit(path: Path, wanted: dict[str, Tensor], found: dict[str, Any]) -> 
         example = (missing + extra + misfit)[0]
         raise CheckpointError(
             f"{path}: weights of another model: {len(missing)} entries missing, {len(extra)} unknown, {len(misfit)} "
-            f"of another shape, such as {example}. Give the modelname it was trained with."
+            f"of another shape, such as {example}. Use the modelname it was trained with."
         )

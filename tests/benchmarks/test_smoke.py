@@ -41,7 +41,7 @@ def test_every_method_trains_in_every_precision(monkeypatch, tmp_path):
 
 
 def test_a_method_that_fails_is_told_and_the_others_go_on(monkeypatch, tmp_path, caplog):
-    def fails(self, batch, player="main"):
+    def fails(self, batch):
         raise RuntimeError("HIP error: invalid device function")
 
     monkeypatch.setattr(METHODS["jocor"], "forward", fails)
@@ -75,7 +75,7 @@ def test_problems_are_named(change, expected):
 def test_compiled_methods_are_tried_too_where_asked_for_and_possible(tmp_path):
     out = tmp_path / "smoke.json"
     command = [sys.executable, "-m", "benchmarks.smoke", "--out", str(out), "--device", "cpu", "--compile", "on"]
-    done = subprocess.run([*command, "--methods", "baseline"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, "--methods", "supervised"], cwd=ROOT, capture_output=True, text=True, check=False)
     lines = json.loads(out.read_text())["methods"]
     assert done.returncode == 0, lines
     tried = [(line["precision"], line["compiles"], line["compiled"], len(line["losses"])) for line in lines]
@@ -97,7 +97,7 @@ def test_two_processes_see_different_patients_and_stay_together(tmp_path):
     assert first.support_mask.any()
     out = tmp_path / "smoke.json"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    command += ["benchmarks.smoke", "--out", str(out), "--device", "cpu", "--methods", "baseline"]
+    command += ["benchmarks.smoke", "--out", str(out), "--device", "cpu", "--methods", "supervised"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,9 @@ from dataloaders.build import CONFIGS
 from dataloaders.images.labels import LabelStore
 from dataloaders.samples import DenseBatch, Episode, EvalCase, ImageCase, SupportSet
 from models import METHODS, build_method, method_class
-from models.methods.base import Method
+from models.methods.base import Method, exclusive_masks
+from models.methods.supervised import Supervised
+from models.training.optim import OptimConfig, Optimisers
 from util.errors import ConfigError
 
 SIZE = 32
@@ -21,7 +23,7 @@ SMALL = {"fewshot": {"modelname": "resnet18", "encoder_weights": "none", "proto_
 
 # What is tried: every method as it is, and further settings that bring modules of their own.
 ENTRIES = {name: {"method": name} for name in METHODS} | {
-    "tloss": {"method": "baseline", "loss": "tloss"},
+    "tloss": {"method": "supervised", "loss": "tloss"},
     "spguided by pixel": {"method": "spguided", "selection": {"level": "pixel"}, "refine": {"style": "pixel"}},
 }
 
@@ -92,13 +94,13 @@ def train(method, n_steps, lr=0.02):
     """Steps as the training loop takes them; a round has five."""
     store = labels() if method.family == "dense" else None
     method.before_training(store)
-    optimisers = {p: torch.optim.Adam(method.parameter_groups(p), lr) for p in method.players}
+    optim = OptimConfig("adam", lr, weight_decay=0.0, schedule="constant")
+    optimisers = Optimisers(method.optimisers(optim), n_steps)
     batch = batch_of(method.batch_type)
     for step in range(n_steps):
-        for player, optimiser in optimisers.items():
-            optimiser.zero_grad()
-            method(batch, player=player)["loss"].backward()
-            optimiser.step()
+        optimisers.zero_grad()
+        method(batch)["loss"].backward()
+        optimisers.step(step, method.learning_rate_factor)
         method.after_step(step)
         if step % 5 == 4:
             assert all(isinstance(value, float) for value in method.after_round(store).values())
@@ -111,32 +113,25 @@ def test_a_method_without_training_says_so(name):
         build(name)(None)
 
 
-def test_losses_are_finite_and_gradients_reach_every_parameter_of_all_players(trainable):
+def test_one_backward_pass_reaches_every_parameter(trainable):
     method = build(trainable).train()
-    batch = batch_of(method.batch_type)
-    for player in method.players:
-        method.zero_grad()
-        losses = method(batch, player=player)
-        assert losses["loss"].shape == ()
-        assert all(value.isfinite() for value in losses.values())
-        assert not any(value.requires_grad for key, value in losses.items() if key != "loss")
-        losses["loss"].backward()
-        for group in method.parameter_groups(player):
-            for parameter in group["params"]:
-                assert parameter.grad is not None
-                assert parameter.grad.isfinite().all()
-                assert parameter.grad.abs().sum() > 0
+    losses = method(batch_of(method.batch_type))
+    assert losses["loss"].shape == ()
+    assert all(value.isfinite() for value in losses.values())
+    assert not any(value.requires_grad for key, value in losses.items() if key != "loss")
+    losses["loss"].backward()
+    for parameter in method.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+        assert parameter.grad.abs().sum() > 0
 
 
-def test_each_parameter_belongs_to_one_player(trainable):
+def test_each_parameter_belongs_to_one_optimiser(trainable):
     method = build(trainable)
-    moved = Counter(
-        id(parameter)
-        for player in method.players
-        for group in method.parameter_groups(player)
-        for parameter in group["params"]
-    )
-    assert moved == Counter(map(id, method.parameters()))
+    optimisers = Optimisers(method.optimisers(OptimConfig()), 1)
+    trained = [p for each in optimisers.by_name.values() for group in each.param_groups for p in group["params"]]
+    assert Counter(map(id, trained)) == Counter(map(id, method.parameters()))
+    assert "main" in optimisers.by_name
 
 
 def test_weights_survive_a_round_trip_and_predict_the_same(name):
@@ -144,25 +139,40 @@ def test_weights_survive_a_round_trip_and_predict_the_same(name):
     case, support = case_of(family_of(name))
     one, other = build(name).eval(), build(name, seed=1).eval()
     other.load_state_dict(one.state_dict())
+    probabilities, again = (each.probabilities(case, each.encode_support(support)) for each in (one, other))
+    assert torch.equal(probabilities, again)
     masks = one.predict(case, one.encode_support(support))
-    assert masks.shape == (len(case.classes), 5, SIZE, SIZE)
-    assert masks.dtype == torch.bool
     assert torch.equal(masks, other.predict(case, other.encode_support(support)))
+
+
+def test_probabilities_are_those_of_the_requested_classes_and_decide_on_the_masks(name):
+    torch.manual_seed(3)
+    case, support = case_of(family_of(name))
+    method = build(name).eval()
+    encoded = method.encode_support(support)
+    probabilities, masks = method.probabilities(case, encoded), method.predict(case, encoded)
+    assert probabilities.shape == masks.shape == (len(case.classes), 5, SIZE, SIZE)
+    assert probabilities.is_floating_point()
+    assert not probabilities.requires_grad
+    assert masks.dtype == torch.bool
+    assert 0 <= probabilities.min() <= probabilities.max() <= 1
+    assert torch.equal(masks, method.masks(probabilities))
+    assert torch.equal(masks, probabilities > 0.5)  # of one class or of classes that may overlap
 
 
 def test_all_that_is_remembered_between_steps_is_in_the_state(trainable):
     one, other = train(build(trainable).train(), 7), build(trainable, seed=1).train()
     other.load_state_dict(one.state_dict())
-    assert one.learning_rate_factor() == other.learning_rate_factor()
+    for name in one.optimisers(OptimConfig()):
+        assert one.learning_rate_factor(name) == other.learning_rate_factor(name)
     batch = batch_of(one.batch_type)
-    for player in one.players:
-        torch.manual_seed(4)
-        losses = one(batch, player=player)
-        torch.manual_seed(4)
-        again = other(batch, player=player)
-        assert losses.keys() == again.keys()
-        for key, value in losses.items():
-            assert torch.equal(value, again[key]), key
+    torch.manual_seed(4)
+    losses = one(batch)
+    torch.manual_seed(4)
+    again = other(batch)
+    assert losses.keys() == again.keys()
+    for key, value in losses.items():
+        assert torch.equal(value, again[key]), key
 
 
 def test_prediction_needs_no_gradient_and_leaves_the_method_as_it_was(name):
@@ -209,6 +219,19 @@ def test_names_in_tables_tell_methods_apart():
         for name, method in METHODS.items()
     ]
     assert len(set(titles)) == len(titles)
+
+
+def test_exclusive_masks_by_hand():
+    probabilities = torch.tensor([[0.6, 0.4, 0.25, 0.5], [0.1, 0.5, 0.3, 0.0]])[:, None, None]  # (K, D, H, W)
+    first, second = exclusive_masks(probabilities).flatten(1).tolist()
+    assert first == [True, False, False, False]  # last: as probable as the background
+    assert second == [False, True, False, False]  # third: the background has 0.45
+
+
+def test_the_former_name_of_plain_training_is_understood():
+    assert method_class("baseline") is method_class("supervised") is Supervised
+    assert "baseline" not in METHODS
+    assert isinstance(build_method(UNET | {"method": "baseline"}), Supervised)
 
 
 def test_an_unknown_method_is_named():

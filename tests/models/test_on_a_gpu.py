@@ -95,11 +95,10 @@ def test_a_step_neither_waits_nor_mixes_devices(fake, name, precision):
     batch = on_gpu(fake, made(batch_of, method_class(ENTRIES[name]["method"]).batch_type))
     method, means = method_on_gpu(name).train(), RunningMeans()
     with NoWaiting():
-        for player in method.players:
-            with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
-                losses = method(batch, player=player)
-            assert losses["loss"].dtype == torch.float32
-            means.add(losses)
+        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+            losses = method(batch)
+        assert losses["loss"].dtype == torch.float32
+        means.add(losses)
         method.after_step(1)
     assert {value.device for value in means.sums.values()} == {GPU}
 

@@ -14,7 +14,8 @@ from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import parameters_of
 from models.predict import find_scans, main, name_scans, volumes
 from models.training.average import AverageConfig
-from models.training.state import OptimConfig, make_learner
+from models.training.optim import OptimConfig
+from models.training.state import build_state
 from util.errors import ConfigError, DataError, UserError
 from util.runtime import checkpoint
 
@@ -38,10 +39,8 @@ def inputs(tmp_path_factory, write_dicom):
     folder = tmp_path_factory.mktemp("inputs")
     settings = {"method": "alpnet", "modelname": "resnet18", "encoder_weights": "none", "dataset": "CHAOST2"}
     preparation = parameters_of(CHAOST2, 64).to_json()
-    learner = make_learner(
-        settings, 0, OptimConfig(), AverageConfig(), Normalisation(), torch.device("cpu"), preparation
-    )
-    checkpoint.save(folder / "snapshot.pth", learner.snapshot())
+    state = build_state(settings, 0, OptimConfig(), AverageConfig(), Normalisation(), torch.device("cpu"), preparation)
+    checkpoint.save(folder / "snapshot.pth", state.snapshot())
     image, label = scan()
     write_nifti(folder / "A.nii.gz", Volume(image, AFFINE))
     write_nifti(folder / "L.nii.gz", Volume(label, AFFINE))

@@ -1,6 +1,6 @@
-"""One process or many, on CPU, CUDA or ROCm: who am I, and sums over all of us.
+"""One process or many, on CPU, CUDA or ROCm: rank, process group, reductions and stop signals.
 
-Plain `torch.distributed`. Started by `python`, `torchrun` or `srun`; on one process every function here is a no-op.
+Plain `torch.distributed`, started by `python`, `torchrun` or `srun`. With one process every function here is a no-op.
 """
 
 import os
@@ -17,13 +17,13 @@ import torch.distributed as dist
 from util.errors import ConfigError, UserError
 from util.runtime.device import choose_device, group_backend
 
-LOOK_EVERY = 8  # steps after which processes ask each other for signals: asking waits for the device
-GROUP_TIMEOUT = timedelta(minutes=30)  # a broken group ends the job instead of waiting for ever
+POLL_EVERY = 8  # steps between two exchanges of stop signals between processes: each waits for the device
+GROUP_TIMEOUT = timedelta(minutes=30)  # a broken group fails instead of waiting forever
 
 
 @dataclass(frozen=True)
 class Plan:
-    """This process's place among all."""
+    """Rank of this process among all."""
 
     rank: int = 0
     world_size: int = 1
@@ -36,16 +36,16 @@ class Plan:
         return self.rank == 0
 
     def device(self, name: str) -> torch.device:
-        """The device of this process (auto, cpu or cuda); torchrun shows every process all GPUs of its node.
+        """The device of this process (auto, cpu or cuda). Under torchrun every process sees all GPUs of its node.
 
         Raises:
-            ConfigError: an unknown device, a GPU asked for where there is none, or more processes than GPUs.
+            ConfigError: unknown device, no GPU although one was requested, or more processes than GPUs.
         """
         return choose_device(name, self.local_rank, sees_one_gpu=self.launcher != "torchrun")
 
 
 def plan(environment: Mapping[str, str] = os.environ) -> Plan:
-    """Reads the launcher's variables: torchrun's before a Slurm step's before none.
+    """Reads the launcher's environment variables: torchrun's, else those of a Slurm step, else one process.
 
     A batch script without `srun` is one process, whatever the size of its allocation.
     """
@@ -69,7 +69,7 @@ def first_host(node_list: str) -> str:
 
 
 class ProcessGroup:
-    """The group of all processes while the `with` block runs; nothing for a single process."""
+    """The group of all processes within a `with` block; nothing for a single process."""
 
     def __init__(self, plan: Plan, device: torch.device, environment: Mapping[str, str] = os.environ) -> None:
         self.plan, self.device, self.environment = plan, device, environment
@@ -95,7 +95,7 @@ class ProcessGroup:
         port = self.environment.get("MASTER_PORT") or (str(20000 + job % 20000) if job else None)
         if host is None or port is None:
             raise ConfigError(
-                f"{self.plan.world_size} processes, but MASTER_ADDR and MASTER_PORT are not set: they would not find "
+                f"{self.plan.world_size} processes, but MASTER_ADDR and MASTER_PORT are not set: they cannot find "
                 "each other. Start with torchrun or srun, or set both to the first process's address and a free port."
             )
         return host, int(port)
@@ -129,8 +129,8 @@ def barrier() -> None:
         dist.barrier()
 
 
-def first_does(task: Callable[[], None], plan: Plan, device: torch.device) -> None:
-    """The first process does something on which all depend; where it cannot, no process waits for the others.
+def run_on_first_rank(task: Callable[[], None], plan: Plan, device: torch.device) -> None:
+    """Runs a task on the first process, while the others wait; an error ends all of them.
 
     Raises:
         UserError: the task's own on the first process, a reference to it on the others.
@@ -142,11 +142,11 @@ def first_does(task: Callable[[], None], plan: Plan, device: torch.device) -> No
         except UserError as error:
             failure = error
     if max_over_ranks(int(failure is not None), device):
-        raise failure or UserError("the first process found a mistake; its message says which.")
+        raise failure or UserError("the first process stopped with an error; see its message.")
 
 
 class StopSignal:
-    """Set by SIGTERM, SIGINT or SIGUSR1; the loop saves and leaves. Setting it again changes nothing."""
+    """Notes SIGTERM, SIGINT or SIGUSR1, so that the training loop saves and stops; further signals change nothing."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -159,9 +159,9 @@ class StopSignal:
         for number, handler in self._former.items():
             signal.signal(number, handler)
 
-    def is_heeded(self, step: int, plan: Plan, device: torch.device) -> bool:
-        """Whether to leave after this step: all processes at the same one, whichever of them was told."""
-        if plan.world_size > 1 and step % LOOK_EVERY:
+    def should_stop(self, step: int, plan: Plan, device: torch.device) -> bool:
+        """Whether to stop after this step: all processes after the same one, whichever received the signal."""
+        if plan.world_size > 1 and step % POLL_EVERY:
             return False
         return bool(max_over_ranks(int(self.received is not None), device))
 

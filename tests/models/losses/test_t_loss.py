@@ -166,6 +166,9 @@ def test_constants_are_those_of_the_input():
         ({"lr_nu": 0}, "lr_nu=0"),
         ({"eps": -1.0}, r"eps=-1\.0"),
         ({"plateau_floor": 0.0}, r"plateau_floor=0\.0: expected a value in \(0, 1\]"),
+        ({"plateau_factor": 1.5}, r"plateau_factor=1\.5: expected a value in \(0, 1\]"),
+        ({"plateau_every": 0}, "plateau_every from 1"),
+        ({"plateau_window": 10}, r"plateau_window=10: expected from 1 to less than plateau_records=10"),
         ({"log_precision": "map"}, "log_precision='map'"),
         ({"reduction": "median"}, "expected one of none, mean, sum"),
     ],
@@ -179,49 +182,62 @@ def run(plateau, values):
     """Shows the rule one value every 50 steps; the factors after each."""
     factors = []
     for index, value in enumerate(values):
-        plateau.note(50 * index, torch.as_tensor(value, dtype=SINGLE).reshape(-1))
+        plateau.update(50 * index, torch.as_tensor(value, dtype=SINGLE).reshape(-1))
         factors.append(plateau.factor)
     return factors
 
 
 def test_a_settled_nu_lowers_the_factor_at_the_tenth_note():
-    factors = run(NuPlateau(1, 0.001), [-2.0] * 21)
+    factors = run(NuPlateau(1, TLossConfig(plateau_floor=0.001)), [-2.0] * 21)
     assert factors == pytest.approx([1.0] * 9 + [0.1] * 10 + [0.01] * 2)
 
 
 def test_the_factor_ends_at_its_floor():
-    assert run(NuPlateau(1, 0.05), [-2.0] * 30)[-1] == pytest.approx(0.05)
+    assert run(NuPlateau(1, TLossConfig(plateau_floor=0.05)), [-2.0] * 30)[-1] == pytest.approx(0.05)
 
 
 def test_a_falling_nu_has_not_settled():
-    assert run(NuPlateau(1, 0.01), [-2e-4 * i for i in range(60)]) == [1.0] * 60
-    assert run(NuPlateau(1, 0.01), [-0.9e-4 * i for i in range(10)])[-1] == pytest.approx(0.1)
+    assert run(NuPlateau(1, TLossConfig(plateau_floor=0.01)), [-2e-4 * i for i in range(60)]) == [1.0] * 60
+    assert run(NuPlateau(1, TLossConfig(plateau_floor=0.01)), [-0.9e-4 * i for i in range(10)])[-1] == pytest.approx(
+        0.1
+    )
 
 
 def test_it_fires_as_soon_as_two_averages_agree():
     falling, flat = [-0.01 * i for i in range(20)], [-0.19] * 5
-    factors = run(NuPlateau(1, 0.01), falling + flat)
+    factors = run(NuPlateau(1, TLossConfig(plateau_floor=0.01)), falling + flat)
     assert factors.index(pytest.approx(0.1)) == 20 + 4  # the averages of the last five, and of the five before
 
 
 def test_every_class_must_have_settled():
     values = [(-1.0, 0.01 * i) for i in range(20)]
-    assert run(NuPlateau(2, 0.01), values) == [1.0] * 20
-    assert run(NuPlateau(2, 0.01), [(-1.0, 3.0)] * 10)[-1] == pytest.approx(0.1)
+    assert run(NuPlateau(2, TLossConfig(plateau_floor=0.01)), values) == [1.0] * 20
+    assert run(NuPlateau(2, TLossConfig(plateau_floor=0.01)), [(-1.0, 3.0)] * 10)[-1] == pytest.approx(0.1)
 
 
 def test_only_every_fiftieth_step_counts():
-    plateau = NuPlateau(1, 0.01)
+    plateau = NuPlateau(1, TLossConfig(plateau_floor=0.01))
     for step in range(450):
-        plateau.note(step, torch.zeros(1))
+        plateau.update(step, torch.zeros(1))
     assert plateau.factor == 1.0
-    plateau.note(450, torch.zeros(1))
+    plateau.update(450, torch.zeros(1))
     assert plateau.factor == pytest.approx(0.1)
 
 
-def test_a_restored_rule_goes_on_where_it_was():
+def test_the_rule_has_a_setting_for_each_of_its_numbers():
+    config = TLossConfig(
+        plateau_every=10, plateau_records=4, plateau_window=2, plateau_tolerance=0.5, plateau_factor=0.5
+    )
+    plateau = NuPlateau(1, config)
+    for index, value in enumerate((0.0, 4.0, 1.0, 4.0)):  # averages 2, 2.5, 2.5
+        assert plateau.factor == 1.0
+        plateau.update(10 * index, torch.tensor([value]))
+    assert plateau.factor == 0.5
+
+
+def test_a_restored_rule_continues_where_it_was():
     values = [-2.0] * 25
-    whole, first, second = (NuPlateau(1, 0.001) for _ in range(3))
+    whole, first, second = (NuPlateau(1, TLossConfig(plateau_floor=0.001)) for _ in range(3))
     expected = run(whole, values)
     run(first, values[:14])
     assert second.factor == 1.0

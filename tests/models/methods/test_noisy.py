@@ -105,7 +105,7 @@ def test_every_parameter_learns_and_the_loss_falls(method_type, n_classes):
     method = make(method_type, n_classes).train()
     method.before_training(labels)
     batch = labels.batch(slice(None))
-    optimiser = torch.optim.SGD(method.parameter_groups("main"), lr=0.05, momentum=0.9)
+    optimiser = torch.optim.SGD(method.parameters(), lr=0.05, momentum=0.9)
     losses = []
     for n_steps in range(12):
         optimiser.zero_grad()
@@ -143,16 +143,18 @@ def test_networks_begin_differently(method_type):
 
 
 @pytest.mark.parametrize("method_type", METHODS)
-def test_predictions_name_each_asked_class(method_type):
+def test_predictions_name_each_requested_class(method_type):
     method = make(method_type, 4).eval()
-    case = ImageCase(("a", "b", "c"), (1, 3), torch.rand(3, 3, 16, 16))
-    masks = method.predict(case, None)
-    assert masks.shape == (2, 3, 16, 16)
+    case = ImageCase(("a", "b", "c"), (3, 1, 2), torch.rand(3, 3, 16, 16))
+    masks = method.predict(case)
+    assert masks.shape == (3, 3, 16, 16)
     assert masks.dtype == torch.bool
-    probability = method.probabilities(case.image)
+    probability = method.class_probabilities(case.image)
     torch.testing.assert_close(probability.sum(1), torch.ones(3, 16, 16))
     for mask, value in zip(masks, case.classes, strict=True):
         assert mask.equal(probability.argmax(1) == value)
+    found = method.probabilities(ImageCase(("a", "b", "c"), (1, 3), case.image))
+    assert found.equal(probability[:, [1, 3]].transpose(0, 1))
 
 
 def test_prediction_by_the_first_network_or_by_the_mean():
@@ -160,15 +162,14 @@ def test_prediction_by_the_first_network_or_by_the_mean():
     image = torch.rand(2, 3, 16, 16)
     with torch.no_grad():
         each = [network(image).softmax(1) for network in first.networks]
-    torch.testing.assert_close(first.probabilities(image), each[0])
-    torch.testing.assert_close(mean.probabilities(image), (each[0] + each[1]) / 2)
+    torch.testing.assert_close(first.class_probabilities(image), each[0])
+    torch.testing.assert_close(mean.class_probabilities(image), (each[0] + each[1]) / 2)
 
 
 def test_prediction_does_not_depend_on_how_images_are_batched():
     image = torch.rand(5, 3, 16, 16)
-    torch.testing.assert_close(
-        make(JoCoR, images_per_pass=2).eval().probabilities(image), make(JoCoR).eval().probabilities(image)
-    )
+    few, all_at_once = make(JoCoR, images_per_pass=2).eval(), make(JoCoR).eval()
+    torch.testing.assert_close(few.class_probabilities(image), all_at_once.class_probabilities(image))
 
 
 def test_remember_rates_are_measured_or_given():
@@ -190,7 +191,7 @@ def test_weights_can_be_averaged(method_type):
         method.after_round(store())
         averaged.update(method)
     assert averaged.module.remember_rates.dtype == torch.float64
-    assert averaged.module.probabilities(torch.rand(1, 3, 16, 16)).shape == (1, 2, 16, 16)
+    assert averaged.module.class_probabilities(torch.rand(1, 3, 16, 16)).shape == (1, 2, 16, 16)
 
 
 def test_settings_come_from_dictionaries():

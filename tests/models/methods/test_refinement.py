@@ -74,7 +74,7 @@ def test_refinement_corrects_the_labels_of_what_was_learned(style):
     method = make(SuperpixelGuided, refine=RefineConfig(patience=1, chunk=4, style=style), images_per_pass=3).train()
     method.before_training(labels)
     rates, given = method.remember_rates.clone(), labels.label
-    optimiser = torch.optim.Adam(method.parameter_groups("main"), lr=0.01)
+    optimiser = torch.optim.Adam(method.parameters(), lr=0.01)
     for _ in range(40):
         optimiser.zero_grad()
         method(labels.batch(slice(None)))["loss"].backward()
@@ -147,7 +147,7 @@ def test_resuming_in_the_middle_of_a_round_changes_nothing(method_type):
 
     def fresh(seed, labels):
         method = make(method_type, seed=seed, **settings).train()
-        return method, torch.optim.SGD(method.parameter_groups("main"), lr=0.05, momentum=0.9), labels
+        return method, torch.optim.SGD(method.parameters(), lr=0.05, momentum=0.9), labels
 
     whole, optimiser, labels = fresh(0, store())
     whole.before_training(labels)

@@ -16,7 +16,8 @@ from dataloaders.scans.preprocess import PrepareParameters, parameters_of
 from models.methods.alpnet import ALPNet, ALPNetConfig
 from models.prediction.fewshot import FewShotPredictor
 from models.training.average import AverageConfig
-from models.training.state import OptimConfig, make_learner
+from models.training.optim import OptimConfig
+from models.training.state import build_state
 from util.errors import CheckpointError, ConfigError, DataError, UserError
 from util.runtime import checkpoint
 
@@ -40,10 +41,11 @@ class ByIntensity(ALPNet):
         pixels = torch.where(support.mask, support.image[:, :, :, 0], torch.nan)
         return torch.nanmedian(pixels.flatten(2), 2).values  # (K, P)
 
-    def margins(self, case, support: Any):
+    def probabilities(self, case, support: Any):
         self.case = case
         typical = support.gather(1, case.part)[..., None, None]
-        return self.half_width - (case.image[None, :, 0] - typical).abs()
+        margin = self.half_width - (case.image[None, :, 0] - typical).abs()
+        return (margin / 100).sigmoid()
 
 
 def patient(shape, affine, brightness=(200, 300)):
@@ -136,7 +138,7 @@ def test_values_and_names_are_the_users_own():
     np.testing.assert_array_equal(predictor.predict(image).array, np.where(own.array == 3, 3, 0))
 
 
-def test_a_contested_voxel_goes_to_the_greatest_margin():
+def test_a_contested_voxel_goes_to_the_most_probable_structure():
     predictor = make_predictor(half_width=90.0)  # typical: 200 and 300
     shape, affine = AXIAL
     image = Volume(np.full(shape, 100, np.int16), affine)
@@ -260,12 +262,12 @@ def write_checkpoint(tmp_path):
 
     def write(dataset, normalisation, preparation=None):
         settings = SETTINGS | {"dataset": dataset}
-        learner = make_learner(
+        state = build_state(
             settings, 0, OptimConfig(), AverageConfig(), normalisation, torch.device("cpu"), preparation
         )
-        for parameter in learner.averaged.module.parameters():
+        for parameter in state.average.module.parameters():
             parameter.data.mul_(2)
-        checkpoint.save(tmp_path / "snapshot.pth", learner.snapshot())
+        checkpoint.save(tmp_path / "snapshot.pth", state.snapshot())
         return tmp_path / "snapshot.pth"
 
     return write
@@ -302,8 +304,8 @@ def test_untrained_network_end_to_end_twice_the_same(write_checkpoint):
 
 def test_released_checkpoints_must_be_told_about(tmp_path):
     path = tmp_path / "100000.pth"
-    learner = make_learner(SETTINGS, 0, OptimConfig(), AverageConfig(), Normalisation(), torch.device("cpu"))
-    checkpoint.save(path, dict(learner.method.state_dict()))
+    state = build_state(SETTINGS, 0, OptimConfig(), AverageConfig(), Normalisation(), torch.device("cpu"))
+    checkpoint.save(path, dict(state.method.state_dict()))
     load = FewShotPredictor.from_checkpoint
     with pytest.raises(ConfigError, match=r"100000\.pth: does not say what it was trained on"):
         load(path)

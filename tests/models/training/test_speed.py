@@ -1,4 +1,4 @@
-"""How a network runs must not change what it learns, and must say why it runs otherwise than asked."""
+"""How a network runs must not change what it learns."""
 
 import dataclasses
 
@@ -10,7 +10,12 @@ from dataloaders.fewshot.data import FewShotConfig, open_fewshot
 from dataloaders.images.data import DenseConfig, open_dense
 from dataloaders.ordering import LoaderOptions
 from dataloaders.scans.normalise import Normalisation
-from models.training.speed import fits_on, in_passes, ordered, out_of_memory, share_of
+from models.training.speed import (
+    batch_size_per_process,
+    out_of_memory_error,
+    should_keep_on_device,
+    to_memory_format,
+)
 from util.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -69,60 +74,37 @@ def test_few_shot_data_know_what_they_take_on_a_device(prepared_folder):
 
 
 def test_data_stay_on_the_host_without_a_gpu_unless_asked():
-    assert not fits_on(CPU, 1, "auto")
-    assert fits_on(CPU, 1, "device")
-    assert not fits_on(torch.device("cuda"), 1, "host")
+    assert not should_keep_on_device(CPU, 1, "auto")
+    assert should_keep_on_device(CPU, 1, "device")
+    assert not should_keep_on_device(torch.device("cuda"), 1, "host")
 
 
 @pytest.mark.parametrize(("free", "fits"), [(1000, True), (900, False)])
 def test_data_go_to_a_gpu_that_has_room(monkeypatch, free, fits):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2000))
-    assert fits_on(torch.device("cuda"), 299, "auto") == fits
+    assert should_keep_on_device(torch.device("cuda"), 299, "auto") == fits
 
 
 def test_channels_last_only_where_asked_for():
     expected = {
-        ordered(torch.nn.Conv2d(3, 4, 3), CPU, "on"): True,
-        ordered(torch.nn.Conv2d(3, 4, 3), CPU, "off"): False,
+        to_memory_format(torch.nn.Conv2d(3, 4, 3), CPU, "on"): True,
+        to_memory_format(torch.nn.Conv2d(3, 4, 3), CPU, "off"): False,
     }
-    expected[ordered(torch.nn.Conv2d(3, 4, 3), CPU, "auto")] = False
+    expected[to_memory_format(torch.nn.Conv2d(3, 4, 3), CPU, "auto")] = False
     for net, is_last in expected.items():
         assert net.get_parameter("weight").is_contiguous(memory_format=torch.channels_last) == is_last
 
 
-@pytest.mark.parametrize("fitting", [1, 2, 3, 100])
-def test_passes_are_as_large_as_the_memory_takes(fitting):
-    sizes = []
-
-    def double(one, other):
-        if len(one) > fitting:
-            raise torch.OutOfMemoryError("too many")
-        sizes.append(len(one))
-        return one + other
-
-    number = torch.arange(10)
-    assert torch.equal(torch.cat(list(in_passes(double, 8, number, number))), 2 * number)
-    assert sizes == {1: [1] * 10, 2: [2] * 5, 3: [2] * 5, 100: [8, 2]}[fitting]
-
-
-def test_a_single_sample_that_does_not_fit_is_an_error():
-    def fail(_):
-        raise torch.OutOfMemoryError("too many")
-
-    with pytest.raises(torch.OutOfMemoryError):
-        list(in_passes(fail, 8, torch.arange(10)))
-
-
-def test_a_batch_is_shared_out_evenly_or_refused():
-    assert share_of(8, 4) == 2
-    with pytest.raises(ConfigError, match=r"batch_size=6: .*among 4 processes. Start 3, or take batch_size=8"):
-        share_of(6, 4)
+def test_a_batch_is_divided_evenly_or_refused():
+    assert batch_size_per_process(8, 4) == 2
+    with pytest.raises(ConfigError, match=r"batch_size=6: not divisible by 4 processes. Start 3, or use batch_size=8"):
+        batch_size_per_process(6, 4)
 
 
 def test_running_out_of_memory_is_answered_with_what_would_fit(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: type("P", (), {"total_memory": 80 * 2**30}))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 78 * 2**30)
-    message = str(out_of_memory(32, torch.device("cuda")))
+    message = str(out_of_memory_error(32, torch.device("cuda")))
     assert "32 sample(s)" in message
     assert "batch_size=29" in message
-    assert "checkpoint is whole" in message
+    assert "checkpoint is intact" in message

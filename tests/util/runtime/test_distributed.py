@@ -55,25 +55,25 @@ def test_one_process_needs_no_group():
 
 def test_what_the_first_process_cannot_do_is_its_own_error():
     done, cpu = [], torch.device("cpu")
-    distributed.first_does(lambda: done.append(1), distributed.Plan(), cpu)
+    distributed.run_on_first_rank(lambda: done.append(1), distributed.Plan(), cpu)
     assert done == [1]
 
     def fail():
         raise DataError("image_1.nii.gz: cut short")
 
     with pytest.raises(DataError, match="cut short"):
-        distributed.first_does(fail, distributed.Plan(), cpu)
+        distributed.run_on_first_rank(fail, distributed.Plan(), cpu)
 
 
 def test_a_signal_only_sets_a_flag_and_may_come_twice():
     former = signal.getsignal(signal.SIGUSR1)
     with distributed.StopSignal() as stop:
         assert stop.received is None
-        assert not stop.is_heeded(8, distributed.Plan(), torch.device("cpu"))
+        assert not stop.should_stop(8, distributed.Plan(), torch.device("cpu"))
         for number in (signal.SIGUSR1, signal.SIGTERM):
             os.kill(os.getpid(), number)
         assert stop.received == signal.SIGUSR1
         cpu, many = torch.device("cpu"), distributed.Plan(0, 2)
-        assert stop.is_heeded(3, distributed.Plan(), cpu)
-        assert [step for step in range(1, 20) if stop.is_heeded(step, many, cpu)] == [8, 16]
+        assert stop.should_stop(3, distributed.Plan(), cpu)
+        assert [step for step in range(1, 20) if stop.should_stop(step, many, cpu)] == [8, 16]
     assert signal.getsignal(signal.SIGUSR1) == former

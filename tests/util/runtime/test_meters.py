@@ -28,13 +28,19 @@ def test_a_value_that_is_overwritten_later_was_counted_as_it_was():
     assert means.read(2) == {"loss": 2.0}
 
 
-def test_a_state_goes_on_where_it_was_taken():
+def test_a_value_of_some_steps_is_averaged_over_these():
+    means = added(1.0, 3.0)
+    means.add({"loss": torch.tensor(2.0), "adversarial": torch.tensor(7.0)})
+    assert means.read(3) == {"loss": 2.0, "adversarial": 7.0}
+
+
+def test_a_restored_state_continues_where_it_was():
     means, other = added(1.0, 2.0), RunningMeans()
-    other.restore(means.state())
+    other.load_state_dict(means.state_dict())
     other.add({"loss": torch.tensor(6.0)})
     assert other.read(3) == {"loss": 3.0}
 
 
 def test_a_loss_that_is_not_finite_names_its_steps():
     with pytest.raises(UserError, match="between steps 9 and 10"):
-        added(1.0, float("nan")).settle(10)
+        added(1.0, float("nan")).reduce(10)

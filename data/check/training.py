@@ -1,0 +1,48 @@
+"""The check that a training run makes first: what its method reads of the prepared folder, and nothing else."""
+
+from collections.abc import Callable
+from typing import Any
+
+from data.check import require_valid
+from data.check.images import require_valid_images
+from util.errors import ConfigError
+
+MIN_SLICE_PX = 64  # rows and columns of a scan's slices, below which the encoder leaves too few features
+
+
+def check_scans(data: Any) -> None:
+    """Validates scans, labels, superpixels and the fold of few-shot data.
+
+    Raises:
+        DataError: there are errors; the message lists them all.
+    """
+    config = data.config
+    scale = config.superpix_scale if config.train_on == "superpixels" else None
+    require_valid(data.folder.folder, config.spec, scale, config.eval_fold, MIN_SLICE_PX, config.support_idx)
+
+
+def check_images(data: Any) -> None:
+    """Validates images, masks and, where they are trained on, noisy masks and superpixels.
+
+    Raises:
+        DataError: there are errors; the message lists them all.
+    """
+    config = data.config
+    noise = None if data.trains_on_clean or not config.noise.alpha else config.noise
+    superpixel = config.superpixel if data.needs_superpixels else None
+    require_valid_images(data.folder.folder, config.spec, config.chosen, noise, superpixel)
+
+
+CHECKS: dict[str, Callable[[Any], None]] = {"fewshot": check_scans, "dense": check_images}  # by family
+
+
+def require_fit(family: str, data: Any) -> None:
+    """Validates the data of a run.
+
+    Raises:
+        ConfigError: no such family.
+        DataError: there are errors; the message lists them all.
+    """
+    if family not in CHECKS:
+        raise ConfigError(f"family {family!r}: no check for its data; expected one of {', '.join(CHECKS)}.")
+    CHECKS[family](data)

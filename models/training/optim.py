@@ -1,0 +1,126 @@
+"""Optimisers with their learning-rate rules: what moves which parameters, and how fast."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from util.errors import ConfigError
+from util.runtime import schedules
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """An optimiser and its learning-rate rule. Source of the defaults: SSL-ALPNet, section 4.2 and released code."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"  # adamw: decoupled weight decay (Loshchilov and Hutter, ICLR 2019)
+    lr: float = 1e-3  # learning rate before schedule and warm-up
+    momentum: float = 0.9  # of sgd
+    betas: tuple[float, float] = (0.9, 0.999)  # of adam and adamw: decay per step of both moments
+    weight_decay: float = 5e-4  # per unit of learning rate
+    schedule: Literal["constant", "step", "polynomial", "cosine"] = "step"  # factor on lr as a function of the step
+    step_every: int = 1000  # steps between two drops of schedule=step
+    step_gamma: float = 0.95  # factor on lr at each of them
+    power: float = 1.0  # of schedule=polynomial: (1 - step / n_steps) ** power (DeepLab: 0.9; PSSNet: 1)
+    end_factor: float = 0.0  # factor on lr at n_steps, for polynomial and cosine
+    warmup_steps: int = 0  # steps of linear warm-up, on top of any schedule; 0: none (PSSNet: 1500)
+    warmup_factor: float = 1e-6  # factor on lr at step 0 of the warm-up (PSSNet)
+
+    def __post_init__(self) -> None:
+        minimum = {"lr": 0, "momentum": 0, "weight_decay": 0, "step_every": 1, "step_gamma": 0, "warmup_steps": 0}
+        for field, least in minimum.items():
+            if not (math.isfinite(getattr(self, field)) and getattr(self, field) >= least):
+                raise ConfigError(f"optim.{field}={getattr(self, field)}: expected {least} or more.")
+        for field in ("end_factor", "warmup_factor"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise ConfigError(f"optim.{field}={getattr(self, field)}: expected a factor from 0 to 1.")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"optim.betas={list(self.betas)}: expected two numbers in [0, 1).")
+        if not self.power > 0:
+            raise ConfigError(f"optim.power={self.power}: expected a number above 0.")
+
+    def factor(self, step: int, n_steps: int) -> float:
+        """What the learning rate is multiplied by at a step, counted from 0, of a run of `n_steps`."""
+        warmup = schedules.linear_warmup(step, self.warmup_steps, self.warmup_factor)
+        if self.schedule == "step":
+            return warmup * schedules.step_decay(step, self.step_every, self.step_gamma)
+        if self.schedule == "polynomial":
+            return warmup * schedules.polynomial_decay(step, n_steps, self.power, self.end_factor)
+        if self.schedule == "cosine":
+            return warmup * schedules.cosine_decay(step, n_steps, self.end_factor)
+        return warmup
+
+    def build(self, parameters: list[nn.Parameter] | list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """A fused optimiser: each weight is read and written once per step, by one kernel for all of them on a GPU."""
+        if self.name == "sgd":
+            return torch.optim.SGD(parameters, self.lr, self.momentum, weight_decay=self.weight_decay, fused=True)
+        kind = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
+        return kind(parameters, self.lr, self.betas, weight_decay=self.weight_decay, fused=True)
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """Parameters with an optimiser of their own."""
+
+    parameters: list[nn.Parameter] | list[dict[str, Any]]  # or groups, as torch.optim takes them
+    optim: OptimConfig
+
+
+class Optimisers:
+    """All optimisers of a run, by name. They step together, each at its own learning rate."""
+
+    def __init__(self, trainables: Mapping[str, Trainable], n_steps: int) -> None:
+        """Builds an optimiser for each of `trainables`; `n_steps` is the length of the run."""
+        self.trainables, self.n_steps = dict(trainables), n_steps
+        schedules_used = {each.optim.schedule for each in self.trainables.values()}
+        if n_steps < 1 and schedules_used & {"polynomial", "cosine"}:
+            raise ConfigError(f"n_steps={n_steps}: the schedules polynomial and cosine need the length of the run.")
+        self.by_name = {name: each.optim.build(each.parameters) for name, each in self.trainables.items()}
+        for optimiser in self.by_name.values():
+            for group in optimiser.param_groups:
+                group["initial_lr"] = group["lr"]
+
+    def __getitem__(self, name: str) -> torch.optim.Optimizer:
+        return self.by_name[name]
+
+    def zero_grad(self) -> None:
+        """Frees all gradients."""
+        for optimiser in self.by_name.values():
+            optimiser.zero_grad(set_to_none=True)
+
+    def step(self, step: int, method_factor: Callable[[str], float] = lambda name: 1.0) -> None:
+        """Sets the learning rates of a step, counted from 0, and updates all parameters.
+
+        Args:
+            step: completed steps.
+            method_factor: further factor on the learning rate of the optimiser with this name.
+        """
+        for name, optimiser in self.by_name.items():
+            schedule, further = self.trainables[name].optim.factor(step, self.n_steps), method_factor(name)
+            for group in optimiser.param_groups:
+                group["lr"] = group["initial_lr"] * schedule * further
+            optimiser.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of each optimiser."""
+        return {name: optimiser.state_dict() for name, optimiser in self.by_name.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` returned, in the memory order that the weights have now."""
+        for name, optimiser in self.by_name.items():
+            optimiser.load_state_dict(state[name])
+            _match_memory_order(optimiser)
+
+
+def _match_memory_order(optimiser: torch.optim.Optimizer) -> None:
+    """Stores the optimiser's state of each weight in that weight's memory order.
+
+    A checkpoint keeps the order of the machine that wrote it, while fused optimisers read all tensors in storage order.
+    """
+    for weight, kept in optimiser.state.items():
+        for name, value in kept.items():
+            if torch.is_tensor(value) and value.shape == weight.shape:
+                kept[name] = torch.empty_like(weight.detach()).copy_(value)
