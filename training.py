@@ -30,7 +30,7 @@ from dataloaders.fewshot.data import FewShotData
 from dataloaders.images.labels import RefinedLabels
 from dataloaders.ordering import LoaderOptions, rounds
 from models import method_class
-from models.evaluation import evaluation_of
+from models.evaluation import make_evaluation
 from models.training.speed import fits_on, out_of_memory, share_of
 from models.training.state import Learner, make_learner
 from util.errors import ConfigError
@@ -91,7 +91,7 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
     if place.world_size > 1:
         net = DistributedDataParallel(net, find_unused_parameters=len(learner.method.players) > 1)
     precision = set_precision(run.precision, device)
-    evaluation = evaluation_of(data, device)
+    evaluation = make_evaluation(method_type.family, data, device)
     bar = tqdm(total=run.n_steps, initial=learner.step, disable=None if place.is_first else True, desc="training")
     for batch in _batches(settings, data, learner, options):
         batch = batch.to(device, non_blocking=True)

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from util.results.noise_scores import read_runs
+from util.results.published import TEST_IMAGES
 
 import training  # noqa: F401 - registers its command
 import validation  # noqa: F401
@@ -18,8 +20,6 @@ from data.superpixels import images as image_superpixels
 from dataloaders.images.labels import normalise
 from dataloaders.io.png import read_image, read_mask
 from models import build_method
-from util.results.noise_scores import read_runs
-from util.results.published import TEST_IMAGES
 from util.runtime import checkpoint
 
 SMALL = {

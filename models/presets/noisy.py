@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.losses import LOSS_TITLES
-from util.results.published import NOISE_COLUMNS, published_dice
+from models.presets.published import NOISE_COLUMNS, published_dice
 
 logger = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from torch import tensor
+from util.results.noise_scores import read_runs
 
 from dataloaders.images.data import DenseConfig, open_dense
 from dataloaders.images.folder import NoiseConfig, read_csv
@@ -13,7 +14,6 @@ from dataloaders.scans.normalise import Normalisation
 from models.evaluation import Scored, ScoreOptions, evaluation_of
 from models.evaluation.dense import DenseEvaluation, dice_of, iou_of, overlap_of_images
 from models.methods.base import Method
-from util.results.noise_scores import read_runs
 
 NOISE = NoiseConfig(0.7, 0.7)
 CPU = torch.device("cpu")

@@ -2,7 +2,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
-
 from util.results.image_pictures import save_image_overlays, save_memorisation
 
 

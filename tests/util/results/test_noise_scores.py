@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from util.results.noise_scores import COLUMNS, RunScore, collect_runs, noise_tables, read_runs, write_runs
 
 from util.errors import DataError
-from util.results.noise_scores import COLUMNS, RunScore, collect_runs, noise_tables, read_runs, write_runs
 from util.results.tables import to_markdown
 
 RUN = RunScore("T-Loss", "ISIC2017", "lesion", "a0.7_b0.7", 0.7, 0.7, 0, "f00d", "last10", 100, 600, 0.75, 0.6, 0.8)

@@ -1,12 +1,12 @@
 import csv
 
 import pytest
+from util.results.noise_scores import RunScore, write_runs
+from util.results.summary import write_tables
 
 from util.errors import DataError
 from util.results.metrics import Scores
-from util.results.noise_scores import RunScore, write_runs
 from util.results.scores import ScoreRow, write_scores
-from util.results.summary import write_tables
 
 NOISY = RunScore("T-Loss", "ISIC2017", "lesion", "a0.7_b0.7", 0.7, 0.7, 0, "f00d", "last", 100, 600, 0.75, 0.6, 0.8)
 
