@@ -1,8 +1,9 @@
 """Evaluation of each family of methods: a few scores during training, all of them in validation."""
 
+from typing import Any
+
 import torch
 
-from dataloaders.build import Data
 from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions
 from models.evaluation.dense import DenseEvaluation
 from models.evaluation.fewshot import FewShotEvaluation
@@ -14,7 +15,7 @@ EVALUATIONS: dict[str, type[Evaluation]] = {"fewshot": FewShotEvaluation, "dense
 LAYOUTS = {family: evaluation.layout for family, evaluation in EVALUATIONS.items()}  # of the tables
 
 
-def make_evaluation(family: str, data: Data, device: torch.device) -> Evaluation:
+def make_evaluation(family: str, data: Any, device: torch.device) -> Evaluation:
     """Makes the evaluation of a family of methods.
 
     Args:

@@ -112,7 +112,7 @@ def _make_table(rows: pd.DataFrame, metric: str, key: tuple[str, ...], layout: L
         for column, figure in line.figures.items()
     ]
     shown = [name for name in layout.lines if any(line.labels[name] for line in lines)]
-    printed, notes = _print(lines, columns, shown, METRICS.get(metric, Metric(metric, factor=1.0)), layout)
+    printed, notes = _format_lines(lines, columns, shown, METRICS.get(metric, Metric(metric, factor=1.0)), layout)
     return Table(
         metric=metric,
         printed=printed,
@@ -193,7 +193,7 @@ def _patients(rows: pd.DataFrame) -> np.ndarray:
     return ids.map(order).to_numpy()
 
 
-def _print(
+def _format_lines(
     lines: Sequence[_Line], columns: Sequence[str], shown: Sequence[str], metric: Metric, layout: Layout
 ) -> tuple[pd.DataFrame, list[str]]:
     """The table as text, a published line below the measured one; and the note that these lines need."""
