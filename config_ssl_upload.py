@@ -78,6 +78,7 @@ class RunConfig:
     weights: Literal["last", "ema", "both"] = option("last", "practical")  # which of the saved weights to validate
     surface_scores: bool = option(True, "practical")  # also surface distances, which take most of the scoring time
     save_predictions: bool = option(True, "practical")  # masks as files
+    export_temperature: float = option(5.0, "practical")  # divides the logits of exported probabilities (spguided)
     path: PathConfig = option(PathConfig, "practical")
 
     def __post_init__(self) -> None:
@@ -228,9 +229,8 @@ def read_settings(values: dict[str, Any]) -> Settings:
     data = select(data_type, values)
     spec = data.spec
     named = spec.name if is_built_in(spec) else f"{spec.name}@{spec.digest}"
-    return Settings(
-        select(RunConfig, values), data, dict(values) | {"method": canonical_name(values["method"]), "dataset": named}
-    )
+    told = dict(values) | {"method": canonical_name(values["method"]), "dataset": named}
+    return Settings(select(RunConfig, values), data, told)
 
 
 def command(function: Callable) -> Any:

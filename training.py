@@ -30,7 +30,7 @@ from dataloaders.images.labels import RefinedLabels
 from dataloaders.ordering import LoaderOptions, rounds
 from dataloaders.protocol import TrainingData
 from models import method_class
-from models.evaluation import evaluation_of
+from models.evaluation import make_evaluation
 from models.training.speed import batch_size_per_process, should_keep_on_device
 from models.training.state import TrainingState, build_state
 from util.errors import ConfigError
@@ -67,7 +67,7 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
     options = _loader_options(settings, data, place, device)
     net = _wrapped(state, options, device)
     precision = set_precision(run.precision, device)
-    evaluation = evaluation_of(data, device)
+    evaluation = make_evaluation(state.method.family, data, device)
     bar = tqdm(total=run.n_steps, initial=state.step, disable=None if place.is_first else True, desc="training")
 
     for batch in _batches(settings, data, state, options):

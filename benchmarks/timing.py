@@ -24,12 +24,12 @@ import torch.nn.functional as F
 from scipy.stats import binom
 from torch.utils.flop_counter import FlopCounterMode
 
+from util.results.tables import markdown_header, markdown_row
 from util.runtime.device import Precision, architecture, choose_device, keep_freed_memory, set_precision
 
-HEADER = (
-    "| what | time | floor | yardstick | time | ratio (95 %) | outside the network | peak memory | GPU busy |\n"
-    "|---|---:|---:|---|---:|---:|---:|---:|---:|"
-)
+LABELS = ("what", "yardstick")
+FIGURES = ("time", "floor", "yardstick's time", "ratio (95 %)", "outside the network", "peak memory", "GPU busy")
+HEADER = markdown_header([*LABELS, *FIGURES], len(LABELS))
 WARM_UP = 3  # calls: a compiled function is compiled in the first and recorded as a graph in the next ones
 SHORTEST_S = 0.2  # what is quicker is timed as several calls in a row, as a training makes them
 
@@ -57,8 +57,8 @@ class Comparison:
         outside = "" if self.outside is None else f"{max(0.0, self.outside):.0%}"
         peak = "" if self.peak_bytes is None else f"{self.peak_bytes / 2**20:.0f} MiB"
         busy = "" if self.busy is None else f"{self.busy:.0%}"
-        times = f"{_ms(self.seconds)} | {_ms(self.floor_seconds)} | {self.yardstick} | {_ms(self.yardstick_seconds)}"
-        return f"| {self.name} | {times} | {ratio} | {outside} | {peak} | {busy} |"
+        times = map(_ms, (self.seconds, self.floor_seconds, self.yardstick_seconds))
+        return markdown_row([self.name, self.yardstick, *times, ratio, outside, peak, busy])
 
 
 def _ms(seconds: float | None) -> str:

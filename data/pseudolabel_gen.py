@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 # %%
-from data.superpixels.scans import contact_sheet, write_pseudo_labels
+from data.superpixels.scans import draw_pseudo_labels, write_pseudo_labels
 from dataloaders.catalog import dataset
 
 spec = dataset(DATASET)
@@ -46,5 +46,5 @@ write_pseudo_labels(folder, spec, SCALE, jobs=JOBS)
 from IPython.display import Image, display
 
 picture = folder / f"superpix-{SCALE}.png"
-contact_sheet(folder, spec, SCALE, picture)
+draw_pseudo_labels(folder, spec, SCALE, picture)
 display(Image(picture))

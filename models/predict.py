@@ -28,7 +28,7 @@ from models.prediction.fewshot import FewShotPredictor as FewShotPredictor
 from util.cli import run_main
 from util.errors import ConfigError, DataError, UserError
 from util.files import write_text
-from util.results.pictures import save_overlays
+from util.results.overlays import save_overlays
 from util.results.scores import csv_text
 
 logger = logging.getLogger(__name__)

@@ -20,6 +20,7 @@ from dataloaders.scans.manifest import Manifest
 from dataloaders.scans.normalise import Normalisation
 from models import build_method
 from models.evaluation.fewshot import evaluate
+from util.results.scores import read_scores
 from util.runtime import checkpoint
 
 CHAOST2 = dataset("CHAOST2")
@@ -63,11 +64,15 @@ def only(paths):
 
 def test_a_validation_leaves_scores_table_pictures_and_masks(trained):
     out = only(trained.glob("*/validation/1"))
-    with (out / "scores.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
-    assert len(rows) == 2 * 4 * 4  # protocols, query scans, organs
-    assert {row["method"] for row in rows} == {"SSL-ALPNet"}
-    assert {row["scan"] for row in rows} == {"1", "2", "3", "5"}
+    scores = read_scores(out / "scores.csv")
+    assert len(scores) == 2 * 4 * 4 * 6  # protocols, query scans, organs, metrics
+    shared = scores[["method", "dataset", "split", "fold", "family", "setting", "seed", "weights", "steps", "n_folds"]]
+    assert set(shared.itertuples(index=False, name=None)) == {
+        ("SSL-ALPNet", "CHAOST2", "test", "0", "fewshot", "1", "1234", "last", "2", "5")
+    }
+    assert (scores["patient"] == scores["case"]).all()
+    assert list(dict.fromkeys(scores["case"])) == ["1", "2", "3", "5"]
+    assert list(dict.fromkeys(scores["structure"] + scores["label"])) == ["LIVER1", "RK2", "LK3", "SPLEEN4"]
     assert "SSL-ALPNet | CHAOST2 | 1 | reference" in (out / "table.md").read_text()
     assert len(list((out / "overlays").glob("*.png"))) == 8
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
@@ -90,11 +95,10 @@ def test_masks_are_on_the_prepared_and_on_the_original_grid(trained, folder):
 
 def test_an_organ_that_is_not_there_is_undefined_and_counted(trained):
     out = only(trained.glob("*/validation/1"))
-    with (out / "scores.csv").open() as stream:
-        rows = [row for row in csv.DictReader(stream) if (row["scan"], row["organ"]) == ("3", "LK")]
-    by_protocol = {row["protocol"]: row for row in rows}
-    assert by_protocol["reference"]["dice"] == ""  # no slice counts
-    assert by_protocol["blind"]["dice"] in ("", "0.0")  # nothing marked, or all of it wrong
+    scores = read_scores(out / "scores.csv").query("case == '3' and structure == 'LK' and metric == 'dice'")
+    by_protocol = dict(zip(scores["protocol"], scores["value"], strict=True))
+    assert math.isnan(by_protocol["reference"])  # no slice counts
+    assert math.isnan(by_protocol["blind"]) or by_protocol["blind"] == 0  # nothing marked, or all of it wrong
     table = (out / "table.md").read_text()
     assert "nan" not in table
 
@@ -137,8 +141,12 @@ def test_collect_makes_one_table_of_finished_folds(trained, folder):
     table = Path(run("collect", folder, trained)).read_text()
     assert "SSL-ALPNet | CHAOST2 | 1 | blind" in table
     assert "SSL-ALPNet untrained | CHAOST2 | 1 | reference" in table
-    with (trained / "table.csv").open() as stream:
-        assert len(list(csv.DictReader(stream))) > 4
+    with (trained / "table_fewshot_dice.csv").open() as stream:
+        assert len(list(csv.DictReader(stream))) == 2 * 2 * 5  # trained and untrained, protocols, organs and mean
+    with (trained / "runs.csv").open() as stream:
+        assert {(row["method"], row["fold"]) for row in csv.DictReader(stream)} == {
+            *[("SSL-ALPNet", "0"), ("SSL-ALPNet", "1"), ("SSL-ALPNet untrained", "0")],
+        }
 
 
 def test_last_and_ema_weights_and_every_kind_of_file_can_be_scored(trained, folder, tmp_path):
@@ -152,6 +160,9 @@ def test_last_and_ema_weights_and_every_kind_of_file_can_be_scored(trained, fold
     ]
     assert dice[0] == dice[1]
     assert not math.isnan(dice[2])
+    ema = max(tmp_path.glob("*fold0*/validation/*/scores.csv"), key=lambda file: int(file.parent.name))
+    assert set(read_scores(ema)["method"]) == {"SSL-ALPNet EMA"}
+    assert (ema.parent / "ema/overlays/reference_scan_1.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from data.superpixels import images as image_superpixels
 from dataloaders.images.labels import normalise
 from dataloaders.io.png import read_image, read_mask
 from models import build_method
-from util.results.noise_scores import read_runs
-from util.results.published import TEST_IMAGES
+from models.presets.published import TEST_IMAGES
+from util.results.scores import read_scores
 from util.runtime import checkpoint
 
 SMALL = {
@@ -50,6 +50,11 @@ def rows_of(path):
         return list(csv.DictReader(stream))
 
 
+def scores_of(path):
+    """(weights, metric) -> rows of a scores.csv."""
+    return dict(iter(read_scores(path).groupby(["weights", "metric"], sort=False)))
+
+
 def only(paths):
     (path,) = paths
     return path
@@ -73,9 +78,13 @@ def out(logs):
 
 
 def test_a_validation_leaves_scores_table_pictures_and_masks(out, image_folder):
-    rows = rows_of(out / "image_scores.csv")
-    assert [(row["weights"], row["id"]) for row in rows] == [(w, i) for w in ("last", "ema") for i in TEST]
-    assert all(0 <= float(row["iou"]) <= float(row["dice"]) <= 1 for row in rows)
+    scores = scores_of(out / "scores.csv")
+    assert {weights: scores[weights, "dice"]["case"].tolist() for weights in ("last10", "last", "ema")} == {
+        **{"last10": [""], "last": TEST, "ema": TEST},
+    }
+    for weights in ("last", "ema"):
+        iou, dice = (scores[weights, name]["value"].to_numpy() for name in ("iou", "dice"))
+        assert ((iou >= 0) & (iou <= dice) & (dice <= 1)).all()
     assert (out / "table.md").read_text().count("| T-Loss |") == 3  # last10, last, ema
     for name in ("overlays/last.png", "overlays/ema.png", "memorisation.png", "curves.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG"), name
@@ -84,23 +93,22 @@ def test_a_validation_leaves_scores_table_pictures_and_masks(out, image_folder):
     assert "T-Loss on lesion of ISIC2017" in report
     assert {"test/dice/last10", "test/dice/last", "test/iou/ema"} <= set(json.loads((out / "metrics.json").read_text()))
     for weights in ("last", "ema"):
-        for row in (row for row in rows if row["weights"] == weights):
-            found = read_mask(out / "predictions" / weights / "lesion" / f"{row['id']}.png")
-            truth = read_mask(image_folder / "masks/lesion" / f"{row['id']}.png")
-            dice = 2 * (found & truth).sum() / (found.sum() + truth.sum())
-            assert float(row["dice"]) == pytest.approx(dice)
+        for image_id, dice in scores[weights, "dice"][["case", "value"]].itertuples(index=False):
+            found = read_mask(out / "predictions" / weights / "lesion" / f"{image_id}.png")
+            truth = read_mask(image_folder / "masks/lesion" / f"{image_id}.png")
+            assert dice == pytest.approx(2 * (found & truth).sum() / (found.sum() + truth.sum()))
 
 
 def test_the_last_ten_evaluations_the_last_and_the_averaged_weights_have_a_line_each(out):
-    runs = {run.figure: run for run in read_runs(out / "summary.csv")}
-    assert list(runs) == ["last10", "last", "ema"]
+    scores = scores_of(out / "scores.csv")
+    dice = {weights: scores[weights, "dice"]["value"].mean() for weights in ("last10", "last", "ema")}
     history = checkpoint.load(out.parents[1] / "checkpoint.pt")["history"]
     assert len(history) == 12
-    assert runs["last10"].dice == pytest.approx(np.mean([values["val/dice"] for values in history[-10:]]))
-    assert runs["last"].dice == pytest.approx(history[-1]["val/dice"])
-    assert runs["ema"].dice != runs["last"].dice
-    assert {run.steps for run in runs.values()} == {12}
-    assert {(run.noise, run.seed, run.n_images) for run in runs.values()} == {("a0.7_b0.7", 1, 4)}
+    assert dice["last10"] == pytest.approx(np.mean([values["val/dice"] for values in history[-10:]]))
+    assert dice["last"] == pytest.approx(history[-1]["val/dice"])
+    assert dice["ema"] != dice["last"]
+    shared = read_scores(out / "scores.csv")[["family", "noise", "seed", "n_cases", "steps"]]
+    assert set(shared.itertuples(index=False, name=None)) == {("dense", "a0.7_b0.7", "1", "4", "12")}
 
 
 def table_lines(text):
@@ -115,22 +123,25 @@ def test_collect_sets_methods_against_noise(logs, image_folder, monkeypatch):
     monkeypatch.setitem(TEST_IMAGES, "ISIC2017", 4)
     text = Path(run("collect", ["isic2017", "tloss"], image_folder, logs)).read_text()
     lines = table_lines(text)
-    assert "x 100, mean of the last ten evaluations" in text.partition("\n- ")[2].partition("\n")[0]
+    assert "mean of the last ten evaluations. Dice × 100" in text.partition("\n- ")[2].partition("\n")[0]
     assert list(lines) == ["Superpixel-guided", "T-Loss", "T-Loss, published", "Upper bound"]
-    found = [read_runs(path)[0] for path in logs.glob("T-Loss*/validation/1/summary.csv")]
-    seeds = [100 * run.dice for run in found if run.figure == "last10"]
+    files = logs.glob("T-Loss*/validation/1/scores.csv")
+    seeds = [100 * scores_of(path)["last10", "dice"]["value"].item() for path in files]
     assert lines["T-Loss"] == {"clean": "–", "0.7, 0.7": f"{np.mean(seeds):.1f} ± {np.std(seeds, ddof=1):.1f} (2)"}
     assert lines["T-Loss, published"] == {"clean": "82.5 (0.5)", "0.7, 0.7": "76.1 (0.6)"}
     assert lines["Upper bound"]["0.7, 0.7"] == "–"
     assert lines["Upper bound"]["clean"].endswith("(1)")
-    assert len(rows_of(logs / "table_noise.csv")) == 4 * 3
+    assert len(rows_of(logs / "runs.csv")) == 4 * 3
+    assert {row["n_runs"] for row in rows_of(logs / "table_dense_dice.csv")} == {"1", "2"}
 
 
 def test_two_trainings_that_call_themselves_the_same_are_refused(logs, image_folder, tmp_path):
     root = shutil.copytree(logs, tmp_path / "logs", ignore=shutil.ignore_patterns("Super*", "Upper*"))
     for command in ("train", "validate"):
         run(command, ["isic2017", "tloss"], image_folder, root, seed=1, n_steps=2)
-    with pytest.raises(InputError, match=r"both hold T-Loss, lesion of ISIC2017, a0\.7_b0\.7, seed 1.*exp_prefix"):
+    with pytest.raises(
+        InputError, match=r"both have scores of method T-Loss.*task lesion.*alpha 0\.7.*seed 1,.*exp_prefix"
+    ):
         run("collect", ["isic2017", "tloss"], image_folder, root)
     short = max(root.glob("T-Loss*seed1*"), key=lambda path: path.stat().st_mtime_ns)
     shutil.rmtree(short / "validation")
@@ -155,13 +166,17 @@ def test_untrained_weights_and_a_named_checkpoint_can_be_scored(logs, image_fold
     more = {"surface_scores": False, "save_predictions": False}
     dice = run("validate", ["isic2017", "spguided"], image_folder, tmp_path, reload_model_path="none", **more)
     assert 0 <= dice <= 1
-    (run_score,) = read_runs(only(tmp_path.rglob("summary.csv")))
-    assert (run_score.method, run_score.figure) == ("Superpixel-guided untrained", "untrained")
+    untrained = read_scores(only(tmp_path.rglob("scores.csv")))
+    assert set(zip(untrained["method"], untrained["weights"], strict=True)) == {
+        ("Superpixel-guided untrained", "untrained")
+    }
     named = {"reload_model_path": str(path), "weights": "last", "seed": 5}
     run("validate", ["isic2017", "spguided"], image_folder, tmp_path / "named", **named, **more)
-    found = {r.figure: r.dice for r in read_runs(only((tmp_path / "named").rglob("summary.csv")))}
-    known = {r.figure: r.dice for r in read_runs(only(path.parent.glob("validation/1/summary.csv")))}
-    assert found == {name: known[name] for name in ("last10", "last")}
+    found = scores_of(only((tmp_path / "named").rglob("scores.csv")))
+    known = scores_of(only(path.parent.glob("validation/1/scores.csv")))
+    assert {weights for weights, _ in found} == {"last10", "last"}
+    for weights in ("last10", "last"):
+        assert found[weights, "dice"]["value"].tolist() == known[weights, "dice"]["value"].tolist()
 
 
 @pytest.mark.parametrize(

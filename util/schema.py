@@ -142,8 +142,10 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     for layer in layers:
         for key, value in layer.items():
             known = merged.get(key)
-            is_nested = isinstance(known, Mapping) and isinstance(value, Mapping)
-            merged[key] = merge(known, value) if is_nested else value
+            if isinstance(known, Mapping) and isinstance(value, Mapping):
+                merged[key] = merge(known, value)
+            else:
+                merged[key] = value
     return merged
 
 

@@ -47,7 +47,7 @@ normalise(CHAOST2, OUT, parameters_of(CHAOST2, SIZE_PX), JOBS)
 import matplotlib.pyplot as plt
 
 from dataloaders.io.nifti import read_nifti
-from util.results.pictures import for_viewing
+from util.results.overlays import for_viewing
 
 before = read_nifti(OUT / SOURCES["CHAOST2"].converted_folder / f"image_{SCAN}.nii.gz")
 after = read_nifti(OUT / CHAOST2.prepared_folder() / f"image_{SCAN}.nii.gz")

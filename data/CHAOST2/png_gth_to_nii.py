@@ -46,7 +46,7 @@ convert(CHAOST2, RAW, OUT, JOBS)
 from IPython.display import Image, display
 
 from dataloaders.io.nifti import read_nifti
-from util.results.pictures import save_overlays
+from util.results.overlays import save_overlays
 
 folder = OUT / SOURCES["CHAOST2"].converted_folder
 image, label = (read_nifti(folder / f"{kind}_{SCAN}.nii.gz") for kind in ("image", "label"))

@@ -47,7 +47,7 @@ import matplotlib.pyplot as plt
 
 from dataloaders.io.nifti import read_nifti
 from dataloaders.scans.preprocess import apply_window, parameters_of
-from util.results.pictures import for_viewing
+from util.results.overlays import for_viewing
 
 image = read_nifti(OUT / SOURCES["SABS"].converted_folder / f"image_{SCAN}.nii.gz")
 window_hu = parameters_of(SABS).window_hu

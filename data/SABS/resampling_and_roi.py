@@ -48,7 +48,7 @@ normalise(SABS, OUT, parameters_of(SABS, SIZE_PX), JOBS)
 from IPython.display import Image, display
 
 from dataloaders.io.nifti import read_nifti
-from util.results.pictures import save_overlays
+from util.results.overlays import save_overlays
 
 folder = OUT / SABS.prepared_folder()
 image, label = (read_nifti(folder / f"{kind}_{SCAN}.nii.gz") for kind in ("image", "label"))

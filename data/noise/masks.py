@@ -21,16 +21,10 @@ import numpy as np
 
 from data.noise.generator import CLEAN, Distorted, Draw, distort, draw_all
 from data.prepare.steps import (
-    EXPERT_COLOUR,
-    OTHER_COLOUR,
     Output,
     add_arguments,
     hash_of,
     open_images,
-    outline,
-    picture_grid,
-    save_picture,
-    show,
     structures_of,
     training_ids,
 )
@@ -42,6 +36,7 @@ from util.cli import parallel_map
 from util.errors import ConfigError
 from util.files import write_text
 from util.results.metrics import overlap_counts, overlap_scores
+from util.results.pictures import EXPERT_COLOUR, OTHER_COLOUR, draw_outline, panel_grid, save_figure, show_image
 from util.results.scores import csv_text
 
 RECORD, TABLE = "noise.json", "noise.csv"
@@ -198,7 +193,7 @@ def _log_statistics(title: str, found: dict[str, Any]) -> None:
     )
 
 
-def contact_sheet(folder: ImageFolder, noise: NoiseConfig, structure: str, path: Path, per_type: int = 5) -> None:
+def draw_noisy_masks(folder: ImageFolder, noise: NoiseConfig, structure: str, path: Path, per_type: int = 5) -> None:
     """Draws some images of each type with the outlines of the clean and the noisy mask.
 
     Args:
@@ -214,18 +209,17 @@ def contact_sheet(folder: ImageFolder, noise: NoiseConfig, structure: str, path:
     noisy_folder = folder.noise_folder(noise, structure)
     rows = read_csv(noisy_folder / TABLE, COLUMNS)
     title = f"{folder.spec.name} {structure}, {noise.name}: clean (blue, dashed) and noisy (orange) outlines"
-    figure, grid = picture_grid(title, len(noise.types), per_type)
+    figure, grid = panel_grid(title, len(noise.types), per_type)
     for panels, kind in zip(grid, noise.types, strict=True):
         of_kind = [row for row in rows if row["type"] == kind]
         chosen = np.unique(np.linspace(0, len(of_kind) - 1, per_type).round().astype(int)) if of_kind else []
         for axes, row in zip(panels, (of_kind[index] for index in chosen), strict=False):
             image_id = row["id"]
-            show(
-                axes, read_image(folder.image_path(image_id)), f"{image_id}\n{kind}, Dice {float(row[COLUMNS[-1]]):.3f}"
-            )
-            outline(axes, read_mask(folder.mask_path(image_id, structure)), EXPERT_COLOUR, (0, (3, 1)))
-            outline(axes, read_mask(noisy_folder / f"{image_id}.png"), OTHER_COLOUR)
-    save_picture(figure, path)
+            caption = f"{image_id}\n{kind}, Dice {float(row[COLUMNS[-1]]):.3f}"
+            show_image(axes, read_image(folder.image_path(image_id)), caption, (0.0, 255.0))
+            draw_outline(axes, read_mask(folder.mask_path(image_id, structure)), EXPERT_COLOUR, (0, (3, 1)))
+            draw_outline(axes, read_mask(noisy_folder / f"{image_id}.png"), OTHER_COLOUR)
+    save_figure(figure, path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -246,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_noise(folder, noise, structure, given.jobs)
         if given.picture:
             stem = given.picture.stem + (f"_{structure}_{noise.name}" if len(settings) > 1 else "")
-            contact_sheet(folder, noise, structure, given.picture.with_stem(stem))
+            draw_noisy_masks(folder, noise, structure, given.picture.with_stem(stem))
 
 
 def _parser() -> argparse.ArgumentParser:

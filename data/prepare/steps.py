@@ -1,4 +1,4 @@
-"""What the steps over prepared images share: opening the folder, knowing what is done, arguments, outlines."""
+"""What the steps over prepared images share: opening the folder, knowing what is done, arguments."""
 
 import argparse
 import hashlib
@@ -7,20 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Bool, UInt8
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
-
 from dataloaders.description import DatasetSpec
 from dataloaders.images.folder import MANIFEST, ImageFolder
 from util.errors import DataError
-from util.files import read_json, replacing, sha256_of, write_json
-from util.results.pictures import COLOURS
+from util.files import read_json, sha256_of, write_json
 
 JOURNAL = ".making.json"  # what the images of an unfinished folder are being made with
-OTHER_COLOUR, EXPERT_COLOUR = COLOURS[:2]  # orange, blue
 
 
 @dataclass(frozen=True)
@@ -132,35 +124,3 @@ def structures_of(spec: DatasetSpec, names: Sequence[str] | None) -> tuple[str, 
         ConfigError: one is unknown.
     """
     return tuple(spec.structure(name).name for name in names or [structure.name for structure in spec.classes])
-
-
-def picture_grid(title: str, n_rows: int, n_columns: int) -> tuple[Figure, np.ndarray]:
-    """A figure of square panels without axes, and the (n_rows, n_columns) panels."""
-    figure = Figure(figsize=(2.4 * n_columns, 2.65 * n_rows + 0.5), dpi=110, layout="constrained")
-    figure.suptitle(title, fontweight="bold")
-    grid = figure.subplots(n_rows, n_columns, squeeze=False)
-    for axes in grid.ravel():
-        axes.set_axis_off()
-    return figure, grid
-
-
-def show(axes: Axes, image: UInt8[np.ndarray, "H W *C"], title: str) -> None:
-    """Shows an image, row 0 on top."""
-    axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-    axes.set_title(title, fontsize=8)
-
-
-def outline(axes: Axes, mask: Bool[np.ndarray, "H W"], colour: str, dashes: Any = "solid") -> None:
-    """Draws the outline of a mask over an image; of an empty one none."""
-    if mask.any():
-        rows, columns = (np.arange(-1, size + 1) for size in mask.shape)
-        padded = np.pad(mask, 1)  # so that outlines close at the image's border
-        lines = axes.contour(columns, rows, padded, [0.5], colors=[colour], linestyles=[dashes])
-        lines.set(linewidth=1.2, path_effects=[withStroke(linewidth=2.2, foreground="black", alpha=0.6)])
-        axes.set(xlim=(-0.5, mask.shape[1] - 0.5), ylim=(mask.shape[0] - 0.5, -0.5))
-
-
-def save_picture(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, whole or not at all."""
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})

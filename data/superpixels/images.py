@@ -20,18 +20,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
-from skimage.segmentation import mark_boundaries
 
 from data.prepare.steps import (
-    EXPERT_COLOUR,
     Output,
     add_arguments,
     hash_of,
     open_images,
-    outline,
-    picture_grid,
-    save_picture,
-    show,
     structures_of,
     training_ids,
 )
@@ -42,8 +36,18 @@ from dataloaders.io.png import read_image, read_mask, read_superpixels, write_pn
 from util.cli import parallel_map, run_main
 from util.errors import ConfigError, DataError
 from util.results.metrics import summarise
+from util.results.pictures import (
+    EXPERT_COLOUR,
+    draw_outline,
+    enlarge,
+    mark_regions,
+    panel_grid,
+    save_figure,
+    show_image,
+)
 
 RECORD = "superpixels.json"
+FACTOR = 3  # of the enlargement of pictures, so that outlines are thin
 PROBABILITIES_COMMAND = "python validation.py probabilities with ..."  # what writes the probabilities
 
 log = logging.getLogger(__name__)
@@ -184,7 +188,9 @@ def _log_quality(title: str, quality: dict[str, Any]) -> None:
         )
 
 
-def contact_sheet(folder: ImageFolder, config: SuperpixelConfig, structure: str, path: Path, n_images: int = 8) -> None:
+def draw_superpixels(
+    folder: ImageFolder, config: SuperpixelConfig, structure: str, path: Path, n_images: int = 8
+) -> None:
     """Draws some training images with the outlines of their superpixels and, in blue, of the expert's mask.
 
     Args:
@@ -199,21 +205,15 @@ def contact_sheet(folder: ImageFolder, config: SuperpixelConfig, structure: str,
     """
     ids = training_ids(folder)
     source = folder.superpixel_folder(config, structure)
-    figure, grid = picture_grid(
-        f"{folder.spec.name}, superpixels {source.name} and the outline of the {structure} (blue)", -(-n_images // 4), 4
-    )
+    title = f"{folder.spec.name}, superpixels {source.name} and the outline of the {structure} (blue)"
+    figure, grid = panel_grid(title, -(-n_images // 4), 4)
     chosen = np.unique(np.linspace(0, len(ids) - 1, n_images).round().astype(int))
-    for axes, image_id in zip(grid.ravel(), (ids[index] for index in chosen), strict=False):
+    for axes, image_id in zip(grid.flat, (ids[index] for index in chosen), strict=False):
         image, pieces = read_image(folder.image_path(image_id)), read_superpixels(source / f"{image_id}.png")
-        show(axes, _outlined(image, pieces), f"{image_id}\n{len(np.unique(pieces))} superpixels")
-        outline(axes, read_mask(folder.mask_path(image_id, structure)).repeat(3, 0).repeat(3, 1), EXPERT_COLOUR)
-    save_picture(figure, path)
-
-
-def _outlined(image: np.ndarray, pieces: np.ndarray) -> np.ndarray:
-    """(3 H, 3 W, 3) uint8: enlarged, so that the outlines are thin."""
-    large, large_pieces = (array.repeat(3, 0).repeat(3, 1) for array in (image, pieces))
-    return (255 * mark_boundaries(large, large_pieces, color=(1, 0.8, 0), mode="inner")).astype(np.uint8)
+        mask = read_mask(folder.mask_path(image_id, structure))
+        show_image(axes, mark_regions(image, pieces, FACTOR), f"{image_id}\n{len(np.unique(pieces))} superpixels")
+        draw_outline(axes, enlarge(mask.astype(np.uint8), FACTOR) > 0, EXPERT_COLOUR)
+    save_figure(figure, path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -228,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_superpixels(folder, config, structure, probabilities=given.probabilities, jobs=given.jobs)
         if given.picture:
             stem = given.picture.stem + (f"_{output.name}" if len(settings) > 1 else "")
-            contact_sheet(folder, config, structure, given.picture.with_stem(stem))
+            draw_superpixels(folder, config, structure, given.picture.with_stem(stem))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from skimage.segmentation import mark_boundaries
 
 from data.prepare.class_index import numbered_files
 from data.superpixels.regions import MIN_AREA_PX, SCALES, Recipe, Supervoxels, superpixels_of
@@ -30,8 +28,8 @@ from dataloaders.samples import Volume
 from dataloaders.scans.manifest import Manifest
 from util.cli import parallel_map
 from util.errors import DataError
-from util.files import replacing
-from util.results.pictures import for_viewing
+from util.results.overlays import for_viewing
+from util.results.pictures import mark_regions, panel_grid, save_figure, show_image
 
 SLICES_PER_BLOCK = 32  # seconds of work, against a fraction of one to read the scan again
 
@@ -155,7 +153,7 @@ def _segment_block(block: tuple[Path, int, int], recipe: Recipe) -> np.ndarray:
     return ids.astype(np.int16 if ids.max() <= np.iinfo(np.int16).max else np.int32)
 
 
-def contact_sheet(folder: Path, spec: DatasetSpec, scale: str, path: Path) -> None:
+def draw_pseudo_labels(folder: Path, spec: DatasetSpec, scale: str, path: Path) -> None:
     """Draws four slices of up to three scans with the outlines of their superpixels, the body's front upwards.
 
     Args:
@@ -169,26 +167,21 @@ def contact_sheet(folder: Path, spec: DatasetSpec, scale: str, path: Path) -> No
     """
     images = list(_images(folder, spec).items())
     chosen = [images[row] for row in np.unique(np.linspace(0, len(images) - 1, 3).round().astype(int))]
-    figure = Figure(figsize=(12, 3.2 * len(chosen)), layout="constrained")
-    figure.suptitle(f"{spec.name}, superpix-{scale}")
-    for row, (scan_id, image_path) in zip(figure.subplots(len(chosen), 4, squeeze=False), chosen, strict=True):
+    figure, grid = panel_grid(f"{spec.name}, superpix-{scale}", len(chosen), 4, (3.0, 2.9))
+    for row, (scan_id, image_path) in zip(grid, chosen, strict=True):
         scan, regions = read_nifti(image_path), read_nifti(_output(image_path, scale))
         (image, _, aspect), (ids, _, _) = (for_viewing(one.array, scan.affine) for one in (scan, regions))
         shown = np.flatnonzero(ids.any((1, 2))) if ids.any() else np.arange(len(ids))
         for axes, z in zip(row, shown[np.linspace(0, len(shown) - 1, 6).round().astype(int)[1:-1]], strict=True):
-            axes.imshow(_outlined(image[z], ids[z].astype(np.int64)), aspect=aspect)
-            axes.set_title(f"scan {scan_id}, slice {z}: {np.count_nonzero(np.unique(ids[z]))} ids", fontsize=9)
-            axes.set_axis_off()
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=100, format="png")
+            title = f"scan {scan_id}, slice {z}: {np.count_nonzero(np.unique(ids[z]))} ids"
+            show_image(axes, mark_regions(_stretch(image[z]), ids[z].astype(np.int32)), title, aspect=aspect)
+    save_figure(figure, path)
 
 
-def _outlined(slice_: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """RGB in [0, 1], three times the slice's size, so that the outlines are thin."""
+def _stretch(slice_: np.ndarray) -> np.ndarray:
+    """Grey values in [0, 1]; the few darkest and brightest pixels do not determine the contrast."""
     low, high = np.percentile(slice_, (1, 99.5))
-    grey = np.clip((slice_ - low) / max(high - low, 1e-6), 0, 1)
-    large_grey, large_ids = (array.repeat(3, 0).repeat(3, 1) for array in (grey, ids))
-    return np.asarray(mark_boundaries(large_grey, large_ids, color=(1, 0.8, 0), mode="inner"))
+    return np.clip((slice_ - low) / max(high - low, 1e-6), 0, 1)
 
 
 def main() -> None:
@@ -207,4 +200,4 @@ def main() -> None:
     spec = dataset(given.dataset)
     write_pseudo_labels(given.folder, spec, given.scale, given.numbering, given.min_area_px, given.jobs)
     if given.picture:
-        contact_sheet(given.folder, spec, given.scale, given.picture)
+        draw_pseudo_labels(given.folder, spec, given.scale, given.picture)

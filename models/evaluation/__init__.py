@@ -1,6 +1,34 @@
-"""How each family of methods is scored: a few figures during training, everything afterwards."""
+"""Evaluation of each family of methods: a few scores during training, all of them in validation."""
 
-from models.evaluation.base import Evaluated, Evaluation, Scored, ScoreOptions
-from models.evaluation.build import evaluation_of
+from typing import Any
 
-__all__ = ["Evaluated", "Evaluation", "ScoreOptions", "Scored", "evaluation_of"]
+import torch
+
+from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions
+from models.evaluation.dense import DenseEvaluation
+from models.evaluation.fewshot import FewShotEvaluation
+from util.errors import ConfigError
+
+__all__ = ["EVALUATIONS", "LAYOUTS", "Candidate", "Evaluation", "EvaluationResult", "ScoreOptions", "make_evaluation"]
+
+EVALUATIONS: dict[str, type[Evaluation]] = {"fewshot": FewShotEvaluation, "dense": DenseEvaluation}
+LAYOUTS = {family: evaluation.layout for family, evaluation in EVALUATIONS.items()}  # of the tables
+
+
+def make_evaluation(family: str, data: Any, device: torch.device) -> Evaluation:
+    """Makes the evaluation of a family of methods.
+
+    Args:
+        family: of the method, see `Method.family`.
+        data: of the same family.
+        device: where to compute.
+
+    Raises:
+        ConfigError: no such family.
+    """
+    if family not in EVALUATIONS:
+        raise ConfigError(
+            f"family {family!r}: no evaluation found; expected one of {', '.join(EVALUATIONS)}. Add the new family to "
+            "EVALUATIONS in models/evaluation."
+        )
+    return EVALUATIONS[family](data, device)

@@ -1,67 +1,97 @@
-"""What training and validation ask of an evaluation, whatever the family of methods."""
+"""The interface between an evaluation and its callers, training and validation; the same for every family."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from dataloaders.scans.normalise import Normalisation
 from models.methods.base import Method
-from util.results.tables import Printable
+from util.errors import ConfigError
+from util.results.layout import Layout
+from util.results.tables import Table
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A method to be scored, and what is known about its training."""
+class Candidate:
+    """A method to evaluate, and what is known about its training."""
 
     name: str  # in tables
     method: Method
-    weights: str = "last"  # last, ema or untrained
-    normalisation: Normalisation | None = None  # that it was trained with; None: to be fitted
-    step: int | None = None
+    weights: str = "last"  # last, ema, untrained or none
+    normalisation: Normalisation | None = None  # that it was trained with; None: fitted to the training data
+    step: int | None = None  # of the checkpoint; None: unknown
     history: list[dict[str, float]] = field(default_factory=list)  # of the evaluations during training
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What to do beside the scores of overlap."""
+    """What to compute besides overlap scores, and what identifies the run."""
 
-    surface_scores: bool = True  # distances between outlines, which take most of the scoring time
+    surface_scores: bool = True  # surface distances, which take most of the scoring time
     save_predictions: bool = True  # masks as files
-    seed: int = 0  # of the training
-    recipe: str = ""  # what trainings share whose scores may be averaged
+    seed: int = 0  # of the training run
+    config_hash: str = ""  # hash that is equal for runs whose scores may be averaged
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """What an evaluation has found; its files lie in the run's folder."""
+class EvaluationResult:
+    """What an evaluation has measured; its files are stored in the run folder."""
 
     title: str
-    tables: Sequence[Printable]
+    tables: Sequence[Table]
     pictures: dict[str, Path]  # caption -> file
-    logged: list[tuple[str, float]]  # name -> value, for the run's record
+    logged: list[tuple[str, float]]  # name -> value, for the Sacred run
     headline: float  # mean Dice
 
 
 class Evaluation(ABC):
-    """Scores methods on one data set."""
+    """Scores methods of one family on one data set.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    Attributes:
+        layout: of the family's tables.
+    """
+
+    layout: ClassVar[Layout]
+
+    def __init__(self, data: Any, device: torch.device) -> None:
+        self.data, self.device = data, device
 
     @abstractmethod
     def curve(self, method: Method, normalisation: Normalisation) -> dict[str, float]:
-        """A few figures for the curves of a training: "val/..." and such; the method is left in training mode."""
+        """Computes a few scores for the training curves, such as "val/dice"; the method's mode is restored."""
 
     @abstractmethod
-    def score(self, scored: Sequence[Scored], out: Path, options: ScoreOptions) -> Evaluated:
-        """Everything that is known about methods, written below `out`."""
+    def score(self, candidates: Sequence[Candidate], out: Path, options: ScoreOptions) -> EvaluationResult:
+        """Computes all scores of the candidates; writes scores.csv, pictures and masks to `out`."""
+
+    def export_probabilities(self, method: Method, folder: Path, temperature: float) -> int:
+        """Writes foreground probabilities of the training images to `folder`; returns the number of images.
+
+        Raises:
+            ConfigError: not possible for this family, or with several structures.
+        """
+        raise ConfigError("probabilities: for one structure of a set of images; choose such a data set and method.")
 
 
-def mean_of(values: Sequence[float]) -> float:
-    """Mean of the defined values; the undefined are counted in tables."""
+@contextmanager
+def inference(method: Method) -> Iterator[None]:
+    """Puts a method into evaluation mode without gradients; restores its mode at the end."""
+    was_training = method.training
+    method.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        method.train(was_training)
+
+
+def mean_defined(values: Sequence[float]) -> float:
+    """Mean of the values that are not NaN; NaN if there are none."""
     defined = [value for value in values if not np.isnan(value)]
     return float(np.mean(defined)) if defined else float("nan")

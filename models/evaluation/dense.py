@@ -1,13 +1,14 @@
-"""Dense segmentation scored on test images, and looked at on the training images: what it has learnt of the noise."""
+"""Evaluation of dense segmentation on test images; on training images, its agreement with clean and noisy masks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
@@ -15,27 +16,74 @@ from dataloaders.images.data import DenseData
 from dataloaders.io.png import write_png
 from dataloaders.samples import ImageCase
 from dataloaders.scans.normalise import Normalisation
-from models.evaluation.base import Evaluated, Evaluation, Scored, ScoreOptions, mean_of
+from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, inference, mean_defined
+from models.evaluation.overlap import compute_dice, compute_iou, count_overlap, surface_distances_px
+from models.evaluation.probabilities import export_probabilities
 from models.methods.base import Method
-from util.files import write_text
-from util.results.image_pictures import save_image_overlays
-from util.results.metrics import score_volume
-from util.results.noise_scores import FILE_NAME, RunScore, noise_tables, write_runs
-from util.results.scores import csv_text
+from models.presets.published import TEST_IMAGES, published_dice
+from util.errors import DataError
+from util.results.layout import Layout
+from util.results.overlays import save_image_overlays
+from util.results.scores import FAMILY, FILE_NAME, make_scores, natural_key, write_scores
+from util.results.tables import make_tables
 
-COUNTED = 10  # evaluations at the end of a training whose mean is the published figure
-IMAGE_COLUMNS = ("weights", "id", "structure", "dice", "iou", "hd95_px")
+N_LAST = 10  # evaluations at the end of training whose mean is the published figure
+N_DRAWN = 8  # test images in the picture
+LAST = f"last{N_LAST}"
+
+# Value of the column `weights` -> what it means; in this order in tables.
+WEIGHTS = {LAST: "mean of the last ten evaluations", "last": "weights of the last step", "ema": "averaged weights"}
+
+
+def noise_heading(values: Sequence[str]) -> str:
+    """The heading of a column: share of noisy images and strength of the noise.
+
+    Raises:
+        DataError: they are not numbers.
+    """
+    try:
+        alpha, beta = map(float, values)
+    except ValueError as error:
+        raise DataError(f"noise {values}: expected numbers for alpha and beta. Run the validation again.") from error
+    return f"{alpha:g}, {beta:g}" if alpha else "clean"
+
+
+def published_figures(rows: pd.DataFrame) -> Mapping[str, str]:
+    """The published figures of a line by heading; none if other images were scored, or the noise is of another kind."""
+    method, dataset, options = rows[["method", "dataset", "noise_options"]].iloc[0]
+    if options or set(rows["n_cases"]) != {str(TEST_IMAGES.get(dataset))}:
+        return {}
+    return {noise_heading([str(a), str(b)]): text for (a, b), text in published_dice(dataset, method).items()}
+
+
+# Source: T-Loss (MICCAI 2023), tables 1 and 2.
+DENSE_LAYOUT = Layout(
+    tables=("weights", "dataset", "task"),
+    lines=("method", "noise_options"),
+    columns=("alpha", "beta"),
+    averaged=("seed",),
+    constant=("split", "config_hash", "steps", "n_cases"),
+    metrics=("dice",),
+    heading=noise_heading,
+    order=tuple(WEIGHTS),
+    spread="runs",
+    digits=1,
+    title=lambda values: f"{values[2]} of {values[1]}, {WEIGHTS.get(values[0], values[0])}",
+    note="Columns: share of noisy training images, strength of the noise.",
+    published=published_figures,
+    published_note="Published: Dice × 100 (standard deviation over 3 seeds).",
+)
 
 
 @dataclass(frozen=True)
 class ImageScores:
-    """Test images scored one by one.
+    """Scores of the test images.
 
     Attributes:
         ids: N images.
         dice, iou: (N, K), 0 to 1; an empty mask found empty counts 1, as published.
         pooled_dice: (K,), over all pixels of all images.
-        hd95_px: (N, K), NaN where a mask is empty or distances were not asked for.
+        hd95_px: (N, K), NaN where a mask is empty or distances are not computed.
     """
 
     ids: tuple[str, ...]
@@ -44,79 +92,68 @@ class ImageScores:
     pooled_dice: Float[np.ndarray, " K"]
     hd95_px: Float[np.ndarray, "N K"]
 
-
-def overlap_of_images(prediction: Bool[Tensor, "K N H W"], truth: Bool[Tensor, "K N H W"]) -> Int[Tensor, "3 N K"]:
-    """Pixels in both masks, in the prediction and in the truth, per image and class."""
-    counts = [(prediction & truth), prediction, truth]
-    return torch.stack([mask.sum((2, 3)).T for mask in counts])
-
-
-def dice_of(counts: Tensor, eps: float = 1e-8) -> Float[Tensor, "..."]:
-    """(2I + e) / (P + G + e). Source: superpixel-guided learning, released code."""
-    shared, predicted, true = counts.double()
-    return (2 * shared + eps) / (predicted + true + eps)
-
-
-def iou_of(counts: Tensor, eps: float = 1e-8) -> Float[Tensor, "..."]:
-    """(I + e) / (P + G - I + e)."""
-    shared, predicted, true = counts.double()
-    return (shared + eps) / (predicted + true - shared + eps)
+    @property
+    def means(self) -> dict[str, float]:
+        """Mean overlap scores over images and classes."""
+        return {name: float(getattr(self, name).mean()) for name in ("dice", "iou", "pooled_dice")}
 
 
 class DenseEvaluation(Evaluation):
-    """Segments the test images, and some training images for the curves."""
+    """Segments and scores the test images and, for the training curves, some training images."""
 
-    def __init__(self, data: DenseData, device: torch.device) -> None:
-        super().__init__(device)
-        self.data, self.config = data, data.config
+    layout = DENSE_LAYOUT
+    data: DenseData
+
+    def export_probabilities(self, method: Method, folder: Path, temperature: float) -> int:
+        """See `models.evaluation.probabilities`; for one structure."""
+        if len(self.data.config.chosen) > 1:
+            return super().export_probabilities(method, folder, temperature)
+        return export_probabilities(method, self.data, folder, self.device, temperature)
 
     def curve(self, method: Method, normalisation: Normalisation) -> dict[str, float]:
-        """Scores of the test images, and agreement of training predictions with clean and with given masks.
+        """Computes the scores of the test images, and agreement with clean and given masks of training images.
 
-        Source: T-Loss, section 4 (scores); memorisation curves: ours.
+        Source: T-Loss, section 4 (scores); the agreement: ours.
         """
-        scores = self._score_images(method, with_distances=False)
-        values = {
-            "val/dice": float(scores.dice.mean()),
-            "val/iou": float(scores.iou.mean()),
-            "val/pooled_dice": float(scores.pooled_dice.mean()),
-        }
-        return values | self._agreement(method)
+        means = self._score_images(method, with_distances=False).means
+        return {f"val/{name}": value for name, value in means.items()} | self._agreement(method)
 
-    def score(self, scored: Sequence[Scored], out: Path, options: ScoreOptions) -> Evaluated:
-        """Writes image_scores.csv, summary.csv, a picture of good and bad cases, and the masks as PNG."""
-        runs: list[RunScore] = []
-        lines: list[dict] = []
+    def score(self, candidates: Sequence[Candidate], out: Path, options: ScoreOptions) -> EvaluationResult:
+        """Writes scores.csv, a picture of good and bad cases for each candidate, and the masks as PNG."""
+        records: list[dict[str, Any]] = []
         pictures: dict[str, Path] = {}
-        for each in scored:
-            masks = out / "predictions" / each.weights if options.save_predictions else None
-            scores = self._score_images(each.method, options.surface_scores, masks, progress=True)
-            runs += self._runs(each, scores, options)
-            lines += [line | {"weights": each.weights} for line in self._lines(scores)]
-            pictures[f"{each.name}, {each.weights} weights"] = self._draw(each, scores, out)
-        write_text(out / "image_scores.csv", csv_text(IMAGE_COLUMNS, lines))
-        write_runs(out / FILE_NAME, runs)
-        return Evaluated(
-            title=f"{scored[0].name} on {'+'.join(self.config.chosen)} of {self.config.spec.name}",
-            tables=noise_tables(runs),
+        logged: dict[str, float] = {}
+        for candidate in candidates:
+            masks = out / "predictions" / candidate.weights if options.save_predictions else None
+            scores = self._score_images(candidate.method, options.surface_scores, masks, progress=True)
+            context = self._context(candidate, options, len(scores.ids))
+            recent = _average_last(candidate)
+            records += [context | {"weights": LAST, "metric": name, "value": recent[name]} for name in recent]
+            records += self._records(context, scores)
+            logged |= {f"test/{name}/{LAST}": value for name, value in recent.items()}
+            means = scores.means | {"hd95_px": mean_defined(scores.hd95_px.ravel().tolist())}
+            logged |= {f"test/{name}/{candidate.weights}": value for name, value in means.items()}
+            pictures[f"{candidate.name}, {candidate.weights} weights"] = self._draw(candidate, scores, out)
+        table = make_scores(records)
+        write_scores(out / FILE_NAME, table)
+        dice = (value for name, value in logged.items() if name.startswith("test/dice/"))
+        return EvaluationResult(
+            title=f"{candidates[0].name} on {self._task} of {self.data.config.spec.name}",
+            tables=make_tables(table, self.layout),
             pictures=pictures,
-            logged=[
-                (f"test/{name}/{run.figure}", getattr(run, name))
-                for run in runs
-                for name in ("dice", "iou", "pooled_dice", "hd95_px")
-                if not np.isnan(getattr(run, name))
-            ],
-            headline=runs[0].dice,
+            logged=[(name, value) for name, value in logged.items() if not np.isnan(value)],
+            headline=next(dice),
         )
 
+    @property
+    def _task(self) -> str:
+        return "+".join(self.data.config.chosen)
+
     def _predictions(self, method: Method) -> Iterator[tuple[ImageCase, np.ndarray, Tensor, Tensor]]:
-        was_training = method.training
-        method.eval()
-        with torch.inference_mode():
+        with inference(method):
             for case, truth in self.data.cases():
                 mask = method.predict(case.to(self.device), None)
-                yield case, truth, mask, overlap_of_images(mask, torch.from_numpy(truth).to(self.device))
-        method.train(was_training)
+                yield case, truth, mask, count_overlap(mask, torch.from_numpy(truth).to(self.device))
 
     def _score_images(
         self, method: Method, with_distances: bool, save_to: Path | None = None, progress: bool = False
@@ -130,109 +167,102 @@ class DenseEvaluation(Evaluation):
             counts.append(overlap)
             if with_distances or save_to is not None:
                 found = mask.cpu().numpy()
-                distances.append(_distances_px(found, truth) if with_distances else None)
+                distances.append(surface_distances_px(found, truth) if with_distances else None)
                 if save_to is not None:
-                    self._save(save_to, case, found)
+                    self._save_masks(save_to, case, found)
         joined = torch.cat(counts, 1).cpu()  # (3, N, K)
         return ImageScores(
             ids=tuple(ids),
-            dice=dice_of(joined).numpy(),
-            iou=iou_of(joined).numpy(),
-            pooled_dice=dice_of(joined.sum(1)).numpy(),
+            dice=compute_dice(joined).numpy(),
+            iou=compute_iou(joined).numpy(),
+            pooled_dice=compute_dice(joined.sum(1)).numpy(),
             hd95_px=np.concatenate(distances) if with_distances else np.full(joined.shape[1:], np.nan),
         )
 
-    def _save(self, folder: Path, case: ImageCase, masks: np.ndarray) -> None:
-        for name, mask in zip(self.config.chosen, masks, strict=True):
+    def _save_masks(self, folder: Path, case: ImageCase, masks: np.ndarray) -> None:
+        for name, mask in zip(self.data.config.chosen, masks, strict=True):
             for image_id, one in zip(case.ids, mask, strict=True):
                 write_png(folder / name / f"{image_id}.png", one)
 
     def _agreement(self, method: Method) -> dict[str, float]:
         """Mean Dice of predictions on training images with their clean and their given masks, per type of noise."""
-        labels, wanted = self.data.labels, self.config.diagnosed_images
+        labels, wanted = self.data.labels, self.data.config.diagnosed_images
         if not wanted:
             return {}
         where = np.unique(np.linspace(0, len(labels) - 1, min(wanted, len(labels))).round().astype(int))
         foreground = range(1, labels.n_classes)
         sums: dict[str, list[float]] = {}
-        was_training = method.training
-        method.eval()
-        with torch.inference_mode():
-            for part in np.array_split(where, -(-len(where) // self.config.test_batch)):
+        with inference(method):
+            for part in np.array_split(where, -(-len(where) // self.data.config.test_batch)):
                 batch = labels.batch(part)
                 case = ImageCase(tuple(map(str, part)), tuple(foreground), batch.image)
                 masks = method.predict(case.to(self.device), None)
                 kinds = {"given": labels.given[part]} | ({} if labels.clean is None else {"clean": labels.clean[part]})
                 for kind, values in kinds.items():
                     true = torch.stack([torch.from_numpy(np.asarray(values) == value) for value in foreground])
-                    dice = dice_of(overlap_of_images(masks, true.to(self.device))).mean(1).tolist()
+                    dice = compute_dice(count_overlap(masks, true.to(self.device))).mean(1).tolist()
                     for position, value in zip(part, dice, strict=True):
                         for group in ("all", labels.noise_types[position]):
                             sums.setdefault(f"train_set/dice_to_{kind}/{group}", []).append(value)
-        method.train(was_training)
         return {name: float(np.mean(values)) for name, values in sorted(sums.items())}
 
-    def _runs(self, each: Scored, scores: ImageScores, options: ScoreOptions) -> list[RunScore]:
-        noise = self.config.noise
+    def _context(self, candidate: Candidate, options: ScoreOptions, n_cases: int) -> dict[str, Any]:
+        """What all scores of a candidate share."""
+        noise = self.data.config.noise
         is_clean = self.data.trains_on_clean or not noise.alpha
-        shared: dict[str, Any] = {
-            "method": each.name,
-            "dataset": self.config.spec.name,
-            "structure": "+".join(self.config.chosen),
-            "noise": "a0_b0" if is_clean else noise.name,
+        name = "a0_b0" if is_clean else noise.name
+        _, _, *noise_options = name.split("_", 2)  # a0.7_b0.7_dilate_seed3 -> dilate_seed3
+        return {
+            "method": candidate.name,
+            "dataset": self.data.config.spec.name,
+            "split": "test",
+            "structure": self._task,
+            FAMILY: "dense",
+            "task": self._task,
+            "noise": name,
             "alpha": 0.0 if is_clean else noise.alpha,
             "beta": 0.0 if is_clean else noise.beta,
+            "noise_options": "".join(noise_options),
             "seed": options.seed,
-            "recipe": options.recipe,
-            "steps": each.step or 0,
-            "n_images": len(scores.ids),
+            "weights": candidate.weights,
+            "steps": "" if candidate.step is None else candidate.step,
+            "config_hash": options.config_hash,
+            "n_cases": n_cases,
         }
-        runs = []
-        last = [values for values in each.history if "val/dice" in values][-COUNTED:]
-        if last and each.weights == "last":
-            dice, iou, pooled = (mean_of([v[f"val/{kind}"] for v in last]) for kind in ("dice", "iou", "pooled_dice"))
-            runs.append(RunScore(**shared, figure=f"last{COUNTED}", dice=dice, iou=iou, pooled_dice=pooled))
-        runs.append(
-            RunScore(
-                **shared,
-                figure=each.weights,
-                dice=float(scores.dice.mean()),
-                iou=float(scores.iou.mean()),
-                pooled_dice=float(scores.pooled_dice.mean()),
-                hd95_px=mean_of(scores.hd95_px.ravel().tolist()),
-                n_undefined=int(np.isnan(scores.hd95_px).sum()),
-            )
-        )
-        return runs
 
-    def _lines(self, scores: ImageScores) -> Iterator[dict]:
-        for n, image_id in enumerate(scores.ids):
-            for k, name in enumerate(self.config.chosen):
-                figures = {kind: float(getattr(scores, kind)[n, k]) for kind in ("dice", "iou", "hd95_px")}
-                yield {"id": image_id, "structure": name, **figures}
+    def _records(self, context: dict[str, Any], scores: ImageScores) -> list[dict[str, Any]]:
+        """Scores of every image and structure, and those over all pixels of all images."""
+        names = self.data.config.chosen
+        found = [
+            context | {"case": image_id, "structure": name, "metric": metric, "value": getattr(scores, metric)[n, k]}
+            for n, image_id in sorted(enumerate(scores.ids), key=lambda pair: natural_key(pair[1]))
+            for k, name in enumerate(names)
+            for metric in ("dice", "iou", "hd95_px")
+        ]
+        pooled = zip(names, scores.pooled_dice, strict=True)
+        return found + [
+            context | {"structure": name, "metric": "pooled_dice", "value": value} for name, value in pooled
+        ]
 
-    def _draw(self, each: Scored, scores: ImageScores, out: Path) -> Path:
-        """The best, the middle and the worst images, by mean Dice."""
+    def _draw(self, candidate: Candidate, scores: ImageScores, out: Path) -> Path:
+        """Draws test images evenly spaced from the best to the worst, by mean Dice."""
         order = np.argsort(-scores.dice.mean(1), kind="stable")
-        chosen = np.unique(np.linspace(0, len(order) - 1, min(8, len(order))).round().astype(int))
+        chosen = np.unique(np.linspace(0, len(order) - 1, min(N_DRAWN, len(order))).round().astype(int))
         wanted = {scores.ids[order[place]]: float(scores.dice[order[place]].mean()) for place in chosen}
         found: dict[str, tuple] = {}
-        for case, truth, mask, _ in self._predictions(each.method):
+        for case, truth, mask, _ in self._predictions(candidate.method):
             for n, image_id in enumerate(case.ids):
                 if image_id in wanted:
                     found[image_id] = case.image[n].numpy(), truth[:, n], mask[:, n].cpu().numpy()
-        path = out / "overlays" / f"{each.weights}.png"
+        path = out / "overlays" / f"{candidate.weights}.png"
         rows = [(f"{image_id}: Dice {100 * dice:.1f}", *found[image_id]) for image_id, dice in wanted.items()]
-        save_image_overlays(path, rows, self.config.chosen, f"{each.name}: test images from best to worst")
+        save_image_overlays(path, rows, self.data.config.chosen, f"{candidate.name}: test images from best to worst")
         return path
 
 
-def _distances_px(prediction: Bool[np.ndarray, "K N H W"], truth: Bool[np.ndarray, "K N H W"]) -> np.ndarray:
-    """(N, K) 95th percentile Hausdorff distances in pixels; NaN where a mask is empty."""
-    unit = (1.0, 1.0, 1.0)
-    return np.array(
-        [
-            [score_volume(mask[None], true[None], unit).hd95_mm for mask, true in zip(masks, trues, strict=True)]
-            for masks, trues in zip(prediction.swapaxes(0, 1), truth.swapaxes(0, 1), strict=True)
-        ]
-    )
+def _average_last(candidate: Candidate) -> dict[str, float]:
+    """Mean scores of the last evaluations during training; empty without any, or for other than the last weights."""
+    last = [values for values in candidate.history if "val/dice" in values][-N_LAST:]
+    if not last or candidate.weights != "last":
+        return {}
+    return {name: mean_defined([v[f"val/{name}"] for v in last]) for name in ("dice", "iou", "pooled_dice")}

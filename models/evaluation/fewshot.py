@@ -1,10 +1,12 @@
-"""Few-shot segmentation scored on a fold's query scans; knows no method and no data set by name."""
+"""Evaluation of few-shot segmentation on the query scans of a fold, for any method and data set."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool
 from tqdm import tqdm
@@ -14,14 +16,41 @@ from dataloaders.io.geometry import Grid, paste_back
 from dataloaders.io.nifti import write_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.normalise import Normalisation
-from models.evaluation.base import Evaluated, Evaluation, Scored, ScoreOptions, mean_of
+from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, inference, mean_defined
 from models.methods.base import Method
+from util.results.layout import Layout
 from util.results.metrics import Scores, overlap_counts, overlap_scores, score_volume
-from util.results.pictures import save_overlays
-from util.results.scores import FILE_NAME, ScoreRow, write_scores
-from util.results.tables import heading_of, measured_tables
+from util.results.overlays import save_overlays
+from util.results.scores import FAMILY, FILE_NAME, N_FOLDS, make_scores, natural_key, write_scores
+from util.results.tables import make_tables
 
 PROTOCOLS = {"reference": ("reference",), "blind": ("blind",), "both": ("reference", "blind")}
+
+# Heading in tables, in the paper's order -> names of the organ in the data sets, in lower case.
+ORGANS = {
+    "Left kidney": ("lk", "kid_l"),
+    "Right kidney": ("rk", "kid_r"),
+    "Spleen": ("spleen",),
+    "Liver": ("liver",),
+}
+
+
+def organ_heading(structure: str) -> str:
+    """The heading of an organ, whatever the data set calls it."""
+    return next((heading for heading, names in ORGANS.items() if structure.lower() in names), structure)
+
+
+# Source: SSL-ALPNet (ECCV 2020), section 4.1 and tables 1-2.
+FEWSHOT_LAYOUT = Layout(
+    lines=("method", "dataset", "setting", "protocol"),
+    columns=("structure",),
+    averaged=("fold", "seed"),
+    constant=("split", "weights", "config_hash", "steps"),
+    metrics=("dice", "hd95_mm", "nsd"),
+    heading=lambda values: organ_heading(values[0]),
+    order=tuple(ORGANS),
+    has_mean=True,
+)
 
 
 @dataclass(frozen=True)
@@ -36,22 +65,19 @@ class CaseResult:
 def evaluate(
     method: Method, task: FewShotTask, device: torch.device, tolerance_mm: float | None = None
 ) -> Iterator[CaseResult]:
-    """Yields the result of one scan after the other; the support is encoded once.
+    """Segments and scores the scans of a task one after the other; the support set is encoded once.
 
     Args:
-        method: on `device`; it is put into evaluation mode and back.
-        task: support and scans.
+        method: on `device`; its mode is restored at the end.
+        task: support set and query scans.
         device: where to compute.
         tolerance_mm: of the normalised surface Dice; None: no surface scores, which take most of the time.
     """
-    was_training = method.training
-    method.eval()
-    with torch.inference_mode():
+    with inference(method):
         support = method.encode_support(task.support.to(device))
         for scored in task.cases:
             masks = method.predict(scored.case.to(device), support).cpu().numpy()
             yield CaseResult(scored, masks, _score(scored, masks, tolerance_mm))
-    method.train(was_training)
 
 
 def _score(scored: ScoredCase, masks: np.ndarray, tolerance_mm: float | None) -> dict[int, Scores]:
@@ -68,66 +94,78 @@ def _score(scored: ScoredCase, masks: np.ndarray, tolerance_mm: float | None) ->
 
 
 class FewShotEvaluation(Evaluation):
-    """Segments and scores the fold's query scans under the protocols asked for."""
+    """Segments and scores the query scans of a fold under the configured protocols."""
 
-    def __init__(self, data: FewShotData, device: torch.device) -> None:
-        super().__init__(device)
-        self.data, self.spec = data, data.folder.spec
+    layout = FEWSHOT_LAYOUT
+    data: FewShotData
 
     def curve(self, method: Method, normalisation: Normalisation) -> dict[str, float]:
-        """Mean Dice of each organ under the reference protocol."""
-        task = self.data.task(normalisation, "reference")
+        """Computes the mean Dice of each organ under the reference protocol."""
+        task, names = self.data.task(normalisation, "reference"), self.data.folder.spec.class_names
         results = list(evaluate(method, task, self.device))
-        dice = {v: mean_of([result.scores[v].dice for result in results]) for v in task.support.classes}
-        return {f"val/dice/{self.spec.class_names[v].lower()}": d for v, d in dice.items() if not np.isnan(d)}
+        dice = {v: mean_defined([result.scores[v].dice for result in results]) for v in task.support.classes}
+        return {f"val/dice/{names[v].lower()}": d for v, d in dice.items() if not np.isnan(d)}
 
-    def score(self, scored: Sequence[Scored], out: Path, options: ScoreOptions) -> Evaluated:
+    def score(self, candidates: Sequence[Candidate], out: Path, options: ScoreOptions) -> EvaluationResult:
         """Writes scores.csv, a picture per scan, and the masks on the prepared and on the original scan's grid."""
-        rows: list[ScoreRow] = []
+        records: list[dict[str, Any]] = []
         pictures: dict[str, Path] = {}
-        for each in scored:
+        for candidate in candidates:
+            folder = out / "ema" if candidate.weights == "ema" else out
             for protocol in PROTOCOLS[self.data.config.protocol]:
-                for result in self._results(each, protocol, options.surface_scores):
-                    rows += self._rows(each.name, options, protocol, result)
+                context = self._context(candidate, options) | {"protocol": protocol}
+                found: list[dict[str, Any]] = []
+                for result in self._results(candidate, protocol, options.surface_scores):
+                    found += self._records(context, result)
                     caption = f"{protocol} protocol, scan {result.scored.case.scan_id}"
-                    folder = out if each.weights != "ema" else out / "ema"
-                    pictures[f"{caption}, {each.weights}" if len(scored) > 1 else caption] = self._draw(
-                        folder, each.name, protocol, result
-                    )
+                    caption += f", {candidate.weights} weights" if len(candidates) > 1 else ""
+                    pictures[caption] = self._draw(folder, context["method"], protocol, result)
                     if options.save_predictions:
                         self._save_masks(folder / "predictions" / protocol, result)
-        write_scores(out / FILE_NAME, rows)
-        return Evaluated(
-            title=f"{scored[0].name} on {self.spec.name}, fold {self.data.config.eval_fold}",
-            tables=measured_tables(rows, n_folds=0),
+                records += sorted(found, key=lambda record: natural_key(record["case"]))
+        scores = make_scores(records)
+        write_scores(out / FILE_NAME, scores)
+        dice = scores[(scores["metric"] == "dice") & (scores["protocol"] == scores["protocol"].iloc[0])]
+        return EvaluationResult(
+            title=f"{_name(candidates[0])} on {self.data.folder.spec.name}, fold {self.data.config.eval_fold}",
+            tables=make_tables(scores, self.layout),
             pictures=pictures,
-            logged=_logged(rows),
-            headline=mean_of([row.scores.dice for row in rows if row.protocol == rows[0].protocol]),
+            logged=_logged(scores),
+            headline=mean_defined(dice["value"].tolist()),
         )
 
-    def _results(self, each: Scored, protocol: str, surface_scores: bool) -> Iterator[CaseResult]:
-        normalisation = each.normalisation or self.data.fit_normalisation()
+    def _results(self, candidate: Candidate, protocol: str, surface_scores: bool) -> Iterator[CaseResult]:
+        normalisation = candidate.normalisation or self.data.fit_normalisation()
         task = self.data.task(normalisation, "blind" if protocol == "blind" else "reference")
         tolerance_mm = self.data.config.nsd_tolerance_mm if surface_scores else None
-        results = evaluate(each.method, task, self.device, tolerance_mm)
+        results = evaluate(candidate.method, task, self.device, tolerance_mm)
         return iter(tqdm(results, total=len(task.query_scans), desc=f"{protocol} protocol", disable=None))
 
-    def _rows(self, name: str, options: ScoreOptions, protocol: str, result: CaseResult) -> list[ScoreRow]:
+    def _context(self, candidate: Candidate, options: ScoreOptions) -> dict[str, Any]:
+        """What all scores of a candidate share."""
+        config, spec = self.data.config, self.data.folder.spec
+        return {
+            "method": _name(candidate),
+            "dataset": spec.name,
+            "split": "test",
+            "fold": config.eval_fold,
+            FAMILY: "fewshot",
+            "setting": config.setting,
+            "seed": options.seed,
+            "weights": candidate.weights,
+            "steps": "" if candidate.step is None else candidate.step,
+            "config_hash": options.config_hash,
+            N_FOLDS: spec.n_folds,
+        }
+
+    def _records(self, context: dict[str, Any], result: CaseResult) -> list[dict[str, Any]]:
+        scan = str(result.scored.case.scan_id)  # every scan is of another patient
         return [
-            ScoreRow(
-                method=name,
-                dataset=self.spec.name,
-                setting=str(self.data.config.setting),
-                seed=str(options.seed),
-                recipe=options.recipe,
-                protocol=protocol,
-                fold=self.data.config.eval_fold,
-                scan=result.scored.case.scan_id,
-                label=value,
-                organ=self.spec.class_names[value],
-                scores=scores,
-            )
-            for value, scores in result.scores.items()
+            context
+            | {"case": scan, "patient": scan, "structure": self.data.folder.spec.class_names[label], "label": label}
+            | {"metric": metric, "value": value}
+            for label, scores in result.scores.items()
+            for metric, value in asdict(scores).items()
         ]
 
     def _draw(self, out: Path, name: str, protocol: str, result: CaseResult) -> Path:
@@ -136,13 +174,14 @@ class FewShotEvaluation(Evaluation):
         for place in np.argsort([-mask.sum() for mask in result.masks]):  # the smallest organ on top
             painted[result.masks[place]] = scored.case.classes[place]
         path = out / "overlays" / f"{protocol}_scan_{scored.case.scan_id}.png"
+        names = self.data.folder.spec.class_names
         save_overlays(
             path,
             scored.stored.array,
             scored.truth,
             {name: painted},
             scan=scored.case.scan_id,
-            organs={value: heading_of(self.spec.class_names[value]) for value in scored.case.classes},
+            organs={value: organ_heading(names[value]) for value in scored.case.classes},
             dice={name: {value: scores.dice for value, scores in result.scores.items()}},
             affine=scored.stored.affine,
         )
@@ -161,17 +200,21 @@ class FewShotEvaluation(Evaluation):
                 write_nifti(out / "original_grid" / f"scan_{scan}_label_{value}.nii.gz", pasted)
 
 
-def _logged(rows: Sequence[ScoreRow]) -> list[tuple[str, float]]:
-    """Mean scores over scans; for the reference protocol also under the reference's names."""
+def _name(candidate: Candidate) -> str:
+    """The method's name in tables, in which averaged weights are a method of their own."""
+    return candidate.name + (" EMA" if candidate.weights == "ema" else "")
+
+
+def _logged(scores: pd.DataFrame) -> list[tuple[str, float]]:
+    """Mean Dice over scans by protocol; for the reference protocol also under the names of the reference code."""
     logged = []
-    for protocol in dict.fromkeys(row.protocol for row in rows):
-        mine = [row for row in rows if row.protocol == protocol]
-        organs = dict.fromkeys(row.organ for row in mine)
-        dice = {organ: mean_of([row.scores.dice for row in mine if row.organ == organ]) for organ in organs}
-        mean = mean_of(list(dice.values()))
-        logged += [(f"{protocol}/dice/{organ.lower()}", value) for organ, value in dice.items()]
+    dice = scores[scores["metric"] == "dice"]
+    for protocol, rows in dice.groupby("protocol", sort=False):
+        means = {organ: mean_defined(part["value"].tolist()) for organ, part in rows.groupby("structure", sort=False)}
+        mean = mean_defined(list(means.values()))
+        logged += [(f"{protocol}/dice/{str(organ).lower()}", value) for organ, value in means.items()]
         logged.append((f"{protocol}/dice/mean", mean))
         if protocol == "reference":
-            logged += [("mar_val_batches_classDice", value) for value in dice.values()]
+            logged += [("mar_val_batches_classDice", value) for value in means.values()]
             logged.append(("mar_val_batches_meanDice", mean))
     return logged

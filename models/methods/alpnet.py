@@ -25,9 +25,7 @@ class ALPNetConfig:
 
     modelname: str = option("dlfcn_res101", "architecture")  # encoder, see models.networks.backbones.build_encoder
     encoder_weights: str = "coco"  # coco, imagenet, none (random), or a file (reference: use_coco_init)
-    prototypes: Literal["local", "global"] = option(
-        "local", "architecture"
-    )  # local: ALPNet; global: PANet's one average per class
+    prototypes: Literal["local", "global"] = option("local", "architecture")  # global: PANet's one per class
     proto_grid_size: int = option(8, "architecture")  # cells per side of the feature grid in training
     val_wsize: int = option(2, "practical")  # side of a cell in prediction, in features
     use_wce: bool = True  # weighted cross-entropy on the query: `background_weight`, foreground 1; False: both 1

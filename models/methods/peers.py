@@ -46,9 +46,7 @@ class PeersConfig:
 
     unet: UNetConfig = option(UNetConfig, "architecture")  # each of the networks
     selection: SelectionConfig = field(default_factory=SelectionConfig)
-    predict_with: Literal["first", "mean"] = option(
-        "first", "practical"
-    )  # the first network (reference), or the mean of all
+    predict_with: Literal["first", "mean"] = option("first", "practical")  # first: the reference
     images_per_pass: int = option(16, "practical")  # images segmented together in prediction
 
     def __post_init__(self) -> None:

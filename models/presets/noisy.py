@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.losses import LOSS_TITLES
+from models.presets.published import NOISE_COLUMNS, published_dice
 from models.presets.rules import Rule
-from util.results.published import NOISE_COLUMNS, published_dice
 
 GUIDED_SOURCE = "superpixel-guided learning (MICCAI 2021), released configurations"
 ROBUST_SOURCE = "T-Loss (MICCAI 2023), section 4 and released configuration"  # where the two differ: the paper

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from config_ssl_upload import RunConfig
-from dataloaders.build import CONFIGS
+from dataloaders.build import FAMILIES
 from dataloaders.images.labels import LabelStore
 from dataloaders.samples import DenseBatch, Episode, EvalCase, ImageCase, SupportSet
 from models import METHODS, build_method, method_class
@@ -207,14 +207,14 @@ def test_the_configuration_is_frozen_and_clashes_with_no_other_key_of_its_family
     method = METHODS[ENTRIES[name]["method"]]
     assert is_dataclass(method.Config)
     assert method.Config.__dataclass_params__.frozen  # type: ignore[attr-defined]
-    others = {field.name for part in (RunConfig, CONFIGS[method.family]) for field in fields(part)}
+    others = {field.name for part in (RunConfig, FAMILIES[method.family].config) for field in fields(part)}
     assert not others & {field.name for field in fields(method.Config)}
 
 
 def test_names_in_tables_tell_methods_apart():
     titles = [
         method.title(
-            asdict(RunConfig()) | asdict(CONFIGS[method.family]()) | asdict(method.Config()) | {"method": name}
+            asdict(RunConfig()) | asdict(FAMILIES[method.family].config()) | asdict(method.Config()) | {"method": name}
         )
         for name, method in METHODS.items()
     ]

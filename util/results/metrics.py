@@ -1,8 +1,9 @@
-"""How well a predicted volume matches the ground truth, and how to speak of many such scores at once.
+"""Metrics of binary masks, and statistics over many scores.
 
-A ratio 0/0 is undefined: it is NaN here, counted wherever scores are summed up, and never silently averaged.
+A ratio 0/0 is undefined: it is NaN here, counted wherever scores are summarised, and never silently averaged.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +16,34 @@ from util.errors import DataError
 
 # Millimetres within which two surfaces count as the same; what the FLARE challenges allow for spleen and kidneys.
 NSD_TOLERANCE_MM = 3.0
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is printed, and which values it can have.
+
+    Attributes:
+        title: name and unit in tables.
+        factor: of printed values.
+        highest: largest possible value; the smallest is 0.
+    """
+
+    title: str
+    factor: float = 100.0
+    highest: float = 1.0
+
+
+# Name in scores.csv -> metric. Names end in the unit, where there is one.
+METRICS = {
+    "dice": Metric("Dice × 100"),
+    "precision": Metric("Precision × 100"),
+    "recall": Metric("Recall × 100"),
+    "iou": Metric("IoU × 100"),
+    "pooled_dice": Metric("Dice over the pixels of all images × 100"),
+    "nsd": Metric("NSD × 100"),
+    "hd95_mm": Metric("HD95 in mm", factor=1.0, highest=math.inf),
+    "hd95_px": Metric("HD95 in pixels", factor=1.0, highest=math.inf),
+}
 
 
 class Overlap(NamedTuple):

@@ -1,237 +1,275 @@
-"""The table that a paper prints of many scores: a column per organ, a line per method, as Markdown and CSV."""
+"""Tables of many scores: a family of methods declares a layout, `make_tables` makes the tables.
+
+A `Table` holds the unrounded figures and the text that is printed of them. Markdown, CSV and HTML
+(`util.results.report`) all come from this one object.
+"""
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
+import pandas as pd
 
-from util.results.metrics import bootstrap_interval, summarise
-from util.results.scores import CONTEXT, ScoreRow, csv_text
+from util.results.layout import Layout, join
+from util.results.metrics import METRICS, Metric, bootstrap_interval, summarise
+from util.results.scores import N_FOLDS, natural_key
 
-MEAN = "Mean"  # the column over all organs
+MEAN = "Mean"  # the column over all columns
+UNDEFINED = "–"
 
-Metric = Literal["dice", "precision", "recall", "iou", "hd95_mm", "nsd"]
-
-# Columns of the table in the paper's order -> the names that data sets give the organ (in lower case).
-ORGANS = {
-    "Left kidney": ("lk", "kid_l"),
-    "Right kidney": ("rk", "kid_r"),
-    "Spleen": ("spleen",),
-    "Liver": ("liver",),
+_SPREADS = {
+    "cases": "of the mean over cases ± sample standard deviation over cases [95 % bootstrap interval over patients]",
+    "runs": "of the mean over cases ± sample standard deviation over runs (number of runs)",
 }
 
-_LINE = (*CONTEXT, "protocol")  # what tells the lines of a table apart
-_WORDS = (*_LINE, "structure", "figure", "hardware")  # columns of words, set to the left
 
-
-@runtime_checkable
-class Printable(Protocol):
-    """Anything that can be shown as a table with notes below."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader must know."""
-        ...
-
-    def cells(self) -> tuple[list[str], list[list[str]]]:
-        """The header, and the lines."""
-        ...
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One cell of the table.
-
-    Attributes:
-        mean: mean over folds and seeds of the mean over query scans (for the column over organs: the mean of theirs).
-        std: sample standard deviation over scans.
-        low, high: 95 % bootstrap interval of `mean` over patients.
-        n_scans: scans with a defined value.
-        n_undefined: undefined values, which entered nothing.
-        folds: those with a defined value.
-        n_seeds: trainings that differ in nothing but the seed.
-    """
-
-    mean: float
-    std: float
-    low: float
-    high: float
-    n_scans: int
-    n_undefined: int
-    folds: tuple[int, ...]
-    n_seeds: int = 1
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of the table: the same method, data set, setting and protocol."""
-
-    method: str
-    dataset: str
-    setting: str
-    protocol: str
-    figures: dict[str, Figure]  # by column heading
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
-    """Scores as a paper prints them.
+    """A table of figures.
 
     Attributes:
-        metric: which score.
-        columns: organ headings in the paper's order, then the mean.
-        lines: in the order of the rows they came from.
-        notes: what a reader must know: the meaning of a cell, folds and values that are missing.
+        metric: name of the metric.
+        printed: the table as text.
+        n_labels: leading columns of `printed` that name the line.
+        figures: a row per figure, unrounded: values of the layout's columns, "metric", "column" (heading), "mean",
+            "std", "low", "high" (see the notes), "n_cases", "n_undefined", "n_runs", and the values averaged over.
+        notes: what a reader has to know: what a cell means, missing folds and values.
     """
 
-    metric: Metric
-    columns: tuple[str, ...]
-    lines: tuple[Line, ...]
+    metric: str
+    printed: pd.DataFrame
+    n_labels: int
+    figures: pd.DataFrame
     notes: tuple[str, ...]
 
-    def cells(self) -> tuple[list[str], list[list[str]]]:
-        """The table as text: its header and its lines; context columns that are empty throughout are left out."""
-        context = [name for name in _LINE if any(getattr(line, name) for line in self.lines)]
-        counts = ["Folds", "Scans", "Undefined"] + (["Seeds"] if self._has_seeds else [])
-        header = [*(name.capitalize() for name in context), *self.columns, *counts]
-        return header, [[*(getattr(line, name) for name in context), *self._printed(line)] for line in self.lines]
+    def to_markdown(self) -> str:
+        """Formats the table in GitHub's Markdown, the notes below."""
+        header = markdown_header(list(self.printed.columns), self.n_labels)
+        lines = map(markdown_row, self.printed.itertuples(index=False))
+        return "\n".join([header, *lines, "", *(f"- {note}" for note in self.notes)]) + "\n"
 
-    @property
-    def _has_seeds(self) -> bool:
-        return any(line.figures[MEAN].n_seeds > 1 for line in self.lines)
-
-    def _printed(self, line: Line) -> list[str]:
-        mean = line.figures[MEAN]
-        figures = [_printed_figure(line.figures.get(column), self.metric) for column in self.columns]
-        counts = [len(mean.folds), mean.n_scans, mean.n_undefined] + ([mean.n_seeds] if self._has_seeds else [])
-        return [*figures, *map(str, counts)]
+    def to_csv(self) -> str:
+        """Formats the figures as CSV, unrounded; an undefined figure is an empty cell."""
+        return self.figures.to_csv(index=False, lineterminator="\n")
 
 
-def _printed_figure(figure: Figure | None, metric: Metric) -> str:
-    if figure is None or math.isnan(figure.mean):
-        return "–"
-    factor = 1 if metric == "hd95_mm" else 100
-    mean, std, low, high = (f"{factor * x:.2f}" for x in (figure.mean, figure.std, figure.low, figure.high))
-    return mean + (f" ± {std}" if std != "nan" else "") + (f" [{low}, {high}]" if low != "nan" else "")
+def markdown_row(cells: Sequence[str]) -> str:
+    """Formats cells as one line of a Markdown table."""
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
-def paper_table(rows: Sequence[ScoreRow], metric: Metric = "dice", n_folds: int = 5) -> Table:
-    """The paper's table: a line per method, data set, setting and protocol, a column per organ, and their mean.
+def markdown_header(names: Sequence[str], n_labels: int) -> str:
+    """Formats the first two lines of a Markdown table; the first `n_labels` columns are left-aligned."""
+    return markdown_row(names) + "\n" + markdown_row(["---"] * n_labels + ["---:"] * (len(names) - n_labels))
 
-    Each figure is the mean over folds and seeds of the mean over query scans. Undefined values enter nothing; they are
-    counted in the table, and folds without any are named in its notes.
+
+def make_tables(scores: pd.DataFrame, layout: Layout, *, is_complete: bool = False) -> list[Table]:
+    """Makes the tables that a layout describes.
 
     Args:
-        rows: as `collect` gives them.
-        metric: which score.
-        n_folds: number of folds of a complete cross-validation.
+        scores: see `util.results.scores`.
+        layout: of the scores' family.
+        is_complete: whether the scores should cover a whole cross-validation, so that missing folds are named.
 
-    Source: SSL-ALPNet (ECCV 2020), section 4.1 and tables 1-2.
+    Returns:
+        A table per metric and value of `layout.tables`. The mean in a cell is that over runs of the mean over cases;
+        undefined values enter nothing, but are counted.
     """
-    by_line: dict[tuple[str, str, str, str], dict[str, list[ScoreRow]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        by_line[row.method, row.dataset, row.setting, row.protocol][heading_of(row.organ)].append(row)
-    found = {heading: None for organs in by_line.values() for heading in organs}
-    columns = (*(name for name in ORGANS if name in found), *(name for name in found if name not in ORGANS))
-    lines = tuple(
-        Line(*key, figures=_figures({name: organs[name] for name in columns if name in organs}, metric))
-        for key, organs in by_line.items()
+    scores = layout.complete(scores)
+    metrics = layout.metrics or tuple(scores["metric"].unique())
+    tables = []
+    for metric in metrics:
+        rows = scores[scores["metric"] == metric]
+        if rows.empty or (metric != metrics[0] and rows["value"].isna().all()):
+            continue
+        groups = sorted(_groups(rows, layout.tables), key=lambda group: [_rank(value, layout) for value in group[0]])
+        names_folds = is_complete and metric == metrics[0]  # once is enough
+        tables += [_make_table(part, metric, key, layout, names_folds) for key, part in groups]
+    return tables
+
+
+def _groups(rows: pd.DataFrame, names: Sequence[str]) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    """Value of the columns -> rows, in the order of appearance."""
+    return iter(rows.groupby(list(names), sort=False)) if names else iter([((), rows)])  # type: ignore[arg-type]
+
+
+def _rank(value: str, layout: Layout) -> int:
+    return layout.order.index(value) if value in layout.order else len(layout.order)
+
+
+def _make_table(rows: pd.DataFrame, metric: str, key: tuple[str, ...], layout: Layout, names_folds: bool) -> Table:
+    headings = {values: layout.heading(values) for values, _ in _groups(rows, layout.columns)}
+    rows = rows.assign(
+        column=[headings[values] for values in rows[list(layout.columns)].itertuples(index=False, name=None)]
     )
-    return Table(metric, (*columns, MEAN), lines, _notes(lines, metric, n_folds))
+    columns = _sort_columns(headings, layout)
+    groups = sorted(_groups(rows, layout.lines), key=lambda group: natural_key(group[0][0]))
+    lines = [_Line(dict(zip(layout.lines, values, strict=True)), part, columns, layout) for values, part in groups]
+    figures = [
+        dict(zip(layout.tables, key, strict=True)) | line.labels | {"metric": metric, "column": column} | figure
+        for line in lines
+        for column, figure in line.figures.items()
+    ]
+    shown = [name for name in layout.lines if any(line.labels[name] for line in lines)]
+    printed, notes = _format_lines(lines, columns, shown, METRICS.get(metric, Metric(metric, factor=1.0)), layout)
+    return Table(
+        metric=metric,
+        printed=printed,
+        n_labels=len(shown),
+        figures=pd.DataFrame(figures),
+        notes=(
+            _meaning(layout.title(key), metric, lines, layout),
+            *notes,
+            *(note for line in lines for note in _gaps(line, lines, names_folds)),
+        ),
+    )
 
 
-def measured_tables(rows: Sequence[ScoreRow], n_folds: int = 5) -> list[Table]:
-    """The table of Dice, and those of HD95 and NSD where they were measured; missing folds are named under Dice."""
-    further: list[Metric] = ["hd95_mm", "nsd"]
-    measured: list[Metric] = [m for m in further if not all(math.isnan(getattr(row.scores, m)) for row in rows)]
-    return [paper_table(rows, n_folds=n_folds), *(paper_table(rows, metric, n_folds=0) for metric in measured)]
+def _sort_columns(headings: dict[tuple[str, ...], str], layout: Layout) -> list[str]:
+    """Headings in the layout's order, then by ascending numbers, then in the order of appearance."""
+
+    def numbers(values: tuple[str, ...]) -> list[float]:
+        try:
+            return [float(value) for value in values]
+        except ValueError:
+            return []
+
+    values = {heading: key for key, heading in reversed(headings.items())}
+    found = dict.fromkeys(headings.values())
+    return sorted(found, key=lambda heading: (_rank(heading, layout), numbers(values[heading])))
 
 
-def heading_of(organ: str) -> str:
-    """The column of an organ: its name in words, whatever the data set calls it."""
-    return next((heading for heading, names in ORGANS.items() if organ.lower() in names), organ)
+class _Line:
+    """One line of a table: its labels, scores and figures by column heading."""
+
+    def __init__(self, labels: dict[str, str], rows: pd.DataFrame, columns: Sequence[str], layout: Layout) -> None:
+        self.labels, self.rows = labels, rows
+        parts = {column: part for column in columns if not (part := rows[rows["column"] == column]).empty}
+        weights = {column: _weights(part, layout.averaged) for column, part in parts.items()}
+        self.figures = {column: _figure(part, weights[column], layout) for column, part in parts.items()}
+        if layout.has_mean:
+            everything = pd.concat(parts.values())
+            self.figures[MEAN] = _figure(everything, np.concatenate(list(weights.values())), layout)
+
+    @property
+    def name(self) -> str:
+        """The labels in words."""
+        return join([f"{name} {value}" if value.isdecimal() else value for name, value in self.labels.items()])
 
 
-def _figures(organs: Mapping[str, list[ScoreRow]], metric: Metric) -> dict[str, Figure]:
-    weights = {organ: _weights(rows, metric) for organ, rows in organs.items()}
-    figures = {organ: _figure(rows, weights[organ], metric) for organ, rows in organs.items()}
-    every_row = [row for rows in organs.values() for row in rows]
-    return figures | {MEAN: _figure(every_row, np.concatenate(list(weights.values())), metric)}
-
-
-def _weights(rows: Sequence[ScoreRow], metric: Metric) -> np.ndarray:
-    """(N,) weights with which the mean over rows is that of the means of each fold and seed; 0 where undefined."""
-    defined = ~np.isnan([getattr(row.scores, metric) for row in rows])
-    _, group = np.unique([f"{row.fold} {row.seed}" for row in rows], return_inverse=True)
-    weights = defined / np.maximum(np.bincount(group, defined), 1)[group]
+def _weights(rows: pd.DataFrame, averaged: Sequence[str]) -> np.ndarray:
+    """(N,) weights with which the mean over rows is the mean over runs of the mean over a run; 0 where undefined."""
+    defined = rows["value"].notna().to_numpy()
+    run = rows.groupby(list(averaged), sort=False).ngroup().to_numpy()
+    weights = defined / np.maximum(np.bincount(run, defined), 1)[run]
     return weights / max(weights.sum(), 1)
 
 
-def _figure(rows: Sequence[ScoreRow], weights: np.ndarray, metric: Metric) -> Figure:
-    values = np.array([getattr(row.scores, metric) for row in rows])
-    scans = np.array([row.scan for row in rows])
-    per_scan = summarise([summarise(values[scans == scan]).mean for scan in np.unique(scans)])
-    low, high = bootstrap_interval(values, scans, weights)
-    return Figure(
-        mean=float(np.nansum(values * weights) / weights.sum()) if weights.any() else math.nan,
-        std=per_scan.std,
-        low=low,
-        high=high,
-        n_scans=per_scan.n_defined,
-        n_undefined=int(np.isnan(values).sum()),
-        folds=tuple(sorted({row.fold for row, weight in zip(rows, weights, strict=True) if weight})),
-        n_seeds=len({row.seed for row in rows}),
+def _figure(rows: pd.DataFrame, weights: np.ndarray, layout: Layout) -> dict[str, float | int | str]:
+    values = rows["value"].to_numpy()
+    per_case = summarise([summarise(part["value"]).mean for _, part in rows.groupby("case", sort=False)])
+    low, high = math.nan, math.nan
+    per_run = summarise([summarise(part["value"]).mean for _, part in _groups(rows, layout.averaged)])
+    if layout.spread == "cases":
+        low, high = bootstrap_interval(values, _patients(rows), weights)
+    counting = rows[weights > 0]
+    return {
+        "mean": float(np.nansum(values * weights) / weights.sum()) if weights.any() else math.nan,
+        "std": per_case.std if layout.spread == "cases" else per_run.std,
+        "low": low,
+        "high": high,
+        "n_cases": per_case.n_defined,
+        "n_undefined": int(np.isnan(values).sum()),
+        "n_runs": per_run.n_defined,
+        **{name: " ".join(sorted(counting[name].unique(), key=natural_key)) for name in layout.averaged},
+    }
+
+
+def _patients(rows: pd.DataFrame) -> np.ndarray:
+    """(N,) number of each row's patient, in the natural order of their ids, which the resampling depends on."""
+    ids = rows["patient"].where(rows["patient"] != "", rows["case"])
+    order = {name: rank for rank, name in enumerate(sorted(ids.unique(), key=natural_key))}
+    return ids.map(order).to_numpy()
+
+
+def _format_lines(
+    lines: Sequence[_Line], columns: Sequence[str], shown: Sequence[str], metric: Metric, layout: Layout
+) -> tuple[pd.DataFrame, list[str]]:
+    """The table as text, a published line below the measured one; and the note that these lines need."""
+    headings = [*columns, MEAN] if layout.has_mean else list(columns)
+    counts = _counts(lines, layout) if layout.spread == "cases" else [{} for _ in lines]
+    printed, notes = [], []
+    for line, counted in zip(lines, counts, strict=True):
+        labels = {name: line.labels[name] for name in shown}
+        cells = {heading: _cell(line.figures.get(heading), metric, layout) for heading in headings}
+        printed.append(labels | cells | counted)
+        published = layout.published(line.rows) if layout.published else {}
+        if published.keys() & set(columns):
+            named = labels | {"method": f"{labels['method']}, published"}
+            printed.append(named | {heading: published.get(heading, UNDEFINED) for heading in headings})
+            notes = [layout.published_note]
+    frame = pd.DataFrame(printed).rename(columns={name: name.replace("_", " ").capitalize() for name in shown})
+    return frame, notes
+
+
+def _cell(figure: Mapping[str, float | int | str] | None, metric: Metric, layout: Layout) -> str:
+    if figure is None or math.isnan(float(figure["mean"])):
+        return UNDEFINED
+    mean, std, low, high = (
+        f"{metric.factor * float(figure[name]):.{layout.digits}f}" for name in ("mean", "std", "low", "high")
     )
+    text = mean + (f" ± {std}" if std != "nan" else "")
+    if layout.spread == "runs":
+        return f"{text} ({figure['n_runs']})"
+    return text + (f" [{low}, {high}]" if low != "nan" else "")
 
 
-def _notes(lines: Sequence[Line], metric: Metric, n_folds: int) -> tuple[str, ...]:
-    over = "folds and seeds" if any(line.figures[MEAN].n_seeds > 1 for line in lines) else "folds"
-    unit = {"hd95_mm": "HD95 in mm", "nsd": "NSD × 100", "iou": "IoU × 100"}.get(metric, f"{metric.capitalize()} × 100")
-    meaning = (
-        f"{unit}: mean over {over} of the mean over query scans ± sample standard deviation over scans "
-        "[95 % bootstrap interval over patients]. Undefined scores enter no mean; they are counted."
-    )
-    return (meaning, *(note for line in lines for note in _gaps(line, lines, n_folds)))
+def _counts(lines: Sequence[_Line], layout: Layout) -> list[dict[str, str]]:
+    """Number of folds, of cases, of undefined values and, where there are several, of other values averaged over."""
+    whole = [line.figures[MEAN] if layout.has_mean else next(iter(line.figures.values())) for line in lines]
+    numbers = [{name: len(str(figure[name]).split()) for name in layout.averaged} for figure in whole]
+    others = [name for name in layout.averaged if name != "fold" and any(each[name] > 1 for each in numbers)]
+    return [
+        {"Folds": str(each["fold"])} | {"Cases": str(figure["n_cases"]), "Undefined": str(figure["n_undefined"])}
+        | {f"{name.capitalize()}s": str(each[name]) for name in others}
+        for figure, each in zip(whole, numbers, strict=True)
+    ]  # fmt: skip
 
 
-def _gaps(line: Line, lines: Sequence[Line], n_folds: int) -> list[str]:
-    """What is not in a line: folds without scores, organs that other lines of the data set have."""
-    setting = line.setting and f"setting {line.setting}"
-    name = ", ".join(filter(None, (line.method, line.dataset, setting, line.protocol)))
-    organs = [organ for organ in line.figures if organ != MEAN]
-    by_missing: dict[tuple[int, ...], list[str]] = defaultdict(list)
-    for organ in organs:
-        by_missing[tuple(sorted({*range(n_folds)} - {*line.figures[organ].folds}))].append(organ)
-    notes = [
-        f"{name}: no defined score of fold {', '.join(map(str, missing))} for {', '.join(without)}."
-        for missing, without in by_missing.items()
-        if missing
+def _meaning(title: str, metric: str, lines: Sequence[_Line], layout: Layout) -> str:
+    known = METRICS[metric].title if metric in METRICS else metric
+    several = [
+        name
+        for name in layout.averaged
+        if name == "fold" or any(line.rows[name].nunique() > 1 for line in lines) or layout.spread == "runs"
     ]
-    expected = {organ: None for other in lines if other.dataset == line.dataset for organ in other.figures}
-    absent = [organ for organ in expected if organ not in line.figures or math.isnan(line.figures[organ].mean)]
-    if absent:
-        notes.append(f"{name}: the mean is without {', '.join(absent)}.")
+    over = " and ".join(f"{name}s" for name in several) or "runs"
+    return (
+        f"{title}{'. ' * bool(title)}{known}: mean over {over} {_SPREADS[layout.spread]}. "
+        f"Undefined scores enter no mean; they are counted.{' ' * bool(layout.note)}{layout.note}"
+    )
+
+
+def _gaps(line: _Line, lines: Sequence[_Line], names_folds: bool) -> list[str]:
+    """What is missing in a line: folds without scores, columns that other lines of the data set have."""
+    notes = []
+    n_folds = max((int(text) for text in line.rows[N_FOLDS].unique() if text.isdecimal()), default=0)
+    by_missing: dict[tuple[int, ...], list[str]] = {}
+    for column in line.figures if names_folds else ():
+        found = {int(fold) for fold in str(line.figures[column].get("fold", "")).split()}
+        if column != MEAN:
+            by_missing.setdefault(tuple(sorted({*range(n_folds)} - found)), []).append(column)
+    for missing, columns in by_missing.items():
+        if missing:
+            folds = ", ".join(map(str, missing))
+            notes.append(f"{line.name}: no defined score of fold {folds} for {', '.join(columns)}.")
+    if MEAN in line.figures:
+        alike = [other for other in lines if other.labels.get("dataset") == line.labels.get("dataset")]
+        expected = dict.fromkeys(column for other in alike for column in other.figures)
+        absent = [
+            name for name in expected if name not in line.figures or math.isnan(float(line.figures[name]["mean"]))
+        ]
+        if absent:
+            notes.append(f"{line.name}: the mean is without {', '.join(absent)}.")
     return notes
-
-
-def to_markdown(table: Printable) -> str:
-    """The table in GitHub's Markdown, its notes below."""
-    header, lines = table.cells()
-    ruler = ["---" if name.lower() in _WORDS else "---:" for name in header]
-    drawn = ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in (header, ruler, *lines)]
-    return "\n".join([*drawn, "", *(f"- {note}" for note in table.notes)]) + "\n"
-
-
-def to_csv(table: Table) -> str:
-    """The table as CSV with one line per figure, unrounded; an undefined figure is an empty cell."""
-    records = [
-        vars(line) | vars(figure) | {"metric": table.metric, "organ": organ, "folds": " ".join(map(str, figure.folds))}
-        for line in table.lines
-        for organ, figure in line.figures.items()
-    ]
-    return csv_text(
-        (*_LINE, "metric", "organ", "mean", "std", "low", "high", "n_scans", "n_undefined", "folds"), records
-    )

@@ -11,7 +11,7 @@ from matplotlib.image import imread
 
 from data.noise import masks as module
 from data.noise.generator import draw_all
-from data.noise.masks import contact_sheet, main, write_noise
+from data.noise.masks import draw_noisy_masks, main, write_noise
 from dataloaders.catalog import dataset
 from dataloaders.images.folder import ImageFolder, NoiseConfig
 from dataloaders.io.png import read_mask, write_png
@@ -205,12 +205,12 @@ def test_the_command_makes_every_combination_and_pictures(folder, tmp_path, capl
 def test_the_picture_shows_both_outlines(folder, tmp_path):
     noise = NoiseConfig(1.0, 0.7)
     write_noise(folder, noise, "lesion")
-    contact_sheet(folder, noise, "lesion", tmp_path / "sheet.png", per_type=2)
+    draw_noisy_masks(folder, noise, "lesion", tmp_path / "sheet.png", per_type=2)
     red, green, blue = imread(tmp_path / "sheet.png")[..., :3].transpose(2, 0, 1)
     assert np.count_nonzero((red > 0.8) & (abs(green - 0.62) < 0.1) & (blue < 0.2)) > 200  # orange
     assert np.count_nonzero((red < 0.45) & (green > 0.6) & (blue > 0.8)) > 200  # blue
     with pytest.raises(DataError, match=r"noise\.csv"):
-        contact_sheet(folder, NOISE, "lesion", tmp_path / "other.png")
+        draw_noisy_masks(folder, NOISE, "lesion", tmp_path / "other.png")
     assert not (tmp_path / "other.png").exists()
 
 

@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from PIL import Image
 
 from data.superpixels import images as module
-from data.superpixels.images import contact_sheet, main, write_superpixels
+from data.superpixels.images import draw_superpixels, main, write_superpixels
 from data.superpixels.slic import majority_mask, superpixels_of, under_segmentation_error
 from dataloaders.catalog import dataset
 from dataloaders.images.folder import ImageFolder, SuperpixelConfig, settings_of
@@ -238,7 +238,7 @@ def test_the_picture_shows_the_pieces_and_the_mask(folder, tmp_path):
     assert np.count_nonzero((red > 0.9) & (abs(green - 0.8) < 0.1) & (blue < 0.2)) > 500  # yellow
     assert np.count_nonzero((red < 0.45) & (green > 0.6) & (blue > 0.8)) > 200  # blue
     with pytest.raises(DataError, match=r"rgb_20_10.*case00\.png: no such file"):
-        contact_sheet(folder, SuperpixelConfig(n_segments=20), "lesion", tmp_path / "other.png")
+        draw_superpixels(folder, SuperpixelConfig(n_segments=20), "lesion", tmp_path / "other.png")
     assert not (tmp_path / "other.png").exists()
 
 

@@ -21,7 +21,7 @@ from data.superpixels.regions import (
     slic_volume,
     superpixels_of,
 )
-from data.superpixels.scans import contact_sheet, write_pseudo_labels
+from data.superpixels.scans import draw_pseudo_labels, write_pseudo_labels
 from dataloaders.catalog import dataset
 from dataloaders.io.nifti import read_nifti, voxel_hash, write_nifti
 from dataloaders.samples import Volume
@@ -287,9 +287,9 @@ def test_the_picture_shows_outlines(tmp_path):
 
     write_scans(tmp_path, n_scans=1, depth=6)
     write_pseudo_labels(tmp_path, CHAOST2)
-    contact_sheet(tmp_path, CHAOST2, "MIDDLE", tmp_path / "sheet.png")
+    draw_pseudo_labels(tmp_path, CHAOST2, "MIDDLE", tmp_path / "sheet.png")
     red, green, blue = imread(tmp_path / "sheet.png")[..., :3].transpose(2, 0, 1)
     assert np.count_nonzero((red > 0.8) & (green > 0.6) & (blue < 0.3)) > 500
     with pytest.raises(DataError, match=r"superpix-SLIC_1\.nii\.gz"):
-        contact_sheet(tmp_path, CHAOST2, "SLIC", tmp_path / "other.png")
+        draw_pseudo_labels(tmp_path, CHAOST2, "SLIC", tmp_path / "other.png")
     assert not (tmp_path / "other.png").exists()

@@ -1,57 +1,20 @@
-import csv
 import math
 
 import numpy as np
 import pytest
 import torch
-from torch import tensor
 
 from dataloaders.images.data import DenseConfig, open_dense
 from dataloaders.images.folder import NoiseConfig, read_csv
 from dataloaders.io.png import read_mask, write_png
 from dataloaders.scans.normalise import Normalisation
-from models.evaluation import Scored, ScoreOptions, evaluation_of
-from models.evaluation.dense import DenseEvaluation, dice_of, iou_of, overlap_of_images
+from models.evaluation import Candidate, ScoreOptions, make_evaluation
+from models.evaluation.dense import DenseEvaluation
 from models.methods.base import Method
-from util.results.noise_scores import read_runs
+from util.results.scores import read_scores
 
 NOISE = NoiseConfig(0.7, 0.7)
 CPU = torch.device("cpu")
-
-
-def masks(*pixels, size=8):
-    """(1, N, size, size): the first so many pixels of each image."""
-    return (torch.arange(size**2) < tensor(pixels)[:, None]).reshape(1, -1, size, size)
-
-
-def test_overlap_by_hand():
-    # 6 of 10 marked are right, 4 of 8 true ones are missed; nothing where nothing is; 5 marked where nothing is.
-    prediction, truth = masks(6, 0, 5), masks(10, 0, 0)
-    counts = overlap_of_images(prediction, truth)
-    assert counts[:, :, 0].tolist() == [[6, 0, 0], [6, 0, 5], [10, 0, 0]]
-    assert dice_of(counts)[:, 0].tolist() == pytest.approx([12 / 16, 1, 0], abs=1e-8)
-    assert iou_of(counts)[:, 0].tolist() == pytest.approx([6 / 10, 1, 0], abs=1e-8)
-    assert dice_of(counts.sum(1)).tolist() == pytest.approx([12 / 21])
-
-
-def test_classes_do_not_mix():
-    first, second = masks(6, 3), masks(2, 8)
-    counts = overlap_of_images(torch.cat([first, second]), torch.cat([second, second]))
-    assert counts.shape == (3, 2, 2)  # what, image, class
-    assert dice_of(counts).flatten().tolist() == pytest.approx([4 / 8, 1, 6 / 11, 1])
-
-
-def test_dice_equals_the_references(golden_file):
-    golden = golden_file("noisy/sp_guided.npz")
-    found = torch.from_numpy(golden["logits1"]).softmax(1)[:, 1] > 0.5
-    counts = overlap_of_images(found[None], torch.from_numpy(golden["clean"]).bool()[None])
-    np.testing.assert_allclose(dice_of(counts)[:, 0], golden["dice_per_image"], rtol=1e-6)
-    assert dice_of(counts).mean().item() == pytest.approx(float(golden["dice_mean"]), rel=1e-6)
-    assert dice_of(counts.sum(1)).item() == pytest.approx(float(golden["dice_global"]), rel=1e-6)
-    empty = torch.zeros_like(found[None])
-    assert dice_of(overlap_of_images(empty, empty))[0, 0] == pytest.approx(float(golden["dice_both_empty"]))
-    false_alarm = dice_of(overlap_of_images(found[None], empty))[0, 0]
-    assert false_alarm == pytest.approx(float(golden["dice_false_alarm"]), abs=1e-6)
 
 
 class Knows(Method):
@@ -83,7 +46,7 @@ def truths(folder, structure="lesion"):
 
 def evaluation(folder, **config) -> DenseEvaluation:
     data = open_dense(DenseConfig(size_px=32, **config), str(folder))
-    found = evaluation_of(data, CPU)
+    found = make_evaluation("dense", data, CPU)
     assert isinstance(found, DenseEvaluation)
     return found
 
@@ -136,32 +99,36 @@ def squares(make_image_folder, tmp_path):
 
 
 def scored(folder, out, answers, each=None, options=None, **config):
-    each = each or {}
-    found = evaluation(folder, **config).score(
-        [Scored("T-Loss", Knows(answers), **each)], out, options or ScoreOptions()
-    )
-    with (out / "image_scores.csv").open() as stream:
-        return found, list(csv.DictReader(stream)), read_runs(out / "summary.csv")
+    """The result, and scores.csv by weights and metric."""
+    candidate = Candidate("T-Loss", Knows(answers), **(each or {}))
+    found = evaluation(folder, **config).score([candidate], out, options or ScoreOptions())
+    groups = read_scores(out / "scores.csv").groupby(["weights", "metric"], sort=False)
+    return found, {key: rows.reset_index(drop=True) for key, rows in groups}
 
 
 def test_shifted_squares_by_hand(squares, tmp_path):
     answers = truths(squares)
     answers["img_13"] = np.roll(answers["img_13"], 3, axis=2)  # half of it right
     answers["img_14"] = np.zeros_like(answers["img_14"])
-    found, rows, runs = scored(squares, tmp_path, answers)
-    assert [row["id"] for row in rows] == ["img_12", "img_13", "img_14", "img_15"]
-    assert {(row["weights"], row["structure"]) for row in rows} == {("last", "lesion")}
-    assert [float(row["dice"]) for row in rows] == pytest.approx([1, 0.5, 0, 1], abs=1e-8)
-    assert [float(row["iou"]) for row in rows] == pytest.approx([1, 1 / 3, 0, 1], abs=1e-8)
-    assert [row["hd95_px"] for row in rows] == ["0.0", "3.0", "", ""]  # no outline, no distance
-    (run,) = runs
-    assert run.dice == found.headline == pytest.approx(2.5 / 4)
-    assert run.pooled_dice == pytest.approx(2 * 54 / (72 + 108))
-    assert (run.hd95_px, run.n_undefined, run.n_images) == (1.5, 2, 4)
+    found, scores = scored(squares, tmp_path, answers)
+    dice, iou, hd95 = (scores["last", name] for name in ("dice", "iou", "hd95_px"))
+    assert dice["case"].tolist() == ["img_12", "img_13", "img_14", "img_15"]
+    assert set(dice["structure"]) == {"lesion"}
+    assert dice["value"].tolist() == pytest.approx([1, 0.5, 0, 1], abs=1e-8)
+    assert iou["value"].tolist() == pytest.approx([1, 1 / 3, 0, 1], abs=1e-8)
+    assert hd95["value"].tolist() == pytest.approx([0, 3, math.nan, math.nan], nan_ok=True)  # no outline, no distance
+    (pooled,) = scores["last", "pooled_dice"].to_dict("records")
+    assert (pooled["case"], pooled["n_cases"]) == ("", "4")
+    assert pooled["value"] == pytest.approx(2 * 54 / (72 + 108))
+    assert found.headline == pytest.approx(2.5 / 4)
+    logged = dict(found.logged)
+    assert logged["test/dice/last"] == found.headline
+    assert logged["test/hd95_px/last"] == 1.5
+    assert found.tables[0].printed.to_dict("records") == [{"Method": "T-Loss", "clean": "62.5 (1)"}]
 
 
 def test_files_of_a_scoring(squares, tmp_path):
-    found, _, _ = scored(squares, tmp_path, truths(squares))
+    found, _ = scored(squares, tmp_path, truths(squares))
     saved = read_mask(tmp_path / "predictions/last/lesion/img_12.png")
     assert np.array_equal(saved, read_mask(squares / "masks/lesion/img_12.png"))
     assert found.title == "T-Loss on lesion of ISIC2017"
@@ -171,26 +138,34 @@ def test_files_of_a_scoring(squares, tmp_path):
 
 
 def test_what_is_not_asked_for_is_not_made(squares, tmp_path):
-    _, rows, runs = scored(squares, tmp_path, truths(squares), options=ScoreOptions(False, False))
+    found, scores = scored(squares, tmp_path, truths(squares), options=ScoreOptions(False, False))
     assert not (tmp_path / "predictions").exists()
-    assert {row["hd95_px"] for row in rows} == {""}
-    assert math.isnan(runs[0].hd95_px)
+    assert scores["last", "hd95_px"]["value"].isna().all()
+    assert "test/hd95_px/last" not in dict(found.logged)
 
 
-def test_the_figure_of_the_papers_is_the_mean_of_the_last_ten_evaluations(squares, tmp_path):
+def test_the_published_figure_is_the_mean_of_the_last_ten_evaluations(squares, tmp_path):
     history = [
         {"step": 5.0 * n, "val/dice": n / 100, "val/iou": n / 200, "val/pooled_dice": n / 400} for n in range(1, 13)
     ]
-    history.insert(8, {"step": 41.0})  # without figures
+    history.insert(8, {"step": 41.0})  # without scores
     each = {"history": history, "step": 60}
-    found, _, (ten, last) = scored(squares, tmp_path, truths(squares), each, noise=NOISE)
-    assert (ten.figure, last.figure) == ("last10", "last")
-    assert ten.dice == pytest.approx(np.mean(range(3, 13)) / 100) == found.headline
-    assert ten.iou == pytest.approx(ten.dice / 2)
-    assert ten.pooled_dice == pytest.approx(ten.dice / 4)
-    assert (ten.steps, last.steps, last.noise, last.alpha, last.beta) == (60, 60, "a0.7_b0.7", 0.7, 0.7)
-    *_, runs = scored(squares, tmp_path / "ema", truths(squares), each | {"weights": "ema"}, noise=NOISE)
-    assert [run.figure for run in runs] == ["ema"]  # the history is that of the last weights
+    found, scores = scored(
+        squares, tmp_path, truths(squares), each, ScoreOptions(seed=3, config_hash="f00d"), noise=NOISE
+    )
+    assert list(dict.fromkeys(weights for weights, _ in scores)) == ["last10", "last"]
+    (ten,) = scores["last10", "dice"].to_dict("records")
+    assert ten["value"] == pytest.approx(np.mean(range(3, 13)) / 100) == found.headline
+    assert (ten["case"], ten["structure"]) == ("", "lesion")
+    assert scores["last10", "iou"]["value"].tolist() == pytest.approx([ten["value"] / 2])
+    assert scores["last10", "pooled_dice"]["value"].tolist() == pytest.approx([ten["value"] / 4])
+    for rows in scores.values():
+        conditions = ["split", "steps", "noise", "alpha", "beta", "noise_options", "seed", "config_hash", "n_cases"]
+        assert set(rows[conditions].itertuples(index=False, name=None)) == {
+            ("test", "60", "a0.7_b0.7", "0.7", "0.7", "", "3", "f00d", "4")
+        }
+    _, scores = scored(squares, tmp_path / "ema", truths(squares), each | {"weights": "ema"}, noise=NOISE)
+    assert {weights for weights, _ in scores} == {"ema"}  # the history is that of the last weights
 
 
 def test_every_structure_is_scored_by_its_own_mask(chest_folder, tmp_path):
@@ -200,9 +175,11 @@ def test_every_structure_is_scored_by_its_own_mask(chest_folder, tmp_path):
     }
     for n in range(12, 16):
         answers[f"img_{n}"][1] = False
-    _, rows, (run,) = scored(chest_folder, tmp_path, answers, dataset="JSRT", structures=names)
-    assert [row["structure"] for row in rows] == [*names] * 4
-    assert [float(row["dice"]) for row in rows] == pytest.approx([1, 0] * 4, abs=1e-8)
-    assert run.structure == "lung+clavicle"
-    assert run.dice == pytest.approx(0.5)
-    assert run.n_undefined == 4
+    found, scores = scored(chest_folder, tmp_path, answers, dataset="JSRT", structures=names)
+    dice = scores["last", "dice"]
+    assert dice["structure"].tolist() == [*names] * 4
+    assert dice["value"].tolist() == pytest.approx([1, 0] * 4, abs=1e-8)
+    assert set(dice["task"]) == {"lung+clavicle"}
+    assert found.headline == pytest.approx(0.5)
+    assert scores["last", "hd95_px"]["value"].isna().sum() == 4
+    assert found.tables[0].printed["clean"].tolist() == ["50.0 (1)"]

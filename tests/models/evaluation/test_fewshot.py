@@ -60,7 +60,7 @@ def test_only_counted_slices_and_known_pixels_are_scored(tolerance_mm):
     assert math.isnan(scores.nsd) == (tolerance_mm is None)
 
 
-def test_the_support_is_encoded_once_and_training_goes_on():
+def test_the_support_is_encoded_once_and_the_mode_is_restored():
     method = Marks().train()
     truth = np.full((3, 8, 8), 2, np.uint8)
     scores = run(method, task_of(truth, np.ones((1, 3), bool), n_scans=4))

@@ -4,17 +4,17 @@ import re
 import pytest
 
 from util.errors import DataError
-from util.results.metrics import Scores
+from util.results.layout import Layout
 from util.results.report import save_report
-from util.results.scores import ScoreRow
-from util.results.tables import paper_table
+from util.results.scores import make_scores
+from util.results.tables import make_tables
+
+LAYOUT = Layout(lines=("method",), columns=("structure",), averaged=("fold",))
 
 
-def rows():
-    return [
-        ScoreRow(method="A<B", protocol="p", fold=0, scan=i, label=1, organ="LIVER", scores=Scores(*[0.5 + i / 10] * 6))
-        for i in (0, 1)
-    ]
+def tables():
+    shared = {"method": "A<B", "structure": "LIVER", "metric": "dice", "fold": 0}
+    return make_tables(make_scores([shared | {"case": i, "value": 0.5 + i / 10} for i in (0, 1)]), LAYOUT)
 
 
 def test_page_holds_everything_and_needs_nothing_else(tmp_path):
@@ -22,9 +22,9 @@ def test_page_holds_everything_and_needs_nothing_else(tmp_path):
     save_report(
         tmp_path / "deep/report.html",
         "Run 3 & 4",
-        tables=[paper_table(rows(), n_folds=1)],
+        tables=tables(),
         pictures={'Scan "1"': tmp_path / "one.png"},
-        facts={"seed": 1234, "optim": {"lr": 0.001, "inner": {"x": "<y>"}}, "$title": "$sections"},
+        facts={"seed": 1234, "optim": {"lr": 0.001, "inner": {"x": "<y>"}}, "{{ title }}": "{% raise %}"},
         command="python validation.py with alpnet 'a&b'",
     )
     page = (tmp_path / "deep/report.html").read_text(encoding="utf-8")
@@ -32,13 +32,13 @@ def test_page_holds_everything_and_needs_nothing_else(tmp_path):
     assert "<td>A&lt;B</td>" in page
     assert "<td>55.00 ± 7.07<small>[50.00, 60.00]</small></td>" in page
     assert "<li>Dice × 100: mean over folds" in page
-    assert "python validation.py with alpnet &#x27;a&amp;b&#x27;" in page
+    assert "python validation.py with alpnet &#39;a&amp;b&#39;" in page
     assert "<dt>optim.inner.x</dt><dd>&lt;y&gt;</dd>" in page
-    assert "<dt>$title</dt><dd>$sections</dd>" in page
+    assert "<dt>{{ title }}</dt><dd>{% raise %}</dd>" in page
     assert re.findall("<h2>(.*?)</h2>", page) == ["Scores", "Pictures", "Command", "Configuration"]
     (source,) = re.findall('src="(.*?)"', page)
     assert base64.b64decode(source.removeprefix("data:image/png;base64,")) == b"\x89PNG not really"
-    assert 'alt="Scan &quot;1&quot;"' in page
+    assert 'alt="Scan &#34;1&#34;"' in page
     assert not re.search(r"https?:|<link|<script|@import|url\(", page)
 
 

@@ -1,77 +1,94 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from util.errors import DataError
-from util.results.metrics import Scores
-from util.results.scores import ScoreRow, collect, read_scores, write_scores
+from util.results.scores import COLUMNS, csv_text, make_scores, natural_key, read_scores, write_scores
 
 NAN = float("nan")
-LABELS = {"LIVER": 1, "RK": 2, "LK": 3, "SPLEEN": 4}
 
 
-def row(dice=0.8, *, fold=0, scan=1, organ="LK", protocol="published", **more):
-    scores = Scores(dice, 0.7, 1 / 3, 0.6, NAN if math.isnan(dice) else 4.25, 0.5)
-    return ScoreRow(protocol=protocol, fold=fold, scan=scan, label=LABELS[organ], organ=organ, scores=scores, **more)
+def record(value=0.8, **more):
+    shared = {"method": "ALPNet", "dataset": "CHAOST2", "split": "test", "fold": 0, "case": "1", "patient": "1"}
+    return shared | {"structure": "LK", "metric": "dice", "value": value, "seed": 5, "protocol": "blind"} | more
+
+
+def written(folder, *records):
+    path = folder / "run" / "scores.csv"
+    write_scores(path, make_scores(records))
+    return path
 
 
 def test_scores_come_back_as_written(tmp_path):
-    path = tmp_path / "run" / "scores.csv"
-    rows = [row(1 / 3, method="ALPNet", setting="1", seed="5", recipe="f00d"), row(NAN, scan=2)]
-    write_scores(path, rows)
+    records = [record(1 / 3), record(NAN, case="2"), record(np.float64(0.1) + 0.2), record(4.25, metric="hd95_mm")]
+    path = written(tmp_path, *records)
     back = read_scores(path)
-    assert back[0] == rows[0]
-    assert math.isnan(back[1].scores.dice)
-    assert back[1].key == rows[1].key
-    header, first, second = path.read_text().splitlines()
-    assert header == (
-        "method,dataset,setting,seed,recipe,protocol,fold,scan,label,organ,dice,precision,recall,iou,hd95_mm,nsd"
-    )
-    assert first == "ALPNet,,1,5,f00d,published,0,1,3,LK,0.3333333333333333,0.7,0.3333333333333333,0.6,4.25,0.5"
-    assert second == ",,,,,published,0,2,3,LK,,0.7,0.3333333333333333,0.6,,0.5"
+    pd.testing.assert_frame_equal(back, make_scores(records), check_exact=True)
+    assert back["value"].tolist()[0] == 1 / 3
+    header, first, second, third, _ = path.read_text().splitlines()
+    assert header == ",".join(COLUMNS) + ",seed,protocol"
+    assert first == "ALPNet,CHAOST2,test,0,1,1,LK,dice,0.3333333333333333,5,blind"
+    assert second == "ALPNet,CHAOST2,test,0,2,1,LK,dice,,5,blind"
+    assert ",0.30000000000000004," in third
 
 
-def test_numpy_numbers_are_written_as_plain_numbers(tmp_path):
-    path = tmp_path / "scores.csv"
-    write_scores(path, [row(np.float64(0.25))])
-    assert read_scores(path)[0].scores.dice == 0.25
+def test_pandas_reads_the_same(tmp_path):
+    path = written(tmp_path, record(1 / 3, case="007"), record(NAN))
+    plain = pd.read_csv(path, dtype={"case": str})
+    assert plain["case"].tolist() == ["007", "1"]
+    assert plain["value"].tolist()[0] == 1 / 3
+    assert math.isnan(plain["value"][1])
 
 
-def test_file_without_context_columns_or_with_further_ones(tmp_path):
-    path = tmp_path / "scores.csv"
-    path.write_text(
-        "\ufeffprotocol,fold,scan,label,organ,dice,precision,recall,iou,hd95_mm,nsd,remark\np,0,1,3,LK,nan,0,,1,2,1,x\n"
-    )
-    (only_row,) = read_scores(path)
-    assert only_row.key == ("", "", "", "", "p", 0, 1, 3)
-    assert math.isnan(only_row.scores.dice)
-    assert math.isnan(only_row.scores.recall)
-    assert only_row.scores.hd95_mm == 2.0
+@pytest.mark.parametrize("case", ["007", "img, 3", 'a "b"', "Żółw|$x$", " x ", "NA", "nan", "1e5", "two\nlines"])
+def test_an_id_is_any_text(tmp_path, case):
+    assert read_scores(written(tmp_path, record(case=case)))["case"].tolist() == [case]
+
+
+def test_records_of_other_families_have_other_conditions(tmp_path):
+    scores = make_scores([record(), {"metric": "iou", "value": 1, "alpha": 0.7}])
+    assert list(scores.columns) == [*COLUMNS, "seed", "protocol", "alpha"]
+    assert scores.iloc[1].tolist() == ["", "", "", "", "", "", "", "iou", 1.0, "", "", "0.7"]
+
+
+def test_spreadsheets_may_reorder_columns_and_write_a_mark(tmp_path):
+    path = written(tmp_path, record(0.25))
+    frame = pd.read_csv(path, dtype=str)
+    path.write_text("\ufeff" + frame[frame.columns[::-1]].to_csv(index=False))
+    back = read_scores(path)
+    assert back["value"].tolist() == [0.25]
+    assert back["seed"].tolist() == ["5"]
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "found"),
     [
-        (",3,LK,0.8,0.7", ",3,LK,eighty,0.7"),
-        (",0,2,3,", ",zero,2,3,"),
-        (",0,2,3,LK,0.8,0.7,0.3333333333333333,0.6,4.25,0.5", ",0,2"),
-        (",4.25,0.5", ",4.25"),
-        (",4.25,0.5", ",4.25,0.5,1"),
-        (",0.8,0.7", ",1.8,0.7"),
-        (",0.8,0.7", ",-0.1,0.7"),
-        (",4.25,0.5", ",inf,0.5"),
+        (",0.8,", ",eighty,", r"found dice 'eighty', expected a number from 0 to 1 or an empty cell"),
+        (",0.8,", ",1.8,", r"found dice '1\.8', expected a number from 0 to 1 or"),
+        (",0.8,", ",-0.1,", "found dice '-0.1', expected"),
+        (",0.8,", ",inf,", "found dice 'inf', expected"),
+        ("dice,0.8", "hd95_mm,-1", "found hd95_mm '-1', expected a number from 0 or an empty cell"),
+        ("dice,0.8", "hd95_mm,inf", "found hd95_mm 'inf', expected a number from 0 or"),
+        ("dice,0.8", "volume_ml,x", "found volume_ml 'x', expected a number or an empty cell"),
+        (",test,0,", ",test,zero,", "found the fold 'zero', expected a whole number or an empty cell"),
+        (",5,blind", ",5", "found 10 cells, expected 11"),
+        (",5,blind", ",5,blind,1", "found 12 cells, expected 11"),
     ],
 )
-def test_damaged_row_is_named(tmp_path, old, new):
-    path = tmp_path / "scores.csv"
-    write_scores(path, [row(0.5), row(0.8, scan=2), row(0.9, fold=1, scan=3)])
+def test_a_damaged_row_is_named(tmp_path, old, new, found):
+    path = written(tmp_path, record(0.5), record(0.8, case="2"), record(0.9, case="3"))
     lines = path.read_text().splitlines()
     assert old in lines[2]
     lines[2] = lines[2].replace(old, new)
     path.write_text("\n".join(lines))
-    with pytest.raises(DataError, match=r"scores\.csv, line 3: damaged row .*Run the validation again"):
+    with pytest.raises(DataError, match=rf"scores\.csv, line 3: damaged row \({found}.*Run the validation again"):
         read_scores(path)
+
+
+def test_unknown_metrics_have_any_number(tmp_path):
+    assert read_scores(written(tmp_path, record(-3.5, metric="volume_ml")))["value"].tolist() == [-3.5]
 
 
 def test_bad_files_say_what_to_do(tmp_path):
@@ -82,50 +99,37 @@ def test_bad_files_say_what_to_do(tmp_path):
     with pytest.raises(DataError, match=r"scores\.csv: cannot be read"):
         read_scores(path)
     path.write_text("")
-    with pytest.raises(DataError, match=r"scores\.csv: no column protocol, fold"):
+    with pytest.raises(DataError, match=r"scores\.csv, line 1: no column method, dataset"):
         read_scores(path)
-    write_scores(path, [])
+    write_scores(path, make_scores([]))
     with pytest.raises(DataError, match=r"scores\.csv: a header but no scores"):
         read_scores(path)
-    path.write_text(path.read_text().replace("hd95_mm", "hd95"))
-    with pytest.raises(DataError, match=r"scores\.csv: no column hd95_mm; expected .*Run the validation again"):
+    path.write_text(path.read_text().replace("metric", "metrics"))
+    with pytest.raises(DataError, match=r"line 1: no column metric; expected method, dataset.*Run the validation ag"):
+        read_scores(path)
+    path.write_text(",".join([*COLUMNS, "seed", "seed"]) + "\n")
+    with pytest.raises(DataError, match=r"line 1: found the columns .*seed, seed; expected a different name for each"):
         read_scores(path)
 
 
-def test_collect_finds_files_below_folders_and_reads_each_once(tmp_path):
-    write_scores(tmp_path / "a/1/scores.csv", [row()])
-    write_scores(tmp_path / "b/scores.csv", [row(fold=1, scan=5)])
-    rows = collect([tmp_path, tmp_path / "b/scores.csv"])
-    assert [(one.fold, one.scan) for one in rows] == [(0, 1), (1, 5)]
+def test_csv_text_keeps_digits_and_leaves_undefined_cells_empty():
+    records = [{"id": "a", "n": 3, "x": 1 / 3, "unused": 1}, {"id": "b", "n": 0, "x": NAN}]
+    assert csv_text(("id", "n", "x"), records) == "id,n,x\na,3,0.3333333333333333\nb,0,\n"
+    assert csv_text(("id", "n"), []) == "id,n\n"
 
 
-def test_collect_refuses_what_was_scored_twice(tmp_path):
-    write_scores(tmp_path / "a/scores.csv", [row(0.8)])
-    write_scores(tmp_path / "b/scores.csv", [row(0.9)])
-    with pytest.raises(DataError) as caught:
-        collect([tmp_path])
-    message = str(caught.value)
-    assert str(tmp_path / "a/scores.csv") in message
-    assert str(tmp_path / "b/scores.csv") in message
-    assert "protocol published, fold 0, scan 1, label 3" in message
-    write_scores(tmp_path / "b/scores.csv", [row(0.9, method="other")])
-    assert len(collect([tmp_path])) == 2
-
-
-def test_collect_refuses_to_average_other_settings(tmp_path):
-    write_scores(tmp_path / "a" / "scores.csv", [row(method="ALPNet", seed="1", recipe="f00d")])
-    write_scores(tmp_path / "b" / "scores.csv", [row(method="ALPNet", seed="2", recipe="f00d", fold=1)])
-    assert len(collect([tmp_path])) == 2
-    write_scores(tmp_path / "c" / "scores.csv", [row(method="ALPNet", seed="3", recipe="beef")])
-    with pytest.raises(DataError, match=r"ALPNet, but differ in more than seed and fold.*exp_prefix=NAME"):
-        collect([tmp_path])
-
-
-def test_collect_finds_nothing(tmp_path):
-    with pytest.raises(DataError, match=r"no scores\.csv there or below\. Run the validation first"):
-        collect([tmp_path])
-
-
-def test_collect_takes_a_file_of_another_name(tmp_path):
-    write_scores(tmp_path / "named otherwise.csv", [row()])
-    assert len(collect([tmp_path / "named otherwise.csv"])) == 1
+def test_ids_are_sorted_as_people_do():
+    ids = ["scan 9", "scan 10", "scan 1", "10", "9", "a2b10", "a2b9", "", "007", "7", "a"]
+    assert sorted(ids, key=natural_key) == [
+        "",
+        "007",
+        "7",
+        "9",
+        "10",
+        "a",
+        "a2b9",
+        "a2b10",
+        "scan 1",
+        "scan 9",
+        "scan 10",
+    ]

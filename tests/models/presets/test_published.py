@@ -2,7 +2,7 @@ import pytest
 
 from dataloaders.catalog import dataset
 from models.losses import LOSS_TITLES
-from util.results.published import NOISE_COLUMNS, T_LOSS_TABLES, TEST_IMAGES, published_dice
+from models.presets.published import NOISE_COLUMNS, T_LOSS_TABLES, TEST_IMAGES, published_dice
 
 # T-Loss (MICCAI 2023), tables 1 and 2: Dice, and the standard deviation of its last digits.
 CLEAN, LITTLE, MUCH = (0.0, 0.0), (0.3, 0.5), (0.7, 0.7)

@@ -1,0 +1,34 @@
+"""Export of foreground probabilities, from which the superpixels of a second pass are computed."""
+
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from dataloaders.images.data import DenseData
+from dataloaders.io.png import write_png
+from models.methods.base import Method
+
+
+def export_probabilities(
+    method: Method, data: DenseData, folder: Path, device: torch.device, temperature: float
+) -> int:
+    """Writes softmax(logits / temperature) of the foreground for each training image, as 16-bit PNG (65535 is 1).
+
+    Args:
+        method: segments one structure; on `device`.
+        data: its training images.
+        folder: receives <id>.png.
+        device: where to compute.
+        temperature: divides the logits; above 1 the probabilities are less certain.
+
+    Returns:
+        Number of images.
+    """
+    ids, chunks = data.folder.ids("train"), data.labels.chunks(data.config.test_batch)
+    for where, batch in tqdm(chunks, desc="probabilities", disable=None):
+        with torch.inference_mode():
+            found = method.class_probabilities(batch.image.to(device), temperature)[:, 1].cpu()  # type: ignore[operator]
+        for image_id, one in zip(ids[where], found, strict=True):
+            write_png(folder / f"{image_id}.png", data.in_full((one * 65535).round().to(torch.int32).numpy()))
+    return len(ids)
