@@ -4,14 +4,14 @@ A file names the classes, how scans or images are prepared, and how they are spl
 key, a wrong type or an impossible value is one error message: the file, the key, what was found, what was expected.
 """
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import json5
 
 from util.errors import ConfigError, DataError
-from util.files import digest_of
+from util.files import digest_of, write_json
 from util.schema import build
 
 BACKGROUND = 0  # prepared class value
@@ -209,11 +209,6 @@ class DatasetSpec:
         return prepared_value if given is None else given
 
     @property
-    def scan_ids(self) -> tuple[int, ...]:
-        """Ids of the published scans."""
-        return tuple(map(int, self.cases))
-
-    @property
     def evaluated(self) -> tuple[int, ...]:
         """Prepared values of the scored classes."""
         return tuple(value for value, each in enumerate(self.classes, start=1) if each.is_scored)
@@ -298,6 +293,14 @@ def read_description(path: Path) -> DatasetSpec:
         return DatasetSpec.from_dict(content)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def write_description(folder: Path, spec: DatasetSpec) -> None:
+    """Stores the description of prepared data in their folder, so that the folder needs no other file.
+
+    The table of the files is left out: its paths hold for the place of the original description.
+    """
+    write_json(folder / FILE_NAME, replace(spec, files="").to_dict())
 
 
 def _require_unique(what: str, values: list) -> None:

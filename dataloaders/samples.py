@@ -85,7 +85,7 @@ class EvalCase(_OnDevice):
     `part` tells for each class and slice which part of the support set is nearest along z.
     """
 
-    scan_id: int
+    scan_id: str
     classes: tuple[int, ...]
     image: Float[Tensor, "D 1 H W"]
     part: Int[Tensor, "K D"]

@@ -23,13 +23,22 @@ def test_a_sound_folder_has_no_findings(folder):
 
 def test_no_folder_and_empty_folder(tmp_path):
     assert_told(the_only(check_folder(tmp_path / "no", SPEC)), "error", tmp_path / "no", "no such folder", PREPARE)
-    assert_told(the_only(check_folder(tmp_path, SPEC)), "error", tmp_path, "holds no image_", PREPARE)
+    assert_told(the_only(check_folder(tmp_path, SPEC)), "error", tmp_path, "no image_", PREPARE)
 
 
-@pytest.mark.parametrize("name", ["image_a.nii.gz", "image_03.nii.gz", "image_4.nii"])
-def test_an_image_of_another_name(folder, name):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("image_4.nii", "does not end in .nii.gz"),
+        ("image_.nii.gz", "is empty"),
+        ("image_ a.nii.gz", "begins or ends with white space"),
+        ("image_a\n.nii.gz", "a control character"),
+        (f"image_{'é' * 41}.nii.gz", "82 bytes"),
+    ],
+)
+def test_an_image_of_another_name(folder, name, reason):
     (folder / name).touch()
-    assert_told(the_only(check_folder(folder, SPEC)), "warning", folder / name, "not used", "Rename")
+    assert_told(the_only(check_folder(folder, SPEC)), "warning", folder / name, "not used", reason, "Rename")
 
 
 def test_all_errors_are_raised_together_and_warnings_logged(without_kidney, caplog):
