@@ -189,9 +189,9 @@ def _scans_to_prepare(spec: DatasetSpec, root: Path, table: Path | None) -> list
     return [RawScan(scan, images[scan], labels[scan]) for scan in images]
 
 
-def _label_values(spec: DatasetSpec) -> dict[str, int]:
-    """Class name -> supplied value, in the order of the prepared values: all that decides the prepared labels."""
-    return {name: spec.supplied_value(place) for place, name in enumerate(spec.class_names) if place}
+def _label_values(spec: DatasetSpec) -> list[list[str | int]]:
+    """Name and supplied value of each class, in the order of the prepared values."""
+    return [[name, spec.supplied_value(place)] for place, name in enumerate(spec.class_names) if place]
 
 
 def _with_facts(record: dict[str, Any], scan: RawScan) -> dict[str, Any]:

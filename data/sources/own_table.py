@@ -124,9 +124,7 @@ def _id_problems(rows: Sequence[TableRow]) -> list[str]:
             problems.append(f"line {row.line}, column id: {row.id!r} {reason}")
         elif first is not row:
             same = "again" if first.id == row.id else f"differs from {first.id!r} in upper and lower case only"
-            problems.append(
-                f"line {row.line}, column id: {row.id!r} {same} (line {first.line}); expected different ids"
-            )
+            problems.append(f"line {row.line}, column id: {row.id!r} {same} (line {first.line}); expected another id")
     return problems
 
 

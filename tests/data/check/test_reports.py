@@ -32,7 +32,7 @@ def test_no_folder_and_empty_folder(tmp_path):
         ("image_4.nii", "does not end in .nii.gz"),
         ("image_.nii.gz", "is empty"),
         ("image_ a.nii.gz", "begins or ends with white space"),
-        ("image_a\n.nii.gz", "a control character"),
+        ("image_a\nb.nii.gz", "a control character"),
         (f"image_{'é' * 41}.nii.gz", "82 bytes"),
     ],
 )
