@@ -1,20 +1,7 @@
-"""Makes a raw download ready for training: `python -m data.prepare chaost2 --raw FOLDER --out data`.
+"""Prepares a raw download of scans, steps `convert` and `normalise`: see `python -m data.prepare --help`."""
 
-Steps, each of which can be run alone with --step, and repeated without doing finished work again:
-
-    convert      raw files -> <out>/CHAOST2/niis/T2SPIR or <out>/SABS/niis: one image and one label file per scan
-    normalise    -> <out>/CHAOST2/chaos_MR_T2_normalized or <out>/SABS/sabs_CT_normalized: common grid and intensities
-    index        -> classmap_1.json there: which slices show which organ
-    superpixels  -> superpix-MIDDLE_<scan id>.nii.gz there: the pseudo-labels that training learns from
-
-Sets of single images (isic2017, jsrt, shenzhen) are made ready in one step, see data.prepare.images:
-
-    python -m data.prepare isic2017 --raw FOLDER --out data [--size-px 256] [--split random:0.25] [--jobs 4]
-"""
-
-import argparse
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,23 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from data.prepare.class_index import numbered_files, write_class_index
-from data.prepare.images import prepare_images
+from data.prepare.class_index import numbered_files
 from data.sources import chaos, sabs
-from data.superpixels.scans import write_pseudo_labels
-from dataloaders.catalog import dataset
 from dataloaders.description import DatasetSpec
 from dataloaders.io.geometry import Grid, corner_distance_mm, reorient
 from dataloaders.io.nifti import read_nifti, voxel_hash, write_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.manifest import Manifest, statistics_of
-from dataloaders.scans.preprocess import PrepareParameters, parameters_of, prepare_image, prepare_label
+from dataloaders.scans.preprocess import PrepareParameters, prepare_image, prepare_label
 from util.cli import parallel_map
-from util.errors import ConfigError, DataError
+from util.errors import DataError
 from util.files import read_json, sha256_of, write_json
 
-STEPS = ("convert", "normalise", "index", "superpixels")
-VOLUME_OPTIONS, IMAGE_OPTIONS = ("step", "spacing_mm", "size_rule", "numbering"), ("split",)
 CONVERTED_RECORD = "converted.json"  # beside the converted files: scan id -> hashes of the raw files
 
 log = logging.getLogger(__name__)
@@ -199,53 +181,3 @@ def _check_pair(task: Task, image: Volume, label: Volume, spec: DatasetSpec, par
             f"{task.label}: label values {unknown}; expected 0 to "
             f"{len(spec.class_names) - 1} for {spec.name}. Download the label again."
         )
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Reads the command line and runs the steps asked for."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
-    is_image_set = dataset(given.dataset).kind == "images"
-    for name in VOLUME_OPTIONS if is_image_set else IMAGE_OPTIONS:
-        if getattr(given, name) != parser.get_default(name):
-            kind = "volumes" if is_image_set else "single images"
-            raise ConfigError(f"--{name.replace('_', '-')}: only for sets of {kind}. Leave it out for {given.dataset}.")
-    if is_image_set:
-        images = dataset(given.dataset, "images")
-        prepare_images(images, given.raw or given.out / images.name, given.out, given.size_px, given.split, given.jobs)
-    else:
-        _prepare_volumes(given)
-
-
-def _prepare_volumes(given: argparse.Namespace) -> None:
-    spec = dataset(given.dataset, "scans")
-    steps = STEPS if given.step == "all" else (given.step,)
-    spacing_mm = tuple(given.spacing_mm) if given.spacing_mm else None
-    parameters = parameters_of(spec, given.size_px, spacing_mm, given.size_rule)
-    folder = given.out / spec.prepared_folder()
-    if "convert" in steps:
-        convert(spec, given.raw or given.out / spec.name, given.out, given.jobs)
-    if "normalise" in steps:
-        normalise(spec, given.out, parameters, given.jobs)
-    if "index" in steps:
-        write_class_index(folder, spec)
-    if "superpixels" in steps:
-        write_pseudo_labels(folder, spec, numbering=given.numbering, jobs=given.jobs)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("dataset", help="chaost2, sabs, isic2017, jsrt or shenzhen")
-    add("--raw", type=Path, help="folder of the download (default: <out>/CHAOST2, <out>/SABS and so on)")
-    add("--out", type=Path, default=Path("data"), help="data root, in which all results are written (default: data)")
-    add("--step", choices=(*STEPS, "all"), default="all", help="one step only (default: all)")
-    add("--jobs", type=int, default=1, help="processes; each holds one scan in memory (default: 1)")
-    add("--size-px", type=int, help="rows and columns when prepared (default: the data set's); the field of view stays")
-    add("--spacing-mm", type=float, nargs=3, metavar=("Z", "Y", "X"), help="voxel size instead of the data set's")
-    add("--size-rule", choices=("clean", "reference"), default="clean", help="reference: one slice too many, as there")
-    add("--numbering", choices=("compact", "legacy"), default="compact", help="how superpixels are numbered")
-    add("--split", help="images: another split; a rule of the set, random:SHARE for testing, or a CSV file: id, split")
-    return parser
