@@ -55,11 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _import(given: argparse.Namespace, folder: ImageFolder) -> None:
-    structures = structures_of(folder.spec, given.structure)
-    if len(structures) > 1:
-        raise ConfigError(f"--structure: name the structure of the imported masks; one of {', '.join(structures)}.")
-    name = require_name(given.name, "a0.7_b0.7")
-    import_noise(given.import_json, folder, structures[0], name, given.class_name)
+    structure, *others = structures_of(folder.spec, given.structure)
+    if others:
+        choices = ", ".join([structure, *others])
+        raise ConfigError(f"--structure: expected the one of the imported masks, of {choices}.")
+    import_noise(given.import_json, folder, structure, require_name(given.name, "a0.7_b0.7"), given.class_name)
 
 
 def _parser() -> argparse.ArgumentParser:

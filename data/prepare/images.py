@@ -167,9 +167,8 @@ def _hash_of(files: Sequence[Path], settings: str) -> str:
         DataError: a file cannot be read.
     """
     try:
-        return hashlib.sha256(
-            " ".join([RECIPE, *([settings] if settings else []), *map(sha256_of, files)]).encode()
-        ).hexdigest()
+        parts = [RECIPE, *([settings] if settings else []), *map(sha256_of, files)]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}). Unpack the download again.") from error
 
@@ -231,6 +230,7 @@ def _write_manifest(path: Path, rows: Sequence[Row]) -> None:
 
 def _description(spec: DatasetSpec, size_px: int, rule: str, rows: Sequence[Row], bits: int) -> dict[str, Any]:
     names = [structure.name for structure in spec.classes]
+    seed = spec.split.seed if rule == "fractions" else SEED
     packages = ("numpy", "pillow", *(("opencv-python",) if spec.files else ()))
     return {
         "dataset": spec.name,
@@ -238,11 +238,7 @@ def _description(spec: DatasetSpec, size_px: int, rule: str, rows: Sequence[Row]
         "channels": spec.channels,
         "structures": names,
         **({"bits": bits, "aspect": spec.grid.aspect} if spec.files else {}),
-        "split": {
-            "rule": rule,
-            "seed": spec.split.seed if rule == "fractions" else SEED,
-            **{f"n_{key}": n for key, n in sorted(_count(rows).items())},
-        },
+        "split": {"rule": rule, "seed": seed, **{f"n_{key}": n for key, n in sorted(_count(rows).items())}},
         "n_empty": {name: len(_empty(rows, name)) for name in names},
         "n_not_binary": {name: len(_not_binary(rows, name)) for name in names},
         **({"n_inverted": sum(row["is_inverted"] == "1" for row in rows)} if "is_inverted" in rows[0] else {}),

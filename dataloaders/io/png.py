@@ -121,7 +121,7 @@ def _read(path: Path) -> np.ndarray:
 
 def is_16_bit_colour(image: Image.Image) -> bool:
     """Whether pillow would drop the lower 8 of 16 bits per channel; `image` has been opened, not loaded."""
-    return image.mode.startswith("RGB") and any("16" in str(tile[3]) for tile in image.tile)
+    return image.mode.startswith("RGB") and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def read_unchanged(path: Path) -> np.ndarray:
