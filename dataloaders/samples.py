@@ -114,3 +114,4 @@ class ImageCase(_OnDevice):
     ids: tuple[str, ...]  # D of them
     classes: tuple[int, ...]  # the K foreground values
     image: Float[Tensor, "D C H W"]
+    patients: tuple[str, ...] = ()  # D of them; empty: unknown

@@ -262,7 +262,7 @@ def fresh_class_index(prepared: Prepared) -> Iterator[Finding]:
         least = path.stem.removeprefix("classmap_")
         if not least.isdigit() or int(least) < 1:
             continue
-        remedy = prepared.command("prepare.class_index", f"--min-foreground-px {int(least)}")
+        remedy = prepared.command("prepare", f"--step index --min-foreground-px {int(least)}")
         if not path.exists():
             yield Finding("error", path, f"is missing: which slices show which class. {remedy}")
             continue

@@ -1,17 +1,14 @@
-"""Writes which slices show which class: `python -m data.prepare.class_index FOLDER [--dataset CHAOST2]`."""
+"""The class index, the slices that show each class: `python -m data.prepare TARGET --step index`."""
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, Num
 
-from dataloaders.catalog import dataset
 from dataloaders.description import DatasetSpec
 from dataloaders.io.nifti import read_nifti
 from dataloaders.scans.folder import scan_files
-from util.cli import run_main
 from util.errors import ConfigError, DataError
 from util.files import write_json
 
@@ -76,17 +73,3 @@ def _read_pixels(path: Path, spec: DatasetSpec) -> Int[np.ndarray, "K D"]:
             f"expected integers from 0 to {len(spec.class_names) - 1}. Correct the file, or name another data set."
         )
     return pixels
-
-
-def main() -> None:
-    """Reads the command line and writes the index."""
-    parser = argparse.ArgumentParser(prog="python -m data.prepare.class_index", description=__doc__)
-    parser.add_argument("folder", type=Path, help="prepared folder holding label_<scan id>.nii.gz")
-    parser.add_argument("--dataset", help="name or description; default: the one stored in the folder")
-    parser.add_argument("--min-foreground-px", type=int, default=1, help="pixels that make a class present (default 1)")
-    given = parser.parse_args()
-    write_class_index(given.folder, dataset(given.dataset or given.folder, "scans"), given.min_foreground_px)
-
-
-if __name__ == "__main__":
-    run_main(main)

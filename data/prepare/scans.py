@@ -1,50 +1,29 @@
-"""Prepares scans for training.
+"""Prepares raw scans, steps `convert` and `normalise`: see `python -m data.prepare --help`.
 
-    python -m data.prepare chaost2 --raw FOLDER --out data
-    python -m data.prepare my_set.json5 --out data
-
-Steps, each of which can be run alone with --step; finished scans are skipped when a step is repeated:
-
-    convert      raw files -> <out>/CHAOST2/niis/T2SPIR or <out>/SABS/niis: one image and one label file per scan (the
-                 built-in sets only; own scans are read where they are)
-    normalise    -> <out>/CHAOST2/chaos_MR_T2_normalized, <out>/SABS/sabs_CT_normalized or <out>/<name>/prepared: common
-                 grid and intensities; the description is stored there as dataset.json5
-    index        -> classmap_1.json there: which slices show which class
-    superpixels  -> superpix-MIDDLE_<scan id>.nii.gz there: the pseudo-labels for training
-
-Sets of single images (isic2017, jsrt, shenzhen) are prepared in one step, see data.prepare.images:
-
-    python -m data.prepare isic2017 --raw FOLDER --out data [--size-px 256] [--split random:0.25] [--jobs 4]
+Built-in sets are converted to <out>/CHAOST2/niis/T2SPIR or <out>/SABS/niis first, with one image and one label file per
+scan; own scans are read where they are. Finished scans are skipped when a step is repeated.
 """
 
-import argparse
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data.prepare.class_index import write_class_index
-from data.prepare.images import prepare_images
 from data.sources import chaos, own_scans, sabs
 from data.sources.raw_scans import RawScan, ScanSource
-from data.superpixels.scans import write_pseudo_labels
-from dataloaders.catalog import dataset
 from dataloaders.description import DatasetSpec, write_description
 from dataloaders.io.geometry import Grid
 from dataloaders.io.nifti import voxel_hash, write_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.folder import SUFFIX, scan_files, scan_path
 from dataloaders.scans.manifest import Manifest, statistics_of
-from dataloaders.scans.preprocess import PrepareParameters, parameters_of, prepare_image, prepare_label
+from dataloaders.scans.preprocess import PrepareParameters, prepare_image, prepare_label
 from util.cli import parallel_map
 from util.errors import ConfigError, DataError
 from util.files import read_json, sha256_of, write_json
 from util.ids import natural_key
 
-STEPS = ("convert", "normalise", "index", "superpixels")
-VOLUME_OPTIONS, IMAGE_OPTIONS = ("step", "spacing_mm", "size_rule", "numbering"), ("split",)
 CONVERTED_RECORD = "converted.json"  # in the folder of the converted files: scan id -> hashes of the raw files
 
 log = logging.getLogger(__name__)
@@ -102,12 +81,14 @@ class Task:
 def convert(spec: DatasetSpec, raw: Path, root: Path, jobs: int = 1) -> None:
     """Writes every raw scan as `image_<scan id>.nii.gz` and `label_<scan id>.nii.gz` below `<root>/<data set>/niis`.
 
-    An image without a record of this function, such as one made by dcm2niix, is kept.
+    An image without a record of this function, such as one made by dcm2niix, is kept. Own scans are not converted.
 
     Raises:
         DataError: the raw files are incomplete or damaged; the message names the file.
     """
     source = source_for(spec)
+    if not source.converted_folder:
+        return
     scans = source.find(raw, spec)
     if len(scans) < len(spec.cases):
         log.warning("%s: %d of the %d published scans under %s", spec.name, len(scans), len(spec.cases), raw)
@@ -251,55 +232,3 @@ def _read(scan: RawScan, spec: DatasetSpec) -> tuple[Volume, Volume | None]:
             raise
         remedy = "Delete the image and the label and run `--step convert` again."
         raise DataError(f"{error} {remedy}") from error
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Reads the command line and runs the chosen steps."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
-    is_image_set = dataset(given.dataset).kind == "images"
-    for name in VOLUME_OPTIONS if is_image_set else IMAGE_OPTIONS:
-        if getattr(given, name) != parser.get_default(name):
-            kind = "volumes" if is_image_set else "single images"
-            raise ConfigError(f"--{name.replace('_', '-')}: only for sets of {kind}. Leave it out for {given.dataset}.")
-    if is_image_set:
-        images = dataset(given.dataset, "images")
-        prepare_images(images, given.raw or given.out / images.name, given.out, given.size_px, given.split, given.jobs)
-    else:
-        _prepare_volumes(given)
-
-
-def _prepare_volumes(given: argparse.Namespace) -> None:
-    spec = dataset(given.dataset, "scans")
-    steps = STEPS if given.step == "all" else (given.step,)
-    spacing_mm = tuple(given.spacing_mm) if given.spacing_mm else None
-    parameters = parameters_of(spec, given.size_px, spacing_mm, given.size_rule)
-    folder = given.out / spec.prepared_folder()
-    place = Path(given.dataset).expanduser()
-    table = (place if place.is_dir() else place.parent) / spec.files if spec.files else None
-    if "convert" in steps and source_for(spec).converted_folder:
-        convert(spec, given.raw or given.out / spec.name, given.out, given.jobs)
-    if "normalise" in steps:
-        normalise(spec, given.out, parameters, given.jobs, table)
-    if "index" in steps:
-        write_class_index(folder, spec)
-    if "superpixels" in steps:
-        write_pseudo_labels(folder, spec, numbering=given.numbering, jobs=given.jobs)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("dataset", help="chaost2, sabs, isic2017, jsrt, shenzhen, or the description of your own set (my_set.json5)")
-    add("--raw", type=Path, help="folder of the download (default: <out>/CHAOST2, <out>/SABS and so on)")
-    add("--out", type=Path, default=Path("data"), help="data root, in which all results are written (default: data)")
-    add("--step", choices=(*STEPS, "all"), default="all", help="one step only (default: all)")
-    add("--jobs", type=int, default=1, help="processes; each holds one scan in memory (default: 1)")
-    add("--size-px", type=int, help="rows and columns when prepared (default: the data set's); the field of view stays")
-    add("--spacing-mm", type=float, nargs=3, metavar=("Z", "Y", "X"), help="voxel size instead of the data set's")
-    add("--size-rule", choices=("clean", "reference"), default="clean", help="reference: one slice too many, as there")
-    add("--numbering", choices=("compact", "legacy"), default="compact", help="how superpixels are numbered")
-    add("--split", help="images: another split; a rule of the set, random:SHARE for testing, or a CSV file: id, split")
-    return parser

@@ -1,12 +1,9 @@
-"""Segments every slice into superpixels, the pseudo-labels of training: `python -m data.superpixels FOLDER`.
-
-    python -m data.superpixels data/CHAOST2/chaos_MR_T2_normalized --dataset CHAOST2 --scale MIDDLE --jobs 8
+"""Superpixels of every slice, the pseudo-labels of self-supervised training: `python -m data.superpixels TARGET`.
 
 Writes superpix-MIDDLE_<scan id>.nii.gz next to image_<scan id>.nii.gz, for scans with and without label. A second run
-repeats only scans whose image or parameters have changed. `--picture FILE.png` draws some slices with their outlines.
+repeats only scans whose image or parameters have changed.
 """
 
-import argparse
 import logging
 import math
 from collections.abc import Iterator
@@ -22,7 +19,6 @@ from matplotlib.figure import Figure
 from skimage.segmentation import mark_boundaries
 
 from data.superpixels.regions import MIN_AREA_PX, SCALES, Recipe, Supervoxels, foreground_threshold, segment
-from dataloaders.catalog import dataset
 from dataloaders.description import DatasetSpec
 from dataloaders.io.nifti import read_nifti, voxel_hash, write_nifti
 from dataloaders.samples import Volume
@@ -189,22 +185,3 @@ def _outlined(slice_: np.ndarray, ids: np.ndarray) -> np.ndarray:
     grey = np.clip((slice_ - low) / max(high - low, 1e-6), 0, 1)
     large_grey, large_ids = (array.repeat(3, 0).repeat(3, 1) for array in (grey, ids))
     return np.asarray(mark_boundaries(large_grey, large_ids, color=(1, 0.8, 0), mode="inner"))
-
-
-def main() -> None:
-    """Reads the command line; writes the superpixels and, when asked, the picture."""
-    parser = argparse.ArgumentParser(prog="python -m data.superpixels", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="prepared folder holding image_<scan id>.nii.gz")
-    parser.add_argument("--dataset", help="name or description; default: the one stored in the folder")
-    parser.add_argument("--scale", default="MIDDLE", choices=SCALES, help="kind of superpixels (default MIDDLE)")
-    parser.add_argument("--numbering", default="compact", choices=("compact", "legacy"))
-    parser.add_argument(
-        "--min-area-px", type=int, default=MIN_AREA_PX, help=f"drop smaller pieces (default {MIN_AREA_PX})"
-    )
-    parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
-    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw some slices with their outlines")
-    given = parser.parse_args()
-    spec = dataset(given.dataset or given.folder, "scans")
-    write_pseudo_labels(given.folder, spec, given.scale, given.numbering, given.min_area_px, given.jobs)
-    if given.picture:
-        contact_sheet(given.folder, spec, given.scale, given.picture)

@@ -135,8 +135,8 @@ class PreparedFolder:
         path = self.folder / f"classmap_{min_foreground_px}.json"
         if not path.exists():
             raise DataError(
-                f"{path}: no such class index. Run `python -m data.prepare.class_index "
-                f"{command_target(self.folder, self.spec)} --min-foreground-px {min_foreground_px}`."
+                f"{path}: no such class index. Run `python -m data.prepare {command_target(self.folder, self.spec)} "
+                f"--step index --min-foreground-px {min_foreground_px}`."
             )
         content = read_json(path)
         return {value: content.get(name, {}) for value, name in enumerate(self.spec.class_names)}

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from data.prepare import scans as prepare
-from data.prepare.scans import convert, main, normalise
+from data.prepare.__main__ import main
+from data.prepare.scans import convert, normalise
 from data.sources.chaos import PNG_VALUES
 from dataloaders.catalog import dataset
 from dataloaders.io.geometry import Grid, paste_back, reorient
