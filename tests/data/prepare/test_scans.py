@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from data.prepare import scans as prepare
-from data.prepare.scans import convert, main, normalise
+from data.prepare.__main__ import main
+from data.prepare.scans import convert, normalise
 from data.sources.chaos import PNG_VALUES
 from dataloaders.catalog import dataset
 from dataloaders.io.geometry import Grid, paste_back, reorient
@@ -267,7 +268,7 @@ def test_raw_files_are_looked_for_below_the_data_root(tmp_path, raw_chaos):
 
 
 def test_an_unknown_data_set_is_answered_with_those_that_exist(tmp_path):
-    with pytest.raises(UserError, match="expected one of CHAOST2, SABS"):
+    with pytest.raises(UserError, match="expected one of CHAOST2, ISIC2017, JSRT, SABS"):
         main(["chaos3", "--out", str(tmp_path)])
 
 
