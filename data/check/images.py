@@ -181,7 +181,7 @@ def _unique_images(images: ImageFolder) -> Iterator[Finding]:
     first: dict[str, dict[str, str]] = {}
     for row in sorted(rows, key=lambda row: rank[row["split"]]):
         twin = first.setdefault(row["image_sha256"], row)
-        if twin["split"] != row["split"]:
+        if twin["split"] != row["split"] and twin["id"] != row["id"]:
             text = (
                 f"the same picture as {twin['id']}, which is in split {twin['split']!r}; scores will be too good. "
                 "Leave one of them out."

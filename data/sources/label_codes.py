@@ -21,7 +21,7 @@ def read_label_map(path: Path, spec: DatasetSpec) -> np.ndarray:
     else:
         codes = _colour_numbers(pictures.read_colour_codes(path))
         colours = [spec.background_colour, *(each.colour or (0, 0, 0) for each in spec.classes)]
-        known = {int(_colour_numbers(np.array(colour))): value for value, colour in enumerate(colours)}
+        known = {number: value for value, number in enumerate(_colour_numbers(np.array(colours)).tolist())}
     found, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
     unknown = np.array([code not in known for code in found.tolist()])
     if unknown.any():

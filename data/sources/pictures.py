@@ -1,5 +1,7 @@
 """Reading users' own pictures and masks: PNG, JPEG, TIFF and BMP of any depth and colour, upright."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from dataloaders.io.png import is_16_bit_colour, read_unchanged
 from util.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-LOSSY_SUFFIXES = (".jpg", ".jpeg")
+LOSSY_SUFFIXES, TIFF_SUFFIXES = (".jpg", ".jpeg"), (".tif", ".tiff")
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # red, green, blue; ITU-R BT.601, as pillow's mode L
 
 
@@ -110,23 +112,29 @@ def to_grey(image: np.ndarray) -> np.ndarray:
     return grey.astype(image.dtype) if image.dtype.kind == "f" else np.rint(grey).astype(image.dtype)
 
 
-def _opened(path: Path) -> Image.Image:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Opens a single picture; through a stream, because pillow 13 misreads turned TIFF files that it maps into memory.
+
+    Raises:
+        DataError: absent, damaged, or several pages.
+        UnidentifiedImageError: not a picture, or of a depth that pillow does not know.
+    """
     try:
-        image = Image.open(path)
+        with path.open("rb") as stream, Image.open(stream) as image:
+            n_pages = getattr(image, "n_frames", 1)
+            if n_pages > 1:
+                raise DataError(
+                    f"{path}: {n_pages} pages; expected a single picture. Save each page as a file of its own, or "
+                    "describe a volume as a scan (NIfTI)."
+                )
+            yield image
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file. Correct the path, or copy the file there.") from error
-    except UnidentifiedImageError:
+    except (DataError, UnidentifiedImageError):
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from error
-    n_pages = getattr(image, "n_frames", 1)
-    if n_pages > 1:
-        image.close()
-        raise DataError(
-            f"{path}: {n_pages} pages; expected a single picture. Save each page as a file of its own, or describe a "
-            "volume as a scan (NIfTI)."
-        )
-    return image
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # pillow's, of damaged files
+        raise DataError(f"{path}: cannot be read as an image ({error}). Copy or export the file again.") from error
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -141,11 +149,12 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
                 return _pixels(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         return read_unchanged(path), None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise _unreadable(path, error) from error
-    return turn_upright(read_unchanged(path), orientation(path)), None
+    turned = orientation(path)
+    if path.suffix.lower() not in TIFF_SUFFIXES:
+        return turn_upright(read_unchanged(path), turned), None
+    if turned >= 5:  # OpenCV turns TIFF files itself, but not these
+        raise DataError(f"{path}: a turned TIFF (orientation {turned}) of 16-bit colours. Save it upright, or as PNG.")
+    return read_unchanged(path), None
 
 
 def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
@@ -164,7 +173,3 @@ def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 def _without_transparency(array: np.ndarray) -> np.ndarray:
     """Sets transparent pixels to 0."""
     return np.where(array[..., 3:] > 0, array[..., :3], 0) if array.shape[2:] == (4,) else array
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: cannot be read as an image ({error}). Copy or export the file again.")

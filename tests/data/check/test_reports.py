@@ -75,7 +75,7 @@ def test_the_command_succeeds_on_warnings(folder, monkeypatch, caplog):
     from data.check import __main__ as command
 
     (folder / "manifest.json").unlink()
-    monkeypatch.setattr(command, "dataset", lambda name: SPEC)
+    monkeypatch.setattr(command, "resolve_target", lambda target, *more: (SPEC, Path(target)))
     monkeypatch.setattr(sys, "argv", ["check", str(folder), "--dataset", "CHAOST2", "--fold", "0"])
     with caplog.at_level(logging.INFO):
         assert command.main() == 0
