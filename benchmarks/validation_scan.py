@@ -22,7 +22,7 @@ def measure(options: Namespace) -> list[Comparison]:
     mask[..., size // 4 : size // 2, size // 4 : size // 2] = True
     support = SupportSet((1, 2, 3, 4), torch.randn(4, 3, 1, 1, size, size), mask).to(device)
     part = torch.arange(options.slices).mul(3).div(options.slices, rounding_mode="floor").expand(4, -1)
-    case = EvalCase(1, (1, 2, 3, 4), torch.randn(options.slices, 1, size, size), part).to(device)
+    case = EvalCase("1", (1, 2, 3, 4), torch.randn(options.slices, 1, size, size), part).to(device)
 
     with torch.inference_mode():
         encoded = method.encode_support(support)

@@ -4,14 +4,14 @@ A file names the classes, how scans or images are prepared, and how they are spl
 key, a wrong type or an impossible value is one error message: the file, the key, what was found, what was expected.
 """
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import json5
 
 from util.errors import ConfigError, DataError
-from util.files import digest_of
+from util.files import digest_of, write_json
 from util.schema import build
 
 BACKGROUND = 0  # prepared class value
@@ -80,6 +80,7 @@ class GridRule:
     spacing_mm: tuple[float, float, float] | None = None  # scans: (z, y, x); None: z stays, the plane becomes `size_px`
     axis_codes: str = "LAS"  # scans: directions in which columns, rows and slices are counted
     border_fraction: float = 0.0  # scans: of rows and of columns, removed on each side before resampling
+    aspect: Literal["squeeze", "pad"] = "squeeze"  # images that are not square: squeezed, or padded with zeros
 
     def __post_init__(self) -> None:
         if self.size_px < 16:
@@ -157,6 +158,7 @@ class DatasetSpec:
     modality: str = ""  # MR, CT, photograph, radiograph, ...
     channels: Literal[1, 3] = 1
     background: str = "background"  # name of class 0
+    background_colour: tuple[int, int, int] = (0, 0, 0)  # red, green, blue of class 0 in colour-coded masks
     classes: tuple[ClassSpec, ...] = ()  # none: scans without any label, on which superpixel methods can train
     label_groups: tuple[tuple[str, ...], ...] = ()  # classes that an annotated training run may see, by `label_sets`
     files: str = ""  # own data: table of the files (CSV), relative to the description; see docs/own_data.md
@@ -164,6 +166,7 @@ class DatasetSpec:
     grid: GridRule = field(default_factory=GridRule)
     intensity: IntensityRule = field(default_factory=IntensityRule)
     foreground_above: float | None = None  # scans: prepared intensity above which a pixel may be body; None: Otsu's
+    annotators: str = "majority"  # own data with several: majority of them (ties: background), or the name of one
     masks: Literal["trusted", "suspect"] = "trusted"  # suspect: some given masks are wrong
     cases: tuple[str, ...] = ()  # ids of the published cases, in their order
     folds: FoldRule = field(default_factory=FoldRule)
@@ -180,6 +183,8 @@ class DatasetSpec:
         _require_unique("classes: name", names)
         _require_unique("classes: value", [self.supplied_value(place) for place in range(1, len(names) + 1)])
         _require_unique("classes: colour", [each.colour for each in self.classes if each.colour])
+        if any(each.colour == self.background_colour for each in self.classes):
+            raise ConfigError(f"background_colour={list(self.background_colour)}: also the colour of a class.")
         for group in self.label_groups:
             for name in group:
                 if name not in names:
@@ -207,11 +212,6 @@ class DatasetSpec:
         """The value that a class has in the label maps as they were supplied."""
         given = self.classes[prepared_value - 1].value
         return prepared_value if given is None else given
-
-    @property
-    def scan_ids(self) -> tuple[int, ...]:
-        """Ids of the published scans."""
-        return tuple(map(int, self.cases))
 
     @property
     def evaluated(self) -> tuple[int, ...]:
@@ -298,6 +298,14 @@ def read_description(path: Path) -> DatasetSpec:
         return DatasetSpec.from_dict(content)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def write_description(folder: Path, spec: DatasetSpec) -> None:
+    """Stores the description of prepared data in their folder, so that the folder needs no other file.
+
+    The table of the files is left out: its paths hold for the place of the original description.
+    """
+    write_json(folder / FILE_NAME, replace(spec, files="").to_dict())
 
 
 def _require_unique(what: str, values: list) -> None:

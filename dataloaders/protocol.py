@@ -1,8 +1,9 @@
 """What training, validation and checks ask of data, whatever the family of methods."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from torch.utils.data import DataLoader
 
@@ -20,69 +21,66 @@ class DataFacts:
     shape: tuple[int, int]
 
 
-@runtime_checkable
-class DataConfig(Protocol):
-    """The configuration keys of a family's data: a frozen dataclass that can be built without arguments."""
+class DataConfig(ABC):
+    """The configuration keys of a family's data: a frozen dataclass that can be built without arguments.
 
-    dataset: str  # name or path of a description
+    One of its fields is `dataset`, the name of a built-in data set or the path of a description.
+    """
 
     @property
+    @abstractmethod
     def spec(self) -> DatasetSpec:
         """The description of the data set."""
-        ...
 
     @property
     def facts(self) -> DataFacts | None:
         """What a network must fit; None where any size and number of classes will do."""
-        ...
+        return None
 
+    @abstractmethod
     def derived(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Defaults that follow from the data set and from other keys."""
-        ...
 
+    @abstractmethod
     def summary(self, trains_on: str) -> str:
         """What is trained on, as a part of the experiment folder's name."""
-        ...
 
     @classmethod
     def ignored_keys(cls, values: Mapping[str, Any], trains_on: str) -> set[str]:
         """Keys that have no effect on the weights because of others."""
-        ...
+        return set()
 
 
-class TrainingData(Protocol):
-    """A prepared folder, opened for one configuration."""
+class TrainingData(ABC):
+    """A prepared folder, opened for one configuration.
 
-    @property
-    def config(self) -> Any:
-        """The configuration that it was opened for."""
-        ...
+    Attributes:
+        config: the configuration that it was opened for.
+        labels: the labels that a method may refine; None where there are none.
+        preparation: how the cases were prepared, for the checkpoint; None: unknown, or not needed.
+        nbytes: memory that the training data take on a device.
+    """
 
-    @property
-    def labels(self) -> Any:
-        """The labels that a method may refine; None where there are none."""
-        ...
-
-    @property
-    def preparation(self) -> dict[str, Any] | None:
-        """How the cases were prepared, for the checkpoint; None: unknown, or not needed."""
-        ...
+    config: Any
+    labels: Any
+    preparation: Any
+    nbytes: Any
 
     @property
-    def nbytes(self) -> int:
-        """Memory that the training data take on a device."""
-        ...
+    def spec(self) -> DatasetSpec:
+        """The description of the data set, which the checkpoint stores for prediction."""
+        return self.config.spec
 
+    @abstractmethod
     def fit_normalisation(self) -> Normalisation:
         """The intensity rule, with statistics of the training cases where it needs them."""
-        ...
 
+    @abstractmethod
     def loader(
         self, normalisation: Normalisation, seed: int, batch_size: int, steps: range, options: LoaderOptions
     ) -> DataLoader:
         """A loader whose k-th batch belongs to the k-th of `steps`, for this process."""
-        ...
 
+    @abstractmethod
     def describe(self) -> str:
         """What is trained on, for the log."""
-        ...

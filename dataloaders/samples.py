@@ -94,7 +94,7 @@ class EvalCase(_OnDevice):
     `part` is, for each class and slice, the part of the support set that is nearest along z.
     """
 
-    scan_id: int
+    scan_id: str
     classes: tuple[int, ...]
     image: Float[Tensor, "D 1 H W"]
     part: Int[Tensor, "K D"]
@@ -166,3 +166,4 @@ class ImageCase(_OnDevice):
     ids: tuple[str, ...]  # D of them
     classes: tuple[int, ...]  # the K foreground values
     image: Float[Tensor, "D C H W"]
+    patients: tuple[str, ...] = ()  # D of them; empty: unknown

@@ -18,7 +18,7 @@ export PYTHONWARNINGS="ignore:pkg_resources is deprecated"
 for step in convert normalise index; do
     "$PYTHON" -m data.prepare chaost2 --raw "$OUT/raw" --out "$OUT/data" --size-px "$SIZE" --jobs "$JOBS" --step "$step"
 done
-"$PYTHON" -m data.superpixels "$OUT/data/CHAOST2/chaos_MR_T2_normalized" --dataset CHAOST2 --scale SMALL --jobs "$JOBS"
+"$PYTHON" -m data.superpixels chaost2 --data-dir "$OUT/data" --scale SMALL --jobs "$JOBS"
 
 # score NAME WORD...: scores once for each training.
 score() {

@@ -44,7 +44,7 @@ make_noise() {
     [[ -z ${alphas// /} ]] || run -P -m data.noise "$1" --alpha $alphas --beta ${BETAS:-0.5 0.7} --structure "$2" \
         --data-dir "$data_dir" --jobs "${JOBS:-4}" "${size[@]}"
     [[ " $METHODS " != *" spguided "* ]] ||
-        run -P -m data.superpixels.images "$1" --structure "$2" --data-dir "$data_dir" --jobs "${JOBS:-4}" "${size[@]}"
+        run -P -m data.superpixels "$1" --structure "$2" --data-dir "$data_dir" --jobs "${JOBS:-4}" "${size[@]}"
 }
 
 # noises: the ends of the names of settings, such as a03_b05 and clean.

@@ -21,7 +21,7 @@ run -P -m data.phantom isic2017 --out "$OUT/raw" --scans 200 --size-px 96 --jobs
 run -P -m data.prepare isic2017 --raw "$OUT/raw" --out "$DATA_DIR" --size-px 64 --jobs "$JOBS"
 run -P -m data.noise isic2017 --alpha 0.7 --beta 0.7 --data-dir "$DATA_DIR" --size-px 64 --jobs "$JOBS" \
     --picture "$OUT/noise.png"
-run -P -m data.superpixels.images isic2017 --data-dir "$DATA_DIR" --size-px 64 --jobs "$JOBS" \
+run -P -m data.superpixels isic2017 --data-dir "$DATA_DIR" --size-px 64 --jobs "$JOBS" \
     --picture "$OUT/superpixels.png"
 for seed in $SEEDS; do
     for method in $METHODS; do

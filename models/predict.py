@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dataloaders.io.nifti import read_dicom_series, read_nifti, write_nifti
+from dataloaders.io.nifti import write_nifti
+from dataloaders.io.volumes import read_volume
 from dataloaders.samples import Volume
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import apply_window
@@ -84,17 +85,6 @@ def _stem(scan: Path) -> str:
     return re.sub(r"\.nii(\.gz)?$", "", scan.name, flags=re.IGNORECASE)
 
 
-def read_scan(path: Path) -> Volume:
-    """Reads a NIfTI file or the DICOM series of a folder.
-
-    Raises:
-        DataError: there is no such thing, or it cannot be read.
-    """
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder. Check the path.")
-    return read_dicom_series(path) if path.is_dir() else read_nifti(path)
-
-
 def volumes(name: str, label_map: Volume, structures: Mapping[str, int]) -> list[dict[str, Any]]:
     """A record with `COLUMNS` for each structure; a voxel's volume is the affine's determinant."""
     voxel_ml = abs(np.linalg.det(label_map.affine[:3, :3])) / 1000
@@ -112,7 +102,7 @@ def segment_all(predictor: FewShotPredictor, scans: Mapping[str, Path], out: Pat
     write_text(out / "volumes.csv", csv_text(COLUMNS, records))  # a folder that cannot be written to shows at once
     for name, path in tqdm(scans.items(), desc="scans", disable=None):
         try:
-            image = read_scan(path)
+            image = read_volume(path)
             label_map = predictor.predict(image, name)
             write_nifti(out / f"{name}{RESULT_SUFFIX}", label_map)
             if overlays:
@@ -145,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.checkpoint, given.weights, given.device, n_parts=given.parts, dataset=given.dataset,
         modelname=given.modelname, normalisation=Normalisation(*given.mean_std) if given.mean_std else None,
     )  # fmt: skip
-    image, label = read_scan(given.support_image), read_scan(given.support_label)
+    image, label = read_volume(given.support_image), read_volume(given.support_label)
     try:
         predictor.set_support(image, label, classes or None)
     except DataError as error:

@@ -51,7 +51,7 @@ def write_prepared(folder, scan_ids, n_slices=8, size=64, seed=0):
     """Writes a small prepared CHAOST2 folder with pseudo-labels and class index."""
     affine = np.diag([-1.25, 1.25, 7.7, 1.0])
     for scan in scan_ids:
-        parts = small_scan(np.random.default_rng([seed, scan]), n_slices, size)
+        parts = small_scan(np.random.default_rng([seed, int(scan)]), n_slices, size)
         for name, array in zip(("image", "label", "superpix-MIDDLE"), parts, strict=True):
             write_nifti(folder / f"{name}_{scan}.nii.gz", Volume(array, affine))
     write_class_index(folder, CHAOST2)
@@ -61,7 +61,7 @@ def write_prepared(folder, scan_ids, n_slices=8, size=64, seed=0):
 @pytest.fixture(scope="session")
 def prepared_folder(tmp_path_factory):
     """A small prepared CHAOST2 folder of eight scans; tests must not change it."""
-    return write_prepared(tmp_path_factory.mktemp("prepared"), CHAOST2.scan_ids[:8])
+    return write_prepared(tmp_path_factory.mktemp("prepared"), CHAOST2.cases[:8])
 
 
 @pytest.fixture(scope="session")

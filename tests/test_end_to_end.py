@@ -66,7 +66,7 @@ def test_from_raw_files_to_the_table(tmp_path, name, scans, size_px, steps):
         trained, untrained = (dice_of(logs, method, "reference") for method in ("SSL-ALPNet", "SSL-ALPNet untrained"))
         assert trained > untrained + 0.1
     masks = next(logs.glob("SSL-ALPNet*/validation/1/predictions/blind/original_grid"))
-    scan = spec.scan_ids[0]
+    scan = spec.cases[0]
     original = read_nifti(next(data.glob(f"{spec.name}/niis/**/image_{scan}.nii.gz")))
     mask = read_nifti(masks / f"scan_{scan}_label_{spec.evaluated[0]}.nii.gz")
     assert mask.array.shape == original.array.shape

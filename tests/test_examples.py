@@ -132,7 +132,7 @@ def test_training_scripts_make_the_noise_and_superpixels_that_they_need(name, tm
         levels = ["--alpha", "0.3", "0.5", "0.7", "--beta", "0.5", "0.7"]
         expected.append(["-P", "-m", "data.noise", dataset, *levels, "--structure", structure, *place])
         if "spguided" in NOISY[name][1]:
-            expected.append(["-P", "-m", "data.superpixels.images", dataset, "--structure", structure, *place])
+            expected.append(["-P", "-m", "data.superpixels", dataset, "--structure", structure, *place])
     assert made == expected
 
 

@@ -39,7 +39,7 @@ def run(command, folder, logs, **changes) -> Any:
 @pytest.fixture(scope="module")
 def folder(make_prepared, tmp_path_factory):
     """Eight scans with their original grids; scan 3 has no left kidney."""
-    folder = make_prepared(tmp_path_factory.mktemp("validation"), CHAOST2.scan_ids[:8])
+    folder = make_prepared(tmp_path_factory.mktemp("validation"), CHAOST2.cases[:8])
     label = read_nifti(folder / "label_3.nii.gz")
     write_nifti(folder / "label_3.nii.gz", Volume(np.where(label.array == 3, 0, label.array), label.affine))
     write_class_index(folder, CHAOST2)
@@ -104,7 +104,7 @@ def test_an_organ_that_is_not_there_is_undefined_and_counted(trained):
 
 
 def test_the_blind_protocol_reads_nothing_of_the_querys_ground_truth(folder, make_prepared, tmp_path):
-    other = make_prepared(tmp_path, CHAOST2.scan_ids[:8])
+    other = make_prepared(tmp_path, CHAOST2.cases[:8])
     for scan in (1, 2, 3, 5):
         label = read_nifti(other / f"label_{scan}.nii.gz")
         write_nifti(other / f"label_{scan}.nii.gz", Volume(np.roll(label.array, 3, (0, 1, 2)), label.affine))
@@ -202,7 +202,7 @@ def test_scores_are_those_of_full_precision(trained, folder):
 
 
 def test_a_support_scan_without_the_organ_is_named(make_prepared, tmp_path):
-    folder = make_prepared(tmp_path, CHAOST2.scan_ids[:8])
+    folder = make_prepared(tmp_path, CHAOST2.cases[:8])
     label = read_nifti(folder / "label_8.nii.gz")
     write_nifti(folder / "label_8.nii.gz", Volume(np.where(label.array == 2, 0, label.array), label.affine))
     write_class_index(folder, CHAOST2)

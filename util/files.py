@@ -1,5 +1,6 @@
 """Files that are either whole or absent: every write goes to a temporary name first and is renamed."""
 
+import glob
 import hashlib
 import json
 import os
@@ -48,7 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def _remove_leftovers(path: Path) -> None:
     """Removes what a killed process left half written of `path`; what is younger may still be in the making."""
-    for leftover in path.parent.glob(f".writing-{path.name}-*"):
+    for leftover in path.parent.glob(f".writing-{glob.escape(path.name)}-*"):
         with suppress(FileNotFoundError):  # another process may just have renamed it
             if time.time() - leftover.stat().st_mtime > LEFTOVER_AFTER_S:
                 leftover.unlink()

@@ -17,7 +17,7 @@
 # %% [markdown]
 # # CHAOST2: which slices show which organ
 #
-# The same as `python -m data.prepare.class_index FOLDER --dataset CHAOST2`. Before: `image_normalize`. Next:
+# The same as `python -m data.prepare chaost2 --step index`. Before: `image_normalize`. Next:
 # `../pseudolabel_gen`.
 
 # %%

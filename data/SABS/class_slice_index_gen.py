@@ -17,7 +17,7 @@
 # %% [markdown]
 # # SABS: which slices show which organ
 #
-# The same as `python -m data.prepare.class_index FOLDER --dataset SABS`. Before: `resampling_and_roi`. Next:
+# The same as `python -m data.prepare sabs --step index`. Before: `resampling_and_roi`. Next:
 # `../pseudolabel_gen`.
 
 # %%

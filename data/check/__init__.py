@@ -1,17 +1,17 @@
-"""Looks a prepared folder over before anything is trained on it, and says what to mend."""
+"""Validates a prepared folder of scans before training and suggests fixes."""
 
 import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.check.facts import facts_of
-from data.check.rules import RULES, Finding, Prepared, fold_of
-from data.prepare.class_index import numbered_files
+from data.check.facts import read_facts
+from data.check.rules import RULES, Finding, Prepared, find_fold
 from dataloaders.description import DatasetSpec
 from dataloaders.scans import manifest as manifests
+from dataloaders.scans.folder import SUFFIX, scan_files, scan_records
 from dataloaders.scans.manifest import Manifest
 from util.errors import DataError, UserError
+from util.ids import invalid_id_reason
 
 __all__ = ["Finding", "check_folder", "require_valid"]
 
@@ -27,31 +27,31 @@ def check_folder(
     support_idx: Sequence[int] = (-1,),
     jobs: int = 2,
 ) -> list[Finding]:
-    """Looks for everything that would spoil a training or a score.
+    """Validates a folder: everything that would make training or scores wrong.
 
     Args:
         folder: prepared folder.
         spec: the data set.
-        scale: pseudo-labels to look at; None where none are needed.
-        eval_fold: also look at this fold: enough scans, organs in its support scans, no scan on two sides.
+        scale: pseudo-labels to check; None where none are needed.
+        eval_fold: also check this fold: enough scans, classes in its support scans, no scan on two sides.
         min_size_px: rows and columns that the loader crops to; default those of the preparation.
         support_idx: support scans of the fold, as positions in its held-out list.
         jobs: files read at a time.
 
     Returns:
-        Errors first, then warnings; empty where all is well. Files that have not changed since the last check are
-        not read again.
+        Errors first, then warnings; empty if there are none. Files that have not changed since the last check are not
+        read again.
     """
-    images, labels = numbered_files(folder, "image"), numbered_files(folder, "label")
+    images, labels = scan_files(folder, "image"), scan_files(folder, "label")
     if not images and not labels:
-        found = "holds no image_<scan id>.nii.gz" if folder.is_dir() else "no such folder"
+        found = "no image_<scan id>.nii.gz in it" if folder.is_dir() else "no such folder"
         remedy = f"Run `python -m data.prepare {spec.name}`, or correct the path."
         return [Finding("error", folder, f"{found}; expected the prepared scans of {spec.name}. {remedy}")]
     findings = _odd_names(folder)
     kinds = {"image": images, "label": labels}
     if scale is not None:
-        kinds[f"superpix-{scale}"] = numbered_files(folder, f"superpix-{scale}")
-    found = facts_of((path for paths in kinds.values() for path in paths.values()), folder, spec, jobs)
+        kinds[f"superpix-{scale}"] = scan_files(folder, f"superpix-{scale}")
+    found = read_facts((path for paths in kinds.values() for path in paths.values()), folder, spec, jobs)
     facts = {kind: {scan: found[path.name] for scan, path in paths.items()} for kind, paths in kinds.items()}
     try:
         manifest = Manifest.load(folder, spec.name)
@@ -60,7 +60,8 @@ def check_folder(
         path = folder / manifests.FILE_NAME
         remedy = "" if isinstance(error, DataError) else f" Or delete it and run `python -m data.prepare {spec.name}`."
         findings.append(Finding("error", path, str(error).removeprefix(f"{path}: ") + remedy))
-    fold = None if eval_fold is None else fold_of(folder, spec, list(images), eval_fold, support_idx)
+    records = scan_records(images, labels, manifest, spec)
+    fold = None if eval_fold is None else find_fold(folder, spec, records, eval_fold, support_idx)
     if isinstance(fold, Finding):
         findings.append(fold)
         fold = None
@@ -70,19 +71,20 @@ def check_folder(
 
 
 def _size_px(manifest: Manifest, spec: DatasetSpec) -> int:
-    """Rows and columns that the folder was prepared with; the data set's where nobody noted them."""
+    """Rows and columns that the folder was prepared with; the data set's where the manifest has none."""
     return manifest.parameters.get("normalise", {}).get("size_px", spec.grid.size_px)
 
 
 def _odd_names(folder: Path) -> list[Finding]:
-    """Images that the loader would pass over in silence."""
-    odd = [
-        path for path in sorted(folder.glob("image_*")) if not re.fullmatch(r"image_(0|[1-9]\d*)\.nii\.gz", path.name)
-    ]
-    text = (
-        "not used: the name is not image_<scan id>.nii.gz with a whole number. Rename the scan's files, or remove them."
-    )
-    return [Finding("warning", path, text) for path in odd]
+    """Images that the loader would skip silently."""
+    findings = []
+    for path in sorted(folder.glob("image_*")):
+        scan = path.name.removeprefix("image_").removesuffix(SUFFIX)
+        reason = invalid_id_reason(scan) if path.name.endswith(SUFFIX) else f"does not end in {SUFFIX}"
+        if reason:
+            text = f"not used: the name is not image_<scan id>{SUFFIX}, as {scan!r} {reason}. Rename or remove it."
+            findings.append(Finding("warning", path, text))
+    return findings
 
 
 def require_valid(
@@ -94,7 +96,7 @@ def require_valid(
     support_idx: Sequence[int] = (-1,),
     jobs: int = 2,
 ) -> None:
-    """Does `check_folder`; logs the warnings.
+    """Runs `check_folder` and logs the warnings.
 
     Raises:
         DataError: there are errors; the message lists them all.

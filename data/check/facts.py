@@ -1,4 +1,4 @@
-"""What the check knows of each file: read once, then remembered for as long as the file does not change."""
+"""Facts about each file that the check needs: read once, then cached until the file changes."""
 
 import json
 import logging
@@ -19,14 +19,14 @@ from util.errors import DataError, UserError
 from util.files import write_text
 
 CACHE_NAME = ".check-cache.json"
-CACHE_FORMAT = 1  # to be raised whenever the facts change their meaning
+CACHE_FORMAT = 1  # increase when the facts change their meaning
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that could not be read, and what was said about it."""
+    """A file that could not be read, and the reason."""
 
     reason: str
 
@@ -40,7 +40,7 @@ class Readable:
 
     @property
     def grid(self) -> Grid:
-        """Where the voxels lie."""
+        """The grid of the voxels."""
         return Grid.from_json({"shape": self.shape, "affine": self.affine})
 
     @property
@@ -81,11 +81,11 @@ Facts = ImageFacts | LabelFacts | SuperpixelFacts | Unreadable
 KINDS = {kind.__name__: kind for kind in (ImageFacts, LabelFacts, SuperpixelFacts, Unreadable)}
 
 
-def facts_of(paths: Iterable[Path], folder: Path, spec: DatasetSpec, jobs: int) -> dict[str, Facts]:
-    """Reads the files that are new or changed, `jobs` at a time, and remembers the rest.
+def read_facts(paths: Iterable[Path], folder: Path, spec: DatasetSpec, jobs: int) -> dict[str, Facts]:
+    """Reads the files that are new or changed, `jobs` at a time; those of the others come from the cache.
 
-    What was found is kept in `.check-cache.json` of the folder, by file size and time of change; a folder that cannot
-    be written to is read afresh each time.
+    The cache is `.check-cache.json` in the folder, by file size and time of change; of a folder that cannot be written
+    to, all files are read each time.
 
     Args:
         paths: files named image_*, label_* or superpix-*, all in `folder`.
@@ -94,18 +94,18 @@ def facts_of(paths: Iterable[Path], folder: Path, spec: DatasetSpec, jobs: int) 
         jobs: threads (reading and hashing release the interpreter's lock).
     """
     stamps = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
-    remembered = _recall(folder / CACHE_NAME, spec)
-    due = [name for name, stamp in stamps.items() if remembered.get(name, {}).get("stamp") != stamp]
+    cached = _load_cache(folder / CACHE_NAME, spec)
+    due = [name for name, stamp in stamps.items() if cached.get(name, {}).get("stamp") != stamp]
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         found = pool.map(lambda name: _read(folder / name, spec), due)
         for name, facts in zip(due, found, strict=True):
-            remembered[name] = {"stamp": stamps[name], "kind": type(facts).__name__, "facts": asdict(facts)}
+            cached[name] = {"stamp": stamps[name], "kind": type(facts).__name__, "facts": asdict(facts)}
     if due:
-        _remember(folder / CACHE_NAME, spec, remembered)
-    return {name: KINDS[remembered[name]["kind"]](**remembered[name]["facts"]) for name in stamps}
+        _save_cache(folder / CACHE_NAME, spec, cached)
+    return {name: KINDS[cached[name]["kind"]](**cached[name]["facts"]) for name in stamps}
 
 
-def _recall(path: Path, spec: DatasetSpec) -> dict[str, dict]:
+def _load_cache(path: Path, spec: DatasetSpec) -> dict[str, dict]:
     try:
         cache = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -114,7 +114,7 @@ def _recall(path: Path, spec: DatasetSpec) -> dict[str, dict]:
     return cache.get("files", {}) if is_ours else {}
 
 
-def _remember(path: Path, spec: DatasetSpec, files: dict[str, dict]) -> None:
+def _save_cache(path: Path, spec: DatasetSpec, files: dict[str, dict]) -> None:
     try:
         write_text(path, json.dumps({"format": CACHE_FORMAT, "dataset": spec.name, "files": files}))
     except UserError as error:
@@ -126,7 +126,7 @@ def _read(path: Path, spec: DatasetSpec) -> Facts:
         volume = read_nifti(path)
     except DataError as error:
         return Unreadable(str(error).removeprefix(f"{path}: "))
-    kind = path.name.rsplit("_", 1)[0]
+    kind = path.name.partition("_")[0]
     if kind == "image":
         return _image_facts(volume)
     if kind == "label":
@@ -166,7 +166,7 @@ def _superpixel_facts(volume: Volume, is_volumetric: bool) -> SuperpixelFacts:
 
 
 def _ids_in(group: np.ndarray) -> np.ndarray:
-    """The ids above 0, ascending; by counting, unless an id is so high that it cannot be one of 1..K."""
+    """The ids above 0, ascending; by counting, unless an id is too high for that."""
     is_plausible = group.max() <= group.size
     present = np.flatnonzero(np.bincount(group)) if is_plausible else np.unique(group)
     return present[present > 0]

@@ -1,4 +1,4 @@
-"""Looks a prepared set of single images over: files, sizes, values and splits."""
+"""Validates a prepared set of single images: files, sizes, values, splits and patients."""
 
 import logging
 from collections import Counter
@@ -11,8 +11,16 @@ from typing import Literal
 import numpy as np
 
 from data.check.rules import Finding
-from dataloaders.description import DatasetSpec
-from dataloaders.images.folder import MANIFEST, ImageFolder, NoiseConfig, SuperpixelConfig, settings_of
+from dataloaders.description import FILE_NAME, DatasetSpec, read_description
+from dataloaders.images.folder import (
+    MANIFEST,
+    ImageFolder,
+    NoiseConfig,
+    SuperpixelConfig,
+    command_options,
+    prepare_command,
+    settings_of,
+)
 from dataloaders.io.png import read_image, read_superpixels
 from util.errors import DataError, UserError
 
@@ -25,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class File:
-    """A file that the manifest lets expect, and what to do when it is not as expected."""
+    """A file that the manifest implies, and the fix where it is not as expected."""
 
     path: Path
     kind: Kind
@@ -35,7 +43,7 @@ class File:
 
 @dataclass(frozen=True)
 class Made:
-    """A folder with a file per training image, the record that is written last, and the command that makes it."""
+    """A folder with one file per training image, the record that is written last, and the command that writes it."""
 
     kind: Kind
     record: Path
@@ -50,7 +58,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file holds; `values` are those that occur in a mask, ascending; empty for other kinds."""
+    """Content of a file; `values` are those that occur in a mask, ascending; empty for other kinds."""
 
     shape: tuple[int, ...]
     values: tuple[int, ...] = ()
@@ -64,19 +72,19 @@ def check_images(
     superpixel: SuperpixelConfig | None = None,
     jobs: int = 4,
 ) -> list[Finding]:
-    """Looks for everything that would spoil a training or a score.
+    """Validates everything that a training run or a score depends on.
 
     Args:
         folder: prepared folder.
         spec: the set of images.
-        structures: whose masks to look at; empty: all.
-        noise: also look at the training images' noisy masks; None, or an alpha of 0: none are needed.
-        superpixel: also look at the training images' superpixels, made for the first structure as training uses them;
-            None: none are needed.
+        structures: whose masks to check; empty: all.
+        noise: also check the noisy masks of the training images; None, or an alpha of 0: none are needed.
+        superpixel: also check the superpixels of the training images, those of the first structure; None: none are
+            needed.
         jobs: files read at a time.
 
     Returns:
-        Errors first, then warnings; empty where all is well. Equal findings in one folder are told once.
+        Errors first, then warnings; empty where all is well. Equal findings in one folder are reported once.
 
     Raises:
         ConfigError: an unknown structure, or superpixels that the images do not allow.
@@ -90,13 +98,18 @@ def check_images(
     if images is None or not rows:
         text = f"{'no such file' if images is None else 'no image'}. {_prepare(spec)}"
         return [Finding("error", folder / MANIFEST, text)]
-    findings = [*_sound_splits(images), *_unique_images(images)]
+    findings = [
+        *_same_description(images),
+        *_sound_splits(images),
+        *_separate_patients(images),
+        *_unique_images(images),
+    ]
     files = list(_prepared_files(images, names))
     for made in [*_noisy_masks(images, names, noise), *_superpixels(images, names[0], superpixel)]:
         if made.record.exists():
             files += made.files(images.ids("train"))
         else:
-            findings.append(Finding("error", made.record.parent, f"not there, or not finished. Run `{made.command}`."))
+            findings.append(Finding("error", made.record.parent, f"missing, or not finished. Run `{made.command}`."))
     with ThreadPoolExecutor(jobs) as pool:
         facts = list(pool.map(_facts_of, files))
     findings += _unreadable(files, facts)
@@ -113,7 +126,7 @@ def require_valid_images(
     superpixel: SuperpixelConfig | None = None,
     jobs: int = 4,
 ) -> None:
-    """Does `check_images`; logs the warnings.
+    """Runs `check_images` and logs the warnings.
 
     Raises:
         ConfigError: as `check_images`.
@@ -130,11 +143,11 @@ def require_valid_images(
 
 
 def _prepare(spec: DatasetSpec) -> str:
-    return f"Run `python -m data.prepare {spec.name.lower()} --raw DIR --out DIR`."
+    return f"Run `{prepare_command(spec)}`."
 
 
 def _sound_splits(images: ImageFolder) -> Iterator[Finding]:
-    """Every image is in one split, and there are some for training and for testing."""
+    """Every image is in one split; training and test split are not empty."""
     manifest = images.folder / MANIFEST
     for image_id, count in Counter(row["id"] for row in images.rows).items():
         if count > 1:
@@ -144,23 +157,60 @@ def _sound_splits(images: ImageFolder) -> Iterator[Finding]:
             )
     for split in ("train", "test"):
         if not images.ids(split):
-            text = f"no image in split {split!r}. Prepare again with the missing part, or with --split random:0.25."
+            text = f"no image in split {split!r}. Prepare the set again with the missing part, or with another split."
             yield Finding("error", manifest, text)
 
 
+def _separate_patients(images: ImageFolder) -> Iterator[Finding]:
+    """No patient has images in two of the splits that are used."""
+    splits: dict[str, dict[str, str]] = {}  # patient -> split -> one of the images
+    for row in images.rows:
+        if row["split"] != "unused" and row.get("patient"):
+            splits.setdefault(row["patient"], {}).setdefault(row["split"], row["id"])
+    for patient, shown in splits.items():
+        if len(shown) > 1:
+            places = ", ".join(f"{split}: {image_id}" for split, image_id in sorted(shown.items()))
+            text = f"patient {patient} is in several splits ({places}); scores will be too good. Correct the split."
+            yield Finding("error", images.folder / MANIFEST, text)
+
+
 def _unique_images(images: ImageFolder) -> Iterator[Finding]:
-    """No training image is a test image under another name."""
-    rows = [row for row in images.rows if row.get("image_sha256")]
-    trained = {row["image_sha256"]: row["id"] for row in rows if row["split"] == "train"}
-    for row in rows:
-        twin = trained.get(row["image_sha256"])
-        if row["split"] == "test" and twin not in (None, row["id"]):
-            text = f"the same picture as {twin}, which is for training; scores will be too good. Leave one of them out."
+    """No image of one split is an image of another split under another name; nor twice in one."""
+    rank = {"train": 0, "validation": 1, "test": 2}
+    rows = [row for row in images.rows if row.get("image_sha256") and row["split"] in rank]
+    first: dict[str, dict[str, str]] = {}
+    for row in sorted(rows, key=lambda row: rank[row["split"]]):
+        twin = first.setdefault(row["image_sha256"], row)
+        if twin["split"] != row["split"] and twin["id"] != row["id"]:
+            text = (
+                f"the same picture as {twin['id']}, which is in split {twin['split']!r}; scores will be too good. "
+                "Leave one of them out."
+            )
+            yield Finding("warning", images.image_path(row["id"]), text)
+        elif twin["id"] != row["id"]:
+            text = f"the same picture as {twin['id']}, in the same split. Leave one of them out."
             yield Finding("warning", images.image_path(row["id"]), text)
 
 
+def _same_description(images: ImageFolder) -> Iterator[Finding]:
+    """The folder was prepared with the classes and channels that the given description has."""
+    path = images.folder / FILE_NAME
+    if not path.exists():
+        return
+    try:
+        stored = read_description(path)
+    except UserError as error:
+        yield Finding("error", path, f"{str(error).removeprefix(f'{path}: ')} {_prepare(images.spec)}")
+        return
+    for key in ("name", "class_names", "channels"):
+        found, expected = getattr(stored, key), getattr(images.spec, key)
+        if found != expected:
+            text = f"prepared with {key} {found}; the description has {expected}. {_prepare(images.spec)}"
+            yield Finding("error", path, text)
+
+
 def _prepared_files(images: ImageFolder, structures: Sequence[str]) -> Iterator[File]:
-    remedy = f"Delete it and run `python -m data.prepare {images.spec.name.lower()}` as before."
+    remedy = f"Delete it and run `{prepare_command(images.spec)}` again."
     for row in images.rows:
         image_id, is_training = row["id"], row["split"] == "train"
         yield File(images.image_path(image_id), "image", is_training, remedy)
@@ -173,28 +223,25 @@ def _noisy_masks(images: ImageFolder, structures: Sequence[str], noise: NoiseCon
         return
     for name in structures:
         record = images.noise_folder(noise, name) / "noise.json"
-        yield Made("noisy mask", record, _command("noise", images, name, noise))
+        command = images.command("noise", *_options(noise), f"--structure {name}")
+        yield Made("noisy mask", record, command)
 
 
 def _superpixels(images: ImageFolder, structure: str, superpixel: SuperpixelConfig | None) -> Iterator[Made]:
     if superpixel is not None:
         record = images.superpixel_folder(superpixel, structure) / "superpixels.json"
-        yield Made("superpixels", record, _command("image_superpixels", images, structure, superpixel))
+        command = images.command("superpixels", *_options(superpixel), f"--structure {structure}")
+        yield Made("superpixels", record, command)
 
 
-def _command(module: str, images: ImageFolder, structure: str, config: NoiseConfig | SuperpixelConfig) -> str:
-    """The command that makes what a configuration asks for; options as by default are left out."""
+def _options(config: NoiseConfig | SuperpixelConfig) -> list[str]:
+    """Options of the command that computes this noise or these superpixels; defaults are left out."""
     usual = settings_of(type(config)())
-    unusual = {key: value for key, value in settings_of(config).items() if value != usual[key]}
-    options = ["--clahe"] if unusual.pop("equalised", False) else []
-    for key, value in unusual.items():
-        options.append(f"--{key.replace('_', '-')} {' '.join(value) if isinstance(value, list) else value}")
-    places = (f"--structure {structure}", f"--data-dir {images.folder}")
-    return " ".join([f"python -m data.{module} {images.spec.name}", *options, *places])
+    return command_options({key: value for key, value in settings_of(config).items() if value != usual[key]})
 
 
 def _facts_of(file: File) -> Facts | str:
-    """The facts, or why the file cannot be read."""
+    """The facts, or the reason why the file cannot be read."""
     if not file.path.exists():
         return f"is missing, though {MANIFEST} lists its image."
     try:
@@ -209,14 +256,14 @@ def _facts_of(file: File) -> Facts | str:
 
 
 def _unreadable(files: Sequence[File], facts: Sequence[Facts | str]) -> Iterator[Finding]:
-    """Every file is there and whole."""
+    """Every file exists and is complete."""
     for file, each in zip(files, facts, strict=True):
         if isinstance(each, str):
             yield Finding("error", file.path, f"{each} {file.remedy}")
 
 
 def _equal_shapes(sound: Sequence[tuple[File, Facts]], spec: DatasetSpec) -> Iterator[Finding]:
-    """All images have one size, as have their masks and superpixels; colours are those of the set."""
+    """All images, masks and superpixels have one size; the number of channels is that of the set."""
     sizes = Counter(facts.shape[:2] for file, facts in sound if file.kind == "image")
     usual = sizes.most_common(1)[0][0] if sizes else None
     for file, facts in sound:
@@ -230,7 +277,7 @@ def _equal_shapes(sound: Sequence[tuple[File, Facts]], spec: DatasetSpec) -> Ite
 
 
 def _sound_masks(sound: Sequence[tuple[File, Facts]]) -> Iterator[Finding]:
-    """Masks are binary; those of training images show something."""
+    """Masks are binary; those of training images are not empty."""
     for file, facts in sound:
         if file.kind not in ("mask", "noisy mask"):
             continue
@@ -238,12 +285,14 @@ def _sound_masks(sound: Sequence[tuple[File, Facts]]) -> Iterator[Finding]:
             text = f"values {', '.join(map(str, facts.values[:5]))}; expected only 0 and 255. {file.remedy}"
             yield Finding("error", file.path, text)
         elif file.kind == "mask" and file.is_training and not any(facts.values):
-            text = "an empty mask of a training image. Nothing to do if the image truly shows none; else mend the mask."
+            text = (
+                "an empty mask of a training image. Nothing to do if the image truly shows none; else correct the mask."
+            )
             yield Finding("warning", file.path, text)
 
 
 def _gathered(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Findings that say the same about several files of a folder become one, about the first."""
+    """Merges equal findings about several files of a folder into one, about the first."""
     groups: dict[tuple[str, Path, str], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.severity, finding.file.parent, finding.text), []).append(finding)

@@ -1,7 +1,7 @@
-"""What a sound prepared folder looks like, one rule after the other. A rule yields a finding for each breach."""
+"""The rules of a valid prepared folder of scans. A rule yields a finding for each violation."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -9,14 +9,16 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from data.check.facts import Facts, ImageFacts, LabelFacts, Readable, SuperpixelFacts, Unreadable
-from data.prepare.class_index import index_of
+from data.prepare.class_index import make_class_index
 from dataloaders.description import DatasetSpec
 from dataloaders.fewshot.folds import Fold, make_fold
 from dataloaders.io.geometry import corner_distance_mm
 from dataloaders.scans import manifest as manifests
+from dataloaders.scans.folder import ScanRecord, command_target, scan_path
 from dataloaders.scans.manifest import Manifest
 from util.errors import DataError, UserError
 from util.files import read_json
+from util.ids import natural_key
 
 TOLERANCE_MM = 0.1  # by which the corners of two grids may differ: far below a voxel, far above rounding
 
@@ -37,21 +39,26 @@ class Finding:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared folder as the rules see it."""
+    """A prepared folder, as far as the rules need it."""
 
     folder: Path
     spec: DatasetSpec
     scale: str | None  # of the pseudo-labels; None: not needed
     min_size_px: int
     manifest: Manifest
-    facts: dict[str, dict[int, Facts]]  # "image", "label", "superpix-<scale>" -> scan id -> facts
+    facts: dict[str, dict[str, Facts]]  # "image", "label", "superpix-<scale>" -> scan id -> facts
     fold: Fold | None
 
-    def path(self, kind: str, scan: int) -> Path:
-        """Where a scan's file of this kind lies."""
-        return self.folder / f"{kind}_{scan}.nii.gz"
+    def path(self, kind: str, scan: str) -> Path:
+        """A scan's file of a kind."""
+        return scan_path(self.folder, kind, scan)
 
-    def readable(self, kind: str, type_: type[Kind]) -> dict[int, Kind]:
+    def needs_label(self, scan: str) -> bool:
+        """Whether a scan must have a label: a published one, or one that had a label when it was prepared."""
+        entry = self.manifest.scans.get(scan, {})
+        return scan in self.spec.cases or ("inputs" in entry and entry.get("is_labelled", True))
+
+    def readable(self, kind: str, type_: type[Kind]) -> dict[str, Kind]:
         """The facts of those files of a kind that could be read."""
         return {scan: facts for scan, facts in self.facts[kind].items() if isinstance(facts, type_)}
 
@@ -62,31 +69,41 @@ class Prepared:
 
     def command(self, step: str, option: str) -> str:
         """The remedy that runs a step on this folder again."""
-        return f"Run `python -m data.{step} {self.folder} --dataset {self.spec.name} {option}`."
+        return f"Run `python -m data.{step} {command_target(self.folder, self.spec)} {option}`."
 
     @property
-    def cut_again(self) -> str:
+    def segment_again(self) -> str:
         """The remedy for pseudo-labels."""
         return self.command("superpixels", f"--scale {self.scale}")
 
     @property
     def prepare_again(self) -> str:
         """The remedy for images and labels."""
-        return f"Copy a sound file there, or run `python -m data.prepare {self.spec.name}` again."
+        return f"Copy a valid file there, or run `python -m data.prepare {self.spec.name}` again."
 
 
 def missing_files(prepared: Prepared) -> Iterator[Finding]:
-    """Every scan has an image, a label and, where needed, pseudo-labels."""
-    scans = sorted({*prepared.facts["image"], *prepared.facts["label"]})
+    """Every scan has an image, where needed pseudo-labels, and a label unless it was prepared without one."""
+    scans = sorted({*prepared.facts["image"], *prepared.facts["label"]}, key=natural_key)
     for kind, of_kind in prepared.facts.items():
-        remedy = prepared.prepare_again if kind in ("image", "label") else prepared.cut_again
+        remedy = prepared.prepare_again if kind in ("image", "label") else prepared.segment_again
         for scan in scans:
-            if scan not in of_kind:
-                yield Finding("error", prepared.path(kind, scan), f"is missing, though scan {scan} is there. {remedy}")
+            if scan not in of_kind and (kind != "label" or prepared.needs_label(scan)):
+                text = f"is missing, though other files of scan {scan} exist. {remedy}"
+                yield Finding("error", prepared.path(kind, scan), text)
+
+
+def published_scans(prepared: Prepared) -> Iterator[Finding]:
+    """The labelled scans of a published set are published ones; else its published folds do not apply."""
+    others = [scan for scan in prepared.facts["label"] if prepared.spec.cases and scan not in prepared.spec.cases]
+    if others:
+        text = f"scans {', '.join(others)} are no published scans of {prepared.spec.name}, so the published folds are "
+        remedy = "not used: all labelled scans are divided evenly. Remove these scans to use the published folds."
+        yield Finding("warning", prepared.folder, f"{text}{remedy}")
 
 
 def unreadable_files(prepared: Prepared) -> Iterator[Finding]:
-    """Every file is whole."""
+    """Every file can be read."""
     for kind, of_kind in prepared.facts.items():
         for scan, facts in of_kind.items():
             if isinstance(facts, Unreadable):
@@ -97,7 +114,7 @@ def equal_grids(prepared: Prepared) -> Iterator[Finding]:
     """The files of a scan share shape and position in the patient."""
     images = prepared.readable("image", ImageFacts)
     for kind in set(prepared.facts) - {"image"}:
-        remedy = prepared.prepare_again if kind == "label" else prepared.cut_again
+        remedy = prepared.prepare_again if kind == "label" else prepared.segment_again
         for scan, facts in prepared.readable(kind, Readable).items():
             difference = _difference(facts, images[scan]) if scan in images else None
             if difference:
@@ -141,14 +158,14 @@ def common_plane(prepared: Prepared) -> Iterator[Finding]:
             yield Finding("error", prepared.path("image", scan), text)
 
 
-def _unusual(values: dict[int, tuple]) -> list[tuple[int, tuple]]:
+def _unusual(values: Mapping[str, tuple]) -> list[tuple[str, tuple]]:
     """The scans whose value is not the most frequent one."""
     usual = Counter(values.values()).most_common(1)[0][0] if values else None
     return [(scan, value) for scan, value in values.items() if value != usual]
 
 
-def sound_intensities(prepared: Prepared) -> Iterator[Finding]:
-    """Images are finite and show something."""
+def valid_intensities(prepared: Prepared) -> Iterator[Finding]:
+    """Images are finite and not constant."""
     for scan, facts in prepared.readable("image", ImageFacts).items():
         path = prepared.path("image", scan)
         if facts.n_not_finite:
@@ -168,24 +185,24 @@ def known_labels(prepared: Prepared) -> Iterator[Finding]:
             yield Finding("error", prepared.path("label", scan), f"{text} {remedy}")
 
 
-def organs_present(prepared: Prepared) -> Iterator[Finding]:
-    """Every scan shows the evaluated organs; the support scans must."""
+def classes_present(prepared: Prepared) -> Iterator[Finding]:
+    """Every labelled scan shows the scored classes; the support scans must."""
     support = prepared.fold.support if prepared.fold else ()
     for scan, facts in prepared.readable("label", LabelFacts).items():
         absent = [prepared.spec.class_names[value] for value in prepared.spec.evaluated if not any(facts.pixels[value])]
         path = prepared.path("label", scan)
         if absent and scan in support:
             text = (
-                f"no voxel of {', '.join(absent)}, but scan {scan} is the fold's support, which must show every organ."
+                f"no voxel of {', '.join(absent)}, but scan {scan} is the fold's support, which must show every class."
             )
             yield Finding("error", path, f"{text} Take another support_idx or another fold, or complete the label.")
         elif absent:
-            text = f"no voxel of {', '.join(absent)}; the scan will have no score there."
-            yield Finding("warning", path, f"{text} Complete the label if the organ is in the image; else nothing.")
+            text = f"no voxel of {', '.join(absent)}; the scan has no score of it."
+            yield Finding("warning", path, f"{text} Complete the label if the class is in the image.")
 
 
-def sound_pseudo_labels(prepared: Prepared) -> Iterator[Finding]:
-    """Pseudo-labels hold ids, whole and without gaps."""
+def valid_pseudo_labels(prepared: Prepared) -> Iterator[Finding]:
+    """Pseudo-labels hold whole ids without gaps."""
     if prepared.scale is None:
         return
     record = prepared.manifest.pseudo_labels.get(prepared.scale, {})
@@ -194,44 +211,47 @@ def sound_pseudo_labels(prepared: Prepared) -> Iterator[Finding]:
     for scan, facts in prepared.readable(prepared.superpix, SuperpixelFacts).items():
         path = prepared.path(prepared.superpix, scan)
         if not facts.is_integer:
-            yield Finding("error", path, f"ids that are negative or no integers. {prepared.cut_again}")
+            yield Finding("error", path, f"ids that are negative or no integers. {prepared.segment_again}")
         elif not facts.n_ids:
-            text = f"no superpixel in the whole scan; expected some above intensity {prepared.spec.foreground_above:g}."
-            yield Finding("error", path, f"{text} See that the image is on the prepared scale. {prepared.cut_again}")
+            above = record.get("scans", {}).get(scan, {}).get("foreground_above", prepared.spec.foreground_above)
+            threshold = "Otsu's threshold" if above is None else f"intensity {above:g}"
+            text = f"no superpixel in the whole scan; expected some above {threshold}."
+            remedy = "Check that the image has prepared intensities, and `foreground_above` of the description."
+            yield Finding("error", path, f"{text} {remedy} {prepared.segment_again}")
         elif not facts.is_consecutive:
-            with_gaps.append(str(scan))
+            with_gaps.append(scan)
     if with_gaps:
         text = f"ids leave gaps in scans {', '.join(with_gaps)}; expected 1, 2, 3... (normal in legacy numbering)."
-        path = prepared.path(prepared.superpix, int(with_gaps[0]))
-        yield Finding("error" if is_compact else "warning", path, f"{text} {prepared.cut_again}")
+        path = prepared.path(prepared.superpix, with_gaps[0])
+        yield Finding("error" if is_compact else "warning", path, f"{text} {prepared.segment_again}")
 
 
 def fresh_pseudo_labels(prepared: Prepared) -> Iterator[Finding]:
-    """Pseudo-labels were cut from the images that lie beside them."""
+    """Pseudo-labels were made from the images in the folder."""
     if prepared.scale is None:
         return
     entries = prepared.manifest.pseudo_labels.get(prepared.scale, {}).get("scans", {})
     images = prepared.readable("image", ImageFacts)
     unrecorded = []
-    for scan in sorted(set(images) & set(prepared.facts[prepared.superpix])):
-        recorded = entries.get(str(scan), {}).get("image_sha256")
+    for scan in (scan for scan in images if scan in prepared.facts[prepared.superpix]):
+        recorded = entries.get(scan, {}).get("image_sha256")
         if recorded is None:
-            unrecorded.append(str(scan))
+            unrecorded.append(scan)
         elif recorded != images[scan].sha256:
-            text = f"stale: cut from another version of {prepared.path('image', scan).name}. {prepared.cut_again}"
+            text = f"stale: made from another version of {prepared.path('image', scan).name}. {prepared.segment_again}"
             yield Finding("error", prepared.path(prepared.superpix, scan), text)
     if unrecorded:
-        text = f"no record of the images that {prepared.superpix} of scans {', '.join(unrecorded)} was cut from."
-        remedy = f"If in doubt: {prepared.cut_again}"
+        text = f"no record of the images that {prepared.superpix} of scans {', '.join(unrecorded)} was made from."
+        remedy = f"If in doubt: {prepared.segment_again}"
         yield Finding("warning", prepared.folder / manifests.FILE_NAME, f"{text} {remedy}")
 
 
 def fresh_statistics(prepared: Prepared) -> Iterator[Finding]:
-    """The manifest's mean and deviation are those of the images that lie beside it."""
+    """The manifest's mean and deviation are those of the images in the folder."""
     for scan, facts in prepared.readable("image", ImageFacts).items():
-        recorded = prepared.manifest.scans.get(str(scan), {}).get("image_sha256", facts.sha256)
+        recorded = prepared.manifest.scans.get(scan, {}).get("image_sha256", facts.sha256)
         if recorded != facts.sha256:
-            text = f"changed since {manifests.FILE_NAME} took its mean and deviation. {prepared.prepare_again}"
+            text = f"changed since {manifests.FILE_NAME} recorded its mean and deviation. {prepared.prepare_again}"
             yield Finding("error", prepared.path("image", scan), text)
 
 
@@ -242,16 +262,16 @@ def fresh_class_index(prepared: Prepared) -> Iterator[Finding]:
         least = path.stem.removeprefix("classmap_")
         if not least.isdigit() or int(least) < 1:
             continue
-        remedy = prepared.command("class_index", f"--min-foreground-px {int(least)}")
+        remedy = prepared.command("prepare", f"--step index --min-foreground-px {int(least)}")
         if not path.exists():
-            yield Finding("error", path, f"is missing: which slices show which organ. {remedy}")
+            yield Finding("error", path, f"is missing: which slices show which class. {remedy}")
             continue
         try:
             stored = read_json(path)
         except UserError as error:
             yield Finding("error", path, f"{str(error).removeprefix(f'{path}: ')} {remedy}")
             continue
-        expected = index_of(pixels, prepared.spec, int(least))
+        expected = make_class_index(pixels, prepared.spec, int(least))
         differing = [name for name in prepared.spec.class_names[1:] if _entry(stored, name) != expected[name]]
         if differing:
             severity = "error" if int(least) == 1 else "warning"
@@ -263,11 +283,11 @@ def _entry(stored: object, name: str) -> object:
 
 
 def no_duplicates(prepared: Prepared) -> Iterator[Finding]:
-    """No scan appears twice, above all not on both sides of a split."""
+    """No scan exists twice, above all not on both sides of a fold."""
     groups = {}
     if prepared.fold:
         groups = {scan: name for name in ("train", "query", "support") for scan in getattr(prepared.fold, name)}
-    first_with: dict[str, int] = {}
+    first_with: dict[str, str] = {}
     for scan, facts in prepared.readable("image", ImageFacts).items():
         first = first_with.setdefault(facts.sha256, scan)
         if first != scan:
@@ -279,13 +299,14 @@ def no_duplicates(prepared: Prepared) -> Iterator[Finding]:
 
 RULES = (
     missing_files,
+    published_scans,
     unreadable_files,
     equal_grids,
     common_plane,
-    sound_intensities,
+    valid_intensities,
     known_labels,
-    organs_present,
-    sound_pseudo_labels,
+    classes_present,
+    valid_pseudo_labels,
     fresh_pseudo_labels,
     fresh_statistics,
     fresh_class_index,
@@ -293,11 +314,11 @@ RULES = (
 )
 
 
-def fold_of(
-    folder: Path, spec: DatasetSpec, scans: Sequence[int], eval_fold: int, support_idx: Sequence[int]
+def find_fold(
+    folder: Path, spec: DatasetSpec, records: Mapping[str, ScanRecord], eval_fold: int, support_idx: Sequence[int]
 ) -> Fold | Finding:
-    """The fold's scans, or why there is no such fold."""
+    """The fold's scans, or the reason why there is no such fold."""
     try:
-        return make_fold(spec, scans, eval_fold, support_idx)
+        return make_fold(spec, list(records), eval_fold, support_idx, records)
     except DataError as error:
         return Finding("error", folder, str(error))

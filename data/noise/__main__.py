@@ -1,7 +1,89 @@
-"""`python -m data.noise`."""
+"""Simulates annotation noise on the training masks of a set of images: `python -m data.noise TARGET`.
 
-from data.noise.masks import main
+TARGET is the name of a built-in set, the description of your own data, or a prepared folder.
+
+    python -m data.noise isic2017 --alpha 0.3 0.5 0.7 --beta 0.5 0.7 --jobs 8 --picture noise.png
+    python -m data.noise isic2017 --import-json FOLDER --name a0.7_b0.7
+
+Writes noisy/<structure>/a0.3_b0.5/<id>.png for every training image (masks without noise are copied), noise.csv with
+the noise of each mask, and noise.json with the parameters and the statistics. Results that are up to date are not
+computed again. --picture draws clean and noisy outlines, several of each type. --import-json imports noisy masks of the
+released code of superpixel-guided learning or T-Loss, a folder of <id>.json.
+"""
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.noise.masks import draw_noisy_masks, write_noise
+from data.prepare.import_labels import import_noise, require_name
+from data.prepare.steps import add_structures, add_target, open_images, refuse_options, structures_of
+from dataloaders.images.folder import NOISE_TYPES, ImageFolder, NoiseConfig
 from util.cli import run_main
+from util.errors import ConfigError
+
+IMPORT_OPTIONS = ("name", "class_name")
+MAKING_OPTIONS = ("alpha", "beta", "types", "direction", "variant", "seed", "picture")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Reads the command line; writes or imports the noise of every structure."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.part != "train":
+        raise ConfigError(
+            f"--part {given.part}: noise is simulated on the training masks only, 'train'; all others are needed as "
+            "reference and stay unchanged."
+        )
+    folder = open_images(given.target, given.data_dir, given.dataset, given.size_px)
+    if given.import_json is not None:
+        refuse_options(given, parser, MAKING_OPTIONS, "not with --import-json")
+        _import(given, folder)
+        return
+    refuse_options(given, parser, IMPORT_OPTIONS, "only with --import-json")
+    if given.alpha is None or given.beta is None:
+        raise ConfigError("--alpha, --beta: missing; expected both, such as --alpha 0.7 --beta 0.7.")
+    more = {"types": tuple(given.types), "direction": given.direction, "variant": given.variant, "seed": given.seed}
+    noises = [NoiseConfig(alpha, beta, **more) for alpha, beta in itertools.product(given.alpha, given.beta)]
+    settings = list(itertools.product(structures_of(folder.spec, given.structure), noises))
+    for structure, noise in settings:
+        write_noise(folder, noise, structure, given.jobs)
+        if given.picture:
+            stem = given.picture.stem + (f"_{structure}_{noise.name}" if len(settings) > 1 else "")
+            draw_noisy_masks(folder, noise, structure, given.picture.with_stem(stem))
+
+
+def _import(given: argparse.Namespace, folder: ImageFolder) -> None:
+    structure, *others = structures_of(folder.spec, given.structure)
+    if others:
+        choices = ", ".join([structure, *others])
+        raise ConfigError(f"--structure: expected the one of the imported masks, of {choices}.")
+    import_noise(given.import_json, folder, structure, require_name(given.name, "a0.7_b0.7"), given.class_name)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m data.noise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_target(parser)
+    add_structures(parser)
+    add, usual = parser.add_argument, NoiseConfig()
+    add("--alpha", type=float, nargs="+", help="fractions of the training images that become noisy")
+    add("--beta", type=float, nargs="+", help="strengths: changed pixels per pixel of the object")
+    names = ", ".join(NOISE_TYPES)
+    add("--types", nargs="+", default=list(usual.types), metavar="TYPE", help=f"of {names} (default: all)")
+    add("--direction", choices=("reference", "uniform8"), default=usual.direction, help="of shifts")
+    add("--variant", choices=("reference", "per_image"), default=usual.variant, help="of the seeds")
+    add("--seed", type=int, default=usual.seed, help="default: 0")
+    add("--part", default="train", help="only train is possible")
+    add("--jobs", type=int, default=1, help="processes (default: 1)")
+    add("--picture", type=Path, metavar="FILE.png", help="also draw some images with outlines")
+    add("--import-json", type=Path, metavar="FOLDER", help="import noisy masks from <id>.json")
+    add("--name", help="with --import-json: folder name of the imported masks, such as a0.7_b0.7")
+    add("--class-name", help="with --import-json: key of the structure in the files (default: its name)")
+    return parser
+
 
 if __name__ == "__main__":
     run_main(main)

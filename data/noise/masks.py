@@ -1,14 +1,5 @@
-"""Simulates annotation noise on the training masks of an image set: `python -m data.noise DATASET`.
+"""Simulated annotation noise of the training masks of a set of images: see `python -m data.noise --help`."""
 
-    python -m data.noise ISIC2017 --alpha 0.3 0.5 0.7 --beta 0.5 0.7 --jobs 8 --picture noise.png
-
-Writes noisy/<structure>/a0.3_b0.5/<id>.png for every training image (those without noise are copied), noise.csv with
-what was done to each, and noise.json with the parameters and the statistics. Nothing is done again while the masks and
-the parameters stay the same. `--picture` draws clean and noisy outlines, several of each type.
-"""
-
-import argparse
-import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,16 +13,12 @@ import numpy as np
 from data.noise.generator import CLEAN, Distorted, Draw, distort, draw_all
 from data.prepare.steps import (
     Output,
-    add_arguments,
     hash_of,
-    open_images,
-    structures_of,
     training_ids,
 )
-from dataloaders.catalog import dataset
 from dataloaders.description import ClassSpec
 from dataloaders.images.folder import NOISE_TYPES, ImageFolder, NoiseConfig, read_csv, settings_of
-from dataloaders.io.png import read_image, read_mask, write_png
+from dataloaders.io.png import read_image, read_mask, to_8_bit, write_png
 from util.cli import parallel_map
 from util.errors import ConfigError
 from util.files import write_text
@@ -48,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MaskRecord:
-    """What was done to one mask: a line of noise.csv, and what the statistics need.
+    """Noise of one mask: a line of noise.csv, and the counts of the statistics.
 
     Attributes:
         id: the image.
@@ -84,7 +71,7 @@ class MaskRecord:
 def write_noise(folder: ImageFolder, noise: NoiseConfig, structure: str, jobs: int = 1) -> dict[str, Any]:
     """Writes the noisy masks of one structure for all training images, with `noise.csv` and `noise.json`.
 
-    The noise is made on the whole image, before a structure is cropped.
+    The noise is simulated on the whole image, before a structure is cropped.
 
     Args:
         folder: the prepared images.
@@ -102,7 +89,7 @@ def write_noise(folder: ImageFolder, noise: NoiseConfig, structure: str, jobs: i
     described = folder.spec.structure(structure)
     if not noise.alpha:
         raise ConfigError(
-            "noise.alpha=0: there is nothing to make, clean masks are used. Give a share above 0, up to 1."
+            "noise.alpha=0: no noise to simulate, clean masks are used. Give a fraction above 0, up to 1."
         )
     ids = training_ids(folder)
     masks = [folder.mask_path(image_id, structure) for image_id in ids]
@@ -146,20 +133,19 @@ def _warn_of_kept(kept: list[str], n_drawn: int, title: str) -> None:
     if kept:
         named = ", ".join(kept[:NAMED_AT_MOST]) + (", ..." if len(kept) > NAMED_AT_MOST else "")
         log.warning(
-            "%s: %d of the %d masks drawn stay clean, for they are empty or too small for this noise: %s",
+            "%s: %d of the %d masks drawn for noise stay clean, being empty or too small for it: %s",
             *(title, len(kept), n_drawn, named),
         )
 
 
 def statistics_of(made: Sequence[MaskRecord], noise: NoiseConfig, n_drawn: int) -> dict[str, Any]:
-    """What `noise.json` tells of all masks together.
+    """Statistics over all masks, for `noise.json`.
 
     Returns:
-        n_images, n_drawn (for noise), n_kept_clean (of those, being too small); count and mean_dice per type, and
-        over all and all noisy masks; foreground (share of the clean object); R_fg and R_bg, the shares of the pixels
-        labelled object and background that are so in truth, counted over all training pixels within the structure's
-        crop, 1 where no pixel is so labelled; R_fg_formula and R_bg_formula, what alpha, beta and foreground let
-        expect.
+        n_images, n_drawn (for noise), n_kept_clean (too small for noise); count and mean_dice per type, over all and
+        over all noisy masks; foreground (fraction of clean object pixels); R_fg and R_bg, the fractions of the pixels
+        labelled object and background with that clean label, over all training pixels within the structure's crop, 1
+        where no pixel has the label; R_fg_formula and R_bg_formula, their expectation from alpha, beta and foreground.
 
     Source: superpixel-guided learning, released code ("remember rates", there copied by hand).
     """
@@ -204,7 +190,7 @@ def draw_noisy_masks(folder: ImageFolder, noise: NoiseConfig, structure: str, pa
         per_type: images per type.
 
     Raises:
-        DataError: the noise was not made, or an image is missing.
+        DataError: the noise does not exist, or an image is missing.
     """
     noisy_folder = folder.noise_folder(noise, structure)
     rows = read_csv(noisy_folder / TABLE, COLUMNS)
@@ -216,50 +202,7 @@ def draw_noisy_masks(folder: ImageFolder, noise: NoiseConfig, structure: str, pa
         for axes, row in zip(panels, (of_kind[index] for index in chosen), strict=False):
             image_id = row["id"]
             caption = f"{image_id}\n{kind}, Dice {float(row[COLUMNS[-1]]):.3f}"
-            show_image(axes, read_image(folder.image_path(image_id)), caption, (0.0, 255.0))
+            show_image(axes, to_8_bit(read_image(folder.image_path(image_id))), caption, (0.0, 255.0))
             draw_outline(axes, read_mask(folder.mask_path(image_id, structure)), EXPERT_COLOUR, (0, (3, 1)))
             draw_outline(axes, read_mask(noisy_folder / f"{image_id}.png"), OTHER_COLOUR)
     save_figure(figure, path)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Reads the command line; makes every combination of alpha, beta and structure."""
-    given = _parser().parse_args(arguments)
-    if given.part != "train":
-        raise ConfigError(
-            f"--part {given.part}: noise is made for the training masks only, 'train'; all others judge the result "
-            "and stay as the experts drew them."
-        )
-    spec = dataset(given.dataset, "images")
-    structures = structures_of(spec, given.structure)
-    more = {"types": tuple(given.types), "direction": given.direction, "variant": given.variant, "seed": given.seed}
-    noises = [NoiseConfig(alpha, beta, **more) for alpha, beta in itertools.product(given.alpha, given.beta)]
-    folder = open_images(spec, given.data_dir, given.size_px)
-    settings = list(itertools.product(structures, noises))
-    for structure, noise in settings:
-        write_noise(folder, noise, structure, given.jobs)
-        if given.picture:
-            stem = given.picture.stem + (f"_{structure}_{noise.name}" if len(settings) > 1 else "")
-            draw_noisy_masks(folder, noise, structure, given.picture.with_stem(stem))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.noise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    add, usual = parser.add_argument, NoiseConfig()
-    add("--alpha", type=float, nargs="+", required=True, help="shares of the training images that become noisy")
-    add("--beta", type=float, nargs="+", required=True, help="strengths: changed pixels per pixel of the object")
-    add(
-        "--types",
-        nargs="+",
-        default=list(usual.types),
-        metavar="TYPE",
-        help=f"of {', '.join(NOISE_TYPES)} (default all)",
-    )
-    add("--direction", choices=("reference", "uniform8"), default=usual.direction, help="of shifts (default reference)")
-    add("--variant", choices=("reference", "per_image"), default=usual.variant, help="of the seeds (default reference)")
-    add("--seed", type=int, default=usual.seed, help="default 0")
-    add("--part", default="train", help="only train is possible")
-    return parser

@@ -1,7 +1,98 @@
-"""`python -m data.prepare`."""
+"""Prepares raw data for training: `python -m data.prepare TARGET --raw FOLDER --out data`.
 
-from data.prepare.scans import main
+TARGET is the name of a built-in set (chaost2, sabs, isic2017, jsrt, shenzhen), or the description of your own data; its
+table says where the files are, so that --raw is not needed:
+
+    python -m data.prepare chaost2 --raw FOLDER --out data
+    python -m data.prepare my_set.json5 --out data
+
+Scans are prepared in steps; --step runs one of them. Finished work is not repeated:
+
+    convert      raw files -> one image and one label file per scan (built-in sets)
+    normalise    -> common grid and intensities, the prepared folder
+    index        -> classmap_1.json there: the slices that show each class; [--min-foreground-px N]
+    superpixels  -> superpix-MIDDLE_<scan id>.nii.gz there: the pseudo-labels of self-supervised training
+
+TARGET of the steps index and superpixels can also be a prepared folder. Images are prepared in one step:
+
+    python -m data.prepare isic2017 --raw FOLDER --out data [--size-px 256] [--split random:0.25] [--jobs 4]
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.prepare.class_index import write_class_index
+from data.prepare.images import prepare_images
+from data.prepare.scans import convert, normalise
+from data.prepare.steps import files_table, is_prepared_folder, refuse_options, resolve_target
+from data.superpixels.scans import write_pseudo_labels
+from dataloaders.description import DatasetSpec
+from dataloaders.scans.preprocess import parameters_of
 from util.cli import run_main
+from util.errors import ConfigError
+
+STEPS = ("convert", "normalise", "index", "superpixels")
+FOLDER_STEPS = ("index", "superpixels")  # that need nothing but a prepared folder
+SCAN_OPTIONS = ("step", "spacing_mm", "size_rule", "numbering", "min_foreground_px")
+IMAGE_OPTIONS = ("split",)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Reads the command line and runs the requested steps."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if is_prepared_folder(given.target) and given.step not in FOLDER_STEPS:
+        raise ConfigError(
+            f"{given.target}: a folder; expected the name of a built-in set or the path of a description. For a "
+            f"download of a built-in set: `python -m data.prepare NAME --raw {given.target}`."
+        )
+    spec, folder = resolve_target(given.target, given.out, given.dataset)
+    kind, others = ("images", SCAN_OPTIONS) if spec.kind == "images" else ("scans", IMAGE_OPTIONS)
+    refuse_options(given, parser, others, f"not for sets of {kind}")
+    table = files_table(given.target, spec) if not is_prepared_folder(given.target) else None
+    if table is not None and given.raw is not None:
+        raise ConfigError(f"--raw {given.raw}: not for own data; {table} names the files. Leave it out.")
+    raw = table or given.raw or given.out / spec.name
+    if spec.kind == "images":
+        prepare_images(spec, raw, given.out, given.size_px, given.split, given.jobs)
+    else:
+        _prepare_scans(given, spec, raw, folder, table)
+
+
+def _prepare_scans(given: argparse.Namespace, spec: DatasetSpec, raw: Path, folder: Path, table: Path | None) -> None:
+    steps = STEPS if given.step == "all" else (given.step,)
+    spacing_mm = tuple(given.spacing_mm) if given.spacing_mm else None
+    parameters = parameters_of(spec, given.size_px, spacing_mm, given.size_rule)
+    if "convert" in steps:
+        convert(spec, raw, given.out, given.jobs)
+    if "normalise" in steps:
+        normalise(spec, given.out, parameters, given.jobs, table)
+    if "index" in steps:
+        write_class_index(folder, spec, given.min_foreground_px)
+    if "superpixels" in steps:
+        write_pseudo_labels(folder, spec, numbering=given.numbering, jobs=given.jobs)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m data.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("target", metavar="TARGET", help="built-in name, or description of your own data (my_set.json5)")
+    add("--raw", type=Path, help="folder of the download of a built-in set (default: <out>/CHAOST2 and so on)")
+    add("--out", type=Path, default=Path("data"), help="data root, in which all results are written (default: data)")
+    add("--jobs", type=int, default=1, help="processes; each holds one case in memory (default: 1)")
+    add("--size-px", type=int, help="rows and columns when prepared (default: the data set's); the field of view stays")
+    add("--step", choices=(*STEPS, "all"), default="all", help="scans: one step only (default: all)")
+    add("--dataset", metavar="NAME", help="scans: data set of a prepared folder that has no dataset.json5")
+    add("--spacing-mm", type=float, nargs=3, metavar=("Z", "Y", "X"), help="scans: voxel size (default: the set's)")
+    add("--size-rule", choices=("clean", "reference"), default="clean", help="scans: reference: one slice too many")
+    add("--numbering", choices=("compact", "legacy"), default="compact", help="scans: numbering of superpixels")
+    add("--min-foreground-px", type=int, default=1, help="scans, index: pixels that make a class present (default: 1)")
+    add("--split", help="images: a rule of the set, random:FRACTION for testing, or a CSV file: id, split")
+    return parser
+
 
 if __name__ == "__main__":
     run_main(main)

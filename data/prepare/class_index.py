@@ -1,31 +1,22 @@
-"""Writes which slices show which organ: `python -m data.prepare.class_index FOLDER --dataset CHAOST2`."""
+"""The class index, the slices that show each class: `python -m data.prepare TARGET --step index`."""
 
-import argparse
-import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, Num
 
-from dataloaders.catalog import dataset
 from dataloaders.description import DatasetSpec
 from dataloaders.io.nifti import read_nifti
-from util.cli import run_main
+from dataloaders.scans.folder import scan_files
 from util.errors import ConfigError, DataError
 from util.files import write_json
 
 ClassIndex = dict[str, dict[str, list[int]]]  # class name -> scan id as text -> slices, ascending
 
 
-def numbered_files(folder: Path, kind: str) -> dict[int, Path]:
-    """The files `<kind>_<scan id>.nii.gz` of a folder by ascending scan id; other files are passed over."""
-    pattern = re.compile(rf"{re.escape(kind)}_(0|[1-9]\d*)\.nii\.gz")
-    matches = ((pattern.fullmatch(path.name), path) for path in folder.glob(f"{kind}_*.nii.gz"))
-    return dict(sorted((int(match[1]), path) for match, path in matches if match))
-
-
 def class_pixels(label: Num[np.ndarray, "D H W"], n_classes: int) -> Int[np.ndarray, "K D"]:
-    """Counts the pixels of every class on every slice; values that are no class count nowhere."""
+    """Counts the pixels of every class on every slice; values that are no class are not counted."""
     depth = len(label)
     is_class = np.isin(label, np.arange(n_classes))
     classes = np.where(is_class, label, n_classes).astype(np.int64)
@@ -33,45 +24,46 @@ def class_pixels(label: Num[np.ndarray, "D H W"], n_classes: int) -> Int[np.ndar
     return np.bincount(cells.ravel(), minlength=(n_classes + 1) * depth).reshape(-1, depth)[:n_classes]
 
 
-def index_of(pixels: dict[int, Int[np.ndarray, "K D"]], spec: DatasetSpec, min_foreground_px: int = 1) -> ClassIndex:
+def make_class_index(
+    pixels: Mapping[str, Int[np.ndarray, "K D"]], spec: DatasetSpec, min_foreground_px: int = 1
+) -> ClassIndex:
     """Lists, per class and scan, the slices on which the class has at least `min_foreground_px` pixels.
 
     Args:
-        pixels: scan id -> what `class_pixels` counted.
+        pixels: labelled scan id -> what `class_pixels` counted.
         spec: the data set, for the classes' names.
         min_foreground_px: the least number of pixels that counts as present.
     """
     return {
-        name: {
-            str(scan): np.flatnonzero(counts[value] >= min_foreground_px).tolist() for scan, counts in pixels.items()
-        }
+        name: {scan: np.flatnonzero(counts[value] >= min_foreground_px).tolist() for scan, counts in pixels.items()}
         for value, name in enumerate(spec.class_names)
     }
 
 
 def write_class_index(folder: Path, spec: DatasetSpec, min_foreground_px: int = 1) -> None:
-    """Writes `classmap_<min_foreground_px>.json` for the labels of a prepared folder.
+    """Writes `classmap_<min_foreground_px>.json` for the labels of a prepared folder; scans without a label are absent.
 
     Raises:
         ConfigError: `min_foreground_px` is below 1.
-        DataError: the folder has no labels, or a label file is damaged or holds values that are no class.
+        DataError: the folder has no scan, a published one has no label, or a label file is damaged or holds values that
+            are no class.
 
     Source: SSL-ALPNet, released code (class/slice index).
     Note: each class is counted by its own pixels; the released CHAOST2 script compares the sum of the label values.
     """
     if min_foreground_px < 1:
         raise ConfigError(f"min_foreground_px={min_foreground_px}: expected at least 1 pixel.")
-    paths = numbered_files(folder, "label")
-    if not paths:
+    paths = scan_files(folder, "label")
+    if not paths and (spec.cases or not scan_files(folder, "image")):
         raise DataError(
             f"{folder}: no label_<scan id>.nii.gz found; expected the prepared labels of {spec.name}. Run "
             f"`python -m data.prepare {spec.name}` first, or name another folder."
         )
-    pixels = {scan: _pixels_of(path, spec) for scan, path in paths.items()}
-    write_json(folder / f"classmap_{min_foreground_px}.json", index_of(pixels, spec, min_foreground_px))
+    pixels = {scan: _read_pixels(path, spec) for scan, path in paths.items()}
+    write_json(folder / f"classmap_{min_foreground_px}.json", make_class_index(pixels, spec, min_foreground_px))
 
 
-def _pixels_of(path: Path, spec: DatasetSpec) -> Int[np.ndarray, "K D"]:
+def _read_pixels(path: Path, spec: DatasetSpec) -> Int[np.ndarray, "K D"]:
     label = read_nifti(path).array
     pixels = class_pixels(label, len(spec.class_names))
     if pixels.sum() != label.size:
@@ -81,17 +73,3 @@ def _pixels_of(path: Path, spec: DatasetSpec) -> Int[np.ndarray, "K D"]:
             f"expected integers from 0 to {len(spec.class_names) - 1}. Correct the file, or name another data set."
         )
     return pixels
-
-
-def main() -> None:
-    """Reads the command line and writes the index."""
-    parser = argparse.ArgumentParser(prog="python -m data.prepare.class_index", description=__doc__)
-    parser.add_argument("folder", type=Path, help="prepared folder holding label_<scan id>.nii.gz")
-    parser.add_argument("--dataset", required=True, help="CHAOST2 or SABS")
-    parser.add_argument("--min-foreground-px", type=int, default=1, help="pixels that make a class present (default 1)")
-    arguments = parser.parse_args()
-    write_class_index(arguments.folder, dataset(arguments.dataset), arguments.min_foreground_px)
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -1,9 +1,8 @@
-"""From the raw download of a set of images to the folder that training reads: one size, 8 bits, a manifest.
+"""Prepares a set of images for training: one size, 8 or 16 bits, a manifest; see `python -m data.prepare --help`.
 
-    python -m data.prepare isic2017 --raw DOWNLOAD --out data [--size-px 256] [--split random:0.25] [--jobs 4]
-
-Images are resized straight to a square, bilinearly (every raw pixel counts); masks are made binary first and then take
-the nearest pixel. Images whose raw files have not changed are not made again; a stopped run goes on where it was.
+Images are resized to a square, squeezed or padded (key `aspect` of the description); masks are made binary first and
+then resized to the nearest pixel. Images are prepared again only when their raw files or the description change; an
+interrupted run resumes.
 """
 
 import hashlib
@@ -18,14 +17,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from data.prepare.splits import SEED, split_images
 from data.sources import isic, jsrt, shenzhen
-from data.sources.raw_images import RawImage, read_raw_mask
-from dataloaders.description import DatasetSpec
+from data.sources.own_images import own_source
+from data.sources.raw_images import ImageSource, Masks, RawImage, read_raw_mask
+from dataloaders.description import DatasetSpec, write_description
 from dataloaders.images.folder import DESCRIPTION, MANIFEST, read_csv
+from dataloaders.images.geometry import Placement, resize_nearest
 from dataloaders.io.png import write_png
 from util.cli import parallel_map
 from util.errors import ConfigError, DataError
@@ -34,8 +36,8 @@ from util.results.scores import csv_text
 
 SOURCES = {"ISIC2017": isic.SOURCE, "JSRT": jsrt.SOURCE, "SHENZHEN": shenzhen.SOURCE}
 UNFINISHED = "manifest.unfinished.csv"  # of the run in progress, or of one that was stopped
-NOTE_EVERY = 50  # images
-RECIPE = "1"  # raise it when the same raw files would give other pixels: then all images are made again
+NOTE_EVERY = 50  # images; the manifest of the unfinished run is then written
+RECIPE = "1"  # to be raised when the same raw files give other pixels; then all images are prepared again
 
 log = logging.getLogger(__name__)
 Row = dict[str, str]
@@ -43,7 +45,7 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Task:
-    """One image on its way, and its line of an earlier manifest; empty where there is none."""
+    """One image, and its line of an earlier manifest; empty where there is none."""
 
     raw: RawImage
     earlier: Row
@@ -52,71 +54,104 @@ class Task:
 def prepare_images(
     spec: DatasetSpec, raw: Path, root: Path, size_px: int | None = None, split: str | None = None, jobs: int = 1
 ) -> Path:
-    """Writes images, masks, `manifest.csv` and `dataset.json` of a set below the data root; returns the folder.
+    """Writes images, masks, manifest and descriptions of a set below the data root; returns the folder.
 
     Args:
         spec: the set.
-        raw: folder of the download.
+        raw: folder of the download; of own data, the table of files.
         root: data root.
         size_px: rows and columns of the prepared images; None: those of the set.
-        split: a rule of the set, `random:SHARE` or a CSV file; None: the set's first rule.
+        split: a rule of the set, `random:FRACTION` or a CSV file; None: the set's first rule, of own data the column
+            `split` or, where it is empty, the rule of the description.
         jobs: processes.
 
     Raises:
-        ConfigError: a size or a split rule that does not exist.
+        ConfigError: an unknown set, or a size or a split rule that does not exist.
         DataError: raw files are missing, damaged or do not fit each other; the message names the file.
     """
     size = size_px or spec.grid.size_px
     if size < 16:
         raise ConfigError(f"--size-px {size}: expected 16 or more.")
-    images = SOURCES[spec.name].find(raw)
-    rule, splits = split_images(images, split, SOURCES[spec.name].split_rules, spec.name)
+    source = source_for(spec)
+    images = source.find(raw)
+    if spec.files and split is None:
+        split = "table" if any(image.part for image in images) else "fractions"
+    rule, splits = split_images(images, split, source.split_rules, spec.name)
     folder = writable(root / spec.prepared_folder(size))
     earlier = _earlier_rows(folder)
     tasks = [Task(image, earlier.get(image.id, {})) for image in images]
     rows: list[Row] = []
     n_made = 0
-    work = partial(_prepare, spec=spec, folder=folder, size_px=size)
+    work = partial(_prepare, spec=spec, source=source, folder=folder, size_px=size)
     for task, made in zip(tasks, parallel_map(work, tasks, jobs, "prepare"), strict=True):
-        rows.append({"id": task.raw.id, "split": splits[task.raw.id], **(made or task.earlier)})
+        rows.append(_assignment(task.raw, splits) | (made or task.earlier))
         n_made += made is not None
         if made and not n_made % NOTE_EVERY:
             _write_manifest(folder / UNFINISHED, rows)
     _write_manifest(folder / MANIFEST, rows)
     (folder / UNFINISHED).unlink(missing_ok=True)
-    write_json(folder / DESCRIPTION, _description(spec, size, rule, rows))
+    write_description(folder, spec)
+    write_json(folder / DESCRIPTION, _description(spec, size, rule, rows, images[0].bits))
     _report(spec, folder, rows, n_made)
     return folder
 
 
+def source_for(spec: DatasetSpec) -> ImageSource:
+    """How the images of a set are found and read.
+
+    Raises:
+        ConfigError: the set is not built in, and its description names no table of files.
+    """
+    if spec.files:
+        return own_source(spec)
+    if spec.name not in SOURCES:
+        raise ConfigError(
+            f"{spec.name}: files: missing in the description; expected the name of the table of files (CSV). Write a "
+            "draft with `python -m data.describe FOLDER`."
+        )
+    return SOURCES[spec.name]
+
+
+def _assignment(raw: RawImage, splits: dict[str, str]) -> Row:
+    """The cells that change without preparing the image again."""
+    patient = {"patient": raw.patient} if raw.patient else {}
+    return {"id": raw.id, "split": splits[raw.id], **patient}
+
+
 def _earlier_rows(folder: Path) -> dict[str, Row]:
-    """Id -> line without the split, of earlier runs; those of a stopped run are the newer ones."""
+    """Id -> line without split and patient, of earlier runs; lines of an interrupted run are newer."""
     files = [file for file in (folder / MANIFEST, folder / UNFINISHED) if file.exists()]
     rows = [row for file in files for row in read_csv(file, ("id",))]
-    return {row["id"]: {key: cell for key, cell in row.items() if key != "split"} for row in rows}
+    return {row["id"]: {key: cell for key, cell in row.items() if key not in ("split", "patient")} for row in rows}
 
 
-def _prepare(task: Task, spec: DatasetSpec, folder: Path, size_px: int) -> Row | None:
-    """Writes one image with its masks and returns its line, without the split; None if all was done before."""
+def _prepare(task: Task, spec: DatasetSpec, source: ImageSource, folder: Path, size_px: int) -> Row | None:
+    """Writes one image with its masks; returns its line without split and patient, or None if it is up to date."""
     raw, name = task.raw, f"{task.raw.id}.png"
-    inputs = _hash_of(raw.files)
+    inputs = _hash_of(raw.files, source.settings + (f"{raw.bits}" if source.settings else ""))
     outputs = {"image": f"images/{name}"} | {f"mask_{key}": f"masks/{key}/{name}" for key in raw.masks}
     if task.earlier.get("inputs_sha256") == inputs and all((folder / file).exists() for file in outputs.values()):
         return None
-    source = SOURCES[spec.name]
     original = source.read(raw.image)
-    image = resize_image(original, size_px)
-    read = {structure: _union(raw, files, original.shape[:2]) for structure, files in raw.masks.items()}
-    masks = {structure: resize_mask(mask, size_px) for structure, (mask, _) in read.items()}
+    height, width = original.shape[:2]
+    placement = Placement.fit(height, width, size_px, spec.grid.aspect)
+    image = _to_depth(place_image(original, placement), raw.bits)
+    read = source.read_masks(raw, (height, width)) if source.read_masks else _unite_all(raw, (height, width))
+    masks = {
+        structure: placement.pad(resize_nearest(mask, placement.height_px, placement.width_px))
+        for structure, (mask, _) in read.items()
+    }
     image, further = source.adjust(raw, image, masks) if source.adjust else (image, {})
+    further = further | ({"n_annotators": str(raw.n_annotators)} if spec.files else {})
     for structure, mask in masks.items():
         write_png(folder / outputs[f"mask_{structure}"], mask)
     write_png(folder / outputs["image"], image)
     return {
         "id": raw.id,
         **outputs,
-        "original_height_px": str(original.shape[0]),
-        "original_width_px": str(original.shape[1]),
+        "original_height_px": str(height),
+        "original_width_px": str(width),
+        **(placement.to_row() if spec.grid.aspect == "pad" else {}),
         "image_sha256": sha256_of(folder / outputs["image"]),
         "inputs_sha256": inputs,
         **{f"n_not_binary_px_{structure}": str(count) for structure, (_, count) in read.items()},
@@ -125,23 +160,28 @@ def _prepare(task: Task, spec: DatasetSpec, folder: Path, size_px: int) -> Row |
     }
 
 
-def _hash_of(files: Sequence[Path]) -> str:
-    """One hash over the recipe and all files' content, in their order.
+def _hash_of(files: Sequence[Path], settings: str) -> str:
+    """One hash over the recipe, the settings and all files' content, in their order.
 
     Raises:
         DataError: a file cannot be read.
     """
     try:
-        return hashlib.sha256(" ".join([RECIPE, *map(sha256_of, files)]).encode()).hexdigest()
+        parts = [RECIPE, *([settings] if settings else []), *map(sha256_of, files)]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}). Unpack the download again.") from error
 
 
+def _unite_all(raw: RawImage, shape: tuple[int, int]) -> Masks:
+    return {structure: _union(raw, files, shape) for structure, files in raw.masks.items()}
+
+
 def _union(raw: RawImage, files: Sequence[Path], shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
-    """What any of the files marks, (H, W) bool, and their number of pixels that were not binary.
+    """The union of the masks, (H, W) bool, and their number of pixels that were not binary.
 
     Raises:
-        DataError: a mask does not lie on the grid of its image.
+        DataError: a mask has another size than its image.
     """
     parts = [read_raw_mask(file) for file in files]
     for file, (mask, _) in zip(files, parts, strict=True):
@@ -165,28 +205,44 @@ def resize_image(image: np.ndarray, size_px: int) -> np.ndarray:
     return np.clip(np.rint(np.asarray(resized)), 0, 255).astype(np.uint8)
 
 
-def resize_mask(mask: np.ndarray, size_px: int) -> np.ndarray:
-    """(H, W) bool to a square, by the nearest pixel."""
-    grey = Image.fromarray(mask.astype(np.uint8)).resize((size_px, size_px), Image.Resampling.NEAREST)
-    return np.asarray(grey) > 0
+def place_image(image: np.ndarray, placement: Placement) -> np.ndarray:
+    """(H, W) or (H, W, 3) on the square of a placement; uint16 stays uint16, all else becomes uint8.
+
+    Note: squeezed images of 8 bits are resized by pillow, as published; others by OpenCV, which averages over areas of
+        any depth.
+    """
+    size = placement.size_px
+    if image.dtype != np.uint16 and (placement.height_px, placement.width_px) == (size, size):
+        return resize_image(image, size)
+    is_smaller = placement.height_px * placement.width_px < image.shape[0] * image.shape[1]
+    method = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR
+    return placement.pad(cv2.resize(image, (placement.width_px, placement.height_px), interpolation=method))
+
+
+def _to_depth(image: np.ndarray, bits: int) -> np.ndarray:
+    """An image of 8 bits in a set of 16 bits takes its whole range."""
+    return image.astype(np.uint16) * 257 if bits == 16 and image.dtype == np.uint8 else image
 
 
 def _write_manifest(path: Path, rows: Sequence[Row]) -> None:
     write_text(path, csv_text(tuple(rows[0]), rows))
 
 
-def _description(spec: DatasetSpec, size_px: int, rule: str, rows: Sequence[Row]) -> dict[str, Any]:
+def _description(spec: DatasetSpec, size_px: int, rule: str, rows: Sequence[Row], bits: int) -> dict[str, Any]:
     names = [structure.name for structure in spec.classes]
+    seed = spec.split.seed if rule == "fractions" else SEED
+    packages = ("numpy", "pillow", *(("opencv-python",) if spec.files else ()))
     return {
         "dataset": spec.name,
         "size_px": size_px,
         "channels": spec.channels,
         "structures": names,
-        "split": {"rule": rule, "seed": SEED, **{f"n_{key}": n for key, n in sorted(_count(rows).items())}},
+        **({"bits": bits, "aspect": spec.grid.aspect} if spec.files else {}),
+        "split": {"rule": rule, "seed": seed, **{f"n_{key}": n for key, n in sorted(_count(rows).items())}},
         "n_empty": {name: len(_empty(rows, name)) for name in names},
         "n_not_binary": {name: len(_not_binary(rows, name)) for name in names},
         **({"n_inverted": sum(row["is_inverted"] == "1" for row in rows)} if "is_inverted" in rows[0] else {}),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "pillow")},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
         "revision": _revision(),
     }
 
@@ -202,16 +258,16 @@ def _revision() -> str | None:
 
 
 def _report(spec: DatasetSpec, folder: Path, rows: Sequence[Row], n_made: int) -> None:
-    """Says what was done, and what the user should know about it."""
+    """Logs what was prepared, and what is unusual about it."""
     counts = _count(rows)
-    log.info("%s: %d images prepared, %d were ready: %s", spec.name, n_made, len(rows) - n_made, folder)
+    log.info("%s: %d images prepared, %d already up to date: %s", spec.name, n_made, len(rows) - n_made, folder)
     if {key: counts[key] for key in spec.published} != spec.published:
         found, published = (", ".join(f"{n[key]} {key}" for key in spec.published) for n in (counts, spec.published))
         log.warning("%s: %s images; published: %s", spec.name, found, published)
     for name in (structure.name for structure in spec.classes):
         grey, empty = _not_binary(rows, name), _empty(rows, name)
         if grey:
-            text = "%s %s: %d masks held greys, %d pixels in all; above 127 they are object now: %s"
+            text = "%s %s: %d masks with grey pixels, %d in all; those above half of the range are object: %s"
             log.warning(text, spec.name, name, len(grey), sum(grey.values()), _some(list(grey)))
         if empty:
             log.warning("%s %s: %d empty masks, kept: %s", spec.name, name, len(empty), _some(empty))

@@ -1,18 +1,17 @@
-"""Takes over labels that were made with the released code of superpixel-guided learning or T-Loss: JSON to PNG.
+"""Imports labels of the released code of superpixel-guided learning or T-Loss: JSON to PNG.
 
-    python -m data.prepare.import_labels NOISY_JSON --dataset isic2017 --as noise:a0.7_b0.7 --out data
-    python -m data.prepare.import_labels SUPERPIXEL_JSON --dataset isic2017 --as superpixels:rgb_100_10 --out data
+    python -m data.noise isic2017 --import-json FOLDER --name a0.7_b0.7
+    python -m data.superpixels isic2017 --import-json FOLDER --name rgb_100_10
 
 A label file is `<id>.json`: {class name: H lists of W numbers, each 0 or 1}. A superpixel file holds the H lists alone.
-The images must have been prepared before, at the same size. A folder that exists is never overwritten.
+The images must have been prepared at the same size. An existing folder is never overwritten.
 """
 
-import argparse
 import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,11 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from dataloaders.catalog import dataset
-from dataloaders.description import DatasetSpec
 from dataloaders.images.folder import MANIFEST, ImageFolder
 from dataloaders.io.png import read_image, read_mask, write_png
-from util.cli import run_main
 from util.errors import ConfigError, DataError
 from util.files import read_json, writable, write_json, write_text
 from util.results.metrics import overlap_counts, overlap_scores
@@ -39,7 +35,7 @@ log = logging.getLogger(__name__)
 def import_noise(source: Path, folder: ImageFolder, structure: str, name: str, class_name: str | None = None) -> Path:
     """Imports noisy masks of the training images as `noisy/<structure>/<name>`; returns that folder.
 
-    `noise.csv` calls a mask that equals the expert's "clean", all others "imported".
+    In `noise.csv`, masks equal to the expert's are "clean", all others "imported".
 
     Args:
         source: folder of `<id>.json`.
@@ -80,9 +76,11 @@ def import_superpixels(source: Path, folder: ImageFolder, name: str) -> Path:
 def _read_all(
     source: Path, folder: ImageFolder, target: Path, interpret: Callable[[Path, Any], np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Id -> array of every training image, checked; nothing is written before all are sound."""
+    """Id -> array of every training image; all are checked before anything is written."""
     if target.exists():
-        raise DataError(f"{target}: exists already; imported labels overwrite nothing. Move it away, or name another.")
+        raise DataError(
+            f"{target}: exists already; imported labels never overwrite. Move it away, or choose another --name."
+        )
     files = {path.stem: path for path in sorted(source.glob("*.json"))}
     known, wanted = {row["id"] for row in folder.rows}, folder.ids("train")
     unknown, missing = sorted(set(files) - known), sorted(set(wanted) - set(files))
@@ -93,11 +91,11 @@ def _read_all(
         )
     if missing:
         raise DataError(
-            f"{source}: no {missing[0]}.json ({len(missing)} of {len(wanted)} training images lack theirs). Prepare "
+            f"{source}: no {missing[0]}.json (missing for {len(missing)} of {len(wanted)} training images). Prepare "
             "the images with the split that the labels were made for: `python -m data.prepare ... --split FILE.csv`."
         )
     if len(files) > len(wanted):
-        log.warning("%s: %d files of images not for training are passed over", source, len(files) - len(wanted))
+        log.warning("%s: %d files of images that are not for training are skipped", source, len(files) - len(wanted))
     return {image_id: _read_one(files[image_id], folder.image_path(image_id), interpret) for image_id in wanted}
 
 
@@ -107,7 +105,7 @@ def _read_one(path: Path, image: Path, interpret: Callable[[Path, Any], np.ndarr
     if array.shape != expected:
         raise DataError(
             f"{path}: shape {array.shape}; expected {expected} (rows, columns) as {image.name}. Prepare the images at "
-            "the labels' size: `python -m data.prepare ... --size-px N`, and name it here too."
+            "the labels' size: `python -m data.prepare ... --size-px N`, and repeat --size-px here."
         )
     return array
 
@@ -126,7 +124,7 @@ def _ids_of(path: Path, content: Any) -> np.ndarray:
     values = _numbers(path, content)
     if values.min() < 0 or values.max() > GREATEST_ID:
         raise DataError(
-            f"{path}: ids from {values.min()} to {values.max()}; expected 0 to {GREATEST_ID}. Number them anew."
+            f"{path}: ids from {values.min()} to {values.max()}; expected 0 to {GREATEST_ID}. Renumber them."
         )
     return values.astype(np.uint16)
 
@@ -137,14 +135,12 @@ def _numbers(path: Path, content: Any) -> np.ndarray:
     except ValueError:  # lines of unequal length
         values = np.array(None)
     if values.ndim != 2 or not values.size or values.dtype.kind not in "iuf" or (values % 1).any():
-        raise DataError(
-            f"{path}: not H lists of W whole numbers. Export the file again, or choose the right --as and --class-name."
-        )
+        raise DataError(f"{path}: not H lists of W whole numbers. Export the file again, or correct --class-name.")
     return values
 
 
 def _write_all(target: Path, arrays: dict[str, np.ndarray], source: Path, kind: str, table: str | None = None) -> Path:
-    """Writes everything beside the target first: the folder is there whole, or not at all."""
+    """Writes to a temporary folder next to the target and renames it: the import is atomic."""
     temporary = Path(tempfile.mkdtemp(dir=writable(target.parent), prefix=f".importing-{target.name}-"))
     try:
         for image_id, array in arrays.items():
@@ -161,44 +157,12 @@ def _write_all(target: Path, arrays: dict[str, np.ndarray], source: Path, kind: 
     return target
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Reads the command line and imports."""
-    given = _parser().parse_args(arguments)
-    spec = dataset(given.dataset, "images")
-    kind, _, name = given.target.partition(":")
-    if kind not in ("noise", "superpixels") or not re.fullmatch(r"\w[\w.+-]*", name):
-        raise ConfigError(f"--as {given.target}: expected noise:NAME or superpixels:NAME, such as noise:a0.7_b0.7.")
-    folder = ImageFolder(given.out / spec.prepared_folder(given.size_px), spec)
-    if kind == "noise":
-        import_noise(given.source, folder, _structure(spec, given.structure), name, given.class_name)
-    else:
-        import_superpixels(given.source, folder, name)
+def require_name(name: str | None, example: str) -> str:
+    """Checks the folder name of imported labels.
 
-
-def _structure(spec: DatasetSpec, name: str | None) -> str:
-    """The structure named; the only one of the set where none is."""
-    if name is None and len(spec.classes) > 1:
-        choices = ", ".join(structure.name for structure in spec.classes)
-        raise ConfigError(f"--structure: missing; expected one of {choices}.")
-    return name or next(structure.name for structure in spec.classes)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.prepare.import_labels",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("source", type=Path, metavar="FOLDER", help="folder of <id>.json")
-    add("--dataset", required=True, help="isic2017, jsrt or shenzhen")
-    add("--as", dest="target", required=True, metavar="KIND:NAME", help="noise:NAME or superpixels:NAME")
-    add("--structure", help="of noisy masks, such as lung (default: the only one of the set)")
-    add("--class-name", help="key of the structure in the files (default: its name)")
-    add("--out", type=Path, default=Path("data"), help="data root (default: data)")
-    add("--size-px", type=int, help="side of the prepared images (default: the data set's)")
-    return parser
-
-
-if __name__ == "__main__":
-    run_main(main)
+    Raises:
+        ConfigError: missing, or not the name of a folder.
+    """
+    if name is None or not re.fullmatch(r"\w[\w.+-]*", name):
+        raise ConfigError(f"--name {name}: expected the folder name of the imported labels, such as {example}.")
+    return name

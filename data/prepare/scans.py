@@ -1,179 +1,220 @@
-"""Makes a raw download ready for training: `python -m data.prepare chaost2 --raw FOLDER --out data`.
+"""Prepares raw scans, steps `convert` and `normalise`: see `python -m data.prepare --help`.
 
-Steps, each of which can be run alone with --step, and repeated without doing finished work again:
-
-    convert      raw files -> <out>/CHAOST2/niis/T2SPIR or <out>/SABS/niis: one image and one label file per scan
-    normalise    -> <out>/CHAOST2/chaos_MR_T2_normalized or <out>/SABS/sabs_CT_normalized: common grid and intensities
-    index        -> classmap_1.json there: which slices show which organ
-    superpixels  -> superpix-MIDDLE_<scan id>.nii.gz there: the pseudo-labels that training learns from
-
-Sets of single images (isic2017, jsrt, shenzhen) are made ready in one step, see data.prepare.images:
-
-    python -m data.prepare isic2017 --raw FOLDER --out data [--size-px 256] [--split random:0.25] [--jobs 4]
+Built-in sets are converted to <out>/CHAOST2/niis/T2SPIR or <out>/SABS/niis first, with one image and one label file per
+scan; own scans are read where they are. Finished scans are skipped when a step is repeated.
 """
 
-import argparse
 import logging
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from data.prepare.class_index import numbered_files, write_class_index
-from data.prepare.images import prepare_images
-from data.sources import chaos, sabs
-from data.superpixels.scans import write_pseudo_labels
-from dataloaders.catalog import dataset
-from dataloaders.description import DatasetSpec
-from dataloaders.io.geometry import Grid, corner_distance_mm, reorient
-from dataloaders.io.nifti import read_nifti, voxel_hash, write_nifti
+from data.sources import chaos, own_scans, sabs
+from data.sources.raw_scans import RawScan, ScanSource
+from dataloaders.description import DatasetSpec, write_description
+from dataloaders.io.geometry import Grid
+from dataloaders.io.nifti import voxel_hash, write_nifti
 from dataloaders.samples import Volume
+from dataloaders.scans.folder import SUFFIX, scan_files, scan_path
 from dataloaders.scans.manifest import Manifest, statistics_of
-from dataloaders.scans.preprocess import PrepareParameters, parameters_of, prepare_image, prepare_label
+from dataloaders.scans.preprocess import PrepareParameters, prepare_image, prepare_label
 from util.cli import parallel_map
 from util.errors import ConfigError, DataError
 from util.files import read_json, sha256_of, write_json
+from util.ids import natural_key
 
-STEPS = ("convert", "normalise", "index", "superpixels")
-VOLUME_OPTIONS, IMAGE_OPTIONS = ("step", "spacing_mm", "size_rule", "numbering"), ("split",)
-CONVERTED_RECORD = "converted.json"  # beside the converted files: scan id -> hashes of the raw files
+CONVERTED_RECORD = "converted.json"  # in the folder of the converted files: scan id -> hashes of the raw files
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Source:
-    """How a data set's raw files are found and read."""
-
-    converted_folder: str  # below the data root
-    find_scans: Callable[[Path], dict[int, tuple[Path, Path]]]
-    read_scan: Callable[[Path, Path], tuple[Volume, Volume]]
+OWN = "own"  # any set whose description names a table of files
+SOURCES: dict[str, ScanSource] = {"CHAOST2": chaos.SOURCE, "SABS": sabs.SOURCE, OWN: own_scans.SOURCE}
 
 
-SOURCES = {
-    "CHAOST2": Source(chaos.CONVERTED_FOLDER, chaos.find_scans, chaos.read_scan),
-    "SABS": Source(sabs.CONVERTED_FOLDER, sabs.find_scans, sabs.read_scan),
-}
+def source_for(spec: DatasetSpec) -> ScanSource:
+    """How the scans of a set are found and read.
+
+    Raises:
+        ConfigError: the set is not built in and its description names no table of files.
+    """
+    if spec.files or spec.name not in SOURCES:
+        if not spec.files:
+            raise ConfigError(
+                f"{spec.name}: the description names no files; expected `files`, a table (CSV) of the scans. Write a "
+                "draft with `python -m data.describe FOLDER`."
+            )
+        return SOURCES[OWN]
+    return SOURCES[spec.name]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One scan on its way through one step.
+    """One scan in one step.
 
     Attributes:
-        scan_id: the scan.
-        image: what the image is read from, a file or a folder of files.
-        label: the same for its labels.
+        scan: what is read.
         folder: where `image_<scan id>.nii.gz` and `label_<scan id>.nii.gz` are written.
-        record: what an earlier run noted about it; empty where there was none.
+        record: what an earlier run recorded about it; empty where there was none.
     """
 
-    scan_id: int
-    image: Path
-    label: Path
+    scan: RawScan
     folder: Path
     record: dict[str, Any]
 
     @property
     def outputs(self) -> tuple[Path, Path]:
-        """The image file and the label file to be written."""
-        return self.folder / f"image_{self.scan_id}.nii.gz", self.folder / f"label_{self.scan_id}.nii.gz"
+        """The image file and the label file; there is no label file of a scan without label."""
+        return scan_path(self.folder, "image", self.scan.id), scan_path(self.folder, "label", self.scan.id)
 
     def input_hashes(self) -> dict[str, str]:
         """SHA-256 of every file read, by folder and file name."""
-        files = [
-            file for path in (self.image, self.label) for file in (sorted(path.iterdir()) if path.is_dir() else [path])
-        ]
+        files = [file for path in self.scan.inputs for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
         return {f"{file.parent.name}/{file.name}": sha256_of(file) for file in files if file.is_file()}
 
     def is_done(self, inputs: dict[str, str]) -> bool:
         """Whether an earlier run made the outputs from the same inputs."""
-        return self.record.get("inputs") == inputs and all(path.exists() for path in self.outputs)
+        image, label = self.outputs
+        return self.record.get("inputs") == inputs and image.exists() and label.exists() == self.scan.is_labelled
 
 
 def convert(spec: DatasetSpec, raw: Path, root: Path, jobs: int = 1) -> None:
-    """Writes every raw scan as `image_N.nii.gz` and `label_N.nii.gz` below `<root>/<data set>/niis`.
+    """Writes every raw scan as `image_<scan id>.nii.gz` and `label_<scan id>.nii.gz` below `<root>/<data set>/niis`.
 
-    An image that stands there without a record of ours, such as dcm2niix's, is kept.
+    An image without a record of this function, such as one made by dcm2niix, is kept. Own scans are not converted.
 
     Raises:
         DataError: the raw files are incomplete or damaged; the message names the file.
     """
-    source = SOURCES[spec.name]
-    scans = source.find_scans(raw)
-    if len(scans) < len(spec.scan_ids):
-        log.warning("%s: %d of the %d published scans under %s", spec.name, len(scans), len(spec.scan_ids), raw)
+    source = source_for(spec)
+    if not source.converted_folder:
+        return
+    scans = source.find(raw, spec)
+    if len(scans) < len(spec.cases):
+        log.warning("%s: %d of the %d published scans under %s", spec.name, len(scans), len(spec.cases), raw)
     folder = root / source.converted_folder
     records = read_json(folder / CONVERTED_RECORD) if (folder / CONVERTED_RECORD).exists() else {}
-    tasks = [Task(scan, *paths, folder, records.get(str(scan), {})) for scan, paths in scans.items()]
-    work = partial(_convert_scan, dataset_name=spec.name)
+    tasks = [Task(scan, folder, records.get(scan.id, {})) for scan in scans]
+    work = partial(_convert_scan, spec=spec)
     for task, record in zip(tasks, parallel_map(work, tasks, jobs, "convert"), strict=True):
         if record:
-            records[str(task.scan_id)] = record
+            records[task.scan.id] = record
             write_json(folder / CONVERTED_RECORD, records)
-        log.info("%s scan %d: %s", spec.name, task.scan_id, "converted" if record else "already converted")
+        log.info("%s scan %s: %s", spec.name, task.scan.id, "converted" if record else "already converted")
 
 
-def _convert_scan(task: Task, dataset_name: str) -> dict[str, Any] | None:
+def _convert_scan(task: Task, spec: DatasetSpec) -> dict[str, Any] | None:
     inputs = task.input_hashes()
     if task.is_done(inputs):
         return None
-    image, label = SOURCES[dataset_name].read_scan(task.image, task.label)
+    image, label = source_for(spec).read(task.scan, spec)
     image_path, label_path = task.outputs
     if task.record or not image_path.exists():
         write_nifti(image_path, image)
-    write_nifti(label_path, label)
+    if label is not None:
+        write_nifti(label_path, label)
     return {"inputs": inputs}
 
 
-def normalise(spec: DatasetSpec, root: Path, parameters: PrepareParameters, jobs: int = 1) -> None:
-    """Takes the converted scans to the training grid and notes grids, statistics and hashes in the manifest.
+def normalise(
+    spec: DatasetSpec, root: Path, parameters: PrepareParameters, jobs: int = 1, table: Path | None = None
+) -> None:
+    """Resamples scans to the training grid and records grids, statistics and hashes in the manifest.
+
+    Args:
+        spec: the data set; its description is stored in the prepared folder.
+        root: data root.
+        parameters: see `parameters_of`.
+        jobs: processes.
+        table: of a user's own files.
 
     Raises:
         DataError: nothing was converted, a label is missing, or a scan is damaged; the message names the file.
     """
-    converted, folder = root / SOURCES[spec.name].converted_folder, root / spec.prepared_folder()
-    images, labels = numbered_files(converted, "image"), numbered_files(converted, "label")
-    if not images or set(images) - set(labels):
-        raise DataError(
-            f"{converted}: {len(images)} images and {len(labels)} labels; expected image_N.nii.gz and label_N.nii.gz "
-            f"for every scan N. Run `python -m data.prepare {spec.name.lower()} --step convert` first."
-        )
-    foreign = sorted(set(numbered_files(folder, "image")) - set(images))
-    if foreign:
-        log.warning("%s: %s holds scans %s that were not converted here; they stay", spec.name, folder, foreign)
+    scans = _scans_to_prepare(spec, root, table)
+    folder = root / spec.prepared_folder()
     manifest = Manifest.load(folder, spec.name)
-    wanted = parameters.to_json()
-    if manifest.scans and manifest.parameters.get("normalise") != wanted:
-        log.info("%s: other parameters than before; every scan is prepared again", spec.name)
+    wanted = {"normalise": parameters.to_json(), "label_values": _label_values(spec)}
+    earlier = {"label_values": wanted["label_values"]} | manifest.parameters  # older manifests do not have them
+    if manifest.scans and any(earlier.get(step) != values for step, values in wanted.items()):
+        log.info("%s: the parameters have changed; every scan is prepared again", spec.name)
         manifest.scans = {}
-    manifest.parameters["normalise"] = wanted
+    manifest.parameters |= wanted
     manifest.save(folder)
-    tasks = [Task(n, images[n], labels[n], folder, manifest.scans.get(str(n), {})) for n in images]
+    write_description(folder, spec)
+    _remove_other_scans(folder, spec, manifest, {scan.id for scan in scans})
+    tasks = [Task(scan, folder, manifest.scans.get(scan.id, {})) for scan in scans]
     work = partial(_normalise_scan, spec=spec, parameters=parameters)
     for task, record in zip(tasks, parallel_map(work, tasks, jobs, "normalise"), strict=True):
-        if record:
-            manifest.scans[str(task.scan_id)] = record
+        manifest.scans[task.scan.id] = _with_facts(record or task.record, task.scan)
+        if manifest.scans[task.scan.id] != task.record:
             manifest.save(folder)
-        log.info("%s scan %d: %s", spec.name, task.scan_id, "prepared" if record else "already prepared")
+        log.info("%s scan %s: %s", spec.name, task.scan.id, "prepared" if record else "already prepared")
+
+
+def _scans_to_prepare(spec: DatasetSpec, root: Path, table: Path | None) -> list[RawScan]:
+    """The scans of the table, or the converted ones of a built-in set, each of which must have a label."""
+    source = source_for(spec)
+    if not source.converted_folder:
+        if table is None:
+            raise ConfigError(f"{spec.name}: expected the table of its files ({spec.files}).")
+        return source.find(table, spec)
+    converted = root / source.converted_folder
+    images, labels = scan_files(converted, "image"), scan_files(converted, "label")
+    if not images or set(images) - set(labels):
+        raise DataError(
+            f"{converted}: {len(images)} images and {len(labels)} labels; expected image_<scan id>.nii.gz and "
+            f"label_<scan id>.nii.gz for every scan. Run `python -m data.prepare {spec.name.lower()} --step convert` "
+            "first."
+        )
+    return [RawScan(scan, images[scan], labels[scan]) for scan in images]
+
+
+def _label_values(spec: DatasetSpec) -> list[list[str | int]]:
+    """Name and supplied value of each class, in the order of the prepared values."""
+    return [[name, spec.supplied_value(place)] for place, name in enumerate(spec.class_names) if place]
+
+
+def _with_facts(record: dict[str, Any], scan: RawScan) -> dict[str, Any]:
+    """A scan's entry of the manifest, with what the folds need to know; of published scans nothing."""
+    facts = {"patient": scan.patient or None, "fold": scan.fold, "is_labelled": None if scan.is_labelled else False}
+    kept = {key: value for key, value in record.items() if key not in facts}
+    return kept | {key: value for key, value in facts.items() if value is not None}
+
+
+def _remove_other_scans(folder: Path, spec: DatasetSpec, manifest: Manifest, wanted: set[str]) -> None:
+    """Removes own scans that have left the table; scans that were not prepared here are kept, with a warning."""
+    others = sorted(set(scan_files(folder, "image")) - wanted, key=natural_key)
+    gone = [scan for scan in manifest.scans if scan not in wanted] if spec.files else []
+    for scan in gone:
+        for path in folder.glob(f"*{SUFFIX}"):
+            if path.name.partition("_")[2] == f"{scan}{SUFFIX}":
+                path.unlink()
+        del manifest.scans[scan]
+    if gone:
+        log.info("%s: removed the prepared scans %s, which are not in the table", folder, ", ".join(gone))
+        manifest.save(folder)
+    foreign = [scan for scan in others if scan not in gone]
+    if foreign:
+        log.warning("%s: %s holds scans %s, which were not prepared here; kept", spec.name, folder, ", ".join(foreign))
 
 
 def _normalise_scan(task: Task, spec: DatasetSpec, parameters: PrepareParameters) -> dict[str, Any] | None:
     inputs = task.input_hashes()
     if task.is_done(inputs):
         return None
-    original, original_label = read_nifti(task.image), read_nifti(task.label)
-    _check_pair(task, original, original_label, spec, parameters)
+    original, original_label = _read(task.scan, spec)
     try:
-        image, label = prepare_image(original, parameters), prepare_label(original_label, parameters)
+        image = prepare_image(original, parameters)
+        label = None if original_label is None else prepare_label(original_label, parameters)
     except DataError as error:
-        raise DataError(f"{task.image}: {error}") from error
+        raise DataError(f"{task.scan.image}: {error}") from error
     image_path, label_path = task.outputs
     write_nifti(image_path, image)
-    write_nifti(label_path, Volume(label.array, image.affine))
+    if label is None:
+        label_path.unlink(missing_ok=True)
+    else:
+        write_nifti(label_path, Volume(label.array, image.affine))
     return {
         "inputs": inputs,
         "original": Grid.of(original).to_json(),
@@ -183,69 +224,11 @@ def _normalise_scan(task: Task, spec: DatasetSpec, parameters: PrepareParameters
     }
 
 
-def _check_pair(task: Task, image: Volume, label: Volume, spec: DatasetSpec, parameters: PrepareParameters) -> None:
-    """Image and label may count their axes in different directions, but must lie on one grid."""
-    grids = [Grid.of(reorient(volume, parameters.axis_codes)) for volume in (image, label)]
-    distance = corner_distance_mm(*grids)
-    if distance > min(image.spacing_mm):
-        raise DataError(
-            f"{task.label}: its grid {grids[1].shape} (D, H, W) lies {distance:.3g} mm from that of {task.image.name}, "
-            f"{grids[0].shape}; expected the same grid. Delete both files and run `--step convert` again."
-        )
-    is_known = np.isin(label.array, np.arange(len(spec.class_names)))
-    if not is_known.all():
-        unknown = ", ".join(f"{value:g}" for value in np.unique(label.array[~is_known])[:5])
-        raise DataError(
-            f"{task.label}: label values {unknown}; expected 0 to "
-            f"{len(spec.class_names) - 1} for {spec.name}. Download the label again."
-        )
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Reads the command line and runs the steps asked for."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
-    is_image_set = dataset(given.dataset).kind == "images"
-    for name in VOLUME_OPTIONS if is_image_set else IMAGE_OPTIONS:
-        if getattr(given, name) != parser.get_default(name):
-            kind = "volumes" if is_image_set else "single images"
-            raise ConfigError(f"--{name.replace('_', '-')}: only for sets of {kind}. Leave it out for {given.dataset}.")
-    if is_image_set:
-        images = dataset(given.dataset, "images")
-        prepare_images(images, given.raw or given.out / images.name, given.out, given.size_px, given.split, given.jobs)
-    else:
-        _prepare_volumes(given)
-
-
-def _prepare_volumes(given: argparse.Namespace) -> None:
-    spec = dataset(given.dataset, "scans")
-    steps = STEPS if given.step == "all" else (given.step,)
-    spacing_mm = tuple(given.spacing_mm) if given.spacing_mm else None
-    parameters = parameters_of(spec, given.size_px, spacing_mm, given.size_rule)
-    folder = given.out / spec.prepared_folder()
-    if "convert" in steps:
-        convert(spec, given.raw or given.out / spec.name, given.out, given.jobs)
-    if "normalise" in steps:
-        normalise(spec, given.out, parameters, given.jobs)
-    if "index" in steps:
-        write_class_index(folder, spec)
-    if "superpixels" in steps:
-        write_pseudo_labels(folder, spec, numbering=given.numbering, jobs=given.jobs)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("dataset", help="chaost2, sabs, isic2017, jsrt or shenzhen")
-    add("--raw", type=Path, help="folder of the download (default: <out>/CHAOST2, <out>/SABS and so on)")
-    add("--out", type=Path, default=Path("data"), help="data root, in which all results are written (default: data)")
-    add("--step", choices=(*STEPS, "all"), default="all", help="one step only (default: all)")
-    add("--jobs", type=int, default=1, help="processes; each holds one scan in memory (default: 1)")
-    add("--size-px", type=int, help="rows and columns when prepared (default: the data set's); the field of view stays")
-    add("--spacing-mm", type=float, nargs=3, metavar=("Z", "Y", "X"), help="voxel size instead of the data set's")
-    add("--size-rule", choices=("clean", "reference"), default="clean", help="reference: one slice too many, as there")
-    add("--numbering", choices=("compact", "legacy"), default="compact", help="how superpixels are numbered")
-    add("--split", help="images: another split; a rule of the set, random:SHARE for testing, or a CSV file: id, split")
-    return parser
+def _read(scan: RawScan, spec: DatasetSpec) -> tuple[Volume, Volume | None]:
+    try:
+        return own_scans.read_scan(scan, spec)
+    except DataError as error:
+        if not source_for(spec).converted_folder:
+            raise
+        remedy = "Delete the image and the label and run `--step convert` again."
+        raise DataError(f"{error} {remedy}") from error

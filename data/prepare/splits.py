@@ -1,4 +1,4 @@
-"""Which images are for training and which for testing: rules that several sets of images share."""
+"""Splits of sets of images: the rules that several sets share; a patient is never divided."""
 
 import random
 from collections import Counter
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.sources.raw_images import RawImage, SplitRule
+from dataloaders.description import SplitRule as FractionRule
 from dataloaders.images.folder import SPLITS, read_csv
 from util.errors import ConfigError, DataError
 
@@ -13,7 +14,7 @@ SEED = 0
 
 
 def choose(ids: Sequence[str], n_test: int, generator: random.Random | None = None) -> dict[str, str]:
-    """Draws `n_test` of the ids for testing, the others are for training: `random.Random(0).sample(sorted(ids), n)`.
+    """Draws `n_test` of the ids for testing, the rest is for training: `random.Random(0).sample(sorted(ids), n)`.
 
     Source: T-Loss (MICCAI 2023), released code.
     """
@@ -22,12 +23,28 @@ def choose(ids: Sequence[str], n_test: int, generator: random.Random | None = No
 
 
 def choose_share(images: Sequence[RawImage], share: float) -> dict[str, str]:
-    """Draws a share of all images for testing."""
-    return choose([image.id for image in images], round(share * len(images)))
+    """Draws a fraction of all patients for testing; an image without patient is one of its own."""
+    patients = {image.id: image.patient or image.id for image in images}
+    splits = choose(sorted(set(patients.values())), round(share * len(set(patients.values()))))
+    return {id_: splits[patient] for id_, patient in patients.items()}
+
+
+def choose_fractions(images: Sequence[RawImage], rule: FractionRule) -> dict[str, str]:
+    """Draws patients for testing and validation by the rule of a description; the order of the images is irrelevant."""
+    patients = {image.id: image.patient or image.id for image in images}
+    drawn = sorted(set(patients.values()))
+    random.Random(rule.seed).shuffle(drawn)
+    n_test = max(1, round(rule.test * len(drawn)))
+    n_validation = max(1, round(rule.validation * len(drawn))) if rule.validation else 0
+    test, validation = set(drawn[:n_test]), set(drawn[n_test : n_test + n_validation])
+    return {
+        id_: "test" if patient in test else "validation" if patient in validation else "train"
+        for id_, patient in patients.items()
+    }
 
 
 def choose_stratified(images: Sequence[RawImage], share: float) -> dict[str, str]:
-    """Draws a share of every part for testing; one generator goes through the parts in the order of their names."""
+    """Draws a fraction of every part for testing; one generator serves the parts in the order of their names."""
     generator = random.Random(SEED)
     splits = {}
     for part in sorted({image.part for image in images}):
@@ -37,7 +54,7 @@ def choose_stratified(images: Sequence[RawImage], share: float) -> dict[str, str
 
 
 def by_part(images: Sequence[RawImage], split_of_part: Mapping[str, str]) -> dict[str, str]:
-    """Splits as the data set's own parts say."""
+    """Splits by the parts of the data set."""
     return {image.id: split_of_part[image.part] for image in images}
 
 
@@ -48,20 +65,20 @@ def split_images(
 
     Args:
         images: of the whole set.
-        rule: one of `rules`, `random:SHARE` of test images, or a CSV file with the columns id and split; None: the
+        rule: one of `rules`, `random:FRACTION` of test images, or a CSV file with the columns id and split; None: the
             first of `rules`.
         rules: the data set's own.
         name: of the data set.
 
     Returns:
-        The rule's name, and id -> train, test or unused.
+        The rule's name, and id -> train, validation, test or unused.
 
     Raises:
         ConfigError: no such rule.
-        DataError: the file is damaged, or no image is left for training or testing.
+        DataError: the file is damaged, a patient is in several splits, or training or test split are empty.
     """
     rule = rule or next(iter(rules))
-    choices = f"{', '.join(rules)}, random:SHARE (such as random:0.25), or a CSV file with the columns id and split"
+    choices = f"{', '.join(rules)}, random:FRACTION (such as random:0.25), or a CSV file with the columns id and split"
     if rule in rules:
         splits = rules[rule](images)
     elif rule.startswith("random:"):
@@ -70,13 +87,27 @@ def split_images(
         splits = _from_file(images, Path(rule))
     else:
         raise ConfigError(f"--split {rule}: neither a rule nor a file; expected {choices}.")
+    _require_separate_patients(images, splits, name)
     counts = Counter(splits.values())
     if not counts["train"] or not counts["test"]:
         raise DataError(
             f"{name}: {counts['train']} images for training and {counts['test']} for testing by the rule {rule!r}; "
-            f"expected some of both. Add what is missing of the download, or choose another --split: {choices}."
+            f"expected some of both. Add the missing files, or choose another --split: {choices}."
         )
     return rule, splits
+
+
+def _require_separate_patients(images: Sequence[RawImage], splits: Mapping[str, str], name: str) -> None:
+    seen: dict[str, RawImage] = {}
+    for image in images:
+        if image.patient and splits[image.id] != "unused":
+            other = seen.setdefault(image.patient, image)
+            if splits[other.id] != splits[image.id]:
+                raise DataError(
+                    f"{name}: patient {image.patient} is in split {splits[other.id]!r} ({other.id}) and in "
+                    f"{splits[image.id]!r} ({image.id}); expected all images of a patient in one split. Correct the "
+                    "column split, or the column patient."
+                )
 
 
 def _share(rule: str) -> float:
@@ -86,7 +117,7 @@ def _share(rule: str) -> float:
     except ValueError:
         share = float("nan")
     if not 0 < share < 1:
-        raise ConfigError(f"--split {rule}: expected the share of test images, such as random:0.25.")
+        raise ConfigError(f"--split {rule}: expected the fraction of test images, such as random:0.25.")
     return share
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from data.sources.raw_scans import RawScan, ScanSource
+from dataloaders.description import DatasetSpec
 from dataloaders.io.dicom import DicomSeries, read_dicom_slices
 from dataloaders.io.png import png_files, read_png_stack, trailing_number
 from dataloaders.samples import Volume
@@ -17,14 +19,15 @@ CONVERTED_FOLDER = "CHAOST2/niis/T2SPIR"  # below the data root
 PNG_VALUES = (0, 63, 126, 189, 252)  # grey value of background, liver, right kidney, left kidney, spleen
 
 
-def find_scans(raw: Path) -> dict[int, tuple[Path, Path]]:
+def find_scans(raw: Path, spec: DatasetSpec) -> list[RawScan]:
     """Finds the patients' folders.
 
     Args:
         raw: the folder `MR` of the download, or one that contains it, directly or in `CHAOS_Train_Sets/Train_Sets`.
+        spec: not needed; the layout is fixed.
 
     Returns:
-        scan id -> (DICOM folder, folder of the ground truth), ascending.
+        The scans in natural order of their ids: a DICOM folder and the folder of the ground truth each.
 
     Raises:
         DataError: no patients, or one whose DICOM or ground truth folder is missing.
@@ -37,7 +40,7 @@ def find_scans(raw: Path) -> dict[int, tuple[Path, Path]]:
             "(see data/CHAOST2/README.md), name its folder with --raw, or make a stand-in with "
             "`python -m data.phantom chaost2`."
         )
-    scans = {scan: (patients[scan] / "DICOM_anon", patients[scan] / "Ground") for scan in sorted(patients)}
+    scans = {scan: (patients[scan] / "DICOM_anon", patients[scan] / "Ground") for scan in sorted(patients, key=int)}
     for dicom_folder, ground_folder in scans.values():
         for folder, kind in ((dicom_folder, "DICOM files"), (ground_folder, "PNG ground truth")):
             if not folder.is_dir():
@@ -45,19 +48,20 @@ def find_scans(raw: Path) -> dict[int, tuple[Path, Path]]:
                     f"CHAOST2: no {kind} under {folder.parent}; expected the folder {folder.name}. Unpack the training "
                     "part of CHAOS again; its test part has no ground truth."
                 )
-    return scans
+    return [RawScan(scan, image, label) for scan, (image, label) in scans.items()]
 
 
-def _patients_in(folder: Path) -> dict[int, Path]:
-    return {int(path.parent.name): path for path in folder.glob("*/T2SPIR") if path.parent.name.isdigit()}
+def _patients_in(folder: Path) -> dict[str, Path]:
+    return {str(int(path.parent.name)): path for path in folder.glob("*/T2SPIR") if path.parent.name.isdigit()}
 
 
-def read_scan(dicom_folder: Path, ground_folder: Path) -> tuple[Volume, Volume]:
+def read_scan(scan: RawScan, spec: DatasetSpec) -> tuple[Volume, Volume]:
     """Reads a patient's image and labels (uint8, 0 to 4) on one grid.
 
     Raises:
         DataError: see `read_dicom_slices`, `read_png_stack` and `labels_from_png`; or the two do not belong together.
     """
+    dicom_folder, ground_folder = scan.image, scan.label_file
     series = read_dicom_slices(dicom_folder)
     files, labels = png_files(ground_folder), labels_from_png(ground_folder)
     if labels.shape != series.volume.array.shape:
@@ -111,3 +115,6 @@ def _png_order(series: DicomSeries, png_numbers: set[int | None], ground_folder:
             "in every DICOM file. Copy both folders again, with their original names."
         )
     return np.argsort(np.argsort(np.array(numbers)))
+
+
+SOURCE = ScanSource(find_scans, read_scan, CONVERTED_FOLDER)

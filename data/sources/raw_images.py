@@ -1,4 +1,4 @@
-"""Raw images and their masks: which files belong together, and how they are read."""
+"""Raw images and their masks: the files of each image, and how they are read."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -19,11 +19,15 @@ class RawImage:
     """An image of a download and the files of its masks.
 
     Attributes:
-        id: the name that it keeps.
+        id: its name in the prepared folder.
         image: its file.
         masks: structure -> the files whose union is the structure's mask.
-        part: what the data set says about it that a split may depend on: an official part, a fold, a diagnosis.
+        part: what a split may depend on: an official part, a fold, a diagnosis, the split of a table of files.
         mask_scales: allowed numbers of image rows per mask row.
+        patient: whose image it is; empty: nobody else's.
+        bits: of the prepared image, 8 or 16; the same for all images of a set.
+        n_annotators: people who annotated it.
+        has_label_maps: whether the files of `masks` are label maps of all structures, one per annotator.
     """
 
     id: str
@@ -31,14 +35,19 @@ class RawImage:
     masks: Mapping[str, tuple[Path, ...]]
     part: str
     mask_scales: tuple[int, ...] = (1,)
+    patient: str = ""
+    bits: int = 8
+    n_annotators: int = 1
+    has_label_maps: bool = False
 
     @property
     def files(self) -> list[Path]:
-        """The image, then all masks."""
-        return [self.image, *(file for files in self.masks.values() for file in files)]
+        """The image, then all masks, each once."""
+        return list(dict.fromkeys([self.image, *(file for files in self.masks.values() for file in files)]))
 
 
-SplitRule = Callable[[list[RawImage]], dict[str, str]]  # -> id -> train, test or unused
+SplitRule = Callable[[list[RawImage]], dict[str, str]]  # -> id -> train, validation, test or unused
+Masks = dict[str, tuple[np.ndarray, int]]  # structure -> (H, W) bool, number of pixels that were not binary
 Adjust = Callable[[RawImage, np.ndarray, dict[str, np.ndarray]], tuple[np.ndarray, dict[str, str]]]
 
 
@@ -48,19 +57,23 @@ class ImageSource:
 
     Attributes:
         find: folder of the download -> its images, by ascending id.
-        read: file -> (H, W) or (H, W, 3) uint8, or (H, W) float32 on the same scale of 0 to 255.
-        split_rules: name -> rule; the first is the one used unless the user asks for another.
+        read: file -> (H, W) or (H, W, 3), uint8 or uint16, or (H, W) float32 on the scale of 0 to 255.
+        split_rules: name -> rule; the first is the default.
         adjust: last change of the resized image, given its masks; also returns further cells of the manifest.
+        read_masks: image and its (H, W) -> masks; None: binary mask files, united per structure.
+        settings: all that shapes the prepared files, next to the raw ones; when it changes, all are prepared again.
     """
 
     find: Callable[[Path], list[RawImage]]
     read: Callable[[Path], np.ndarray]
     split_rules: Mapping[str, SplitRule]
     adjust: Adjust | None = None
+    read_masks: Callable[[RawImage, tuple[int, int]], Masks] | None = None
+    settings: str = ""
 
 
 def by_id(files: Iterable[Path], pattern: str) -> dict[str, Path]:
-    """Id -> file of those whose whole name matches `pattern`, in upper or lower case; its first group is the id.
+    """Id -> file of the names that match `pattern` in upper or lower case; its first group is the id.
 
     Ids are returned in capitals.
     """
@@ -77,13 +90,13 @@ def refuse_unpaired(files: Mapping[str, Path], partners: Collection[str], partne
     alone = sorted(set(files) - set(partners))
     if alone:
         raise DataError(
-            f"{files[alone[0]]}: no {partner} for {alone[0]} ({len(alone)} file(s) lack theirs). Unpack the download "
-            "again, or move aside what has no partner."
+            f"{files[alone[0]]}: no {partner} for {alone[0]} ({len(alone)} such file(s)). Unpack the download again, "
+            "or move files without partner elsewhere."
         )
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8, whatever the file's own colours.
+    """(H, W, 3) uint8; grey is repeated.
 
     Raises:
         DataError: absent or damaged.
@@ -101,25 +114,38 @@ def read_grey(path: Path) -> np.ndarray:
 
 
 def read_raw_mask(path: Path) -> tuple[np.ndarray, int]:
-    """Reads a mask as (H, W) bool and counts the pixels that were neither background nor the object's one value.
-
-    A mask of 0 and one other value is the object wherever it is not 0. Greys in between, left by interpolation or lossy
-    compression, are thresholded at half of 255.
+    """Reads a mask of 8 bits; see `threshold_mask`.
 
     Raises:
-        DataError: absent, damaged, or several values that are all in the lower half: labels rather than greys.
+        DataError: absent, damaged, or a label map instead of a mask.
     """
-    grey = read_grey(path)
-    counts = np.bincount(grey.ravel(), minlength=GREATEST + 1)
-    values = np.flatnonzero(counts[1:]) + 1
+    return threshold_mask(path, read_grey(path))
+
+
+def threshold_mask(path: Path, grey: np.ndarray) -> tuple[np.ndarray, int]:
+    """A mask as (H, W) bool, and the number of pixels that were neither background nor the object's one value.
+
+    A mask of 0 and one other value is the object wherever it is not 0. Greys in between, left by interpolation or lossy
+    compression, are thresholded at half of the largest value.
+
+    Args:
+        path: of the mask, for the message.
+        grey: (H, W) uint8 or uint16.
+
+    Raises:
+        DataError: several values that are all in the lower half: a label map rather than greys.
+    """
+    greatest = GREATEST if grey.dtype == np.uint8 else np.iinfo(np.uint16).max
+    values = np.unique(grey)
+    values = values[values > 0]
     if len(values) <= 1:
         return grey > 0, 0
-    if values[-1] <= GREATEST // 2:
+    if values[-1] <= greatest // 2:
         raise DataError(
             f"{path}: values {', '.join(map(str, values[:5]))} besides 0; expected a mask of 0 and one other value, or "
-            f"greys up to {GREATEST}. Write the object as {GREATEST} and all else as 0."
+            f"greys up to {greatest}. Write the object as {greatest} and all else as 0."
         )
-    return grey > GREATEST // 2, int(counts[1:GREATEST].sum())
+    return grey > greatest // 2, int(np.count_nonzero((grey > 0) & (grey < greatest)))
 
 
 def _read_as(path: Path, mode: str) -> np.ndarray:

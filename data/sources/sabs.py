@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from data.sources.raw_scans import RawScan, ScanSource
+from dataloaders.description import DatasetSpec
 from dataloaders.io.geometry import Grid, corner_distance_mm
 from dataloaders.io.nifti import read_nifti
 from dataloaders.samples import Volume
@@ -22,7 +24,7 @@ PLACES = (".", "Training", "RawData/Training", "Abdomen/RawData/Training")
 PUBLISHED_NUMBERS = (*range(1, 11), *range(21, 41))  # of the 30 annotated scans; their positions are the scan ids
 
 
-def find_scans(raw: Path) -> dict[int, tuple[Path, Path]]:
+def find_scans(raw: Path, spec: DatasetSpec) -> list[RawScan]:
     """Finds the images and their labels, and numbers them.
 
     A scan's id is the position of its number among the 30 published ones, also where some scans are missing: then the
@@ -31,9 +33,10 @@ def find_scans(raw: Path) -> dict[int, tuple[Path, Path]]:
     Args:
         raw: the folder that holds one of the layouts above, or `Training`, `RawData/Training` or
             `Abdomen/RawData/Training` with one.
+        spec: not needed; the layout is fixed.
 
     Returns:
-        scan id -> (image file, label file), ascending.
+        The scans in natural order of their ids: an image file and a label file each.
 
     Raises:
         DataError: no images, or one without its label.
@@ -42,13 +45,13 @@ def find_scans(raw: Path) -> dict[int, tuple[Path, Path]]:
     missing = sorted(set(images) - set(labels))
     if missing:
         raise DataError(
-            f"SABS: no label beside {images[missing[0]]} ({len(missing)} images lack theirs); expected a label file "
+            f"SABS: no label for {images[missing[0]]} ({len(missing)} images lack theirs); expected a label file "
             f"with the number {missing[0]:04d}. Download the training part again; the test part has no labels."
         )
     numbers = sorted(images)
     is_published = set(numbers) <= set(PUBLISHED_NUMBERS)
     order = list(PUBLISHED_NUMBERS) if is_published else numbers
-    return {order.index(number): (images[number], labels[number]) for number in numbers}
+    return [RawScan(str(order.index(number)), images[number], labels[number]) for number in numbers]
 
 
 def _image_and_label_files(raw: Path) -> tuple[dict[int, Path], dict[int, Path]]:
@@ -89,12 +92,13 @@ def _numbered(paths: Iterable[Path]) -> dict[int, Path]:
     return numbered
 
 
-def read_scan(image_file: Path, label_file: Path) -> tuple[Volume, Volume]:
+def read_scan(scan: RawScan, spec: DatasetSpec) -> tuple[Volume, Volume]:
     """Reads an image (Hounsfield units) and its labels (uint8) on one grid.
 
     Raises:
-        DataError: a file is damaged, the labels are not whole numbers, or the two lie on different grids.
+        DataError: a file is damaged, the labels are not whole numbers, or the two have different grids.
     """
+    image_file, label_file = scan.image, scan.label_file
     image, label = read_nifti(image_file), read_nifti(label_file)
     distance = corner_distance_mm(Grid.of(image), Grid.of(label))
     if distance > min(image.spacing_mm):
@@ -105,3 +109,6 @@ def read_scan(image_file: Path, label_file: Path) -> tuple[Volume, Volume]:
     if not np.isin(label.array, np.arange(256)).all():
         raise DataError(f"{label_file}: label values that are not whole numbers from 0 to 255. Download it again.")
     return image, Volume(label.array.astype(np.uint8), image.affine)
+
+
+SOURCE = ScanSource(find_scans, read_scan, CONVERTED_FOLDER)

@@ -1,7 +1,95 @@
-"""`python -m data.superpixels`."""
+"""Computes superpixels of prepared scans or images: `python -m data.superpixels TARGET`.
 
-from data.superpixels.scans import main
+TARGET is the name of a built-in set, the description of your own data, or a prepared folder.
+
+    python -m data.superpixels chaost2 --scale MIDDLE --jobs 8
+    python -m data.superpixels isic2017 --jobs 8 --picture superpixels.png
+    python -m data.superpixels jsrt --structure heart --source gray+prob --probabilities FOLDER
+    python -m data.superpixels isic2017 --import-json FOLDER --name rgb_100_10
+
+Scans: writes superpix-<scale>_<scan id>.nii.gz next to image_<scan id>.nii.gz, the pseudo-labels of self-supervised
+training. Images: writes superpixels/<kind>/<id>.png of the training images, and superpixels.json with the parameters
+and the agreement with the experts' masks. For gray+prob, FOLDER holds the probabilities of a first network;
+`python validation.py probabilities with ...` writes them. --import-json imports superpixels of the released code of
+superpixel-guided learning, a folder of <id>.json.
+
+Results that are up to date are not computed again; an interrupted run resumes.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.prepare.import_labels import import_superpixels, require_name
+from data.prepare.steps import add_structures, add_target, open_images, refuse_options, resolve_target, structures_of
+from data.superpixels import images, scans
+from data.superpixels.regions import MIN_AREA_PX, SCALES
+from dataloaders.images.folder import SuperpixelConfig
 from util.cli import run_main
+
+SCAN_OPTIONS = ("scale", "numbering", "min_area_px")
+IMPORT_OPTIONS = ("name",)
+MAKING_OPTIONS = ("structure", "source", "n_segments", "compactness", "probabilities", "clahe", "picture")
+IMAGE_OPTIONS = ("size_px", "import_json", *IMPORT_OPTIONS, *MAKING_OPTIONS[:-1])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Reads the command line; writes the superpixels and, on request, the picture."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    spec, folder = resolve_target(given.target, given.data_dir, given.dataset, given.size_px)
+    if spec.kind == "images":
+        refuse_options(given, parser, SCAN_OPTIONS, "not for sets of images")
+        refuse_options(
+            given,
+            parser,
+            IMPORT_OPTIONS if given.import_json is None else MAKING_OPTIONS,
+            "only with --import-json" if given.import_json is None else "not with --import-json",
+        )
+        _write_of_images(given)
+        return
+    refuse_options(given, parser, IMAGE_OPTIONS, "not for sets of scans")
+    scans.write_pseudo_labels(folder, spec, given.scale, given.numbering, given.min_area_px, given.jobs)
+    if given.picture:
+        scans.draw_pseudo_labels(folder, spec, given.scale, given.picture)
+
+
+def _write_of_images(given: argparse.Namespace) -> None:
+    folder = open_images(given.target, given.data_dir, given.dataset, given.size_px)
+    if given.import_json is not None:
+        import_superpixels(given.import_json, folder, require_name(given.name, "rgb_100_10"))
+        return
+    config = SuperpixelConfig(given.source, given.n_segments, given.compactness, given.clahe)
+    structures = structures_of(folder.spec, given.structure)
+    settings = {folder.superpixel_folder(config, structure): structure for structure in structures}
+    for output, structure in settings.items():
+        images.write_superpixels(folder, config, structure, probabilities=given.probabilities, jobs=given.jobs)
+        if given.picture:
+            stem = given.picture.stem + (f"_{output.name}" if len(settings) > 1 else "")
+            images.draw_superpixels(folder, config, structure, given.picture.with_stem(stem))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m data.superpixels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_target(parser)
+    add = parser.add_argument
+    add("--jobs", type=int, default=1, help="processes (default: 1)")
+    add("--picture", type=Path, metavar="FILE.png", help="also draw some slices or images with outlines")
+    add("--scale", default="MIDDLE", choices=SCALES, help="scans: kind of superpixels (default: MIDDLE)")
+    add("--numbering", default="compact", choices=("compact", "legacy"), help="scans: of the ids (default: compact)")
+    add("--min-area-px", type=int, default=MIN_AREA_PX, help=f"scans: drop smaller pieces (default: {MIN_AREA_PX})")
+    add_structures(parser)
+    add("--source", choices=("rgb", "gray", "gray+prob"), help="images: default: rgb for colour images, else gray")
+    add("--n-segments", type=int, help="images: superpixels per image (default: the structure's)")
+    add("--compactness", type=float, help="images: default: 10 for rgb (Lab), 10/255 for grey (intensities 0 to 1)")
+    add("--probabilities", type=Path, metavar="FOLDER", help="images: <id>.png of a first network, for gray+prob")
+    add("--clahe", action="store_true", help="images: equalise the contrast locally first")
+    add("--import-json", type=Path, metavar="FOLDER", help="images: import superpixels from <id>.json")
+    add("--name", help="images: with --import-json: folder name of the imported superpixels, such as rgb_100_10")
+    return parser
+
 
 if __name__ == "__main__":
     run_main(main)

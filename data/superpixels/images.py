@@ -1,15 +1,5 @@
-"""Cuts the training images of an image set into superpixels: `python -m data.superpixels.images DATASET`.
+"""Superpixels of the training images of a set of images: see `python -m data.superpixels --help`."""
 
-    python -m data.superpixels.images ISIC2017 --jobs 8 --picture superpixels.png
-    python -m data.superpixels.images JSRT --structure heart --source gray+prob --probabilities FOLDER
-
-Writes superpixels/<kind>/<id>.png, and superpixels.json with the parameters and how well the pieces follow the experts'
-masks. An interrupted run goes on where it stopped; nothing is done again while images and parameters stay the same.
-For gray+prob, FOLDER holds what a first network thinks of the training images; `python validation.py probabilities
-with ...` writes it. `--picture` draws some images with the outlines of their superpixels.
-"""
-
-import argparse
 import logging
 from collections.abc import Sequence
 from functools import partial
@@ -23,17 +13,13 @@ from PIL import Image
 
 from data.prepare.steps import (
     Output,
-    add_arguments,
     hash_of,
-    open_images,
-    structures_of,
     training_ids,
 )
 from data.superpixels.slic import Quality, quality_of, superpixels_of
-from dataloaders.catalog import dataset
 from dataloaders.images.folder import ImageFolder, SuperpixelConfig, settings_of
-from dataloaders.io.png import read_image, read_mask, read_superpixels, write_png
-from util.cli import parallel_map, run_main
+from dataloaders.io.png import read_image, read_mask, read_superpixels, to_8_bit, write_png
+from util.cli import parallel_map
 from util.errors import ConfigError, DataError
 from util.results.metrics import summarise
 from util.results.pictures import (
@@ -65,16 +51,16 @@ def write_superpixels(
 
     Args:
         folder: the prepared images.
-        config: the superpixels; what it leaves open is the data set's.
-        structure: whose number of segments, and probabilities.
-        probabilities: folder of `<id>.png`, 8 or 16 bit, the full value being 1; for the source "gray+prob".
+        config: the superpixels; unset values are those of the data set.
+        structure: determines the number of segments, and the probabilities.
+        probabilities: folder of `<id>.png`, 8 or 16 bit, the largest value being 1; for the source "gray+prob".
         jobs: processes.
 
     Returns:
         The content of `superpixels.json`.
 
     Raises:
-        ConfigError: the structure is unknown, the source does not fit the images, or the probabilities the source.
+        ConfigError: an unknown structure, or a source that does not match images or probabilities.
         DataError: no training image, or an image, a mask or a probability is missing or damaged.
     """
     resolved = config.resolved(folder.spec, structure)
@@ -136,8 +122,8 @@ def _segment_file(
     ids = superpixels_of(image, config, probability, config.equalised)
     if ids.max() > np.iinfo(np.uint16).max:
         raise ConfigError(
-            f"superpixel.n_segments={config.n_segments}: {image_id} falls into {ids.max() + 1} pieces; expected at "
-            "most 65536, which 16 bits can number. Ask for fewer."
+            f"superpixel.n_segments={config.n_segments}: {image_id} has {ids.max() + 1} superpixels; expected at "
+            "most 65536, the limit of 16 bits. Request fewer."
         )
     write_png(path, ids.astype(np.uint16))
     return quality_of(ids, masks)
@@ -201,7 +187,7 @@ def draw_superpixels(
         n_images: in rows of four.
 
     Raises:
-        DataError: the superpixels were not made, or an image or a mask is missing.
+        DataError: no superpixels, or an image or a mask is missing.
     """
     ids = training_ids(folder)
     source = folder.superpixel_folder(config, structure)
@@ -209,43 +195,8 @@ def draw_superpixels(
     figure, grid = panel_grid(title, -(-n_images // 4), 4)
     chosen = np.unique(np.linspace(0, len(ids) - 1, n_images).round().astype(int))
     for axes, image_id in zip(grid.flat, (ids[index] for index in chosen), strict=False):
-        image, pieces = read_image(folder.image_path(image_id)), read_superpixels(source / f"{image_id}.png")
+        image, pieces = to_8_bit(read_image(folder.image_path(image_id))), read_superpixels(source / f"{image_id}.png")
         mask = read_mask(folder.mask_path(image_id, structure))
         show_image(axes, mark_regions(image, pieces, FACTOR), f"{image_id}\n{len(np.unique(pieces))} superpixels")
         draw_outline(axes, enlarge(mask.astype(np.uint8), FACTOR) > 0, EXPERT_COLOUR)
     save_figure(figure, path)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Reads the command line; writes the superpixels and, when asked, the picture."""
-    given = _parser().parse_args(arguments)
-    spec = dataset(given.dataset, "images")
-    config = SuperpixelConfig(given.source, given.n_segments, given.compactness, given.clahe)
-    structures = structures_of(spec, given.structure)
-    folder = open_images(spec, given.data_dir, given.size_px)
-    settings = {folder.superpixel_folder(config, structure): structure for structure in structures}
-    for output, structure in settings.items():
-        write_superpixels(folder, config, structure, probabilities=given.probabilities, jobs=given.jobs)
-        if given.picture:
-            stem = given.picture.stem + (f"_{output.name}" if len(settings) > 1 else "")
-            draw_superpixels(folder, config, structure, given.picture.with_stem(stem))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.superpixels.images",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_arguments(parser)
-    add = parser.add_argument
-    add("--source", choices=("rgb", "gray", "gray+prob"), help="default: rgb for colour images, else gray")
-    add("--n-segments", type=int, help="superpixels per image (default: the structure's)")
-    add("--compactness", type=float, help="default: 10 for rgb (against Lab), 10/255 for grey (against [0, 1])")
-    add("--probabilities", type=Path, metavar="FOLDER", help="<id>.png of a first network, for gray+prob")
-    add("--clahe", action="store_true", help="equalise the contrast locally first")
-    return parser
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -1,4 +1,4 @@
-"""From a slice to its superpixels: foreground, segmentation, numbering. Pure functions; no files."""
+"""Superpixels of slices and scans: foreground, segmentation, numbering. Pure functions; no files."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -35,7 +35,7 @@ class SlicePixels:
     Source: Achanta et al. (TPAMI 2012); within a mask: Irving, "maskSLIC" (2016).
     """
 
-    segment_area_px: int = 1000  # what MIDDLE arrives at inside the body
+    segment_area_px: int = 1000  # as MIDDLE inside the body
     compactness: float = 0.1  # against intensities scaled to [0, 1]
 
 
@@ -57,7 +57,7 @@ SCALES: dict[str, Felzenszwalb | SlicePixels | Supervoxels] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides a scan's superpixels, besides its image.
+    """All parameters of a scan's superpixels.
 
     Raises:
         ConfigError: a value is unknown or out of range.
@@ -79,7 +79,7 @@ class Recipe:
             raise ConfigError(f"min_area_px={self.min_area_px}: expected 0 (keep every piece) or more.")
 
     def parameters(self) -> dict[str, Any]:
-        """What the manifest remembers: a change of any of it makes the superpixels stale."""
+        """The manifest's record: superpixels made with others are stale."""
         algorithm = SCALES[self.scale]
         shared = {"foreground_above": self.foreground_above, "numbering": self.numbering}
         area = {} if self.numbering == "legacy" else {"min_area_px": self.min_area_px}
@@ -164,10 +164,27 @@ def _consecutive(ids: np.ndarray) -> np.ndarray:
     return (np.cumsum(is_present) * is_present)[ids]
 
 
-def superpixels_of(volume: Volume, recipe: Recipe) -> Int[np.ndarray, "D H W"]:
-    """Superpixel ids of a scan (or of some of its slices, unless the scale is volumetric); 0: none."""
+def foreground_threshold(array: Num[np.ndarray, "D H W"], recipe: Recipe) -> float:
+    """The intensity above which a pixel of a scan may be body: the recipe's, or Otsu's threshold of the whole scan.
+
+    Source: Otsu (IEEE Transactions on Systems, Man, and Cybernetics, 1979).
+    """
+    return float(threshold_otsu(array)) if recipe.foreground_above is None else recipe.foreground_above
+
+
+def segment(volume: Volume, recipe: Recipe, above: float | None = None) -> Int[np.ndarray, "D H W"]:
+    """Segments a scan (or some of its slices, unless the scale is volumetric) into superpixels.
+
+    Args:
+        volume: prepared intensities.
+        recipe: how.
+        above: `foreground_threshold` of the whole scan; needed where `volume` is a part of it. None: computed.
+
+    Returns:
+        Superpixel ids; 0: none.
+    """
     algorithm = SCALES[recipe.scale]
-    above = float(threshold_otsu(volume.array)) if recipe.foreground_above is None else recipe.foreground_above
+    above = foreground_threshold(volume.array, recipe) if above is None else above
     masks = np.stack([foreground_mask(slice_, above) for slice_ in volume.array])
     if isinstance(algorithm, Supervoxels):
         regions = slic_volume(volume, masks, algorithm)

@@ -1,12 +1,9 @@
-"""Cuts every slice into superpixels, the pseudo-organs that training asks for: `python -m data.superpixels FOLDER`.
+"""Superpixels of every slice, the pseudo-labels of self-supervised training: `python -m data.superpixels TARGET`.
 
-    python -m data.superpixels data/CHAOST2/chaos_MR_T2_normalized --dataset CHAOST2 --scale MIDDLE --jobs 8
-
-Writes superpix-MIDDLE_<scan id>.nii.gz beside image_<scan id>.nii.gz. A second run redoes only scans whose image, or
-whose parameters, have changed. `--picture FILE.png` draws some slices with their outlines.
+Writes superpix-MIDDLE_<scan id>.nii.gz next to image_<scan id>.nii.gz, for scans with and without label. A second run
+repeats only scans whose image or parameters have changed.
 """
 
-import argparse
 import logging
 import math
 from collections.abc import Iterator
@@ -19,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from data.prepare.class_index import numbered_files
-from data.superpixels.regions import MIN_AREA_PX, SCALES, Recipe, Supervoxels, superpixels_of
-from dataloaders.catalog import dataset
+from data.superpixels.regions import MIN_AREA_PX, SCALES, Recipe, Supervoxels, foreground_threshold, segment
 from dataloaders.description import DatasetSpec
 from dataloaders.io.nifti import read_nifti, voxel_hash, write_nifti
 from dataloaders.samples import Volume
+from dataloaders.scans.folder import scan_files, scan_path
 from dataloaders.scans.manifest import Manifest
 from util.cli import parallel_map
 from util.errors import DataError
@@ -38,13 +34,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Scan:
-    """What is known of an image without keeping its voxels."""
+    """What is known of an image without keeping its voxels in memory."""
 
-    scan_id: int
+    scan_id: str
     path: Path
     depth: int
     affine: np.ndarray
     image_sha256: str
+    foreground_above: float  # prepared intensity
 
 
 def write_pseudo_labels(
@@ -57,11 +54,11 @@ def write_pseudo_labels(
 ) -> None:
     """Writes `superpix-<scale>_<scan id>.nii.gz` for every image of a prepared folder.
 
-    Scans whose image and parameters are those of the manifest are passed over, so that an interrupted run goes on
-    where it stopped.
+    Scans whose image and parameters are those of the manifest are skipped, so that an interrupted run resumes where it
+    stopped.
 
     Args:
-        folder: prepared folder; `manifest.json` is made when absent.
+        folder: prepared folder; `manifest.json` is written when absent.
         spec: the data set.
         scale: "MIDDLE" (the paper's), "SMALL", "SLIC" or "SUPERVOXEL".
         numbering: "compact", or "legacy" for ids as the released code writes them (scale MIDDLE only).
@@ -76,7 +73,7 @@ def write_pseudo_labels(
     Note: the released code loses the first region and keeps pieces of a few pixels; `compact` does neither.
     """
     recipe = Recipe(scale, spec.foreground_above, numbering, min_area_px)
-    scans = _scans_in(folder, spec, jobs)
+    scans = list(parallel_map(partial(_inspect, recipe=recipe), _images(folder, spec).items(), jobs, "reading"))
     manifest = Manifest.load(folder, spec.name)
     record = manifest.pseudo_labels.get(scale, {})
     if record.get("parameters") != recipe.parameters():
@@ -84,28 +81,29 @@ def write_pseudo_labels(
     manifest.pseudo_labels[scale] = record
     due = [scan for scan in scans if not _is_current(scan, record, scale)]
     for scan in due:
-        record["scans"].pop(str(scan.scan_id), None)
+        record["scans"].pop(scan.scan_id, None)
     manifest.save(folder)
     for scan, ids in _segmented(due, recipe, jobs):
-        write_nifti(_output(scan.path, scale), Volume(ids, scan.affine))
-        record["scans"][str(scan.scan_id)] = {
+        write_nifti(_output(scan, scale), Volume(ids, scan.affine))
+        record["scans"][scan.scan_id] = {
             "image_sha256": scan.image_sha256,
+            "foreground_above": scan.foreground_above,
             "n_ids": _count(ids, scale),
-            "scikit_image": version("scikit-image"),  # ties are broken in an order of its own
+            "scikit_image": version("scikit-image"),  # versions may break ties differently
         }
         manifest.save(folder)
-    n_ids = sum(record["scans"][str(scan.scan_id)]["n_ids"] for scan in scans)
+    n_ids = sum(record["scans"][scan.scan_id]["n_ids"] for scan in scans)
     log.info("superpix-%s: %d ids in %d scans of %s", scale, n_ids, len(scans), folder)
-    log.info("superpix-%s: %d of %d scans skipped, being up to date", scale, len(scans) - len(due), len(scans))
+    log.info("superpix-%s: %d of %d scans skipped, as they are up to date", scale, len(scans) - len(due), len(scans))
 
 
-def _output(image: Path, scale: str) -> Path:
-    return image.with_name(image.name.replace("image_", f"superpix-{scale}_"))
+def _output(scan: _Scan, scale: str) -> Path:
+    return scan_path(scan.path.parent, f"superpix-{scale}", scan.scan_id)
 
 
 def _is_current(scan: _Scan, record: dict[str, Any], scale: str) -> bool:
-    entry = record["scans"].get(str(scan.scan_id), {})
-    return entry.get("image_sha256") == scan.image_sha256 and _output(scan.path, scale).exists()
+    entry = record["scans"].get(scan.scan_id, {})
+    return entry.get("image_sha256") == scan.image_sha256 and _output(scan, scale).exists()
 
 
 def _count(ids: np.ndarray, scale: str) -> int:
@@ -114,12 +112,8 @@ def _count(ids: np.ndarray, scale: str) -> int:
     return sum(int(np.count_nonzero(np.bincount(group.ravel())[1:])) for group in groups)
 
 
-def _scans_in(folder: Path, spec: DatasetSpec, jobs: int) -> list[_Scan]:
-    return list(parallel_map(_inspect, _images(folder, spec).items(), jobs, "reading"))
-
-
-def _images(folder: Path, spec: DatasetSpec) -> dict[int, Path]:
-    paths = numbered_files(folder, "image")
+def _images(folder: Path, spec: DatasetSpec) -> dict[str, Path]:
+    paths = scan_files(folder, "image")
     if not paths:
         raise DataError(
             f"{folder}: no image_<scan id>.nii.gz found; expected the prepared images of {spec.name}. Run "
@@ -128,28 +122,30 @@ def _images(folder: Path, spec: DatasetSpec) -> dict[int, Path]:
     return paths
 
 
-def _inspect(item: tuple[int, Path]) -> _Scan:
+def _inspect(item: tuple[str, Path], recipe: Recipe) -> _Scan:
     scan_id, path = item
     volume = read_nifti(path)
     if not np.isfinite(volume.array).all():
         raise DataError(f"{path}: NaN or infinite voxels; expected finite intensities. Prepare or copy the scan again.")
-    return _Scan(scan_id, path, len(volume.array), volume.affine, voxel_hash(volume.array))
+    above = foreground_threshold(volume.array, recipe)
+    return _Scan(scan_id, path, len(volume.array), volume.affine, voxel_hash(volume.array), above)
 
 
 def _segmented(scans: list[_Scan], recipe: Recipe, jobs: int) -> Iterator[tuple[_Scan, np.ndarray]]:
-    """Yields every scan with its ids, int16 where they fit; several processes share the slices of a scan."""
+    """Yields every scan with its ids, int16 where they fit; the slices of a scan are divided among processes."""
     is_whole = jobs <= 1 or isinstance(SCALES[recipe.scale], Supervoxels)
     n_blocks = {scan.scan_id: 1 if is_whole else math.ceil(scan.depth / SLICES_PER_BLOCK) for scan in scans}
-    blocks = [(scan.path, part, n_blocks[scan.scan_id]) for scan in scans for part in range(n_blocks[scan.scan_id])]
+    blocks = [(scan, part, n_blocks[scan.scan_id]) for scan in scans for part in range(n_blocks[scan.scan_id])]
     results = parallel_map(partial(_segment_block, recipe=recipe), blocks, jobs, f"superpix-{recipe.scale}")
     for scan in scans:
         yield scan, np.concatenate(list(islice(results, n_blocks[scan.scan_id])))
 
 
-def _segment_block(block: tuple[Path, int, int], recipe: Recipe) -> np.ndarray:
-    path, part, n_parts = block
-    volume = read_nifti(path)
-    ids = superpixels_of(Volume(np.array_split(volume.array, n_parts)[part], volume.affine), recipe)
+def _segment_block(block: tuple[_Scan, int, int], recipe: Recipe) -> np.ndarray:
+    scan, part, n_parts = block
+    volume = read_nifti(scan.path)
+    part_of_scan = Volume(np.array_split(volume.array, n_parts)[part], volume.affine)
+    ids = segment(part_of_scan, recipe, scan.foreground_above)
     return ids.astype(np.int16 if ids.max() <= np.iinfo(np.int16).max else np.int32)
 
 
@@ -169,7 +165,7 @@ def draw_pseudo_labels(folder: Path, spec: DatasetSpec, scale: str, path: Path) 
     chosen = [images[row] for row in np.unique(np.linspace(0, len(images) - 1, 3).round().astype(int))]
     figure, grid = panel_grid(f"{spec.name}, superpix-{scale}", len(chosen), 4, (3.0, 2.9))
     for row, (scan_id, image_path) in zip(grid, chosen, strict=True):
-        scan, regions = read_nifti(image_path), read_nifti(_output(image_path, scale))
+        scan, regions = read_nifti(image_path), read_nifti(scan_path(folder, f"superpix-{scale}", scan_id))
         (image, _, aspect), (ids, _, _) = (for_viewing(one.array, scan.affine) for one in (scan, regions))
         shown = np.flatnonzero(ids.any((1, 2))) if ids.any() else np.arange(len(ids))
         for axes, z in zip(row, shown[np.linspace(0, len(shown) - 1, 6).round().astype(int)[1:-1]], strict=True):
@@ -182,22 +178,3 @@ def _stretch(slice_: np.ndarray) -> np.ndarray:
     """Grey values in [0, 1]; the few darkest and brightest pixels do not determine the contrast."""
     low, high = np.percentile(slice_, (1, 99.5))
     return np.clip((slice_ - low) / max(high - low, 1e-6), 0, 1)
-
-
-def main() -> None:
-    """Reads the command line; writes the superpixels and, when asked, the picture."""
-    parser = argparse.ArgumentParser(prog="python -m data.superpixels", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="prepared folder holding image_<scan id>.nii.gz")
-    parser.add_argument("--dataset", required=True, help="CHAOST2 or SABS")
-    parser.add_argument("--scale", default="MIDDLE", choices=SCALES, help="how slices are cut (default MIDDLE)")
-    parser.add_argument("--numbering", default="compact", choices=("compact", "legacy"))
-    parser.add_argument(
-        "--min-area-px", type=int, default=MIN_AREA_PX, help=f"drop smaller pieces (default {MIN_AREA_PX})"
-    )
-    parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
-    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="also draw some slices with their outlines")
-    given = parser.parse_args()
-    spec = dataset(given.dataset)
-    write_pseudo_labels(given.folder, spec, given.scale, given.numbering, given.min_area_px, given.jobs)
-    if given.picture:
-        draw_pseudo_labels(given.folder, spec, given.scale, given.picture)

@@ -1,9 +1,9 @@
-"""SLIC superpixels of one image, and how well they follow a mask. Pure functions; no files."""
+"""SLIC superpixels of one image, and their agreement with a mask. Pure functions; no files."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Integer, UInt8
+from jaxtyping import Bool, Float, Int, Integer, UInt8, UInt16
 from skimage.color import rgb2lab
 from skimage.exposure import equalize_adapthist
 from skimage.segmentation import slic
@@ -15,12 +15,12 @@ N_ITERATIONS = 10
 
 
 def superpixels_of(
-    image: UInt8[np.ndarray, "H W *C"],
+    image: UInt8[np.ndarray, "H W *C"] | UInt16[np.ndarray, "H W *C"],
     config: SuperpixelConfig,
     probability: Float[np.ndarray, "H W"] | None = None,
     equalised: bool = False,
 ) -> Int[np.ndarray, "H W"]:
-    """Cuts an image into superpixels by SLIC.
+    """Segments an image into superpixels by SLIC.
 
     Args:
         image: RGB or grey.
@@ -32,13 +32,13 @@ def superpixels_of(
         Ids from 0.
 
     Raises:
-        ValueError: the configuration leaves something open.
+        ValueError: the configuration is not resolved.
 
     Source: Achanta et al. (TPAMI 2012); superpixel-guided learning, released code.
-    Note: scikit-image now stretches what it gets to [0, 1], which the version of the reference did not. The
-        compactness is divided by the same factor, so that it means what it meant there, whatever the contrast.
+    Note: scikit-image now rescales its input to [0, 1], which the version of the reference did not. The compactness
+        is divided by the same factor, so that its effect is that of the reference at any contrast.
     """
-    values = equalize_adapthist(image) if equalised else image / 255.0
+    values = equalize_adapthist(image) if equalised else image / float(np.iinfo(image.dtype).max)
     if config.source == "rgb":
         values = rgb2lab(values)
     elif probability is not None:
@@ -59,14 +59,14 @@ def superpixels_of(
 
 
 def under_segmentation_error(ids: Integer[np.ndarray, "H W"], mask: Bool[np.ndarray, "H W"]) -> float:
-    """How far the superpixels that touch an object reach beyond it, in areas of the object; NaN without object."""
+    """Area of superpixels that touch an object outside of it, in areas of the object; NaN without object."""
     n_pixels, n_object = _counts(ids, mask)
     area = n_object.sum()
     return float((n_pixels[n_object > 0].sum() - area) / area) if area else float("nan")
 
 
 def majority_mask(ids: Integer[np.ndarray, "H W"], mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """The superpixels more than half of whose pixels belong to the object: the best mask they can give."""
+    """The superpixels of which more than half belongs to the object: the best mask that they allow."""
     n_pixels, n_object = _counts(ids, mask)
     return (2 * n_object > n_pixels)[ids]
 
@@ -79,7 +79,7 @@ def _counts(ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Quality:
-    """How the superpixels of one image fare.
+    """Quality of the superpixels of one image.
 
     Attributes:
         n_segments: their number.

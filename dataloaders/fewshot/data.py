@@ -1,5 +1,6 @@
-"""Few-shot segmentation of scans: what is trained on, and the support set and query scans that are scored."""
+"""Few-shot segmentation of scans: training episodes, and the support set and query scans that are scored."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from dataloaders.fewshot.episodes import ClassDrawer, Drawer, EpisodeDataset, Ps
 from dataloaders.fewshot.folds import Fold, make_fold
 from dataloaders.fewshot.slices import pack_slices
 from dataloaders.ordering import LoaderOptions, step_loader
+from dataloaders.protocol import DataConfig, TrainingData
 from dataloaders.samples import Episode, EvalCase, SupportSet, Volume
 from dataloaders.scans.folder import PreparedFolder
 from dataloaders.scans.normalise import Normalisation
@@ -23,22 +25,23 @@ from util.errors import ConfigError, DataError
 from util.runtime.compiling import CompiledFunction
 from util.schema import option
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
-class FewShotConfig:
-    """What is trained on and what is tested; names as in the reference where the meaning is the same."""
+class FewShotConfig(DataConfig):
+    """Training data and test data; keys are named as in the reference where the meaning is the same."""
 
-    dataset: str = "CHAOST2"  # see dataloaders.catalog
+    dataset: str = "CHAOST2"  # a built-in set, or the path of a description; see dataloaders.catalog
     setting: Literal[1, 2] = 1  # 2: slices that show a tested organ are kept from training (paper, section 4.1)
     eval_fold: int = option(0, "replicate")  # cross-validation fold, from 0
-    label_sets: int | str = option(
-        0, "replicate"
-    )  # group to train on; the others are tested; "all": test every scored class
+    label_sets: int | str = option(0, "replicate")  # label group to train on; the others are tested; "all": no group
     exclude_cls_list: tuple[int, ...] = option((), "replicate")  # training slices showing these are left out
-    train_on: Literal["superpixels", "labels"] = "superpixels"  # labels: annotated training of the comparison methods
+    train_on: Literal["superpixels", "labels"] = "superpixels"  # labels: supervised training of the comparison methods
     superpix_scale: str = "MIDDLE"  # which pseudo-labels
+    min_size_px: int = 64  # rows and columns of prepared slices, below which the encoder leaves too few features
     max_iters_per_load: int | None = None  # episodes in one pass over the slices; None: every slice once
-    min_fg_data: int = 1  # pixels below which a class does not count as shown (annotated training)
+    min_fg_data: int = 1  # pixels that a class needs on a training slice (train_on=labels)
     which_aug: str = "sabs_aug"  # augmentation preset: sabs_aug, aug_v3 or none
     aug: transforms.AugmentConfig = option(transforms.AugmentConfig)  # its ranges; those of `which_aug` if not given
     support_idx: tuple[int, ...] = option((-1,), "replicate")  # positions in the fold's held-out list
@@ -58,20 +61,27 @@ class FewShotConfig:
                 f"exclude_cls_list: {unknown} are no classes of {self.spec.name} (1 to "
                 f"{len(self.spec.class_names) - 1})."
             )
-        if self.train_on == "labels" and self.label_sets == "all":
-            raise ConfigError("label_sets='all' leaves no class to train on (train_on=labels); name a group.")
-        if self.z_margin < 0 or self.min_fg_data < 1:
-            raise ConfigError("expected z_margin from 0 and min_fg_data from 1.")
+        if self.train_on == "labels" and not self.trained_classes:
+            raise ConfigError(
+                f"label_sets={self.label_sets!r} leaves no class to train on (train_on=labels); name a group of "
+                "label_groups in the description."
+            )
+        if self.z_margin < 0 or self.min_fg_data < 1 or self.min_size_px < 1:
+            raise ConfigError(
+                f"z_margin={self.z_margin}, min_fg_data={self.min_fg_data}, min_size_px={self.min_size_px}: expected "
+                "z_margin from 0, the others from 1."
+            )
 
     @property
     def spec(self) -> DatasetSpec:
-        """The description of the data set."""
+        """Description of the data set."""
         return catalog.dataset(self.dataset, "scans")
 
     @property
-    def facts(self) -> None:
-        """A few-shot network takes slices of any size, and one class at a time."""
-        return None
+    def trained_classes(self) -> tuple[int, ...]:
+        """Prepared values of the classes that annotated training sees: the scored ones that are not tested."""
+        tested = self.spec.held_out(self.label_sets)
+        return tuple(value for value in self.spec.evaluated if value not in tested)
 
     def derived(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The length of a pass, the classes that setting 2 keeps from training, and the ranges of the augmentation."""
@@ -92,15 +102,10 @@ class FewShotConfig:
         """Setting, label group and fold."""
         return f"setting{self.setting}_sets{self.label_sets}_fold{self.eval_fold}"
 
-    @classmethod
-    def ignored_keys(cls, values: Mapping[str, Any], trains_on: str) -> set[str]:
-        """None: every key counts."""
-        return set()
-
 
 @dataclass(frozen=True)
-class FewShotData:
-    """A prepared folder of scans, and who is who in the fold."""
+class FewShotData(TrainingData):
+    """A prepared folder of scans, and the scans of the fold."""
 
     config: FewShotConfig
     folder: PreparedFolder
@@ -108,18 +113,23 @@ class FewShotData:
     labels = None  # pseudo-labels are not refined
 
     @property
+    def spec(self) -> DatasetSpec:
+        """Description of the data set; `to_dict` gives it in plain values for checkpoints."""
+        return self.folder.spec
+
+    @property
     def preparation(self) -> dict[str, Any] | None:
         """How the scans were prepared; None: unknown."""
         return self.folder.manifest.parameters.get("normalise")
 
     def fit_normalisation(self) -> Normalisation:
-        """The data set's rule, with statistics of the training scans."""
-        return Normalisation.fit(self.folder.spec, self.folder.statistics(self.fold.train))
+        """Computes the normalisation that the description asks for, from the training scans where needed."""
+        return Normalisation.fit(self.spec, self.folder.statistics(self.fold.train))
 
     def loader(
         self, normalisation: Normalisation, seed: int, batch_size: int, steps: range, options: LoaderOptions
     ) -> DataLoader[Episode]:
-        """A loader whose k-th batch belongs to the k-th of `steps`, for this process.
+        """Makes a loader whose k-th batch belongs to the k-th of `steps`, for this process.
 
         Raises:
             DataError: no slice can be trained on.
@@ -135,30 +145,30 @@ class FewShotData:
 
     @property
     def nbytes(self) -> int:
-        """What the training slices take on a device: intensities and ids of four bytes each."""
+        """Bytes of the training slices on a device: intensities and ids of four bytes each."""
         voxels = sum(int(np.prod(self.folder.shape(scan))) for scan in self.fold.train)
         return 8 * voxels
 
     def task(self, normalisation: Normalisation, which: protocol.Protocol) -> "FewShotTask":
         """The fold's support set and query scans under a protocol.
 
-        "reference" gives each query slice the part that the query's ground truth assigns, and counts the slices of the
-        organ's true range (with `z_margin`). "blind" reads no ground truth for the prediction, and counts every slice.
+        "reference" gives each query slice the part that the query's ground truth assigns, and scores the slices of the
+        organ's true range (with `z_margin`). "blind" reads no ground truth for the prediction, and scores every slice.
 
         Raises:
-            DataError: a support scan without one of the tested organs.
+            DataError: no labelled scan or no class to score, or a support scan without one of the tested classes.
         """
         return _build_task(self, normalisation, which)
 
     def describe(self) -> str:
-        """What is trained on, for the log."""
-        return f"scans {list(self.fold.train)}"
+        """The training scans, for the log."""
+        return f"scans {', '.join(self.fold.train)}"
 
 
 def open_fewshot(
     config: FewShotConfig, data_dir: str, trains_on: str = "given", needs_superpixels: bool = False
 ) -> FewShotData:
-    """The prepared folder and the scans of the fold.
+    """Opens the prepared folder and divides its scans.
 
     Args:
         config: names the data set and the fold.
@@ -172,21 +182,41 @@ def open_fewshot(
     root = Path(data_dir).expanduser()
     is_itself = any(root.glob("image_*.nii.gz"))
     folder = PreparedFolder(root if is_itself else root / config.spec.prepared_folder(), config.spec)
-    return FewShotData(config, folder, make_fold(config.spec, folder.scan_ids, config.eval_fold, config.support_idx))
+    fold = make_fold(config.spec, folder.scan_ids, config.eval_fold, config.support_idx, folder.records)
+    return FewShotData(config, folder, fold)
 
 
 def _training_slices(data: FewShotData, normalisation: Normalisation, seed: int) -> tuple[SliceStack, Drawer]:
     config, use_labels = data.config, data.config.train_on == "labels"
-    stack = pack_slices(data.folder, data.fold.train, None if use_labels else config.superpix_scale, normalisation)
+    scans = _labelled_scans(data) if use_labels or config.exclude_cls_list else data.fold.train
+    stack = pack_slices(data.folder, scans, None if use_labels else config.superpix_scale, normalisation)
     is_usable = ~_showing(data.folder, stack, config.exclude_cls_list)
     if not use_labels:
         return stack, PseudoClassDrawer(stack, is_usable, seed, config.max_iters_per_load)
-    allowed = set(config.spec.evaluated) - set(config.spec.held_out(config.label_sets))
     slices = {
         value: np.flatnonzero(is_usable & _showing(data.folder, stack, (value,), config.min_fg_data)).tolist()
-        for value in allowed
+        for value in config.trained_classes
     }
     return stack, ClassDrawer(slices, stack, seed)
+
+
+def _labelled_scans(data: FewShotData) -> tuple[str, ...]:
+    """The training scans of which it is known which slices show which class; the others are named in the log.
+
+    Raises:
+        DataError: there is none.
+    """
+    labelled = tuple(scan for scan in data.fold.train if data.folder.records[scan].is_labelled)
+    others = [scan for scan in data.fold.train if scan not in labelled]
+    reason = "training on labels" if data.config.train_on == "labels" else "excluding slices by class (setting 2)"
+    if not labelled:
+        raise DataError(
+            f"{data.folder.folder}: no training scan of fold {data.config.eval_fold} has a label; expected some for "
+            f"{reason}. Add labels, or train on superpixels with setting1."
+        )
+    if others:
+        logger.warning("scans %s are not trained on: they have no label, needed for %s", ", ".join(others), reason)
+    return labelled
 
 
 def _showing(
@@ -203,11 +233,11 @@ def _showing(
 
 @dataclass(frozen=True)
 class ScoredCase:
-    """A case with what its prediction is compared with; the method only ever sees `case`."""
+    """A case with its ground truth; the method is given `case` only."""
 
     case: EvalCase
     truth: np.ndarray  # (D, H, W) uint8 class values
-    counts: np.ndarray  # (K, D) bool: slices that enter the scores of a class
+    counts: np.ndarray  # (K, D) bool: slices that are scored for a class
     stored: Volume  # the image as stored, for pictures and geometry
 
 
@@ -216,14 +246,20 @@ class FewShotTask:
     """A support set and the scans to segment with it, read one at a time."""
 
     support: SupportSet
-    support_scans: tuple[int, ...]
-    query_scans: tuple[int, ...]
+    support_scans: tuple[str, ...]
+    query_scans: tuple[str, ...]
     cases: Iterator[ScoredCase]
 
 
 def _build_task(data: FewShotData, normalisation: Normalisation, which: protocol.Protocol) -> FewShotTask:
     config, folder, fold = data.config, data.folder, data.fold
     classes = config.spec.held_out(config.label_sets)
+    if not fold.query or not classes:
+        missing = "no scan has a label" if classes else f"the description of {config.spec.name} has no scored class"
+        raise DataError(
+            f"{folder.folder}: nothing can be scored, as {missing}. Add classes and labels and prepare the scans "
+            "again; training (setting1) and models.predict work without."
+        )
     index = folder.class_slices()
     chosen = {  # (class, support scan) -> supporting slices
         (value, scan): _support_slices(folder, index, value, scan, config.n_sup_part)
@@ -241,7 +277,7 @@ def _build_task(data: FewShotData, normalisation: Normalisation, which: protocol
     return FewShotTask(support, fold.support, fold.query, cases)
 
 
-def _support_slices(folder: PreparedFolder, index: dict, value: int, scan: int, n_parts: int) -> np.ndarray:
+def _support_slices(folder: PreparedFolder, index: dict, value: int, scan: str, n_parts: int) -> np.ndarray:
     slices = index[value].get(scan, [])
     if not slices:
         raise DataError(
@@ -254,7 +290,7 @@ def _support_slices(folder: PreparedFolder, index: dict, value: int, scan: int, 
 def _scored_case(
     data: FewShotData,
     normalisation: Normalisation,
-    scan: int,
+    scan: str,
     index: dict,
     heights: list[tuple[np.ndarray, int]],
     which: protocol.Protocol,

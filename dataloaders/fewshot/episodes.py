@@ -23,13 +23,13 @@ VIEWS = ("support_view", "query_view")  # names of their random streams
 class SliceStack:
     """All training slices, one after another, with an id map each (superpixels, or classes).
 
-    The large arrays are memory-mapped, one per scan, or lie on a device; either way only what is asked for is read.
+    The large arrays are memory-mapped, one per scan, or on a device; only the slices asked for are read.
 
     Attributes:
         image: of each scan (D, H, W) stored intensities, float32; or one tensor of all slices.
         ids: likewise what a pixel belongs to, int32; 0 is nothing.
         mean, std: (slices,) float64, what the intensities are normalised by.
-        scan, z: (slices,) where a slice comes from: the scan's id, and the place in it.
+        scan, z: (slices,) where a slice comes from: the scan's id (text), and its place in the scan.
         place: (slices,) the scan's place among `image` and `ids`.
         present: ids on each slice: `values[offsets[s] : offsets[s + 1]]`; None for labels.
     """
@@ -78,7 +78,7 @@ class SliceStack:
 
 @runtime_checkable
 class Drawer(Protocol):
-    """Chooses what an episode is about."""
+    """Chooses the slices and the target of an episode."""
 
     def draw(self, number: int) -> tuple[int, int, int]:
         """(slice of the support, slice of the query, id) of the episode with this number."""
@@ -88,8 +88,8 @@ class Drawer(Protocol):
 class PseudoClassDrawer:
     """Superpixel episodes: both views show one slice, the target is one of the ids present on it.
 
-    Slices come in a new random order in every pass, ids uniformly among those present; no id is ever missed, no target
-    empty. (The reference draws from 1 to the highest id but one, present or not.)
+    Slices are shuffled anew in every pass, ids are drawn uniformly among those present; no id is missed, no target is
+    empty. (The reference draws from 1 to the second highest id, present or not.)
 
     Source: SSL-ALPNet, section 3.2.
     """
@@ -113,7 +113,7 @@ class PseudoClassDrawer:
         if not len(self.slices):
             raise DataError(
                 "no training slice is left: each is without pseudo-labels or shows a class of exclude_cls_list. Check "
-                "the data folder with `python -m data.check`, or exclude fewer classes."
+                "the folder with `python -m data.check`, or exclude fewer classes."
             )
         self.seed = seed
         self.pass_length = max(pass_length or 0, len(self.slices))
@@ -133,14 +133,14 @@ class ClassDrawer:
     """
 
     def __init__(self, slices_of_class: dict[int, list[int]], stack: SliceStack, seed: int) -> None:
-        """Takes {class value: positions in the stack that show it}; classes without any are left out.
+        """Takes {class value: positions of the slices that show it}; classes on fewer than two slices are left out.
 
         Raises:
             DataError: no class has two slices.
         """
         self.slices_of_class = {value: np.array(s) for value, s in sorted(slices_of_class.items()) if len(s) > 1}
         if not self.slices_of_class:
-            raise DataError("no training class shows on two slices: check label_sets, exclude_cls_list, min_fg_data.")
+            raise DataError("no training class is on two slices: check label_sets, exclude_cls_list, min_fg_data.")
         self.scan, self.seed = stack.scan, seed
 
     def draw(self, number: int) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""Training scans as memory-mapped arrays, packed once beside them, so that a step reads slices instead of files."""
+"""Training scans as memory-mapped arrays, packed once, so that a step reads slices instead of files."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,15 +12,15 @@ from dataloaders.scans.folder import PreparedFolder
 from dataloaders.scans.normalise import Normalisation
 from util.errors import DataError
 
-PACKED = ".packed"  # folder of the packed arrays, beside the scans
+PACKED = ".packed"  # folder of the packed arrays, in the prepared folder
 
 
 def pack_slices(
-    folder: PreparedFolder, scans: Sequence[int], scale: str | None, normalisation: Normalisation
+    folder: PreparedFolder, scans: Sequence[str], scale: str | None, normalisation: Normalisation
 ) -> SliceStack:
-    """The slices of some scans with their superpixels of a scale, or with their labels (`scale` None).
+    """Packs the slices of some scans with their superpixels of a scale, or with their labels (`scale` None).
 
-    Each scan is packed at its first use; later ones read a few numbers per slice, however large the scans.
+    Each scan is packed at its first use; later uses read a few numbers per slice only.
 
     Raises:
         DataError: scans of different in-plane sizes, or superpixels that are missing or do not fit their image.
@@ -51,10 +51,10 @@ def pack_slices(
     )
 
 
-def _packed(folder: PreparedFolder, scan: int, kind: str, name: str, read: Callable[[Path], np.ndarray]) -> np.ndarray:
-    file = folder.folder / f"{kind}_{scan}.nii.gz"
+def _packed(folder: PreparedFolder, scan: str, kind: str, name: str, read: Callable[[Path], np.ndarray]) -> np.ndarray:
+    file = folder.path(kind, scan)
     if not file.exists():
-        read(file)  # says what is missing, and what to do
+        read(file)  # raises the error that names the file and the remedy
     return packed([file], read, folder.folder / PACKED / f"{name}_{scan}")[0]
 
 
@@ -62,29 +62,29 @@ def _per_slice(values: Sequence[float | None] | np.ndarray, lengths: Sequence[in
     return np.repeat(np.broadcast_to(np.asarray(values, np.float64), len(lengths)), lengths)
 
 
-def _image(folder: PreparedFolder, scan: int, _: Path) -> np.ndarray:
+def _image(folder: PreparedFolder, scan: str, _: Path) -> np.ndarray:
     return folder.image(scan).array.astype(np.float32)
 
 
-def _facts(folder: PreparedFolder, scan: int, _: Path) -> np.ndarray:
+def _facts(folder: PreparedFolder, scan: str, _: Path) -> np.ndarray:
     """(2,) mean and standard deviation of all voxels."""
     array = folder.image(scan).array.astype(np.float64)
     return np.array([array.mean(), array.std()])
 
 
-def _ids(folder: PreparedFolder, scan: int, scale: str | None, _: Path) -> np.ndarray:
+def _ids(folder: PreparedFolder, scan: str, scale: str | None, _: Path) -> np.ndarray:
     labelled = folder.label(scan) if scale is None else folder.pseudo_label(scan, scale)
     return labelled.array.astype(np.int32)
 
 
-def _present(folder: PreparedFolder, scan: int, scale: str, _: Path) -> np.ndarray:
-    """(2, M) the slice and the id of everything that shows, in ascending order; 0 is left out."""
+def _present(folder: PreparedFolder, scan: str, scale: str, _: Path) -> np.ndarray:
+    """(2, M) slice and id of every superpixel, in ascending order."""
     array = folder.pseudo_label(scan, scale).array
     pairs = [(z, value) for z, ids in enumerate(array) for value in np.setdiff1d(ids, 0)]
     return np.array(pairs, np.int64).reshape(-1, 2).T.copy()
 
 
-def _check(folder: PreparedFolder, scan: int, image: np.ndarray, ids: np.ndarray, first: np.ndarray) -> None:
+def _check(folder: PreparedFolder, scan: str, image: np.ndarray, ids: np.ndarray, first: np.ndarray) -> None:
     if ids.shape != image.shape:
         raise DataError(
             f"{folder.folder}: scan {scan} has an image of shape {image.shape} but labels of shape {ids.shape}; "

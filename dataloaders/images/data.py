@@ -1,4 +1,4 @@
-"""Single images with a class value per pixel: what dense methods train on, under which noise, and what is scored."""
+"""Single images with a class value per pixel: training images with their labels and noise, and test cases."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -7,18 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool
 from torch.utils.data import DataLoader, Dataset
 
 from dataloaders import catalog
 from dataloaders.description import DatasetSpec
-from dataloaders.images.folder import MANIFEST, ImageFolder, NoiseConfig, SuperpixelConfig, read_csv
-from dataloaders.images.labels import LabelsOnDevice, LabelStore, normalise
+from dataloaders.images.folder import (
+    MANIFEST,
+    ImageFolder,
+    NoiseConfig,
+    SuperpixelConfig,
+    command_options,
+    read_csv,
+    settings_of,
+)
+from dataloaders.images.geometry import to_original
+from dataloaders.images.labels import LabelsOnDevice, LabelStore, image_tensor, normalise
 from dataloaders.io.packed import packed
 from dataloaders.io.png import read_image, read_mask, read_superpixels
 from dataloaders.ordering import LoaderOptions, Part, step_loader
-from dataloaders.protocol import DataFacts
+from dataloaders.protocol import DataConfig, DataFacts, TrainingData
 from dataloaders.samples import DenseBatch, ImageCase
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.transforms import dense as augmentation
@@ -27,17 +35,17 @@ from util.schema import option
 
 
 @dataclass(frozen=True)
-class DenseConfig:
-    """What is trained on and what is tested."""
+class DenseConfig(DataConfig):
+    """Training and test data of a run on images."""
 
-    dataset: str = "ISIC2017"  # see dataloaders.catalog
-    structures: tuple[str, ...] = ()  # what to segment; several: classes, later over earlier; empty: the first
+    dataset: str = "ISIC2017"  # built-in name, description file or prepared folder; see dataloaders.catalog
+    structures: tuple[str, ...] = ()  # to segment; several: classes, later over earlier; empty: the first
     size_px: int | None = None  # side of the prepared images; None: the data set's
     noise: NoiseConfig = option(NoiseConfig, "replicate")  # of the training masks
     superpixel: SuperpixelConfig = field(default_factory=SuperpixelConfig)  # for methods that need them
     which_aug: str = "nnunet"  # augmentation preset: nnunet, nnunet180, mirror_gamma or none
     aug: augmentation.DenseAugmentConfig = option(augmentation.DenseAugmentConfig)  # its ranges
-    diagnosed_images: int = option(200, "practical")  # training images in each evaluation; 0: none
+    diagnosed_images: int = option(200, "practical")  # training images scored in each evaluation; 0: none
     test_batch: int = option(8, "practical")  # images segmented together
 
     def __post_init__(self) -> None:
@@ -74,8 +82,9 @@ class DenseConfig:
 
     def summary(self, trains_on: str) -> str:
         """Structures and noise."""
-        is_clean = trains_on == "clean" or not self.noise.alpha
-        return f"{'+'.join(self.chosen)}_{'clean' if is_clean else self.noise.name}"
+        masks = "clean" if trains_on == "clean" or self.spec.masks == "trusted" else "given"
+        is_noisy = self.noise.alpha and trains_on != "clean"
+        return f"{'+'.join(self.chosen)}_{self.noise.name if is_noisy else masks}"
 
     @classmethod
     def ignored_keys(cls, values: Mapping[str, Any], trains_on: str) -> set[str]:
@@ -94,7 +103,7 @@ class DenseConfig:
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """The rows and columns that are used: a structure's own crop where it is learnt alone."""
+        """The rows and columns that are used: a structure's own crop where it is learned alone."""
         first, *others = self.chosen
         if others:
             return slice(0, self.side_px), slice(0, self.side_px)
@@ -102,14 +111,14 @@ class DenseConfig:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of what the network sees."""
+        """Rows and columns of the network's input."""
         rows, columns = self.window
         return rows.stop - rows.start, columns.stop - columns.start
 
 
 @dataclass(frozen=True)
-class DenseData:
-    """A prepared folder of images, packed into memory-mapped arrays when first asked for."""
+class DenseData(TrainingData):
+    """A prepared folder of images, packed into memory-mapped arrays on first use."""
 
     config: DenseConfig
     folder: ImageFolder
@@ -119,21 +128,30 @@ class DenseData:
 
     @cached_property
     def labels(self) -> LabelStore:
-        """All training images with the labels to be learnt.
+        """All training images with the labels to learn.
 
         Raises:
-            DataError: no training image, or masks or superpixels that were not made.
+            DataError: no training image, or masks or superpixels that were not prepared.
         """
         ids = self._ids("train")
-        clean = self._labels(ids, "mask", {name: self._mask_files(ids, name) for name in self.config.chosen})
-        label, types = clean, ("clean",) * len(ids)
-        if self.config.noise.alpha and not self.trains_on_clean:
+        supplied = self._labels(ids, "mask", {name: self._mask_files(ids, name) for name in self.config.chosen})
+        is_suspect = self.folder.spec.masks == "suspect"
+        label, types = supplied, ("given" if is_suspect else "clean",) * len(ids)
+        is_noisy = bool(self.config.noise.alpha) and not self.trains_on_clean
+        if is_noisy:
             folders = {name: self._noise_folder(name) for name in self.config.chosen}
             files = {name: [folder / f"{i}.png" for i in ids] for name, folder in folders.items()}
             label = self._labels(ids, f"noisy_{self.config.noise.name}", files)
-            types = self._noise_types(ids, folders[self.config.chosen[0]])
-        superpixel = self._superpixels(ids) if self.needs_superpixels else None
-        return LabelStore(self._images(ids, "train"), label, clean, superpixel, types, len(self.config.chosen) + 1)
+            types = types if is_suspect else self._noise_types(ids, folders[self.config.chosen[0]])
+        return LabelStore(
+            image=self._images(ids, "train"),
+            label=label,
+            clean=None if is_suspect else supplied,
+            superpixel=self._superpixels(ids) if self.needs_superpixels else None,
+            noise_types=types,
+            n_classes=len(self.config.chosen) + 1,
+            is_trusted=not (is_suspect or is_noisy),
+        )
 
     def fit_normalisation(self) -> Normalisation:
         """The rule is fixed (see `labels.normalise`); nothing is measured."""
@@ -148,7 +166,7 @@ class DenseData:
         return step_loader(dataset, steps, options)
 
     def cases(self) -> Iterator[tuple[ImageCase, Bool[np.ndarray, "K D H W"]]]:
-        """The test images, some at a time, with the expert's mask of each class.
+        """The test images in batches, with the expert's mask of each class.
 
         Raises:
             DataError: no test image, or a mask is missing.
@@ -158,35 +176,49 @@ class DenseData:
         masks = [self._masks("test", f"mask_{name}", self._mask_files(ids, name)) for name in self.config.chosen]
         for start in range(0, len(ids), size):
             part = slice(start, start + size)
-            image = normalise(torch.from_numpy(np.array(images[part])))
+            image = normalise(image_tensor(images[part]))
             truth = np.stack([np.asarray(mask[part], bool) for mask in masks])
-            yield ImageCase(ids[part], tuple(range(1, len(masks) + 1)), image), truth
+            patients = tuple(self.folder.patient(image_id) for image_id in ids[part])
+            yield ImageCase(ids[part], tuple(range(1, len(masks) + 1)), image, patients), truth
 
     def in_full(self, part: np.ndarray) -> np.ndarray:
-        """A (H, W) map of the window in the whole prepared image; 0 outside."""
+        """Pads a (H, W) map of the window to the whole prepared image with 0."""
         side = self.config.side_px
         full = np.zeros((side, side), np.uint16)
         full[self.config.window] = part
         return full
 
+    def to_original(self, image_id: str, mask: np.ndarray) -> np.ndarray:
+        """Takes a (H, W) bool or uint8 mask of the window to the grid of the original picture; 0 outside the window.
+
+        Raises:
+            DataError: the manifest does not record the original size.
+        """
+        row = self.folder.row(image_id)
+        if not row.get("original_height_px"):
+            raise DataError(
+                f"{self.folder.folder / MANIFEST}: no original size of {image_id}. Run `python -m data.prepare` again."
+            )
+        return to_original(self.in_full(mask).astype(mask.dtype), row)
+
     @property
     def nbytes(self) -> int:
-        """What the training images take on a device."""
+        """Memory of the training images on a device."""
         return self.labels.nbytes
 
     def describe(self) -> str:
-        """What is trained on, for the log."""
-        what = (
-            "clean masks" if self.trains_on_clean or not self.config.noise.alpha else f"noise {self.config.noise.name}"
-        )
-        return f"{len(self._ids('train'))} images of {'+'.join(self.config.chosen)}, {what}"
+        """The training data, for the log."""
+        masks = "suspect masks" if self.folder.spec.masks == "suspect" else "clean masks"
+        if self.config.noise.alpha and not self.trains_on_clean:
+            masks = f"noise {self.config.noise.name}"
+        return f"{len(self._ids('train'))} images of {'+'.join(self.config.chosen)}, {masks}"
 
     def _ids(self, split: str) -> tuple[str, ...]:
         ids = self.folder.ids(split)
         if not ids:
             raise DataError(
-                f"{self.folder.folder / MANIFEST}: no image in split {split!r}. Prepare the part of the data set that "
-                "holds them, or give another split with --split."
+                f"{self.folder.folder / MANIFEST}: no image in split {split!r}. Prepare the missing part of the data "
+                "set, or another split (column split of the table of files, or `python -m data.prepare ... --split`)."
             )
         return ids
 
@@ -196,14 +228,11 @@ class DenseData:
     def _noise_folder(self, structure: str) -> Path:
         noise, folder = self.config.noise, self.folder.noise_folder(self.config.noise, structure)
         if not (folder / "noise.json").exists():
-            options = {"types": " ".join(noise.types), "direction": noise.direction, "variant": noise.variant}
-            options |= {"seed": noise.seed, "size-px": self.config.size_px}
-            usual = NoiseConfig()
-            options = {k: v for k, v in options.items() if v not in (" ".join(usual.types), "reference", 0, None)}
-            further = "".join(f" --{name} {value}" for name, value in options.items())
+            usual = settings_of(NoiseConfig())
+            unusual = {key: value for key, value in settings_of(noise).items() if value != usual[key]}
             raise DataError(
-                f"{folder}: no finished noise there. Run `python -m data.noise {self.folder.spec.name} --alpha "
-                f"{noise.alpha:g} --beta {noise.beta:g} --structure {structure}{further}` with your --data-dir."
+                f"{folder}: no finished noise found. Run "
+                f"`{self.folder.command('noise', *command_options(unusual), f'--structure {structure}')}`."
             )
         return folder
 
@@ -212,8 +241,8 @@ class DenseData:
         missing = [i for i in ids if i not in types]
         if missing:
             raise DataError(
-                f"{folder / 'noise.csv'}: no line for training image {missing[0]} ({len(missing)} such); the images "
-                "have changed since. Delete the folder and run `python -m data.noise` again."
+                f"{folder / 'noise.csv'}: no line for training image {missing[0]} ({len(missing)} such); the "
+                "images have changed since. Delete the folder and run `python -m data.noise` again."
             )
         return tuple(types[i] for i in ids)
 
@@ -244,13 +273,10 @@ class DenseData:
         chosen, structure = self.config.superpixel, self.config.chosen[0]
         folder = self.folder.superpixel_folder(chosen, structure)
         if not (folder / "superpixels.json").exists():
-            options = {"source": chosen.source, "n-segments": chosen.n_segments, "compactness": chosen.compactness}
-            options |= {"size-px": self.config.size_px}
-            further = "".join(f" --{name} {value}" for name, value in options.items() if value is not None)
-            further += " --clahe" * chosen.equalised
+            unusual = {key: value for key, value in settings_of(chosen).items() if value is not None}
             raise DataError(
-                f"{folder}: no finished superpixels there. Run `python -m data.superpixels.images "
-                f"{self.folder.spec.name} --structure {structure}{further}` with your --data-dir."
+                f"{folder}: no finished superpixels found. Run "
+                f"`{self.folder.command('superpixels', *command_options(unusual), f'--structure {structure}')}`."
             )
         files = [folder / f"{i}.png" for i in ids]
         return packed(files, _read_ids, self._cache(f"superpixel_{folder.name}"))[:, *self.config.window]
@@ -267,15 +293,20 @@ def open_dense(
     Args:
         config: names the data set, the structures and the noise.
         data_dir: the data root, or the prepared folder itself.
-        trains_on: "given" masks, or "clean": the expert's, whatever the noise.
-        needs_superpixels: read them too.
+        trains_on: "given" masks, or "clean": the expert's, in spite of the noise.
+        needs_superpixels: read the superpixels, too.
 
     Raises:
-        DataError: nothing prepared there.
+        ConfigError: clean masks are needed, but the masks are suspect.
+        DataError: nothing is prepared there.
     """
-    root = Path(data_dir).expanduser()
-    folder = root if (root / MANIFEST).exists() else root / config.spec.prepared_folder(config.size_px)
-    return DenseData(config, ImageFolder(folder, config.spec), trains_on == "clean", needs_superpixels)
+    folder = ImageFolder.locate(config.spec, Path(data_dir), config.size_px)
+    if trains_on == "clean" and folder.spec.masks == "suspect":
+        raise ConfigError(
+            f"{folder.spec.name}: masks are 'suspect', so there are no clean masks to train on. Choose another method, "
+            "or set masks: 'trusted' in the description."
+        )
+    return DenseData(config, folder, trains_on == "clean", needs_superpixels)
 
 
 class DenseDataset(Dataset[DenseBatch]):

@@ -1,9 +1,10 @@
 """A prepared set of single images on disk: images, masks per structure, noisy masks, superpixels.
 
 <data root>/ISIC2017/prepared_128px/
+dataset.json5                          the description of the set, so that the folder can be used alone
 dataset.json                           how it was prepared: size, structures, split rule, versions
-manifest.csv                           a line per image: id, split, files, original size, hash
-images/<id>.png                        8 bit, RGB or grey, size x size
+manifest.csv                           one line per image: id, split, files, original size, hash; own data: patient
+images/<id>.png                        8 or 16 bit, RGB or grey, size x size
 masks/<structure>/<id>.png             8 bit, 0 or 255
 noisy/<structure>/a0.7_b0.7/<id>.png   the same, simulated noise; training images only
 noise.csv  per image: type, angle, shift, achieved strength, Dice to clean
@@ -13,18 +14,20 @@ superpixels.json  parameters and quality
 """
 
 import csv
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from dataloaders.description import DatasetSpec
+from dataloaders.catalog import is_built_in
+from dataloaders.description import FILE_NAME, DatasetSpec, read_description
 from util.errors import ConfigError, DataError
 from util.files import read_json
 
 MANIFEST, DESCRIPTION = "manifest.csv", "dataset.json"
-SPLITS = ("train", "test", "unused")
+SPLITS = ("train", "validation", "test", "unused")  # validation: neither trained on nor tested
 NOISE_TYPES = ("dilate", "erode", "affine")
 
 
@@ -35,7 +38,7 @@ class NoiseConfig:
     Source: released code of superpixel-guided learning and of T-Loss; identical in both.
     """
 
-    alpha: float = 0.0  # share of training images with a noisy mask, 0 to 1; 0: clean masks
+    alpha: float = 0.0  # fraction of training images with a noisy mask, 0 to 1; 0: masks as supplied
     beta: float = 0.0  # strength: changed pixels per object pixel, above 0 and below 1
     types: tuple[str, ...] = NOISE_TYPES  # drawn uniformly
     direction: Literal["reference", "uniform8"] = "reference"  # of affine shifts; reference: down, right or both
@@ -44,7 +47,7 @@ class NoiseConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
-            raise ConfigError(f"noise.alpha={self.alpha}: expected a share of the images, 0 to 1.")
+            raise ConfigError(f"noise.alpha={self.alpha}: expected a fraction of the images, 0 to 1.")
         if self.alpha and not 0 < self.beta < 1:
             raise ConfigError(f"noise.beta={self.beta}: expected a strength above 0 and below 1.")
         unknown = sorted(set(self.types) - set(NOISE_TYPES))
@@ -53,7 +56,7 @@ class NoiseConfig:
 
     @property
     def name(self) -> str:
-        """The folder of this noise, such as a0.7_b0.7; what differs from the reference is appended."""
+        """The folder of this noise, such as a0.7_b0.7; deviations from the reference are appended."""
         name = f"a{self.alpha:g}_b{self.beta:g}"
         if self.types != NOISE_TYPES:
             name += "_" + "+".join(self.types)
@@ -77,7 +80,7 @@ class SuperpixelConfig:
             raise ConfigError(f"superpixel.compactness={self.compactness}: expected a number above 0.")
 
     def resolved(self, spec: DatasetSpec, structure: str) -> "SuperpixelConfig":
-        """The same with the data set's values for what is left open.
+        """The same with unset values replaced by those of the data set.
 
         Raises:
             ConfigError: the source needs colour, or lacks it.
@@ -90,21 +93,47 @@ class SuperpixelConfig:
         return SuperpixelConfig(source, n_segments, compactness, self.equalised)
 
     def folder_name(self, structure: str) -> str:
-        """The folder of resolved superpixels; those made with a structure's probabilities are its own."""
+        """The folder of resolved superpixels; those of a structure's probabilities have a folder of their own."""
         name = f"{self.source}_{self.n_segments}_{self.compactness:.3g}" + "_clahe" * self.equalised
         return f"{name}_{structure}" if self.source == "gray+prob" else name
 
 
 class ImageFolder:
-    """Reads a prepared set of images; nothing is kept in memory but the manifest."""
+    """Reads a prepared set of images; only the manifest is kept in memory.
 
-    def __init__(self, folder: Path, spec: DatasetSpec) -> None:
-        self.folder, self.spec = folder, spec
+    Args:
+        folder: the prepared folder.
+        spec: the data set; None: as `dataset.json5` in the folder describes it.
+
+    Raises:
+        DataError: no manifest, or neither `spec` nor `dataset.json5`.
+    """
+
+    def __init__(self, folder: Path, spec: DatasetSpec | None = None) -> None:
         if not (folder / MANIFEST).exists():
+            name = f" of {spec.name}" if spec else ""
             raise DataError(
-                f"{folder}: no {MANIFEST} found. Set path.data_dir to the folder that holds {spec.name}, or run "
-                f"`python -m data.prepare {spec.name.lower()} --raw DIR --out DIR`."
+                f"{folder}: no {MANIFEST} found; expected prepared images{name}. Run `{prepare_command(spec)}`, or set "
+                "path.data_dir (--data-dir) to the data root or to the prepared folder."
             )
+        if spec is None and not (folder / FILE_NAME).exists():
+            raise DataError(f"{folder}: no {FILE_NAME} found. Name the data set with --dataset, or prepare it again.")
+        self.folder, self.spec = folder, spec or read_description(folder / FILE_NAME)
+
+    @classmethod
+    def locate(cls, spec: DatasetSpec, data_dir: Path, size_px: int | None = None) -> "ImageFolder":
+        """Opens the images of a size, given the data root or the prepared folder itself.
+
+        Raises:
+            DataError: nothing is prepared there.
+        """
+        root = data_dir.expanduser()
+        return cls(root if (root / MANIFEST).exists() else root / spec.prepared_folder(size_px), spec)
+
+    def command(self, verb: str, *options: str) -> str:
+        """The command that runs `data.<verb>` on this folder, for messages."""
+        name = () if (self.folder / FILE_NAME).exists() else ("--dataset", self.spec.name)
+        return " ".join([f"python -m data.{verb}", shlex.quote(str(self.folder)), *name, *options])
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -123,6 +152,24 @@ class ImageFolder:
             )
         return sorted(rows, key=lambda row: row["id"])
 
+    def row(self, image_id: str) -> dict[str, str]:
+        """The line of an image in the manifest.
+
+        Raises:
+            DataError: no such image.
+        """
+        if image_id not in self._row_by_id:
+            raise DataError(f"{self.folder / MANIFEST}: no image {image_id}. Name one of its ids.")
+        return self._row_by_id[image_id]
+
+    @cached_property
+    def _row_by_id(self) -> dict[str, dict[str, str]]:
+        return {row["id"]: row for row in self.rows}
+
+    def patient(self, image_id: str) -> str:
+        """The patient of an image; its id where the manifest does not say."""
+        return self.row(image_id).get("patient") or image_id
+
     def ids(self, split: str) -> tuple[str, ...]:
         """Ids of the images of a split, ascending."""
         return tuple(row["id"] for row in self.rows if row["split"] == split)
@@ -136,13 +183,22 @@ class ImageFolder:
         return self.folder / "masks" / structure / f"{image_id}.png"
 
     def noise_folder(self, noise: NoiseConfig, structure: str) -> Path:
-        """Where the noisy masks of a structure lie, as `<id>.png`."""
+        """Folder of the noisy masks of a structure, as `<id>.png`."""
         return self.folder / "noisy" / structure / noise.name
 
     def superpixel_folder(self, superpixel: SuperpixelConfig, structure: str) -> Path:
-        """Where superpixel ids lie, as `<id>.png`."""
+        """Folder of the superpixel ids, as `<id>.png`."""
         resolved = superpixel.resolved(self.spec, structure)
         return self.folder / "superpixels" / resolved.folder_name(structure)
+
+
+def prepare_command(spec: DatasetSpec | None) -> str:
+    """The command that prepares a set, for messages."""
+    if spec is None:
+        return "python -m data.prepare DATASET --raw DIR --out DIR"
+    if is_built_in(spec):
+        return f"python -m data.prepare {spec.name.lower()} --raw DIR --out DIR"
+    return f"python -m data.prepare {spec.name}.json5 --out DIR"
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -154,15 +210,25 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     try:
         reader = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Run the step that makes it again.") from error
+        raise DataError(f"{path}: cannot be read ({error}). Repeat the step that writes it.") from error
     missing = [name for name in columns if name not in (reader.fieldnames or ())]
     rows = list(reader)
     if missing or any(None in row or None in row.values() for row in rows):
         what = f"no column {', '.join(missing)}" if missing else "a line with too many or too few cells"
-        raise DataError(f"{path}: {what}. Run the step that makes it again.")
+        raise DataError(f"{path}: {what}. Repeat the step that writes it.")
     return rows
 
 
 def settings_of(config: NoiseConfig | SuperpixelConfig) -> dict[str, Any]:
     """A configuration as it is written to JSON."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
+
+
+def command_options(settings: dict[str, Any]) -> list[str]:
+    """Options of `python -m data.noise` or `data.superpixels` for settings that differ from the defaults."""
+    options = ["--clahe"] if settings.get("equalised") else []
+    for key, value in settings.items():
+        if key != "equalised":
+            text = " ".join(value) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else value
+            options.append(f"--{key.replace('_', '-')} {text}")
+    return options

@@ -1,4 +1,4 @@
-"""The labels that dense methods train on: as given, possibly refined during training, and what is known about them."""
+"""The labels that dense methods train on: as given, possibly refined in training, and their known errors."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,16 +18,18 @@ from util.files import read_json, replacing, sha256_of, write_json
 class LabelStore:
     """All training images with their current labels, in a fixed order.
 
-    The arrays may be memory-mapped; only what is asked for is read.
+    The arrays may be memory-mapped; only the requested images are read.
 
     Attributes:
-        image: (N, H, W, C) uint8.
+        image: (N, H, W, C) uint8 or uint16.
         label: (N, H, W) uint8 class values trained on; a method may `replace` them.
-        clean: (N, H, W) uint8 class values of the expert; None: unknown.
-        superpixel: (N, H, W) uint16 ids from 0; None: not made.
-        noise_types: what was done to each image's mask: "clean", "dilate", "erode" or "affine".
+        clean: (N, H, W) uint8 class values of the expert; None: unknown, because the given masks are suspect.
+        superpixel: (N, H, W) uint16 ids from 0; None: not read.
+        noise_types: the noise of each image's mask: "clean", "dilate", "erode", "affine" or "imported"; "given" where
+            it is unknown.
         n_classes: K, with the background.
-        n_replaced: how often the labels were replaced.
+        is_trusted: whether the given labels are taken to be right: neither suspect nor with simulated noise.
+        n_replaced: number of replacements.
         given: the labels before the first replacement.
     """
 
@@ -37,6 +39,7 @@ class LabelStore:
     superpixel: np.ndarray | None
     noise_types: tuple[str, ...]
     n_classes: int
+    is_trusted: bool = False
     n_replaced: int = 0
     chunk_size: int = field(default=64, repr=False)
     _placed: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
@@ -50,22 +53,23 @@ class LabelStore:
 
     def batch(self, positions: np.ndarray | slice) -> DenseBatch:
         """Images, labels and superpixels at some positions, normalised but not augmented."""
-        superpixel = None if self.superpixel is None else _copied(self.superpixel[positions]).long()
-        label = _copied(self.label[positions]).long()
-        return DenseBatch(normalise(_copied(self.image[positions])), label, superpixel)
+        superpixel = None if self.superpixel is None else image_tensor(self.superpixel[positions]).long()
+        label = image_tensor(self.label[positions]).long()
+        return DenseBatch(normalise(image_tensor(self.image[positions])), label, superpixel)
 
     @property
     def nbytes(self) -> int:
-        """What images, labels and superpixels take on a device."""
-        return self.image.nbytes + self.label.nbytes + (0 if self.superpixel is None else 2 * self.superpixel.nbytes)
+        """Memory of images, labels and superpixels on a device; 16-bit values become 32-bit there."""
+        large = (array for array in (self.image, self.superpixel) if array is not None)
+        return self.label.nbytes + sum(array.nbytes * (2 if array.dtype == np.uint16 else 1) for array in large)
 
     def on(self, device: torch.device) -> "LabelsOnDevice":
-        """What is trained on now, on a device: images and superpixels are copied once, labels each time."""
+        """The current state on a device: images and superpixels are copied once, labels each time."""
         large = {"image": self.image, "superpixel": self.superpixel}
         for name, array in large.items():
             if array is not None and name not in self._placed:
-                self._placed[name] = torch.cat([_copied(array[part]).to(device) for part in self._parts()])
-        label = torch.cat([_copied(self.label[part]).to(device) for part in self._parts()])
+                self._placed[name] = torch.cat([image_tensor(array[part]).to(device) for part in self._parts()])
+        label = torch.cat([image_tensor(self.label[part]).to(device) for part in self._parts()])
         return LabelsOnDevice(self._placed["image"], label, self._placed.get("superpixel"))
 
     def _parts(self) -> Iterator[slice]:
@@ -78,7 +82,7 @@ class LabelStore:
             yield where, self.batch(where)
 
     def replace(self, label: np.ndarray) -> None:
-        """Trains on other labels from the next round on.
+        """Replaces the labels from the next round on.
 
         Raises:
             ValueError: another shape or type.
@@ -89,22 +93,22 @@ class LabelStore:
         self.n_replaced += 1
 
     def clean_rates(self) -> Float[Tensor, " K"] | None:
-        """Share of the pixels labelled k that are k in truth, per class k; None where no clean labels are known.
+        """Fraction of the pixels labelled k whose clean label is k, per class k; None where no clean labels are known.
 
-        A class that no pixel bears counts as clean. Source: superpixel-guided learning, released code ("remember
+        Absent classes count as clean. Source: superpixel-guided learning, released code ("remember
         rates", there copied by hand).
         """
         if self.clean is None:
             return None
-        borne, right = np.zeros(self.n_classes), np.zeros(self.n_classes)
+        labelled, right = np.zeros(self.n_classes), np.zeros(self.n_classes)
         for start in range(0, len(self), self.chunk_size):
             label, clean = self.label[start : start + self.chunk_size], self.clean[start : start + self.chunk_size]
-            borne += np.bincount(label.ravel(), minlength=self.n_classes)
+            labelled += np.bincount(label.ravel(), minlength=self.n_classes)
             right += np.bincount(label[label == clean], minlength=self.n_classes)
-        return torch.from_numpy(np.where(borne > 0, right / np.maximum(borne, 1), 1.0)).float()
+        return torch.from_numpy(np.where(labelled > 0, right / np.maximum(labelled, 1), 1.0)).float()
 
     def accuracy(self) -> float | None:
-        """Share of all pixels whose current label is the expert's; None where no clean labels are known."""
+        """Fraction of all pixels whose current label is the clean one; None where no clean labels are known."""
         if self.clean is None:
             return None
         same = [
@@ -118,7 +122,7 @@ class LabelStore:
 class LabelsOnDevice:
     """The images of a `LabelStore` and their labels at one time, as tensors on a device."""
 
-    image: Tensor  # (N, H, W, C) uint8
+    image: Tensor  # (N, H, W, C) uint8; int32 for 16-bit images
     label: Tensor  # (N, H, W) uint8
     superpixel: Tensor | None  # (N, H, W) int32
 
@@ -126,35 +130,38 @@ class LabelsOnDevice:
         return len(self.image)
 
     def batch(self, positions: np.ndarray) -> DenseBatch:
-        """As `LabelStore.batch`, there."""
+        """As `LabelStore.batch`, on the device."""
         where = torch.from_numpy(positions).to(self.image.device, non_blocking=True)
         superpixel = None if self.superpixel is None else self.superpixel[where].long()
         return DenseBatch(normalise(self.image[where]), self.label[where].long(), superpixel)
 
 
-def _copied(array: np.ndarray) -> Tensor:
-    """A tensor of its own; what torch cannot index widened."""
+def image_tensor(array: np.ndarray) -> Tensor:
+    """A copy as a tensor; uint16, which torch cannot index, becomes int32."""
     return torch.from_numpy(np.array(array, np.int32 if array.dtype == np.uint16 else array.dtype))
 
 
 def normalise(image: Tensor) -> Float[Tensor, "B C H W"]:
-    """Network input from stored bytes (B, H, W, C): colour to [-1, 1], grey to [0, 1].
+    """Network input from stored images (B, H, W, C): colour to [-1, 1], grey to [0, 1].
+
+    Args:
+        image: uint8, or 16-bit values as int32; divided by the largest value of its depth.
 
     Source: superpixel-guided learning and T-Loss, released code.
     """
-    scaled = image.permute(0, 3, 1, 2).float() / 255
+    scaled = image.permute(0, 3, 1, 2).float() / (255 if image.dtype == torch.uint8 else 65_535)
     return scaled * 2 - 1 if scaled.shape[1] == 3 else scaled
 
 
 @dataclass(frozen=True)
 class RefinedLabels:
-    """The labels that one training has refined, on disk: `<folder>/<number>.npy`, and beside it whose they are."""
+    """Refined labels of one run on disk: `<folder>/<number>.npy`, and next to it the name of the run."""
 
     folder: Path
-    experiment: str  # the training's name, which holds a hash of everything that shapes its weights
+    experiment: str  # the run's name, which holds a hash of everything that affects its weights
 
     def save(self, labels: LabelStore) -> None:
-        """Writes the current labels under their number; the old ones stay.
+        """Writes the current labels under their number; earlier ones are kept.
 
         Raises:
             UserError: the folder cannot be written to.
@@ -165,24 +172,24 @@ class RefinedLabels:
         write_json(note, {"experiment": self.experiment, "sha256": sha256_of(array)})
 
     def restore(self, labels: LabelStore, number: int) -> None:
-        """Puts the labels with this number in place, memory-mapped; 0 are the given ones.
+        """Restores the labels with this number, memory-mapped; 0 are the given ones.
 
         Raises:
-            DataError: absent, damaged, of another training, or for other images.
+            DataError: absent, damaged, of another run, or for other images.
         """
         if number == 0:
             return
         array, note = self._paths(number)
-        remedy = "Delete this training's folder and train again, or put its own file back."
+        remedy = "Delete this run's folder and train again, or restore the file."
         if not array.exists() or not note.exists():
-            raise DataError(f"{array}: the labels that this training had refined are gone. {remedy}")
+            raise DataError(f"{array}: the refined labels of this run are missing. {remedy}")
         written = read_json(note)
         if written.get("experiment") != self.experiment:
             raise DataError(
-                f"{array}: refined by the training {written.get('experiment')!r}, not by {self.experiment!r}. {remedy}"
+                f"{array}: refined by the run {written.get('experiment')!r}, not by {self.experiment!r}. {remedy}"
             )
         if written.get("sha256") != sha256_of(array):
-            raise DataError(f"{array}: damaged: not what the training wrote. {remedy}")
+            raise DataError(f"{array}: damaged: its content has changed since the run wrote it. {remedy}")
         refined = np.load(array, mmap_mode="r")
         if refined.shape != labels.label.shape:
             raise DataError(

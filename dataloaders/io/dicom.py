@@ -163,7 +163,7 @@ def _slice_step(folder: Path, slices: Sequence[DicomSlice]) -> np.ndarray:
     if twins.size:
         first, second = slices[twins[0]], slices[twins[0] + 1]
         raise DataError(
-            f"{folder}: {first.path.name} and {second.path.name} lie at the same position; expected every slice once. "
+            f"{folder}: {first.path.name} and {second.path.name} have the same position; expected every slice once. "
             "Remove the duplicate."
         )
     positions = np.stack([each.position_mm for each in slices])

@@ -1,4 +1,4 @@
-"""Moves scans between grids. Whatever is flipped, cut or resampled, each voxel keeps its place in the patient."""
+"""Moves scans between grids: flips, crops and resampling that keep each voxel at its place in the patient."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,14 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from scipy import ndimage
 
 from dataloaders.samples import Volume
+from util.errors import DataError
 
 SizeRule = Literal["clean", "reference"]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where a scan's voxels lie, without the voxels."""
+    """Shape and affine of a scan, without its voxels."""
 
     shape: tuple[int, int, int]  # (D, H, W)
     affine: np.ndarray  # (4, 4), as in `Volume`
@@ -64,6 +65,29 @@ def reorient(volume: Volume, axis_codes: str) -> Volume:
     return Volume(np.ascontiguousarray(turned), affine)
 
 
+def on_grid_of(image: Volume, label: Volume, axis_codes: str) -> Volume:
+    """Reorients a label map and gives it the affine of its reoriented image.
+
+    Image and label map may count their axes in different directions, but must have one grid, up to a voxel.
+
+    Args:
+        image: the scan.
+        label: its label map or mask.
+        axis_codes: see `reorient`.
+
+    Raises:
+        DataError: they have different grids; the message does not name the files.
+    """
+    turned, wanted = reorient(label, axis_codes), Grid.of(reorient(image, axis_codes))
+    distance = corner_distance_mm(Grid.of(turned), wanted)
+    if distance > min(image.spacing_mm):
+        raise DataError(
+            f"a grid of {turned.array.shape} voxels (D, H, W), {distance:.3g} mm from the image's, {wanted.shape}; "
+            "expected the grid"
+        )
+    return Volume(turned.array, wanted.affine)
+
+
 def remove_border(volume: Volume, fraction: float) -> Volume:
     """Removes a fraction of the rows and of the columns on each side."""
     _, height, width = volume.array.shape
@@ -73,7 +97,7 @@ def remove_border(volume: Volume, fraction: float) -> Volume:
 
 
 def crop_or_pad(volume: Volume, size_px: int, fill: float) -> Volume:
-    """Cuts or pads rows and columns to `size_px`; the central one, n // 2, comes to lie on `size_px` // 2."""
+    """Crops or pads rows and columns to `size_px`; the central one, n // 2, moves to `size_px` // 2."""
     depth, *in_plane = volume.array.shape
     starts = [length // 2 - size_px // 2 for length in in_plane]
     source = tuple(slice(max(s, 0), min(s + size_px, n)) for s, n in zip(starts, in_plane, strict=True))
@@ -111,7 +135,7 @@ def resample_label(volume: Volume, spacing_mm: tuple[float, float, float], size_
 def _resampled_shape(
     shape: Sequence[int], old_mm: Sequence[float], new_mm: Sequence[float], size_rule: SizeRule
 ) -> tuple[int, ...]:
-    """How many samples each axis has; "clean" counts those that lie within the outer faces of the scan's voxels."""
+    """How many samples each axis has; "clean" counts those within the outer faces of the scan's voxels."""
     slack = 1e-6  # of a voxel; keeps rounding from adding or dropping a sample
     factors = [new / old for old, new in zip(old_mm, new_mm, strict=True)]
     if size_rule == "reference":

@@ -60,9 +60,9 @@ def read_nifti(path: Path) -> Volume:
 
 
 def write_nifti(path: Path, volume: Volume) -> None:
-    """Writes `volume` as compressed NIfTI-1, whole or not at all; bool is stored as uint8.
+    """Writes `volume` as compressed NIfTI-1, atomically; bool is stored as uint8.
 
-    Equal volumes give equal files: no time stamp and no name goes into the compressed stream.
+    Equal volumes give equal files: the compressed stream holds no time stamp and no name.
 
     Raises:
         UserError: the folder cannot be written to, or the disk is full.

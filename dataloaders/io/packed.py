@@ -1,5 +1,6 @@
 """Many small files of one kind as one array on disk, so that a training step reads memory instead of opening files."""
 
+import glob
 import hashlib
 import logging
 import os
@@ -111,7 +112,7 @@ def _in_memory(arrays: Iterator[np.ndarray], count: int) -> np.ndarray:
 
 def _remove_older(cache: Path, path: Path) -> None:
     """Removes arrays of the same name for files that were; a process that still reads one keeps it until it ends."""
-    for older in cache.parent.glob(f"{cache.name}-{'[0-9a-f]' * DIGEST_LENGTH}.npy"):
+    for older in cache.parent.glob(f"{glob.escape(cache.name)}-{'[0-9a-f]' * DIGEST_LENGTH}.npy"):
         if older != path:
             with suppress(OSError):
                 older.unlink()

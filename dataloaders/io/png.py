@@ -65,15 +65,22 @@ def _read_png(path: Path) -> np.ndarray:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """(H, W) or (H, W, 3) uint8 as stored.
+    """(H, W) or (H, W, 3), uint8 or uint16 as stored.
 
     Raises:
         DataError: absent, damaged, or of another kind.
     """
     array = _read(path)
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
-        raise DataError(f"{path}: {array.dtype} of shape {array.shape}; expected 8-bit grey or RGB. Prepare it again.")
+    if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)):
+        raise DataError(
+            f"{path}: {array.dtype} of shape {array.shape}; expected grey or RGB of 8 or 16 bits. Prepare it again."
+        )
     return array
+
+
+def to_8_bit(image: np.ndarray) -> np.ndarray:
+    """An image of 8 or 16 bits in 8 bits, for display."""
+    return image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -103,14 +110,40 @@ def read_superpixels(path: Path) -> np.ndarray:
 def _read(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
-            return np.asarray(image)
+            if not is_16_bit_colour(image):
+                return np.asarray(image)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file. Run the step of `python -m data.prepare` that makes it.") from error
+        raise DataError(f"{path}: no such file. Run the step of `python -m data.prepare` that writes it.") from error
     except (OSError, ValueError, SyntaxError) as error:  # what pillow raises for damaged files
-        raise DataError(f"{path}: cannot be read as an image ({error}). Make or download it again.") from error
+        raise DataError(f"{path}: cannot be read as an image ({error}). Prepare or download it again.") from error
+    return read_unchanged(path)
+
+
+def is_16_bit_colour(image: Image.Image) -> bool:
+    """Whether pillow would drop the lower 8 of 16 bits per channel; `image` has been opened, not loaded."""
+    return image.mode.startswith("RGB") and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def read_unchanged(path: Path) -> np.ndarray:
+    """Reads an image with OpenCV: (H, W), or (H, W, C) in the order red, green, blue, alpha, in the file's own dtype.
+
+    Raises:
+        DataError: absent or damaged.
+    """
+    import cv2  # only deep images need it
+
+    array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if array is None:
+        raise DataError(f"{path}: cannot be read as an image. Copy or export the file again.")
+    return array if array.ndim == 2 else np.concatenate([array[..., 2::-1], array[..., 3:]], axis=-1)
 
 
 def write_png(path: Path, array: np.ndarray) -> None:
-    """Writes bool as 0 and 255, uint8 (grey or RGB) and uint16 as they are; whole or not at all."""
+    """Writes bool as 0 and 255, uint8 and uint16 (grey or RGB) as they are; atomically."""
     with replacing(path) as temporary:
-        Image.fromarray(array.astype(np.uint8) * 255 if array.dtype == bool else array).save(temporary, format="PNG")
+        if array.dtype == np.uint16 and array.ndim == 3:
+            import cv2  # pillow cannot write 16-bit colour
+
+            temporary.write_bytes(cv2.imencode(".png", np.ascontiguousarray(array[..., ::-1]))[1].tobytes())
+        else:
+            Image.fromarray(array.astype(np.uint8) * 255 if array.dtype == bool else array).save(temporary, "PNG")

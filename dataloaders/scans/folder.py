@@ -1,100 +1,153 @@
-"""A prepared folder as scans, labels and pseudo-labels."""
+"""A prepared folder of scans: its files, and what is known of each scan."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
-from dataloaders.description import DatasetSpec
+from dataloaders.description import FILE_NAME, DatasetSpec
 from dataloaders.io.nifti import read_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.manifest import Manifest, statistics_of
 from util.errors import DataError
 from util.files import read_json
+from util.ids import is_valid_id, natural_key
 
 MULTIPLE_PX = 8  # sides are cropped to a multiple of the encoders' output stride
+SUFFIX = ".nii.gz"
+
+
+def scan_path(folder: Path, kind: str, scan: str) -> Path:
+    """The file of a scan: `<kind>_<scan id>.nii.gz`; kinds are image, label and superpix-SCALE."""
+    return folder / f"{kind}_{scan}{SUFFIX}"
+
+
+def scan_files(folder: Path, kind: str) -> dict[str, Path]:
+    """Scan id -> file of a kind, in natural order of the ids; files with other names are ignored."""
+    prefix = f"{kind}_"
+    paths = folder.glob(f"{prefix}*{SUFFIX}")
+    files = {path.name.removeprefix(prefix).removesuffix(SUFFIX): path for path in paths}
+    return {scan: files[scan] for scan in sorted(filter(is_valid_id, files), key=natural_key)}
+
+
+def command_target(folder: Path, spec: DatasetSpec) -> str:
+    """How `python -m data.*` commands name a prepared folder: with its data set where no description is stored."""
+    return f"{folder}" if (folder / FILE_NAME).exists() else f"{folder} --dataset {spec.name}"
+
+
+@dataclass(frozen=True)
+class ScanRecord:
+    """What folds need to know of a scan."""
+
+    is_labelled: bool = True
+    patient: str = ""  # empty: the scan's id
+    fold: int | None = None  # whose query the scan is, from the table of files; None: not given
+
+
+def scan_records(
+    scans: Iterable[str], labelled: Container[str], manifest: Manifest, spec: DatasetSpec
+) -> dict[str, ScanRecord]:
+    """Scan id -> record, from the manifest.
+
+    Args:
+        scans: ids of the images.
+        labelled: ids of the label maps. Published cases count as labelled in any case: they may lack a file, but must
+            not become training scans for that reason.
+        manifest: of the folder.
+        spec: the data set.
+    """
+    entries = {scan: manifest.scans.get(scan, {}) for scan in scans}
+    return {
+        scan: ScanRecord(scan in labelled or scan in spec.cases, entry.get("patient", ""), entry.get("fold"))
+        for scan, entry in entries.items()
+    }
 
 
 class PreparedFolder:
-    """Reads `image_N`, `label_N`, `superpix-SCALE_N` and the class index of one data set.
+    """Reads the images, labels, superpixels and the class index of one data set.
 
     In-plane sizes that are no multiple of 8 (the reference leaves an empty last row and column) are cropped at the end.
-    Nothing is kept in memory but the manifest and the index.
+    Only the manifest and the index are kept in memory.
     """
 
     def __init__(self, folder: Path, spec: DatasetSpec) -> None:
         self.folder, self.spec = folder, spec
         if not self.scan_ids:
             raise DataError(
-                f"{folder}: no image_N.nii.gz found. Set path.data_dir to the folder that holds "
-                f"{spec.prepared_folder()}, or run `python -m data.prepare {spec.name.lower()} --raw DIR --out DIR`."
+                f"{folder}: no image_<scan id>{SUFFIX} found. Set path.data_dir to the folder that holds "
+                f"{spec.prepared_folder()}, or run `python -m data.prepare` for {spec.name}."
             )
 
     @cached_property
-    def scan_ids(self) -> tuple[int, ...]:
-        """Ids N of the images in the folder, ascending."""
-        names = (re.fullmatch(r"image_(\d+)\.nii\.gz", path.name) for path in self.folder.glob("image_*.nii.gz"))
-        return tuple(sorted(int(name[1]) for name in names if name))
+    def scan_ids(self) -> tuple[str, ...]:
+        """Ids of the images in the folder, in natural order."""
+        return tuple(scan_files(self.folder, "image"))
 
     @cached_property
     def manifest(self) -> Manifest:
         """The folder's manifest, empty if it was prepared by another program."""
         return Manifest.load(self.folder, self.spec.name)
 
-    def shape(self, scan: int) -> tuple[int, ...]:
+    @cached_property
+    def records(self) -> dict[str, ScanRecord]:
+        """Scan id -> whether it is labelled, its patient and its fold."""
+        return scan_records(self.scan_ids, scan_files(self.folder, "label"), self.manifest, self.spec)
+
+    def path(self, kind: str, scan: str) -> Path:
+        """The file of a scan, see `scan_path`."""
+        return scan_path(self.folder, kind, scan)
+
+    def shape(self, scan: str) -> tuple[int, ...]:
         """(D, H, W) of an image as stored, from its header."""
-        return tuple(nib.load(self.folder / f"image_{scan}.nii.gz").shape[::-1])  # type: ignore[attr-defined]
+        return tuple(nib.load(self.path("image", scan)).shape[::-1])  # type: ignore[attr-defined]
 
-    def image(self, scan: int) -> Volume:
+    def image(self, scan: str) -> Volume:
         """Stored intensities, not normalised."""
-        return self._read(f"image_{scan}.nii.gz")
+        return self._read("image", scan)
 
-    def label(self, scan: int) -> Volume:
-        """Class values as uint8."""
-        return self._read(f"label_{scan}.nii.gz", np.uint8)
+    def label(self, scan: str) -> Volume:
+        """Prepared class values as uint8."""
+        return self._read("label", scan, np.uint8)
 
-    def pseudo_label(self, scan: int, scale: str) -> Volume:
-        """Superpixel ids as int32; 0 belongs to none."""
-        return self._read(self.pseudo_label_path(scan, scale).name, np.int32)
-
-    def pseudo_label_path(self, scan: int, scale: str) -> Path:
-        """The file of a scan's superpixels.
+    def pseudo_label(self, scan: str, scale: str) -> Volume:
+        """Superpixel ids as int32; 0 belongs to none.
 
         Raises:
-            DataError: there is none; the message gives the command that makes it.
+            DataError: there are none; the message gives the command that makes them.
         """
-        path = self.folder / f"superpix-{scale}_{scan}.nii.gz"
+        path = self.path(f"superpix-{scale}", scan)
         if not path.exists():
             raise DataError(
-                f"{path}: no such pseudo-labels. Run `python -m data.superpixels {self.folder} --dataset "
-                f"{self.spec.name} --scale {scale}`."
+                f"{path}: no such pseudo-labels. Run `python -m data.superpixels "
+                f"{command_target(self.folder, self.spec)} --scale {scale}`."
             )
-        return path
+        return self._read(f"superpix-{scale}", scan, np.int32)
 
-    def class_slices(self, min_foreground_px: int = 1) -> dict[int, dict[int, list[int]]]:
-        """{class value: {scan id: slices on which the class has at least `min_foreground_px` pixels}}."""
+    def class_slices(self, min_foreground_px: int = 1) -> dict[int, dict[str, list[int]]]:
+        """{class value: {scan id: slices on which the class has at least `min_foreground_px` pixels}}.
+
+        Raises:
+            DataError: no such class index; the message gives the command that makes it.
+        """
         path = self.folder / f"classmap_{min_foreground_px}.json"
         if not path.exists():
             raise DataError(
-                f"{path}: no such class index. Run `python -m data.prepare.class_index {self.folder} --dataset "
-                f"{self.spec.name} --min-foreground-px {min_foreground_px}`."
+                f"{path}: no such class index. Run `python -m data.prepare {command_target(self.folder, self.spec)} "
+                f"--step index --min-foreground-px {min_foreground_px}`."
             )
         content = read_json(path)
-        return {
-            value: {int(scan): slices for scan, slices in content.get(name, {}).items()}
-            for value, name in enumerate(self.spec.class_names)
-        }
+        return {value: content.get(name, {}) for value, name in enumerate(self.spec.class_names)}
 
-    def statistics(self, scans: Sequence[int]) -> list[dict[str, float | int]]:
+    def statistics(self, scans: Sequence[str]) -> list[dict[str, float | int]]:
         """Intensity statistics of scans, from the manifest; measured where it has none."""
         entries = self.manifest.scans
-        return [entries.get(str(scan), {}).get("statistics") or statistics_of(self.image(scan).array) for scan in scans]
+        return [entries.get(scan, {}).get("statistics") or statistics_of(self.image(scan).array) for scan in scans]
 
-    def _read(self, name: str, dtype: type | None = None) -> Volume:
-        volume = read_nifti(self.folder / name)
+    def _read(self, kind: str, scan: str, dtype: type | None = None) -> Volume:
+        volume = read_nifti(self.path(kind, scan))
         rows, columns = (side - side % MULTIPLE_PX for side in volume.array.shape[1:])
         array = volume.array[:, :rows, :columns]
         return Volume(array if dtype is None else array.astype(dtype), volume.affine)

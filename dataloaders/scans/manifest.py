@@ -1,4 +1,4 @@
-"""`manifest.json` of a prepared folder: how each file came about, its statistics, and the grid of the original scan."""
+"""`manifest.json` of a prepared folder: parameters of each step, and per scan its statistics and original grid."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 
 from util.errors import DataError
 from util.files import read_json, write_json
+from util.ids import natural_key
 
 FILE_NAME = "manifest.json"
 
@@ -17,11 +18,12 @@ class Manifest:
     """The content of `manifest.json`.
 
     Attributes:
-        dataset: name in the catalogue.
+        dataset: name of the data set.
         parameters: step name -> the step's parameters, as written by that step.
-        scans: scan id as text -> {"inputs": {file name: sha256}, "original": {"shape": [D, H, W], "affine": 4x4},
-            "prepared": {"shape", "affine", "crop"...}, "statistics": {"count", "mean", "std", "min", "max"},
-            "image_sha256": hash of the prepared image's voxels}. A folder prepared elsewhere may lack entries.
+        scans: scan id -> {"inputs": {file name: sha256}, "original": {"shape": [D, H, W], "affine": 4x4},
+            "prepared": {"shape", "affine"}, "statistics": {"count", "mean", "std", "min", "max"}, "image_sha256": hash
+            of the prepared image's voxels, "is_labelled", and "patient" and "fold" where the table of files has them}.
+            A folder prepared by another program may lack entries.
         pseudo_labels: superpixel scale -> {"parameters": {...}, "scans": {scan id: {"image_sha256", "n_ids"...}}}.
     """
 
@@ -51,11 +53,11 @@ class Manifest:
         return cls(**content)
 
     def save(self, folder: Path) -> None:
-        """Writes the manifest, whole or not at all."""
+        """Writes the manifest, atomically."""
         content = {
             "dataset": self.dataset,
             "parameters": self.parameters,
-            "scans": {key: self.scans[key] for key in sorted(self.scans, key=int)},
+            "scans": {key: self.scans[key] for key in sorted(self.scans, key=natural_key)},
             "pseudo_labels": self.pseudo_labels,
         }
         write_json(folder / FILE_NAME, content)

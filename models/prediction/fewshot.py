@@ -1,4 +1,4 @@
-"""One annotated scan teaches a trained network what to look for in all the others."""
+"""Segments scans with a trained few-shot network and one annotated scan."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 from dataloaders import catalog
 from dataloaders.description import DatasetSpec
 from dataloaders.fewshot import protocol
-from dataloaders.io.geometry import Grid, corner_distance_mm, reorient
+from dataloaders.io.geometry import Grid, on_grid_of
 from dataloaders.samples import EvalCase, SupportSet, Volume
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import PrepareParameters, parameters_of, paste_back, prepare_image, prepare_label
@@ -32,9 +32,9 @@ LENGTH_TOLERANCE = 1.5  # ratio of two scans' lengths along z above which their 
 
 @dataclass(frozen=True)
 class _Support:
-    """The annotated scan as the network keeps it."""
+    """The annotated scan, encoded."""
 
-    encoded: Any  # what the method made of it
+    encoded: Any  # features or prototypes of the method
     values: np.ndarray  # (K + 1,) label values, the background's 0 first
     slices: tuple[list[int], ...]  # K lists of the P supporting slices
     n_slices: int
@@ -44,7 +44,7 @@ class _Support:
 class FewShotPredictor:
     """Segments scans with a trained few-shot network and one annotated scan; nothing is trained.
 
-    Scans go in as they are, in any orientation and spacing, and label maps come back on their own grids.
+    Scans may have any orientation and spacing; label maps are returned on the grids of the scans.
 
         predictor = FewShotPredictor.from_checkpoint(Path("checkpoint.pt"))
         predictor.set_support(read_nifti(image_file), read_nifti(label_file), {"liver": 6})
@@ -57,6 +57,7 @@ class FewShotPredictor:
         n_parts: supporting slices per structure; odd.
         device: where to compute.
         structures: name -> label value, as set by `set_support`.
+        spec: description of the data set that the network was trained on; None: unknown.
     """
 
     def __init__(
@@ -66,13 +67,15 @@ class FewShotPredictor:
         parameters: PrepareParameters,
         n_parts: int = 3,
         device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
+        spec: DatasetSpec | None = None,
     ) -> None:
-        protocol.part_fractions(n_parts)  # refuses what is not odd
+        protocol.part_fractions(n_parts)  # raises unless odd
         self.method = method.to(device).eval()
         self.normalisation = normalisation
         self.parameters = parameters
         self.n_parts = n_parts
         self.device = device
+        self.spec = spec
         self.structures: dict[str, int] = {}
         self._support: _Support | None = None
 
@@ -88,14 +91,15 @@ class FewShotPredictor:
         modelname: str | None = None,
         normalisation: Normalisation | None = None,
     ) -> "FewShotPredictor":
-        """A predictor with the weights of a file.
+        """Makes a predictor with the weights of a file.
 
         Args:
             path: a checkpoint or snapshot of ours, or one released by SSL-ALPNet's authors.
             weights: which of the weights in the file.
-            device: auto, cpu or cuda. PyTorch is told to compute there in full single precision.
+            device: auto, cpu or cuda. PyTorch computes there in full single precision.
             n_parts: supporting slices per structure; odd.
-            dataset: what the network was trained on, where the file does not say (released ones).
+            dataset: name or description of what the network was trained on, where the file does not say (released
+                ones).
             modelname: its encoder, likewise.
             normalisation: mean and standard deviation of the prepared training scans, likewise; needed for CT only.
 
@@ -103,8 +107,9 @@ class FewShotPredictor:
             CheckpointError: unreadable, of another model, or of a method that is not few-shot.
             ConfigError: the file does not say what is needed, or names another data set.
         """
-        stored = checkpoint.load(path).get("settings", {})
-        spec = _dataset_of(path, stored.get("dataset"), dataset)
+        content = checkpoint.load(path)
+        stored = content.get("settings", {})
+        spec = _find_dataset(path, content.get("dataset"), stored.get("dataset"), dataset)
         if "modelname" not in stored and modelname is None:
             raise ConfigError(f"{path}: does not say which encoder it holds; name it (modelname), e.g. dlfcn_res101.")
         settings = {"method": "alpnet", "modelname": modelname} | stored
@@ -120,15 +125,15 @@ class FewShotPredictor:
                 "training scans (0 to 255)."
             )
         parameters = trained.preparation or parameters_of(spec)
-        return cls(trained.method, normalisation or Normalisation(), parameters, n_parts, target)
+        return cls(trained.method, normalisation or Normalisation(), parameters, n_parts, target, spec)
 
     def set_support(
         self, image: Volume, label: Volume, classes: Mapping[str, int] | Sequence[int] | None = None
     ) -> None:
-        """Learns from one annotated scan what to segment from now on; replaces what was set before.
+        """Encodes one annotated scan, which defines what to segment; replaces an earlier one.
 
         Args:
-            image: raw scan, as it came from the scanner; CT in Hounsfield units.
+            image: raw scan, not prepared; CT in Hounsfield units.
             label: label map on the image's grid; its axes may count in other directions.
             classes: label values to segment, or a name for each; None: all but 0.
 
@@ -181,7 +186,7 @@ class FewShotPredictor:
         _warn_of_length(name, _length_mm(prepared), support.length_mm)
         parts = [protocol.blind_parts(len(prepared.array), z, support.n_slices) for z in support.slices]
         scan = torch.from_numpy(prepared.array)[:, None]
-        case = EvalCase(0, tuple(self.structures.values()), scan, torch.from_numpy(np.stack(parts)))
+        case = EvalCase(name, tuple(self.structures.values()), scan, torch.from_numpy(np.stack(parts)))
         with torch.inference_mode():
             probabilities = self.method.probabilities(case.to(self.device), support.encoded)
             number = most_probable(probabilities, self.method.masks(probabilities)).cpu().numpy()
@@ -209,15 +214,22 @@ def most_probable(probabilities: Float[Tensor, "K D H W"], masks: Bool[Tensor, "
     return torch.where(value >= 0, place + 1, 0).to(torch.uint8)
 
 
-def _dataset_of(path: Path, stored: str | None, given: str | None) -> DatasetSpec:
-    name = stored or given
-    if name is None:
+def _find_dataset(path: Path, described: dict[str, Any] | None, name: str | None, given: str | None) -> DatasetSpec:
+    """The description stored in a checkpoint; else that of the data set it names; else the given one.
+
+    Raises:
+        ConfigError: nothing says what the network was trained on, or the given data set is another one.
+    """
+    if described is not None:
+        spec = DatasetSpec.from_dict(described)
+    elif name or given:
+        spec = catalog.dataset(name or str(given), "scans")
+    else:
         raise ConfigError(
             f"{path}: does not say what it was trained on; name it (dataset): "
-            f"{', '.join(catalog.dataset_names('scans'))}."
+            f"{', '.join(catalog.dataset_names('scans'))}, or the path of a description."
         )
-    spec = catalog.dataset(name, "scans")
-    if given is not None and catalog.dataset(given) is not spec:
+    if given is not None and catalog.dataset(given).name != spec.name:
         raise ConfigError(f"{path}: trained on {spec.name}, not on {given}. Leave dataset out.")
     return spec
 
@@ -256,18 +268,17 @@ def _structures(label: Volume, classes: Mapping[str, int] | Sequence[int] | None
 
 
 def _numbered(label: Volume, image: Volume, values: Sequence[int], axis_codes: str) -> Volume:
-    """The label map with 1 to K for `values`, exactly on the reoriented image's grid."""
-    turned, wanted = reorient(label, axis_codes), Grid.of(reorient(image, axis_codes))
-    distance = corner_distance_mm(Grid.of(turned), wanted)
-    if distance > min(image.spacing_mm):
+    """The label map with 1 to K for `values`, on the reoriented image's grid."""
+    try:
+        turned = on_grid_of(image, label, axis_codes)
+    except DataError as error:
         raise DataError(
-            f"the label map's grid {turned.array.shape} (D, H, W) lies {distance:.3g} mm from the image's, "
-            f"{wanted.shape}; expected the same grid. Resample the label map to the image with nearest neighbours."
-        )
-    number = np.zeros(wanted.shape, np.uint8)
+            f"the label map has {error} of the image. Resample the label map to the image with nearest neighbours."
+        ) from error
+    number = np.zeros(turned.array.shape, np.uint8)
     for k, value in enumerate(values, start=1):
         number[turned.array == value] = k
-    return Volume(number, wanted.affine)
+    return Volume(number, turned.affine)
 
 
 def _length_mm(volume: Volume) -> float:

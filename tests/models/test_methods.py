@@ -69,7 +69,7 @@ def case_of(family):
         return ImageCase(tuple("abcde"), (1,), image), None
     mask = box(2, 3, 1)
     support = SupportSet((1, 4), mask[:, :, :, None] + 0.1 * torch.randn(2, 3, 1, 1, SIZE, SIZE), mask)
-    return EvalCase(3, (1, 4), image, torch.randint(0, 3, (2, 5))), support
+    return EvalCase("3", (1, 4), image, torch.randint(0, 3, (2, 5))), support
 
 
 def is_trainable(name):

@@ -99,7 +99,7 @@ def make_data(method: str, folder: Path) -> Path:
     """Eight small scans, or sixteen small images, as the tests have them."""
     if not folder.exists():
         if method in METHODS_OF_SCANS:
-            fixtures().write_prepared(folder, CHAOST2.scan_ids[:8])
+            fixtures().write_prepared(folder, CHAOST2.cases[:8])
         else:
             fixtures().write_images(folder)
     return folder

@@ -50,8 +50,8 @@ def write(out: Path, request: ScanRequest) -> None:
     Raises:
         UserError: the folder cannot be written to, or the disk is full.
     """
-    scan_id = CHAOST2.scan_ids[request.scan_index]
-    folder = out / "MR" / str(scan_id)
+    scan_id = CHAOST2.cases[request.scan_index]
+    folder = out / "MR" / scan_id
     if folder.exists():
         return
     image, label = make(request)
@@ -68,7 +68,7 @@ def write(out: Path, request: ScanRequest) -> None:
         ) from error
 
 
-def _write_slices(folder: Path, image: Volume, label: Volume, key: str, scan_id: int) -> None:
+def _write_slices(folder: Path, image: Volume, label: Volume, key: str, scan_id: str) -> None:
     for name in ("DICOM_anon", "Ground"):
         (folder / name).mkdir(parents=True)
     for index, (pixels, labels) in enumerate(zip(image.array, label.array, strict=True)):
@@ -78,7 +78,7 @@ def _write_slices(folder: Path, image: Volume, label: Volume, key: str, scan_id:
         Image.fromarray(GREY_OF_LABEL[labels]).save(folder / "Ground" / f"{stem}.png")
 
 
-def _slice_dataset(pixels: np.ndarray, affine: np.ndarray, index: int, key: str, scan_id: int) -> FileDataset:
+def _slice_dataset(pixels: np.ndarray, affine: np.ndarray, index: int, key: str, scan_id: str) -> FileDataset:
     """One MR image (H, W) uint16 as DICOM, positions converted from RAS+ to DICOM's LPS+."""
     to_lps = np.diag([-1.0, -1.0, 1.0])
     columns, rows, slices = (to_lps @ affine[:3, :3]).T
@@ -92,7 +92,7 @@ def _slice_dataset(pixels: np.ndarray, affine: np.ndarray, index: int, key: str,
     dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = _uid("study", key), _uid("series", key)
     dataset.FrameOfReferenceUID = _uid("frame", key)
-    dataset.PatientName, dataset.PatientID = f"PHANTOM^{scan_id}", str(scan_id)
+    dataset.PatientName, dataset.PatientID = f"PHANTOM^{scan_id}", scan_id
     dataset.PatientBirthDate = dataset.PatientSex = dataset.PositionReferenceIndicator = ""
     dataset.StudyDate = dataset.StudyTime = dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
     dataset.StudyID, dataset.SeriesNumber, dataset.InstanceNumber = "1", 1, index + 1
@@ -119,4 +119,4 @@ def _decimal(value: float) -> str:
     return format_number_as_ds(float(value))
 
 
-CHAOST2_RAW = RawFormat(len(CHAOST2.scan_ids), ("MR",), make, write)
+CHAOST2_RAW = RawFormat(len(CHAOST2.cases), ("MR",), make, write)

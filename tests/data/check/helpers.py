@@ -14,12 +14,12 @@ CHAOST2 = dataset("CHAOST2")
 
 SPEC = replace(CHAOST2, grid=replace(CHAOST2.grid, size_px=32))
 AFFINE = np.array([[-1.25, 0, 0, 10], [0, 1.25, 0, -20], [0, 0, 7.7, 30], [0, 0, 0, 1]])
-SCANS = (1, 2, 3, 5, 8, 10)  # fold 0: query 1 2 3 5, support 8, train 10
+SCANS = ("1", "2", "3", "5", "8", "10")  # fold 0: query 1 2 3 5, support 8, train 10
 PREPARE = "python -m data.prepare CHAOST2"
 
 
-def scan(seed):
-    image = np.random.default_rng(seed).normal(300, 20, (3, 32, 32))
+def scan(scan_id):
+    image = np.random.default_rng(int(scan_id)).normal(300, 20, (3, 32, 32))
     image[:, :4] = 0
     label = np.zeros((3, 32, 32))
     for value, column in enumerate((4, 10, 16, 22), start=1):
@@ -54,5 +54,5 @@ def assert_told(finding, severity, path, *words):
     assert str(finding).startswith(f"{severity}: {path}: ")
 
 
-def cut_again(folder):
+def segment_again(folder):
     return f"python -m data.superpixels {folder} --dataset CHAOST2 --scale MIDDLE"

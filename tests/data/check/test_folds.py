@@ -35,3 +35,11 @@ def test_a_scan_twice_on_one_side_of_the_fold(folder):
 def test_a_fold_without_scans(folder):
     words = ["fold 3", "0 in this fold's interval", "Prepare more scans or take another fold"]
     assert_told(the_only(check_folder(folder, SPEC, eval_fold=3)), "error", folder, *words)
+
+
+def test_scans_that_are_not_published_ones(folder):
+    for kind in ("image", "label", "superpix-MIDDLE"):
+        (folder / f"{kind}_10.nii.gz").rename(folder / f"{kind}_image_4.nii.gz")
+    refresh(folder)
+    words = ["scans image_4 are no published scans", "divided evenly", "Remove"]
+    assert_told(the_only(check_folder(folder, SPEC)), "warning", folder, *words)

@@ -21,7 +21,7 @@ JSRT = dataset("JSRT")
 
 IDS = tuple("abcdef")  # the last two are for testing
 NOISE, SUPERPIXEL = NoiseConfig(0.5, 0.7), SuperpixelConfig()
-PREPARE = "Delete it and run `python -m data.prepare isic2017` as before."
+PREPARE = "Delete it and run `python -m data.prepare isic2017 --raw DIR --out DIR` again."
 
 
 def write_manifest(folder, rows):
@@ -65,7 +65,7 @@ def check(folder):
 
 
 def noise_again(folder):
-    return f"`python -m data.noise ISIC2017 --alpha 0.5 --beta 0.7 --structure lesion --data-dir {folder}`"
+    return f"`python -m data.noise {folder} --dataset ISIC2017 --alpha 0.5 --beta 0.7 --structure lesion`"
 
 
 def test_a_sound_folder_has_no_findings(folder):
@@ -99,15 +99,16 @@ def test_missing_files_of_a_folder_are_told_once(folder):
 @pytest.mark.parametrize(
     ("record", "command"),
     [
-        ("noisy/lesion/a0.5_b0.7/noise.json", "data.noise ISIC2017 --alpha 0.5 --beta 0.7 --structure lesion"),
-        ("superpixels/rgb_100_10/superpixels.json", "data.superpixels ISIC2017 --structure lesion"),
+        ("noisy/lesion/a0.5_b0.7/noise.json", ("noise", "--alpha 0.5 --beta 0.7 --structure lesion")),
+        ("superpixels/rgb_100_10/superpixels.json", ("superpixels", "--structure lesion")),
     ],
 )
 def test_an_unfinished_step(folder, record, command):
     (folder / record).unlink()
     finding = the_only(check(folder))
     assert finding.file == (folder / record).parent
-    assert finding.text == f"not there, or not finished. Run `python -m {command} --data-dir {folder}`."
+    command = f"python -m data.{command[0]} {folder} --dataset ISIC2017 {command[1]}"
+    assert finding.text == f"missing, or not finished. Run `{command}`."
 
 
 def test_the_command_for_a_step_names_unusual_options(folder):
@@ -115,7 +116,7 @@ def test_the_command_for_a_step_names_unusual_options(folder):
     finding = the_only(check_images(folder, ISIC2017, noise=noise))
     assert "--alpha 0.3 --beta 0.5 --types dilate erode --direction uniform8 --seed 3 --structure" in finding.text
     finding = the_only(check_images(folder, ISIC2017, superpixel=SuperpixelConfig(n_segments=50, equalised=True)))
-    assert "data.superpixels ISIC2017 --clahe --n-segments 50 --structure lesion" in finding.text
+    assert f"data.superpixels {folder} --dataset ISIC2017 --clahe --n-segments 50 --structure lesion" in finding.text
 
 
 def test_damaged_files(folder):
@@ -159,7 +160,7 @@ def test_empty_masks_are_told_of_training_images_only(folder, caplog):
         write_png(folder / "masks/lesion" / f"{image_id}.png", np.zeros((16, 16), bool))
     finding = the_only(check(folder))
     assert (finding.severity, finding.file.name) == ("warning", "a.png")
-    assert finding.text.endswith("mend the mask.")  # and no more there
+    assert finding.text.endswith("correct the mask.")  # and no more there
     require_valid_images(folder, ISIC2017)
     assert str(finding) in caplog.messages
 
@@ -177,14 +178,14 @@ def test_a_picture_under_two_names(folder):
     write_manifest(folder, rows)
     finding = the_only(check(folder))
     assert (finding.severity, finding.file.name) == ("warning", "f.png")
-    assert "the same picture as b, which is for training" in finding.text
+    assert "the same picture as b, which is in split 'train'" in finding.text
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_an_empty_split(folder, split):
     write_manifest(folder, [row for row in usual_rows() if row["split"] != split])
     finding = the_only(check_images(folder, ISIC2017))
-    assert finding.text.startswith(f"no image in split '{split}'. Prepare again")
+    assert finding.text.startswith(f"no image in split '{split}'. Prepare the set again")
 
 
 def test_no_manifest_or_a_damaged_one(folder):
@@ -223,7 +224,7 @@ def test_the_command_counts_errors(folder, caplog):
     (folder / "noisy/lesion/a0.5_b0.7/a.png").unlink()
     assert main(arguments) == 1
     assert caplog.messages[-1] == f"{folder}: 1 error(s), 0 warning(s)"
-    with pytest.raises(ConfigError, match="--fold: only for sets of volumes"):
+    with pytest.raises(ConfigError, match="--fold: not for sets of images"):
         main([*arguments, "--fold", "0"])
-    with pytest.raises(ConfigError, match="--noise: only for sets of single images"):
+    with pytest.raises(ConfigError, match="--noise: not for sets of scans"):
         main([str(folder), "--dataset", "sabs", "--noise", "0.5", "0.7"])

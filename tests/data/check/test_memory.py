@@ -34,7 +34,7 @@ def test_a_damaged_memory_is_no_obstacle(folder, text):
     assert json.loads((folder / facts.CACHE_NAME).read_text())["dataset"] == "CHAOST2"
 
 
-def test_a_folder_that_cannot_be_written_to_is_checked_all_the_same(folder, monkeypatch):
+def test_a_folder_that_cannot_be_written_to_is_checked_without_cache(folder, monkeypatch):
     def refuse(path, text):
         raise facts.UserError(f"{path}: cannot be written")
 

@@ -5,13 +5,13 @@ import pytest
 
 from data.check import check_folder
 from data.superpixels.scans import write_pseudo_labels
-from tests.data.check.helpers import SCANS, SPEC, assert_told, change, cut_again, the_only
+from tests.data.check.helpers import SCANS, SPEC, assert_told, change, segment_again, the_only
 
 
 def test_pseudo_labels_without_an_id(folder):
     path = folder / "superpix-MIDDLE_3.nii.gz"
     change(path, np.zeros_like)
-    words = ["no superpixel in the whole scan", "above intensity 50", cut_again(folder)]
+    words = ["no superpixel in the whole scan", "above intensity 50", segment_again(folder)]
     assert_told(the_only(check_folder(folder, SPEC)), "error", path, *words)
 
 
@@ -24,7 +24,7 @@ def test_pseudo_labels_with_gaps(folder, highest):
 
     change(path, spoil)
     finding = the_only(check_folder(folder, SPEC))
-    assert_told(finding, "error", path, "ids leave gaps", cut_again(folder))
+    assert_told(finding, "error", path, "ids leave gaps", segment_again(folder))
 
 
 def test_gaps_in_legacy_pseudo_labels_are_a_warning(folder):
@@ -50,7 +50,7 @@ def test_pseudo_labels_that_are_no_ids(folder, value):
         return array
 
     change(path, spoil)
-    assert_told(the_only(check_folder(folder, SPEC)), "error", path, "negative or no integers", cut_again(folder))
+    assert_told(the_only(check_folder(folder, SPEC)), "error", path, "negative or no integers", segment_again(folder))
 
 
 def test_supervoxels_are_numbered_over_the_scan(folder):
@@ -71,10 +71,10 @@ def test_pseudo_labels_of_another_image(folder):
     change(folder / "image_3.nii.gz", lambda array: array * 1.01)
     path = folder / "superpix-MIDDLE_3.nii.gz"
     finding = the_only(check_folder(folder, SPEC))
-    assert_told(finding, "error", path, "stale", "another version of image_3.nii.gz", cut_again(folder))
+    assert_told(finding, "error", path, "stale", "another version of image_3.nii.gz", segment_again(folder))
 
 
 def test_pseudo_labels_without_a_record(folder):
     (folder / "manifest.json").unlink()
     finding = the_only(check_folder(folder, SPEC))
-    assert_told(finding, "warning", folder / "manifest.json", "scans 1, 2, 3, 5, 8, 10", cut_again(folder))
+    assert_told(finding, "warning", folder / "manifest.json", "scans 1, 2, 3, 5, 8, 10", segment_again(folder))

@@ -33,7 +33,7 @@ def test_statistics_of_another_image(folder):
 
 
 def index_again(folder, least=1):
-    return f"python -m data.prepare.class_index {folder} --dataset CHAOST2 --min-foreground-px {least}"
+    return f"python -m data.prepare {folder} --dataset CHAOST2 --step index --min-foreground-px {least}"
 
 
 def test_a_missing_class_index(folder):

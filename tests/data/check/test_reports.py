@@ -23,13 +23,22 @@ def test_a_sound_folder_has_no_findings(folder):
 
 def test_no_folder_and_empty_folder(tmp_path):
     assert_told(the_only(check_folder(tmp_path / "no", SPEC)), "error", tmp_path / "no", "no such folder", PREPARE)
-    assert_told(the_only(check_folder(tmp_path, SPEC)), "error", tmp_path, "holds no image_", PREPARE)
+    assert_told(the_only(check_folder(tmp_path, SPEC)), "error", tmp_path, "no image_", PREPARE)
 
 
-@pytest.mark.parametrize("name", ["image_a.nii.gz", "image_03.nii.gz", "image_4.nii"])
-def test_an_image_of_another_name(folder, name):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("image_4.nii", "does not end in .nii.gz"),
+        ("image_.nii.gz", "is empty"),
+        ("image_ a.nii.gz", "begins or ends with white space"),
+        ("image_a\nb.nii.gz", "a control character"),
+        (f"image_{'é' * 41}.nii.gz", "82 bytes"),
+    ],
+)
+def test_an_image_of_another_name(folder, name, reason):
     (folder / name).touch()
-    assert_told(the_only(check_folder(folder, SPEC)), "warning", folder / name, "not used", "Rename")
+    assert_told(the_only(check_folder(folder, SPEC)), "warning", folder / name, "not used", reason, "Rename")
 
 
 def test_all_errors_are_raised_together_and_warnings_logged(without_kidney, caplog):
@@ -66,7 +75,7 @@ def test_the_command_succeeds_on_warnings(folder, monkeypatch, caplog):
     from data.check import __main__ as command
 
     (folder / "manifest.json").unlink()
-    monkeypatch.setattr(command, "dataset", lambda name: SPEC)
+    monkeypatch.setattr(command, "resolve_target", lambda target, *more: (SPEC, Path(target)))
     monkeypatch.setattr(sys, "argv", ["check", str(folder), "--dataset", "CHAOST2", "--fold", "0"])
     with caplog.at_level(logging.INFO):
         assert command.main() == 0

@@ -7,7 +7,7 @@ import pytest
 
 from data.check import check_folder
 from dataloaders.catalog import dataset
-from tests.data.check.helpers import AFFINE, PREPARE, SCANS, SPEC, assert_told, change, cut_again, refresh, the_only
+from tests.data.check.helpers import AFFINE, PREPARE, SCANS, SPEC, assert_told, change, refresh, segment_again, the_only
 
 CHAOST2 = dataset("CHAOST2")
 
@@ -17,7 +17,7 @@ def test_a_missing_file(folder, kind):
     path = folder / f"{kind}_3.nii.gz"
     path.unlink()
     found = [finding for finding in check_folder(folder, SPEC) if finding.file == path]
-    remedy = cut_again(folder) if kind.startswith("superpix") else PREPARE
+    remedy = segment_again(folder) if kind.startswith("superpix") else PREPARE
     assert_told(the_only(found), "error", path, "is missing", "scan 3", remedy)
 
 
@@ -66,7 +66,7 @@ def test_slices_of_another_spacing(folder):
         change(folder / f"{kind}_3.nii.gz", affine=other)
     finding = the_only(check_folder(folder, SPEC))
     assert_told(finding, "warning", folder / "image_3.nii.gz", "in-plane spacing (y, x) (1.5, 1.5) mm", PREPARE)
-    assert check_folder(folder, replace(SPEC, spacing_mm=None)) == []
+    assert check_folder(folder, replace(SPEC, grid=replace(SPEC.grid, spacing_mm=None))) == []
 
 
 def test_slices_of_another_size(folder):

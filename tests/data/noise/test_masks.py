@@ -10,8 +10,9 @@ import pytest
 from matplotlib.image import imread
 
 from data.noise import masks as module
+from data.noise.__main__ import main
 from data.noise.generator import draw_all
-from data.noise.masks import draw_noisy_masks, main, write_noise
+from data.noise.masks import draw_noisy_masks, write_noise
 from dataloaders.catalog import dataset
 from dataloaders.images.folder import ImageFolder, NoiseConfig
 from dataloaders.io.png import read_mask, write_png
@@ -173,7 +174,7 @@ def test_masks_that_bear_no_noise_are_counted_and_named(folder, caplog):
         write_png(folder.mask_path(image_id, "lesion"), np.zeros((SIZE, SIZE), bool))
     found = write_noise(folder, NoiseConfig(1.0, 0.5), "lesion")["statistics"]
     assert (found["n_drawn"], found["n_kept_clean"], found["count"]["clean"]) == (N, 2, 2)
-    assert "2 of the 12 masks drawn stay clean" in caplog.text
+    assert "2 of the 12 masks drawn for noise stay clean" in caplog.text
     assert "case00, case04" in caplog.text
     row = (folder.noise_folder(NoiseConfig(1.0, 0.5), "lesion") / "noise.csv").read_text().splitlines()[1]
     assert row == "case00,clean,0.0,0,0,0.0,1.0"
@@ -217,14 +218,14 @@ def test_the_picture_shows_both_outlines(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--alpha", "1.5", "--beta", "0.5"], r"noise\.alpha=1\.5: expected a share of the images, 0 to 1"),
-        (["--alpha", "0", "--beta", "0.5"], r"noise\.alpha=0: .*Give a share above 0"),
+        (["--alpha", "1.5", "--beta", "0.5"], r"noise\.alpha=1\.5: expected a fraction of the images, 0 to 1"),
+        (["--alpha", "0", "--beta", "0.5"], r"noise\.alpha=0: .*Give a fraction above 0"),
         (["--alpha", "0.5", "--beta", "1"], r"noise\.beta=1\.0: expected a strength above 0 and below 1"),
         (["--alpha", "0.5", "--beta", "0.5", "--structure", "lung"], r"'lung': unknown in ISIC2017; expected .*lesion"),
         (["--alpha", "0.5", "--beta", "0.5", "--types", "blur"], r"noise\.types=\['blur'\]: .*dilate, erode, affine"),
         (
             ["--alpha", "0.5", "--beta", "0.5", "--part", "test"],
-            r"--part test: noise is made for the training masks only",
+            r"--part test: noise is simulated on the training masks only",
         ),
     ],
 )

@@ -1,10 +1,12 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from data.prepare.class_index import class_pixels, index_of, numbered_files, write_class_index
+from data.prepare.class_index import class_pixels, make_class_index, write_class_index
 from dataloaders.catalog import dataset
+from dataloaders.description import FoldRule
 from dataloaders.io.nifti import write_nifti
 from dataloaders.samples import Volume
 from util.errors import ConfigError, DataError
@@ -58,15 +60,23 @@ def test_each_class_is_judged_by_its_own_pixels(tmp_path, least, liver, spleen, 
     assert index["RK"]["10"] == [3]
 
 
-def test_index_of_counts():
-    index = index_of({7: np.array([[0, 3], [2, 1], [0, 0], [0, 0], [5, 5]])}, CHAOST2, 2)
+def test_the_index_of_counted_pixels():
+    index = make_class_index({"7": np.array([[0, 3], [2, 1], [0, 0], [0, 0], [5, 5]])}, CHAOST2, 2)
     assert index == {"BG": {"7": [1]}, "LIVER": {"7": [0]}, "RK": {"7": []}, "LK": {"7": []}, "SPLEEN": {"7": [0, 1]}}
 
 
-def test_numbered_files_are_sorted_as_numbers_and_others_passed_over(tmp_path):
-    for name in ("image_10", "image_2", "image_0", "image_01", "image_a", "image_3_old", "label_4"):
-        (tmp_path / f"{name}.nii.gz").touch()
-    assert list(numbered_files(tmp_path, "image")) == [0, 2, 10]
+def test_scans_without_a_label_are_not_in_the_index(tmp_path):
+    write_label(tmp_path / "label_b_2.nii.gz", by_hand())
+    for scan in ("a", "b_2"):
+        write_label(tmp_path / f"image_{scan}.nii.gz", by_hand())
+    spec = replace(CHAOST2, name="mine", cases=(), folds=FoldRule())
+    write_class_index(tmp_path, spec)
+    assert list(json.loads((tmp_path / "classmap_1.json").read_text())["LIVER"]) == ["b_2"]
+    (tmp_path / "label_b_2.nii.gz").unlink()
+    write_class_index(tmp_path, spec)
+    assert json.loads((tmp_path / "classmap_1.json").read_text())["LIVER"] == {}
+    with pytest.raises(DataError, match="no label_"):  # published scans have labels
+        write_class_index(tmp_path, CHAOST2)
 
 
 @pytest.mark.parametrize("value", [5, 1.5, -1, np.nan])

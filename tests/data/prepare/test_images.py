@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from data.prepare import images as module
-from data.prepare.images import prepare_images, resize_image, resize_mask
-from data.prepare.scans import main
+from data.prepare.__main__ import main
+from data.prepare.images import prepare_images, resize_image
 from dataloaders.catalog import dataset
 from dataloaders.images.folder import ImageFolder
+from dataloaders.images.geometry import resize_nearest
 from dataloaders.io.png import read_image, read_mask
 from util.errors import ConfigError, DataError
 from util.files import sha256_of
@@ -105,7 +106,7 @@ def test_a_second_run_touches_nothing(tmp_path, raw, caplog):
     prepare_images(ISIC2017, raw, tmp_path, SIZE)
     assert state_of(folder) == before
     assert (folder / "manifest.csv").read_bytes() == manifest
-    assert f"ISIC2017: 0 images prepared, 6 were ready: {folder}" in caplog.messages
+    assert f"ISIC2017: 0 images prepared, 6 already up to date: {folder}" in caplog.messages
 
 
 def test_only_what_has_changed_is_made_again(tmp_path, raw, caplog):
@@ -120,7 +121,7 @@ def test_only_what_has_changed_is_made_again(tmp_path, raw, caplog):
     assert changed == {IDS[1], IDS[2]}
     assert read_mask(folder / "masks/lesion" / f"{IDS[1]}.png").all()
     assert rows_of(folder)[1]["n_object_px_lesion"] == str(SIZE**2)
-    assert f"ISIC2017: 2 images prepared, 4 were ready: {folder}" in caplog.messages
+    assert f"ISIC2017: 2 images prepared, 4 already up to date: {folder}" in caplog.messages
 
 
 def test_a_new_recipe_makes_all_images_again(tmp_path, raw, caplog, monkeypatch):
@@ -128,7 +129,7 @@ def test_a_new_recipe_makes_all_images_again(tmp_path, raw, caplog, monkeypatch)
     monkeypatch.setattr(module, "RECIPE", "another")
     caplog.set_level(logging.INFO)
     prepare_images(ISIC2017, raw, tmp_path, SIZE)
-    assert f"ISIC2017: 6 images prepared, 0 were ready: {folder}" in caplog.messages
+    assert f"ISIC2017: 6 images prepared, 0 already up to date: {folder}" in caplog.messages
 
 
 def test_a_stopped_run_goes_on_where_it_was(tmp_path, raw, caplog, monkeypatch):
@@ -142,7 +143,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, raw, caplog, monkeypatch):
     image_file(raw, 4).write_bytes(content)
     caplog.set_level(logging.INFO)
     prepare_images(ISIC2017, raw, tmp_path, SIZE)
-    assert f"ISIC2017: 2 images prepared, 4 were ready: {folder}" in caplog.messages
+    assert f"ISIC2017: 2 images prepared, 4 already up to date: {folder}" in caplog.messages
     assert not (folder / "manifest.unfinished.csv").exists()
 
 
@@ -163,7 +164,7 @@ def test_the_work_can_be_sent_to_other_processes(tmp_path, raw, monkeypatch):
     monkeypatch.setattr(module, "parallel_map", send)
     two = prepare_images(ISIC2017, raw, tmp_path / "two", SIZE, jobs=2)
     files = {path.relative_to(one) for path in one.rglob("*") if path.is_file()}
-    assert len(files) == 14
+    assert len(files) == 15
     assert all((one / file).read_bytes() == (two / file).read_bytes() for file in files)
 
 
@@ -176,7 +177,8 @@ def test_grey_and_empty_masks_are_reported_once(tmp_path, raw, caplog):
     folder = prepare_images(ISIC2017, raw, tmp_path, SIZE)
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert told[1:] == [
-        f"ISIC2017 lesion: 2 masks held greys, 96 pixels in all; above 127 they are object now: {IDS[0]}, {IDS[2]}",
+        "ISIC2017 lesion: 2 masks with grey pixels, 96 in all; those above half of the range are object: "
+        f"{IDS[0]}, {IDS[2]}",
         f"ISIC2017 lesion: 1 empty masks, kept: {IDS[5]}",
     ]
     assert [row["n_not_binary_px_lesion"] for row in rows_of(folder)] == ["48", "0", "48", "0", "0", "0"]
@@ -261,7 +263,7 @@ def test_shrinking_averages_over_all_pixels():
 def test_masks_take_the_nearest_pixel():
     mask = np.zeros((6, 6), bool)
     mask[1, 4] = True  # the centre of the upper right block of 3 x 3
-    assert resize_mask(mask, 2).tolist() == [[False, True], [False, False]]
+    assert resize_nearest(mask, 2, 2).tolist() == [[False, True], [False, False]]
 
 
 def test_the_command_prepares_images(tmp_path, raw):
@@ -272,9 +274,9 @@ def test_the_command_prepares_images(tmp_path, raw):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["isic2017", "--step", "convert"], "--step: only for sets of volumes. Leave it out for isic2017"),
-        (["chaost2", "--split", "scr"], "--split: only for sets of single images. Leave it out for chaost2"),
-        (["isic2018"], "isic2018: unknown data set; expected one of CHAOST2, SABS, ISIC2017, JSRT, SHENZHEN"),
+        (["isic2017", "--step", "convert"], "--step: not for sets of images. Leave it out for isic2017"),
+        (["chaost2", "--split", "scr"], "--split: not for sets of scans. Leave it out for chaost2"),
+        (["isic2018"], "isic2018': unknown data set; expected one of CHAOST2, ISIC2017, JSRT, SABS, SHENZHEN"),
     ],
 )
 def test_options_that_do_not_apply_are_refused(tmp_path, arguments, message):

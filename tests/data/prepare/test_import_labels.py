@@ -6,7 +6,9 @@ import logging
 import numpy as np
 import pytest
 
-from data.prepare.import_labels import import_noise, import_superpixels, main
+from data.noise.__main__ import main as noise_main
+from data.prepare.import_labels import import_noise, import_superpixels
+from data.superpixels.__main__ import main as superpixels_main
 from dataloaders.catalog import dataset
 from dataloaders.images.folder import ImageFolder, NoiseConfig, SuperpixelConfig, read_csv
 from dataloaders.io.png import read_mask, read_superpixels, write_png
@@ -71,15 +73,15 @@ def test_superpixels_arrive(folder, source):
 
 def test_an_existing_folder_is_left_alone(folder, source):
     import_noise(source, folder, "lesion", "x")
-    with pytest.raises(DataError, match=r"noisy/lesion/x: exists already.*Move it away, or name another"):
+    with pytest.raises(DataError, match=r"noisy/lesion/x: exists already.*Move it away, or choose another --name"):
         import_noise(source, folder, "lesion", "x")
 
 
-def test_labels_of_test_images_are_passed_over(folder, source, caplog):
+def test_labels_of_test_images_are_skipped(folder, source, caplog):
     (source / "c.json").write_text((source / "a.json").read_text())
     target = import_noise(source, folder, "lesion", "x")
     assert not (target / "c.png").exists()
-    assert f"{source}: 1 files of images not for training are passed over" in caplog.messages
+    assert f"{source}: 1 files of images that are not for training are skipped" in caplog.messages
 
 
 def test_unknown_and_missing_images_are_named(folder, source):
@@ -90,7 +92,7 @@ def test_unknown_and_missing_images_are_named(folder, source):
         import_noise(source, folder, "lesion", "x")
     (source / "z.json").unlink()
     (source / "b.json").unlink()
-    with pytest.raises(DataError, match=r"json: no b\.json \(1 of 2 training images lack theirs\).*--split FILE\.csv"):
+    with pytest.raises(DataError, match=r"json: no b\.json \(missing for 1 of 2 training images\).*--split FILE\.csv"):
         import_noise(source, folder, "lesion", "x")
 
 
@@ -118,7 +120,7 @@ def test_wrong_labels_are_named_and_nothing_is_written(folder, source, content, 
 def test_superpixel_ids_must_fit_in_16_bits(folder, source, value):
     for image_id in "ab":
         (source / f"{image_id}.json").write_text(json.dumps([[0, value]]))
-    with pytest.raises(DataError, match=r"a\.json: ids from -?\d+ to \d+; expected 0 to 65535\. Number them anew"):
+    with pytest.raises(DataError, match=r"a\.json: ids from -?\d+ to \d+; expected 0 to 65535\. Renumber them"):
         import_superpixels(source, folder, "x")
 
 
@@ -127,20 +129,45 @@ def test_the_command_imports(folder, source, tmp_path, caplog):
     for image_id in "ab":
         content = json.loads((source / f"{image_id}.json").read_text())
         (source / f"{image_id}.json").write_text(json.dumps({"mole": content["lesion"]}))
-    common = [str(source), "--dataset", "isic2017", "--out", str(tmp_path / "data"), "--size-px", "16"]
-    main([*common, "--as", "noise:a0.5_b0.7", "--class-name", "mole"])
+    common = ["--data-dir", str(tmp_path / "data"), "--size-px", "16"]
+    noise_main(["isic2017", *common, "--import-json", str(source), "--name", "a0.5_b0.7", "--class-name", "mole"])
     assert caplog.messages == [f"{folder.folder / 'noisy/lesion/a0.5_b0.7'}: 2 labels imported"]
+    for image_id in "ab":
+        (source / f"{image_id}.json").write_text(json.dumps(np.zeros((SIZE, SIZE), int).tolist()))
+    superpixels_main(["isic2017", *common, "--import-json", str(source), "--name", "rgb_100_10"])
+    assert caplog.messages[1:] == [f"{folder.folder / 'superpixels/rgb_100_10'}: 2 labels imported"]
 
 
-@pytest.mark.parametrize("target", ["noise", "noise:", "masks:x", "noise:../x", "superpixels:a/b"])
-def test_a_wrong_target_is_refused(source, target):
-    with pytest.raises(ConfigError, match=r"--as .*: expected noise:NAME or superpixels:NAME"):
-        main([str(source), "--dataset", "isic2017", "--as", target])
+@pytest.mark.parametrize("name", ["", "../x", "a/b", None])
+@pytest.mark.parametrize("main", [noise_main, superpixels_main])
+def test_a_wrong_folder_name_is_refused(folder, source, main, name):
+    options = [] if name is None else ["--name", name]
+    with pytest.raises(ConfigError, match=r"--name .*: expected the folder name of the imported labels"):
+        main([str(folder.folder), "--dataset", "isic2017", "--import-json", str(source), *options])
+
+
+@pytest.mark.parametrize(
+    ("main", "options", "message"),
+    [
+        (noise_main, ["--alpha", "0.5"], "--alpha: not with --import-json"),
+        (superpixels_main, ["--n-segments", "9"], "--n-segments: not with --import-json"),
+    ],
+)
+def test_settings_of_the_simulation_are_refused(folder, source, main, options, message):
+    arguments = [str(folder.folder), "--dataset", "isic2017", "--import-json", str(source), "--name", "x", *options]
+    with pytest.raises(ConfigError, match=message):
+        main(arguments)
+
+
+@pytest.mark.parametrize("main", [noise_main, superpixels_main])
+def test_a_name_without_an_import_is_refused(folder, main):
+    with pytest.raises(ConfigError, match="--name: only with --import-json"):
+        main([str(folder.folder), "--dataset", "isic2017", "--name", "x"])
 
 
 def test_the_structure_must_be_said_where_there_are_several(folder, source, tmp_path):
     prepared = tmp_path / "data/JSRT/prepared_16px"
     prepared.mkdir(parents=True)
     (prepared / "manifest.csv").write_text("id,split\n")
-    with pytest.raises(ConfigError, match="--structure: missing; expected one of lung, heart, clavicle"):
-        main([str(source), "--dataset", "jsrt", "--as", "noise:x", "--out", str(tmp_path / "data"), "--size-px", "16"])
+    with pytest.raises(ConfigError, match="--structure: expected the one of the imported masks, of lung, heart, clav"):
+        noise_main([str(prepared), "--dataset", "jsrt", "--import-json", str(source), "--name", "x"])

@@ -11,7 +11,11 @@ import pytest
 from PIL import Image
 
 from data.sources.chaos import PNG_VALUES, find_scans, labels_from_png, read_scan
+from data.sources.raw_scans import RawScan
+from dataloaders.catalog import dataset
 from util.errors import DataError
+
+CHAOST2 = dataset("CHAOST2")
 
 DEPTH, HEIGHT, WIDTH = 4, 6, 5
 SCRIPT = Path("data/CHAOST2/dcm_img_to_nii.sh").resolve()
@@ -61,24 +65,25 @@ def test_patients_are_found_wherever_the_download_was_unpacked(tmp_path, write_p
     raw = tmp_path / mr
     for _ in up:
         raw = raw.parent
-    scans = find_scans(raw)
-    assert list(scans) == [2, 10]
-    assert scans[10] == tuple(tmp_path / mr / "10" / "T2SPIR" / name for name in ("DICOM_anon", "Ground"))
+    scans = find_scans(raw, CHAOST2)
+    assert [scan.id for scan in scans] == ["2", "10"]
+    base = tmp_path / mr / "10" / "T2SPIR"
+    assert scans[1] == RawScan("10", base / "DICOM_anon", base / "Ground")
 
 
 @pytest.mark.parametrize("step", [(0, 0, 8), (0, 0, -8), (1, 0.5, -6)], ids=["upwards", "downwards", "tilted"])
 def test_labels_follow_their_slices(tmp_path, write_patient, image, step):
     write_patient(tmp_path, 1, image, step=step)
-    assert_labels_lie_on_their_spots(*read_scan(*find_scans(tmp_path)[1]))
+    assert_labels_lie_on_their_spots(*read_scan(find_scans(tmp_path, CHAOST2)[0], CHAOST2))
 
 
 def test_interleaved_numbers_are_paired(tmp_path, write_patient, image):
     write_patient(tmp_path, 1, image)
-    for folder in find_scans(tmp_path)[1]:
+    for folder in find_scans(tmp_path, CHAOST2)[0].inputs:
         paths = sorted(folder.iterdir())
         for path, number in zip(paths, (3, 1, 4, 2), strict=True):
             path.rename(folder / f"new-{number:05d}{path.suffix}")
-    assert_labels_lie_on_their_spots(*read_scan(*find_scans(tmp_path)[1]))
+    assert_labels_lie_on_their_spots(*read_scan(find_scans(tmp_path, CHAOST2)[0], CHAOST2))
 
 
 @pytest.mark.parametrize("step", [(0, 0, 8), (0, 0, -8)], ids=["upwards", "downwards"])
@@ -86,7 +91,7 @@ def test_renamed_dicom_files_are_paired_by_instance_number(tmp_path, write_patie
     paths = write_patient(tmp_path, 1, image, step=step)
     for path, name in zip(paths, ("d", "b", "c", "a"), strict=True):
         path.rename(path.with_name(f"{name}.dcm"))
-    assert_labels_lie_on_their_spots(*read_scan(*find_scans(tmp_path)[1]))
+    assert_labels_lie_on_their_spots(*read_scan(find_scans(tmp_path, CHAOST2)[0], CHAOST2))
 
 
 def test_files_that_cannot_be_paired_are_refused(tmp_path, write_patient, image):
@@ -94,7 +99,7 @@ def test_files_that_cannot_be_paired_are_refused(tmp_path, write_patient, image)
     for path in paths:
         path.rename(path.with_name(f"{path.stem}x.dcm"))
     with pytest.raises(DataError, match=r"Ground: cannot tell.*IMG-0001-00001x\.dcm.*InstanceNumber.*original names"):
-        read_scan(*find_scans(tmp_path)[1])
+        read_scan(find_scans(tmp_path, CHAOST2)[0], CHAOST2)
 
 
 def test_an_absent_organ_does_not_rename_the_others(tmp_path):
@@ -119,19 +124,19 @@ def test_a_stack_of_another_size_is_named(tmp_path, write_patient, image):
     write_patient(tmp_path, 1, image)
     (tmp_path / "1" / "T2SPIR" / "Ground" / "IMG-0001-00004.png").unlink()
     with pytest.raises(DataError, match=re.escape("Ground: PNG stack of shape (3, 6, 5); expected (4, 6, 5)")):
-        read_scan(*find_scans(tmp_path)[1])
+        read_scan(find_scans(tmp_path, CHAOST2)[0], CHAOST2)
 
 
 def test_an_empty_download_is_named_with_the_remedy(tmp_path):
     with pytest.raises(DataError, match=rf"{tmp_path}; expected MR/<id>.*Download CHAOS_Train.*data\.phantom chaost2"):
-        find_scans(tmp_path)
+        find_scans(tmp_path, CHAOST2)
 
 
 def test_a_patient_without_ground_truth_is_named(tmp_path, write_patient, image):
     write_patient(tmp_path, 3, image)
     (tmp_path / "3" / "T2SPIR" / "Ground").rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match=r"no PNG ground truth under .*3/T2SPIR.*folder Ground.*test part"):
-        find_scans(tmp_path)
+        find_scans(tmp_path, CHAOST2)
 
 
 FAKE_DCM2NIIX = """#!/usr/bin/env bash

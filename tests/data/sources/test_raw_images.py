@@ -80,14 +80,14 @@ def test_a_wrong_split_file_is_named(tmp_path, line):
     path = tmp_path / "split.csv"
     path.write_text(f"id,split\na,train\nb,test\n{line}\n")
     with pytest.raises(
-        DataError, match=r"split\.csv: a is in split '\w+'; expected one of train, test, unused.*Correct"
+        DataError, match=r"split\.csv: a is in split '\w+'; expected one of train, validation, test, unused.*Correct"
     ):
         split_images(raws("ab"), str(path), {}, "X")
 
 
 @pytest.mark.parametrize("rule", ["random:1", "random:x", "random:0"])
 def test_a_share_must_be_a_share(rule):
-    with pytest.raises(ConfigError, match=rf"--split {rule}: expected the share.*random:0\.25"):
+    with pytest.raises(ConfigError, match=rf"--split {rule}: expected the fraction.*random:0\.25"):
         split_images(raws("ab"), rule, {}, "X")
 
 

@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 
+from data.sources.raw_scans import RawScan
 from data.sources.sabs import find_scans, read_scan
+from dataloaders.catalog import dataset
 from dataloaders.io.nifti import write_nifti
 from dataloaders.samples import Volume
 from util.errors import DataError
+
+SABS = dataset("SABS")
 
 AFFINE = np.diag([-0.8, 0.8, 3.0, 1.0])
 
@@ -34,39 +38,38 @@ def test_every_layout_is_found_and_numbered_as_published(tmp_path, image, label,
     numbers = [*range(1, 11), *range(21, 41)]
     for number in reversed(numbers):
         touch(tmp_path / image.format(number), tmp_path / label.format(number))
-    scans = find_scans(tmp_path / raw)
-    assert list(scans) == list(range(30))
-    assert scans[0] == (tmp_path / image.format(1), tmp_path / label.format(1))
-    assert scans[10] == (tmp_path / image.format(21), tmp_path / label.format(21))
+    scans = find_scans(tmp_path / raw, SABS)
+    assert [scan.id for scan in scans] == [str(number) for number in range(30)]
+    assert scans[0] == RawScan("0", tmp_path / image.format(1), tmp_path / label.format(1))
+    assert scans[10] == RawScan("10", tmp_path / image.format(21), tmp_path / label.format(21))
 
 
 @pytest.mark.parametrize("layout", [IMG_LAYOUT, DET_LAYOUT])
 def test_missing_scans_do_not_renumber_the_others(tmp_path, layout):
     for number in (2, 21, 40):
         touch(*(tmp_path / name.format(number) for name in layout))
-    assert list(find_scans(tmp_path)) == [1, 10, 29]
+    assert [scan.id for scan in find_scans(tmp_path, SABS)] == ["1", "10", "29"]
 
 
 def test_scans_of_other_numbers_are_counted_from_zero(tmp_path):
     for number in (7, 105, 50):
         touch(tmp_path / f"img{number:04d}.nii.gz", tmp_path / f"label{number:04d}.nii.gz")
-    assert [image.name for image, _ in find_scans(tmp_path).values()] == [
-        "img0007.nii.gz",
-        "img0050.nii.gz",
-        "img0105.nii.gz",
+    assert [(scan.id, scan.image.name) for scan in find_scans(tmp_path, SABS)] == [
+        ("0", "img0007.nii.gz"),
+        ("1", "img0050.nii.gz"),
+        ("2", "img0105.nii.gz"),
     ]
-    assert list(find_scans(tmp_path)) == [0, 1, 2]
 
 
 def test_incomplete_downloads_are_named(tmp_path):
     with pytest.raises(DataError, match=rf"{tmp_path}; expected img/img0001.*data/SABS/README.*data\.phantom sabs"):
-        find_scans(tmp_path)
+        find_scans(tmp_path, SABS)
     touch(tmp_path / "img/img0003.nii.gz", tmp_path / "img/img0004.nii.gz", tmp_path / "label/label0004.nii.gz")
-    with pytest.raises(DataError, match=r"no label beside .*img0003\.nii\.gz \(1 images.*number 0003.*Download"):
-        find_scans(tmp_path)
+    with pytest.raises(DataError, match=r"no label for .*img0003\.nii\.gz \(1 images.*number 0003.*Download"):
+        find_scans(tmp_path, SABS)
     touch(tmp_path / "img/img0003.nii", tmp_path / "label/label0003.nii.gz")
     with pytest.raises(DataError, match=r"img0003\.nii\.gz: the same scan number as img0003\.nii;.*Remove"):
-        find_scans(tmp_path)
+        find_scans(tmp_path, SABS)
 
 
 def write_pair(tmp_path, image, label, label_affine=AFFINE):
@@ -78,7 +81,9 @@ def write_pair(tmp_path, image, label, label_affine=AFFINE):
 
 def test_a_pair_is_read_on_the_grid_of_the_image(tmp_path):
     values = np.arange(24).reshape(2, 3, 4)
-    image, label = read_scan(*write_pair(tmp_path, (values - 1000).astype(np.int16), (values % 14).astype(np.float32)))
+    image, label = read_scan(
+        RawScan("0", *write_pair(tmp_path, (values - 1000).astype(np.int16), (values % 14).astype(np.float32))), SABS
+    )
     np.testing.assert_array_equal(image.array, values - 1000)
     np.testing.assert_array_equal(label.array, values % 14)
     assert label.array.dtype == np.uint8
@@ -90,8 +95,8 @@ def test_a_label_of_another_scan_is_named(tmp_path):
     label = image.astype(np.uint8)
     flipped = AFFINE @ np.diag([1.0, -1, 1, 1])
     with pytest.raises(DataError, match=r"label0001\.nii\.gz: a grid of \(2, 3, 4\).* lie 3.2 mm .*Download both"):
-        read_scan(*write_pair(tmp_path, image, label, flipped))
+        read_scan(RawScan("0", *write_pair(tmp_path, image, label, flipped)), SABS)
     with pytest.raises(DataError, match=r"label0001\.nii\.gz: a grid of \(2, 2, 4\).*img0001\.nii\.gz, \(2, 3, 4\)"):
-        read_scan(*write_pair(tmp_path, image, label[:, :2]))
+        read_scan(RawScan("0", *write_pair(tmp_path, image, label[:, :2])), SABS)
     with pytest.raises(DataError, match=r"label0001\.nii\.gz: label values that are not whole.*Download it again"):
-        read_scan(*write_pair(tmp_path, image, np.full((2, 3, 4), 0.3, np.float32)))
+        read_scan(RawScan("0", *write_pair(tmp_path, image, np.full((2, 3, 4), 0.3, np.float32))), SABS)

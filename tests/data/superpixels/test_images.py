@@ -11,7 +11,8 @@ from matplotlib.image import imread
 from PIL import Image
 
 from data.superpixels import images as module
-from data.superpixels.images import draw_superpixels, main, write_superpixels
+from data.superpixels.__main__ import main
+from data.superpixels.images import draw_superpixels, write_superpixels
 from data.superpixels.slic import majority_mask, superpixels_of, under_segmentation_error
 from dataloaders.catalog import dataset
 from dataloaders.images.folder import ImageFolder, SuperpixelConfig, settings_of

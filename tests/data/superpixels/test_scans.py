@@ -17,9 +17,9 @@ from data.superpixels.regions import (
     felzenszwalb_slice,
     foreground_mask,
     legacy_numbering,
+    segment,
     slic_slice,
     slic_volume,
-    superpixels_of,
 )
 from data.superpixels.scans import draw_pseudo_labels, write_pseudo_labels
 from dataloaders.catalog import dataset
@@ -65,7 +65,7 @@ def test_mask_graph_and_legacy_numbers_are_those_of_the_released_code(golden):
 def test_a_legacy_scan_equals_the_released_code_also_where_a_slice_is_background(golden):
     image = golden["ct/image"].astype(np.float64)
     scan = Volume(np.stack([np.zeros_like(image), image]), np.eye(4))
-    ids = superpixels_of(scan, Recipe("MIDDLE", SABS.foreground_above, "legacy"))
+    ids = segment(scan, Recipe("MIDDLE", SABS.foreground_above, "legacy"))
     np.testing.assert_array_equal(ids, np.stack([np.zeros_like(image), golden["ct/superpix"]]))
 
 
@@ -160,7 +160,7 @@ def test_supervoxels_are_as_deep_as_they_are_wide_in_millimetres():
 
 def test_supervoxel_ids_run_through_the_scan_without_gaps():
     volume = Volume(organs(depth=9, size=32), np.diag([2.0, 2.0, 3.0, 1.0]))
-    ids = superpixels_of(volume, Recipe("SUPERVOXEL", 100.0, min_area_px=4))
+    ids = segment(volume, Recipe("SUPERVOXEL", 100.0, min_area_px=4))
     np.testing.assert_array_equal(np.unique(ids), np.arange(ids.max() + 1))
     assert np.intersect1d(ids[3], ids[4]).size > 1  # 0 and others
 

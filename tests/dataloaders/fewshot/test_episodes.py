@@ -76,7 +76,7 @@ def test_all_pseudo_label_ids_and_slices_get_drawn(prepared_folder):
 
 
 def test_slices_of_excluded_classes_are_left_out(make_prepared, tmp_path):
-    folder = make_prepared(tmp_path, (1, 2, 3, 5, 8, 10, 13))
+    folder = make_prepared(tmp_path, ("1", "2", "3", "5", "8", "10", "13"))
     config = dataclasses.replace(CONFIG, exclude_cls_list=(2,))
     stack, drawer = _training_slices(open_fewshot(config, str(folder)), Normalisation(), seed=0)
     drawn = {drawer.draw(number)[0] for number in range(500)}
@@ -102,7 +102,7 @@ def test_annotated_episodes_pair_two_scans_of_the_training_classes(prepared_fold
 
 
 def test_when_nothing_can_be_trained_on_the_message_says_why(make_prepared, tmp_path):
-    folder = make_prepared(tmp_path, (1, 2, 3, 5, 8, 10, 13), n_slices=5)
+    folder = make_prepared(tmp_path, ("1", "2", "3", "5", "8", "10", "13"), n_slices=5)
     config = dataclasses.replace(CONFIG, exclude_cls_list=(1,), superpix_scale="SLIC")
     with pytest.raises(DataError, match=r"superpix-SLIC_10.*data.superpixels"):
         loader(folder, config=config)

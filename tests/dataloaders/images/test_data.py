@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from data.noise import masks as noise
-from data.superpixels import images as image_superpixels
+from data.noise.__main__ import main as make_noise
+from data.superpixels.__main__ import main as make_superpixels
 from dataloaders.images import data as dense
 from dataloaders.images.data import DenseConfig, DenseData, open_dense
 from dataloaders.images.folder import NoiseConfig, SuperpixelConfig, read_csv
@@ -213,29 +213,29 @@ def command_in(error):
 )
 def test_missing_noise_is_made_by_the_command_in_the_message(bare, config):
     data = open_dense(DenseConfig(size_px=32, noise=config), str(bare))
-    with pytest.raises(DataError, match=re.escape(f"noisy/lesion/{config.name}: no finished noise there.")) as error:
+    with pytest.raises(DataError, match=re.escape(f"noisy/lesion/{config.name}: no finished noise found.")) as error:
         _ = data.labels
     module, arguments = command_in(error)
     assert module == "noise"
-    noise.main([*arguments, "--data-dir", str(bare)])
+    make_noise(arguments)
     assert data.labels.label.shape == (4, 32, 32)
 
 
 @pytest.mark.parametrize("config", [SUPERPIXEL, SuperpixelConfig("rgb", 12, 5.5, equalised=True)])
 def test_missing_superpixels_are_made_by_the_command_in_the_message(bare, config):
     data = open_dense(DenseConfig(size_px=32, superpixel=config), str(bare), needs_superpixels=True)
-    with pytest.raises(DataError, match=r"superpixels/rgb_.*: no finished superpixels there\.") as error:
+    with pytest.raises(DataError, match=r"superpixels/rgb_.*: no finished superpixels found\.") as error:
         _ = data.labels
     module, arguments = command_in(error)
-    assert module == "image_superpixels"
-    image_superpixels.main([*arguments, "--data-dir", str(bare)])
+    assert module == "superpixels"
+    make_superpixels(arguments)
     assert data.labels.superpixel is not None
 
 
 def test_half_made_noise_does_not_count(make_image_folder, tmp_path):
     folder = make_image_folder(tmp_path, n_train=4, n_test=1, superpixel=None)
     (folder / "noisy/lesion/a0.7_b0.7/noise.json").unlink()
-    with pytest.raises(DataError, match="no finished noise there"):
+    with pytest.raises(DataError, match="no finished noise found"):
         _ = open_dense(LESION, str(folder)).labels
 
 

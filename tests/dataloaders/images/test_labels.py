@@ -135,10 +135,10 @@ def without_note(folder):
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (foreign, r"1\.npy: refined by the training 'spguided_seed2_def', not by 'spguided_seed1_abc'\. Delete"),
-        (damaged, r"1\.npy: damaged.*Delete this training's folder and train again"),
-        (gone, r"1\.npy: the labels that this training had refined are gone.*put its own file back"),
-        (without_note, r"1\.npy: the labels that this training had refined are gone"),
+        (foreign, r"1\.npy: refined by the run 'spguided_seed2_def', not by 'spguided_seed1_abc'\. Delete"),
+        (damaged, r"1\.npy: damaged.*Delete this run's folder and train again"),
+        (gone, r"1\.npy: the refined labels of this run are missing.*restore the file"),
+        (without_note, r"1\.npy: the refined labels of this run are missing"),
     ],
 )
 def test_labels_that_are_not_what_the_training_wrote_are_refused(refined, harm, message):

@@ -37,7 +37,7 @@ def task_of(truth, counts, n_scans=1):
     stored = Volume(np.zeros(truth.shape), np.diag([1.0, 1.0, 5.0, 1.0]))
     cases = [
         ScoredCase(
-            EvalCase(n, (2,), torch.zeros(3, 1, 8, 8), torch.zeros(1, 3, dtype=torch.int64)), truth, counts, stored
+            EvalCase(str(n), (2,), torch.zeros(3, 1, 8, 8), torch.zeros(1, 3, dtype=torch.int64)), truth, counts, stored
         )
         for n in range(n_scans)
     ]

@@ -100,7 +100,7 @@ def test_prediction_does_not_depend_on_how_slices_are_batched(model):
         (1, 2), batch.support_image[:6].view(2, 3, 1, 1, 64, 64), batch.support_mask.view(2, 3, 1, 64, 64)
     )
     part = torch.tensor([[0, 0, 1, 1, 2, 2], [2, 1, 0, 0, 1, 2]])
-    case = EvalCase(7, (1, 2), batch.query_image[:, 0], part)
+    case = EvalCase("7", (1, 2), batch.query_image[:, 0], part)
     all_at_once = model.predict(case, model.encode_support(support))
     assert all_at_once.shape == (2, 6, 64, 64)
     assert all_at_once.dtype == torch.bool
@@ -108,7 +108,7 @@ def test_prediction_does_not_depend_on_how_slices_are_batched(model):
     other.load_state_dict(model.state_dict())
     one_by_one = other.eval().predict(case, other.encode_support(support))
     assert (all_at_once != one_by_one).float().mean() < 1e-4
-    single = EvalCase(7, (2,), batch.query_image[3:4, 0], part[1:, 3:4])
+    single = EvalCase("7", (2,), batch.query_image[3:4, 0], part[1:, 3:4])
     alone = SupportSet((2,), support.image[1:], support.mask[1:])
     assert (model.predict(single, model.encode_support(alone))[0, 0] != all_at_once[1, 3]).float().mean() < 1e-3
     model.train()

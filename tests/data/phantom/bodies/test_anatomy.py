@@ -62,7 +62,7 @@ def test_the_third_patient_alone_lacks_the_left_kidney(mr_scans):
 @pytest.mark.parametrize("spec", [CHAOST2, SABS])
 def test_the_incomplete_scan_is_a_query_of_its_fold(spec):
     (scan_index,) = MISSING_ORGANS
-    assert spec.scan_ids[scan_index] in make_fold(spec, spec.scan_ids[:8], eval_fold=0).query
+    assert spec.cases[scan_index] in make_fold(spec, spec.cases[:8], eval_fold=0).query
 
 
 def test_layout_is_that_of_a_patient(mr_scans):

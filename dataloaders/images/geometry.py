@@ -1,0 +1,79 @@
+"""From pictures of any size to the square grid of prepared images, and masks back to the picture."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+Aspect = Literal["squeeze", "pad"]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The place of a resized picture on the square grid, in pixels; the rest is zero padding."""
+
+    size_px: int
+    height_px: int
+    width_px: int
+    top_px: int = 0
+    left_px: int = 0
+
+    @classmethod
+    def fit(cls, height_px: int, width_px: int, size_px: int, aspect: Aspect) -> "Placement":
+        """Squeezes a picture to the square, or keeps its aspect and centres it."""
+        if aspect == "squeeze":
+            return cls(size_px, size_px, size_px)
+        longest = max(height_px, width_px)
+        rows, columns = (max(1, round(size_px * length / longest)) for length in (height_px, width_px))
+        return cls(size_px, rows, columns, (size_px - rows) // 2, (size_px - columns) // 2)
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, str], size_px: int) -> "Placement":
+        """As a line of the manifest records it; squeezed where it records none."""
+        if not row.get("scaled_height_px"):
+            return cls(size_px, size_px, size_px)
+        keys = ("scaled_height_px", "scaled_width_px", "pad_top_px", "pad_left_px")
+        return cls(size_px, *(int(row[key]) for key in keys))
+
+    def to_row(self) -> dict[str, str]:
+        """Cells of the manifest; none where nothing was padded by rule."""
+        values = (self.height_px, self.width_px, self.top_px, self.left_px)
+        keys = ("scaled_height_px", "scaled_width_px", "pad_top_px", "pad_left_px")
+        return {key: str(value) for key, value in zip(keys, values, strict=True)}
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the picture on the square."""
+        return slice(self.top_px, self.top_px + self.height_px), slice(self.left_px, self.left_px + self.width_px)
+
+    def pad(self, resized: np.ndarray) -> np.ndarray:
+        """Places a resized picture (height_px, width_px, ...) on the square."""
+        if resized.shape[:2] == (self.size_px, self.size_px):
+            return resized
+        square = np.zeros((self.size_px, self.size_px, *resized.shape[2:]), resized.dtype)
+        square[self.window] = resized
+        return square
+
+
+def resize_nearest(mask: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
+    """(H, W) bool or uint8 to another size, by the nearest pixel."""
+    is_binary = mask.dtype == bool
+    picture = Image.fromarray(mask.astype(np.uint8)).resize((width_px, height_px), Image.Resampling.NEAREST)
+    array = np.asarray(picture)
+    return array > 0 if is_binary else array
+
+
+def to_original(mask: np.ndarray, row: Mapping[str, str]) -> np.ndarray:
+    """Takes a mask or label map on the prepared grid back to the grid of the original picture.
+
+    Args:
+        mask: (H, W) bool or uint8, square; of the whole prepared image.
+        row: the image's line in the manifest (`ImageFolder.row`), with the original size and the padding.
+
+    Returns:
+        (original height, original width), each pixel taken from the nearest one.
+    """
+    window = Placement.from_row(row, len(mask)).window
+    return resize_nearest(mask[window], int(row["original_height_px"]), int(row["original_width_px"]))

@@ -1,0 +1,38 @@
+"""Ids of cases (scans, images): which texts are allowed, and in which order ids are listed."""
+
+import re
+import unicodedata
+
+MAX_ID_BYTES = 80  # as UTF-8; files of a case have names of up to 255 bytes, in which its id can appear twice
+_REFUSED = "/\\"
+_REFUSED_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")  # control characters, lone surrogates, line and paragraph separators
+
+
+def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
+    """A sort key that orders ids as people do, "scan 9" before "scan 10"; ids of digits alone are ordered as numbers.
+
+    Ids that differ in leading zeros alone are ordered as text.
+    """
+    parts = re.findall(r"\d+|\D+", text)
+    return (*((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts), (-1, 0, text))
+
+
+def is_valid_id(text: str) -> bool:
+    """Whether a text can be the id of a case, and so a part of file names."""
+    return not invalid_id_reason(text)
+
+
+def invalid_id_reason(text: str) -> str:
+    """What makes a text unfit as an id, with what is expected; empty: nothing."""
+    if not text or text != text.strip():
+        return "is empty or begins or ends with white space; expected a text"
+    if any(sign in _REFUSED or unicodedata.category(sign) in _REFUSED_CATEGORIES for sign in text):
+        return "holds a slash, a backslash or a control character; expected letters, digits, spaces and . _ - or alike"
+    if len(text.encode()) > MAX_ID_BYTES:
+        return f"takes {len(text.encode())} bytes in UTF-8; expected at most {MAX_ID_BYTES}"
+    return ""
+
+
+def comparable_id(text: str) -> str:
+    """Equal for ids whose files some file systems do not tell apart: upper and lower case, composed characters."""
+    return unicodedata.normalize("NFC", text).casefold()
