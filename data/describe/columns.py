@@ -138,7 +138,9 @@ def _keep_regular(labels: list[_Label]) -> tuple[list[_Label], list[LeftOut]]:
     """Leaves out masks of single objects, and further masks that only some images have."""
     n_labelled = len({label.match.image for label in labels})
     n_structures = len({label.structure for label in labels})
-    if n_structures > MOST_STRUCTURES or (n_structures > 3 * max(n_labelled, 1) and n_structures > 20 and _are_unique(labels)):
+    if n_structures > MOST_STRUCTURES or (
+        n_structures > 3 * max(n_labelled, 1) and n_structures > 20 and _are_unique(labels)
+    ):
         reason = "one of many masks of single objects with names of their own; merge them into one mask per image"
         return [], [LeftOut(label.match.label.path, reason) for label in labels]
     used = Counter((label.structure, label.annotator) for label in labels)
@@ -148,8 +150,8 @@ def _keep_regular(labels: list[_Label]) -> tuple[list[_Label], list[LeftOut]]:
         n_images = used[label.structure, label.annotator]
         if label.annotator.isdigit() and label.structure in bare and n_images < SPORADIC * used[label.structure, ""]:
             reason = (
-                "a further mask that only some images have; merge it with the first one if it shows a second object, or "
-                "name the annotators (_r1, _r2)"
+                "a further mask that only some images have; merge it with the first one if it shows a second object, "
+                "or name the annotators (_r1, _r2)"
             )
             left_out.append(LeftOut(label.match.label.path, reason))
         else:
@@ -167,7 +169,7 @@ def _are_unique(labels: Sequence[_Label]) -> bool:
 
 
 def _keep_label_maps(labels: list[_Label]) -> tuple[list[_Label], list[LeftOut]]:
-    """Where masks are named by structure but some hold several classes: keeps those that hold several, if of one name."""
+    """Where masks of structures and label maps of several classes are mixed: keeps the label maps, if of one name."""
     several = {label.structure for label in labels if label.structure and not label.match.label.is_binary}
     if not several:
         return labels, []

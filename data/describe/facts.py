@@ -68,7 +68,7 @@ class Facts:
     @property
     def is_label_like(self) -> bool:
         """Whether it can be a label map or mask: whole values not below 0, few enough to be classes; or few colours."""
-        return bool(self.colours) or bool(self.values) and min(self.values) >= 0
+        return bool(self.colours) or (bool(self.values) and min(self.values) >= 0)
 
     @property
     def content(self) -> str:
@@ -152,8 +152,9 @@ def _volume_facts(volume: Volume, modality: str = "", patient: str = "") -> Fact
 
 def _picture_facts(path: Path) -> Facts:
     with Image.open(path) as image:
-        if getattr(image, "n_frames", 1) > 1:
-            raise DataError(f"{image.n_frames} pages or frames; expected one image per file. Export them one by one.")
+        n_frames = getattr(image, "n_frames", 1)
+        if n_frames > 1:
+            raise DataError(f"{n_frames} pages or frames; expected one image per file. Export them one by one.")
         notes = ["EXIF orientation: stored turned; shown upright"] if image.getexif().get(0x0112, 1) != 1 else []
         if image.mode in ("RGBA", "LA", "PA"):
             notes.append("transparency; not used")
@@ -195,7 +196,7 @@ def _values(array: np.ndarray) -> dict[int, int]:
         if np.abs(flat - np.rint(flat)).max() > WHOLE_WITHIN:
             return {}
         flat = np.rint(flat).astype(np.int32)
-    if 0 <= flat.min() and flat.max() <= 65_535:  # counting is faster than sorting
+    if flat.min() >= 0 and flat.max() <= 65_535:  # counting is faster than sorting
         every = np.bincount(flat)
         values = np.flatnonzero(every)
         counts = every[values]

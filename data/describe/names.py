@@ -10,15 +10,15 @@ from typing import Literal
 Role = Literal["image", "label"]
 Words = tuple[str, ...]
 
-LABEL_WORDS = frozenset(
-    "label labels lbl lbls labelmap labelmaps mask masks maske masken seg segs segm segmentation segmentations gt gts "
-    "ground truth truths groundtruth groundtruths annotation annotations annot annots manual contour contours "
-    "delineation delineations roi rois".split()
-)
-IMAGE_WORDS = frozenset(
-    "image images img imgs im scan scans volume volumes vol vols picture pictures photo photos data raw orig original "
-    "originals jpegimages dicom".split()
-)
+_LABEL_WORDS = """
+label labels lbl lbls labelmap labelmaps mask masks seg segs segm segmentation segmentations gt gts ground truth truths
+groundtruth groundtruths annotation annotations annot annots manual contour contours delineation delineations roi rois
+"""
+_IMAGE_WORDS = """
+image images img imgs im scan scans volume volumes vol vols picture pictures photo photos data raw orig original
+originals jpegimages dicom
+"""
+LABEL_WORDS, IMAGE_WORDS = frozenset(_LABEL_WORDS.split()), frozenset(_IMAGE_WORDS.split())
 PARTS = {
     "train": "train",
     "training": "train",
@@ -32,6 +32,7 @@ NNUNET_PARTS = {"tr": "train", "ts": "test", "va": "validation"}  # after images
 FILLERS = frozenset({"set", "all", "the", "of", "and"})
 ANNOTATOR_WORDS = "annotator|rater|reader|observer|expert|grader|doctor"
 ANNOTATOR = re.compile(rf"(?:{ANNOTATOR_WORDS}|ann|obs|r|a|o)?\d+|1st|2nd|3rd|\dth|{ANNOTATOR_WORDS}")
+LONGEST_ID = 60  # signs
 DOUBLE_SUFFIXES = (".nii.gz", ".ome.tif", ".ome.tiff")
 
 
@@ -57,14 +58,15 @@ class Name:
 
 
 def parse(path: str, n_common: int = 0) -> Name:
-    """Takes a relative path (slashes) apart; the first `n_common` folders are the same for all files and say nothing."""
+    """Takes a relative path apart; the first `n_common` folders are the same for all files and say nothing."""
     *folders, file = PurePosixPath(path).parts
     parsed = [_Component.of(text) for text in (*folders[n_common:], stem(file))]
     own, above = parsed[-1], parsed[:-1]
     with_role = next((each for each in reversed(parsed) if each.role_words), None)
     nearest = next((each.role for each in reversed(above) if each.role), None)
+    role: Role | None = "label" if "label" in (own.role, nearest) else own.role or nearest
     return Name(
-        role="label" if "label" in (own.role, nearest) else own.role or nearest,
+        role=role,
         says_label=own.role == "label",
         part=next((each.part for each in reversed(parsed) if each.part), None),
         core=own.words,
@@ -140,7 +142,7 @@ def _divide(piece: str) -> Iterator[str]:
 def safe(text: str) -> str:
     """`text` as a file name on every system: letters and digits of ASCII, `.`, `-` and `_`; may be empty."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", plain).strip("._-")
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", plain).strip("._-")[-LONGEST_ID:].strip("._-")
 
 
 def choose_ids(paths: Sequence[str], names: Sequence[Name]) -> list[str]:

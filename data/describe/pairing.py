@@ -113,14 +113,14 @@ def _keep_first_channels(
 ) -> list[tuple[Entry, Name]]:
     """Removes nnU-Net's suffix `_0000` from the images' words and leaves further channels out."""
     cores = {label.core for label in labels}
-    suffixed = [name.core[-1:] and len(name.core[-1]) == NNUNET_CHANNEL_DIGITS and name.core[-1] for _, name in images]
+    suffixes = [(name.core or ("",))[-1] for _, name in images]
     is_nnunet = any(name.core[:-1] in cores for _, name in images) and all(
-        suffix and suffix.isdigit() for suffix in suffixed
+        len(suffix) == NNUNET_CHANNEL_DIGITS and suffix.isdigit() for suffix in suffixes
     )
     if not is_nnunet:
         return images
     kept = []
-    for (entry, name), channel in zip(images, suffixed, strict=True):
+    for (entry, name), channel in zip(images, suffixes, strict=True):
         if channel == "0000":
             kept.append((entry, Name(name.role, name.says_label, name.part, name.core[:-1], name.place, ())))
         else:
@@ -165,7 +165,9 @@ class _Index:
                 unused = len(core) - len(self.names[number].core)
                 found[number] = max(found.get(number, (0,)), (len(core), self.key(number)[: len(core)] == core, unused))
         found = found or self._neighbours(label)
-        return {number: (*fit, self._common(label, number)) for number, fit in found.items() if self._agree(label, number)}
+        return {
+            number: (*fit, self._common(label, number)) for number, fit in found.items() if self._agree(label, number)
+        }
 
     def _neighbours(self, label: Name) -> dict[int, tuple[int, ...]]:
         """The image of the label's own folder, or of one above, where it is the only one there."""

@@ -153,7 +153,11 @@ def _entry(item: Item, facts: Facts) -> Entry:
 def _other_kind(listing: Listing, facts: dict[str, Facts], kind: Kind, is_given: bool) -> list[LeftOut]:
     """What is left out since it is of the other kind."""
     other = "images" if kind == "scans" else "scans"
-    why = f"described are {kind}" + "" if is_given else f"the folder holds more {kind}; describe these with --kind {other}"
+    why = (
+        f"described are {kind}" + ""
+        if is_given
+        else f"the folder holds more {kind}; describe these with --kind {other}"
+    )
     items = [item for item in listing.items if KIND[item.format] == other and item.path in facts]
     return [LeftOut(item.path, f"belongs to {other}; {why}", item.n_files) for item in items]
 
@@ -165,7 +169,9 @@ def _explain_nothing(root: Path, kind: Kind, given: Kind | None, left_out: list[
     }
     wanted = expected[kind] if given else " or ".join(expected.values())
     found = "; ".join(f"{each.path}: {each.reason}" for each in left_out[:5]) or "nothing"
-    return f"{root}: none of {n_files} file(s) is usable; expected {wanted}. Found: {found}{', ...' * (len(left_out) > 5)}"
+    return (
+        f"{root}: none of {n_files} file(s) is usable; expected {wanted}. Found: {found}{', ...' * (len(left_out) > 5)}"
+    )
 
 
 def _cases(pairing: Pairing, table: LabelTable, facts: dict[str, Facts]) -> list[Case]:
@@ -184,9 +190,11 @@ def _read_class_names(root: Path, left_out: list[LeftOut]) -> tuple[dict[int, st
         try:
             content = json.loads((root / each.path).read_text(encoding="utf-8-sig"))
             labels = content["labels"].items()
-            names = {int(k): str(v) for k, v in labels} if str(next(iter(labels))[0]).isdigit() else {
-                int(value): str(name) for name, value in labels
-            }
+            names = (
+                {int(k): str(v) for k, v in labels}
+                if str(next(iter(labels))[0]).isdigit()
+                else {int(value): str(name) for name, value in labels}
+            )
         except (OSError, ValueError, TypeError, KeyError, AttributeError, StopIteration):
             continue  # another program's dataset.json; it stays among what is left out
         used = replace(each, reason="names of classes were read from it")
@@ -212,9 +220,9 @@ def _use_mask_column(survey: Survey) -> None:
     if len(objects) > 1:
         listed = ", ".join(map(str, sorted(objects)))
         survey.remarks.append(
-            f"Every label holds one value besides 0, but not the same in all files ({listed}). They are taken as masks of "
-            "one structure, whatever the value. If the values are different structures, rename the column to `label` "
-            "and list the values in `classes`."
+            f"Every label holds one value besides 0, but not the same in all files ({listed}). They are taken as masks "
+            "of one structure, whatever the value. If the values are different structures, rename the column to "
+            "`label` and list the values in `classes`."
         )
 
 
@@ -223,7 +231,9 @@ def _group_patients(survey: Survey, guesses: list[str]) -> None:
     headers = [facts.patient for facts in survey.images]
     counts = Counter(filter(None, headers))
     if any(count > 1 for count in counts.values()):
-        numbers = {patient: f"patient_{number}" for number, patient in enumerate(dict.fromkeys(filter(None, headers)), 1)}
+        numbers = {
+            patient: f"patient_{number}" for number, patient in enumerate(dict.fromkeys(filter(None, headers)), 1)
+        }
         guesses = [numbers.get(patient, "") for patient in headers]
         survey.patients_are_guessed = False
     survey.cases = [replace(case, patient=guess) for case, guess in zip(survey.cases, guesses, strict=True)]
@@ -243,4 +253,6 @@ def _join_duplicates(survey: Survey) -> None:
         if others:
             survey.cases[numbers[0]] = replace(first, patient=patient)
             listed = ", ".join(case.image for case in (first, *others))
-            survey.remarks.append(f"Identical content: {listed}. Delete lines of the table, or keep them as one patient's.")
+            survey.remarks.append(
+                f"Identical content: {listed}. Delete lines of the table, or keep them as one patient's."
+            )
