@@ -91,7 +91,7 @@ def render_description(survey: Survey, name: str, table: str, own_path: str) -> 
         *(_fold_entries(survey) if survey.kind == "scans" else _split_entries(survey)),
         "}",
     ]
-    return "\n".join(parts) + "\n"
+    return "\n".join(parts).replace("\n\n}", "\n}") + "\n"
 
 
 def _explain_kind(survey: Survey) -> str:
@@ -110,9 +110,7 @@ def _scan_entries(survey: Survey) -> list[str]:
     elif grid.size_px >= 384:
         size += " Half the size with twice the spacing in y and x trains about four times as fast."
     return [
-        _entry(
-            "modality", modality, (why and f"Proposed, since {why}.") or "MR, CT, ...; nothing in the files tells it."
-        ),
+        _entry("modality", modality, (why and f"Proposed: {why}.") or "MR, CT, ...; nothing in the files tells it."),
         _entry(
             "grid",
             {"size_px": grid.size_px, "spacing_mm": list(grid.spacing_mm), "axis_codes": grid.axis_codes},
@@ -188,8 +186,12 @@ def _class_entry(survey: Survey, classes: list[ClassDraft], background: Any) -> 
     comments = ["The structures to segment. The name is used in tables and file names."]
     if names_are_guesses(classes):
         comments.append("TODO: replace the names that were made up (class_1, object).")
+    if not any(each.n_cases for each in classes):
+        comments.append("No label was found: replace this class, and enter the labels in the table.")
     if any(each.value is not None for each in classes):
-        comments.append("value: in your label maps. To merge, drop or keep out a class: docs/own_data.md.")
+        comments.append(
+            "value: in your label maps; the order of the list is the order of the prepared values, 1, 2, ..."
+        )
     if background is not None:
         comments.append(f"colour: red, green, blue in your masks. Taken as background: {list(background)}.")
     if any(column.structure for column in survey.columns):
@@ -208,6 +210,8 @@ def _class_line(each: ClassDraft, survey: Survey) -> str:
     if each.colour is not None:
         values["colour"] = list(each.colour)
     values["is_scored"] = True
+    if not each.n_cases:
+        return f"    {_json5(values)},"
     unit = "voxels" if survey.kind == "scans" else "pixels"
     found = f"{_percent(each.share)} of the {unit}, in {each.n_cases} of {survey.n_labelled} labelled cases"
     if each.share > MOST_SHARE:

@@ -1,12 +1,14 @@
 """What one file holds, read once: grid, intensities, the few values or colours of a label map."""
 
 import hashlib
+import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pydicom
+from nibabel import imageglobals
 from nibabel.orientations import aff2axcodes
 from PIL import Image, ImageOps
 
@@ -23,6 +25,8 @@ MOST_COLOURS = 64  # of a colour-coded mask
 FEW_VALUES = 32  # so few values make a file look like a label map, whatever it is called
 WHOLE_WITHIN = 0.01  # label maps resampled or scaled by other programs: 0.999 is 1
 SOFT_WITHIN, SOFT_SHARE = 48, 0.98  # greys so near to black or white, in that share of the pixels: a mask saved as JPEG
+
+PLAUSIBLE_MM = (0.05, 30.0)  # distances between voxels
 
 Colour = tuple[int, int, int]
 
@@ -100,6 +104,7 @@ class Unreadable:
 def read_facts(root: Path, item: Item) -> Facts | Unreadable:
     """Reads a file or series; never raises, so that no file stops the others."""
     path = root / item.path
+    imageglobals.logger.setLevel(logging.CRITICAL)  # nibabel's own remarks; what it raises is reported
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pillow and pydicom, on oddities that do not matter here
@@ -108,7 +113,7 @@ def read_facts(root: Path, item: Item) -> Facts | Unreadable:
             return _series_facts(path) if item.format == "dicom" else _picture_facts(path)
     except Exception as error:  # noqa: BLE001  (the boundary: any failure becomes this file's reason)
         reason = " ".join(str(error).split()) or type(error).__name__
-        return Unreadable(reason.removeprefix(f"{path}: "))
+        return Unreadable(reason.removeprefix(f"{path}: ").replace(f"{root}/", ""))
 
 
 def _series_facts(folder: Path) -> Facts:
@@ -135,6 +140,9 @@ def _volume_facts(volume: Volume, modality: str = "", patient: str = "") -> Fact
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         notes.append(f"{np.count_nonzero(~np.isfinite(array))} voxels are not finite (NaN or infinite)")
         array = np.nan_to_num(array, posinf=0, neginf=0)
+    if not all(PLAUSIBLE_MM[0] <= spacing <= PLAUSIBLE_MM[1] for spacing in volume.spacing_mm):
+        spacings = " x ".join(f"{spacing:.3g}" for spacing in volume.spacing_mm)
+        notes.append(f"a spacing of {spacings} mm; is the header's unit (metre, micrometre) or voxel size wrong?")
     return Facts(
         shape=volume.array.shape,
         dtype=str(volume.array.dtype),

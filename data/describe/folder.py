@@ -1,12 +1,12 @@
 """Walks a folder and sorts its files: volumes, DICOM series, pictures, and what is left out with the reason."""
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from data.describe.names import natural_key
 from util.errors import DataError
 
 Format = Literal["nifti", "dicom", "picture"]
@@ -83,8 +83,8 @@ def list_folder(root: Path, ignored: tuple[str, ...] = ()) -> Listing:
     listing = Listing()
     for folder, names in _walk(root, listing):
         _sort(root, folder, names, ignored, listing)
-    listing.items.sort(key=lambda item: item.path)
-    listing.left_out.sort(key=lambda each: each.path)
+    listing.items.sort(key=lambda item: natural_key(item.path))
+    listing.left_out.sort(key=lambda each: natural_key(each.path))
     return listing
 
 
@@ -165,11 +165,3 @@ def _is_dicom(path: Path) -> bool:
             return stream.read(DICOM_MAGIC_AT + len(DICOM_MAGIC))[DICOM_MAGIC_AT:] == DICOM_MAGIC
     except OSError:
         return False
-
-
-def count_reasons(left_out: list[LeftOut]) -> Counter[str]:
-    """Reason -> number of files."""
-    counts: Counter[str] = Counter()
-    for each in left_out:
-        counts[each.reason] += each.n_files
-    return counts

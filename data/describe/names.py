@@ -63,10 +63,10 @@ def parse(path: str, n_common: int = 0) -> Name:
     parsed = [_Component.of(text) for text in (*folders[n_common:], stem(file))]
     own, above = parsed[-1], parsed[:-1]
     with_role = next((each for each in reversed(parsed) if each.role_words), None)
-    nearest = next((each.role for each in reversed(above) if each.role), None)
-    role: Role | None = "label" if "label" in (own.role, nearest) else own.role or nearest
+    nearest: Role | None = next((each.role for each in reversed(above) if each.role), None)
+    is_label = "label" in (own.role, nearest)
     return Name(
-        role=role,
+        role="label" if is_label else own.role or nearest,
         says_label=own.role == "label",
         part=next((each.part for each in reversed(parsed) if each.part), None),
         core=own.words,
@@ -139,6 +139,12 @@ def _divide(piece: str) -> Iterator[str]:
         yield piece
 
 
+def natural_key(path: str) -> list[tuple[int, int, str]]:
+    """Sorts `scan 9` before `scan 10`."""
+    parts = re.findall(r"\d+|\D+", path)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+
 def safe(text: str) -> str:
     """`text` as a file name on every system: letters and digits of ASCII, `.`, `-` and `_`; may be empty."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
@@ -194,7 +200,7 @@ def guess_patients(names: Sequence[Name]) -> list[str]:
 def _named_patient(name: Name) -> str:
     """`P01`, `patient_3` or `sub-01` among the words of a path; empty where there is none."""
     words = (*name.place, *name.core)
-    for word, following in zip(words, (*words[1:], ""), strict=True):
+    for word, following in zip(words, (*words, "")[1:], strict=True):
         if PATIENT.fullmatch(word):
             return safe(word)
         if word.lower() in PATIENT_WORDS and following[:1].isdigit():

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from data.describe.folder import LeftOut
-from data.describe.names import Name, Words, parse
+from data.describe.names import Name, Words, natural_key, parse
 
 NNUNET_CHANNEL_DIGITS = 4  # of the suffix _0000 of nnU-Net's images
 
@@ -76,7 +76,7 @@ def pair(entries: Iterable[Entry]) -> Pairing:
     surely looks like one and its name extends an image's. A label belongs to the image whose distinguishing words its
     own name holds; where several images fit equally well, or sizes differ, it is left out with the reason.
     """
-    entries = sorted(entries, key=lambda entry: entry.path)
+    entries = sorted(entries, key=lambda entry: natural_key(entry.path))
     names = _parse_all(entries)
     images, labels, unsure, result = [], [], [], Pairing()
     for entry, name in zip(entries, names, strict=True):
@@ -94,7 +94,7 @@ def pair(entries: Iterable[Entry]) -> Pairing:
     index = _Index(result.names)
     for entry, name in labels + unsure:
         _match(entry, name, index, result)
-    result.matches.sort(key=lambda match: match.label.path)
+    result.matches.sort(key=lambda match: natural_key(match.label.path))
     return result
 
 

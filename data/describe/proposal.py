@@ -60,7 +60,16 @@ class GridDraft:
 
 
 def propose_classes(survey: Survey) -> tuple[list[ClassDraft], Colour | None]:
-    """The classes in the labels, and the background's colour where masks are colour-coded."""
+    """The classes in the labels, and the background's colour where masks are colour-coded.
+
+    Images without any label get one class, as a description of images needs one.
+    """
+    classes, background = _find_classes(survey)
+    is_needed = not classes and survey.kind == "images"
+    return [ClassDraft(OBJECT, None, None, 0.0, 0)] if is_needed else classes, background
+
+
+def _find_classes(survey: Survey) -> tuple[list[ClassDraft], Colour | None]:
     masks = [column for column in survey.columns if column.structure]
     if masks:
         return [_mask_class(survey, name) for name in dict.fromkeys(column.structure for column in masks)], None
@@ -70,7 +79,7 @@ def propose_classes(survey: Survey) -> tuple[list[ClassDraft], Colour | None]:
     voxels, n_cases = _count([[facts.values for facts in several] for several in labels])
     total = max(sum(voxels.values()), 1)
     values = sorted(value for value in voxels if value)
-    hint = safe(survey.hint) if len(values) == 1 else ""
+    hint = (safe(survey.hint) or OBJECT) if len(values) == 1 else ""
     names = {value: safe(survey.class_names.get(value, "")) or hint or f"class_{value}" for value in values}
     if len(set(names.values())) < len(names):
         names = {value: f"{name}_{value}" for value, name in names.items()}
@@ -126,7 +135,7 @@ def propose_modality(survey: Survey) -> tuple[str, str]:
     named = Counter(facts.modality for facts in survey.images if facts.modality)
     if named:
         modality = named.most_common(1)[0][0]
-        return ("MR" if modality == "MR" else modality, f"says the DICOM header of {named[modality]} scan(s)")
+        return ("MR" if modality == "MR" else modality, f"the DICOM headers of {named[modality]} scan(s) say so")
     low = float(np.median([facts.percentiles[0] for facts in survey.images]))
     if AIR_HU[0] <= low <= AIR_HU[1]:
         return ("CT", f"intensities look like Hounsfield units: lowest about {low:.0f}")

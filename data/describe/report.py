@@ -114,11 +114,13 @@ def _patient_lines(survey: Survey, most: int | None) -> Iterator[str]:
 
 
 def _note_lines(survey: Survey, most: int | None) -> Iterator[str]:
-    used = [case.image for case in survey.cases] + [path for case in survey.cases for path in case.labels.values()]
     by_note: dict[str, list[str]] = defaultdict(list)
-    for path in used:
-        for note in survey.facts[path].notes:
-            by_note[note].append(path)
+    for case in survey.cases:
+        for note in filter(None, case.note.split("; ")):
+            by_note[note].append(case.image)
+        for path in case.labels.values():
+            for note in survey.facts[path].notes:
+                by_note[note].append(path)
     for note, paths in by_note.items():
         yield f"note: {note}: {_listed(paths, most)}"
 

@@ -177,9 +177,14 @@ def _explain_nothing(root: Path, kind: Kind, given: Kind | None, left_out: list[
 def _cases(pairing: Pairing, table: LabelTable, facts: dict[str, Facts]) -> list[Case]:
     ids = choose_ids([entry.path for entry in pairing.images], pairing.names)
     return [
-        Case(id_, entry.path, labels, part=name.part or "", note="; ".join(facts[entry.path].notes))
+        Case(id_, entry.path, labels, part=name.part or "", note="; ".join(_notes(facts[entry.path])))
         for id_, entry, name, labels in zip(ids, pairing.images, pairing.names, table.files, strict=True)
     ]
+
+
+def _notes(facts: Facts) -> tuple[str, ...]:
+    is_constant = facts.percentiles[0] == facts.percentiles[-1]
+    return (*facts.notes, "all intensities are equal") if is_constant else facts.notes
 
 
 def _read_class_names(root: Path, left_out: list[LeftOut]) -> tuple[dict[int, str], list[LeftOut]]:
