@@ -80,6 +80,7 @@ class GridRule:
     spacing_mm: tuple[float, float, float] | None = None  # scans: (z, y, x); None: z stays, the plane becomes `size_px`
     axis_codes: str = "LAS"  # scans: directions in which columns, rows and slices are counted
     border_fraction: float = 0.0  # scans: of rows and of columns, removed on each side before resampling
+    aspect: Literal["squeeze", "pad"] = "squeeze"  # images that are not square: squeezed, or padded with zeros
 
     def __post_init__(self) -> None:
         if self.size_px < 16:
@@ -157,6 +158,7 @@ class DatasetSpec:
     modality: str = ""  # MR, CT, photograph, radiograph, ...
     channels: Literal[1, 3] = 1
     background: str = "background"  # name of class 0
+    background_colour: tuple[int, int, int] = (0, 0, 0)  # red, green, blue of class 0 in colour-coded masks
     classes: tuple[ClassSpec, ...] = ()  # none: scans without any label, on which superpixel methods can train
     label_groups: tuple[tuple[str, ...], ...] = ()  # classes that an annotated training run may see, by `label_sets`
     files: str = ""  # own data: table of the files (CSV), relative to the description; see docs/own_data.md
@@ -165,6 +167,7 @@ class DatasetSpec:
     intensity: IntensityRule = field(default_factory=IntensityRule)
     foreground_above: float | None = None  # scans: prepared intensity above which a pixel may be body; None: Otsu's
     masks: Literal["trusted", "suspect"] = "trusted"  # suspect: some given masks are wrong
+    annotators: str = "majority"  # own data with several: majority of them (ties: background), or the name of one
     cases: tuple[str, ...] = ()  # ids of the published cases, in their order
     folds: FoldRule = field(default_factory=FoldRule)
     split: SplitRule = field(default_factory=SplitRule)
@@ -180,6 +183,8 @@ class DatasetSpec:
         _require_unique("classes: name", names)
         _require_unique("classes: value", [self.supplied_value(place) for place in range(1, len(names) + 1)])
         _require_unique("classes: colour", [each.colour for each in self.classes if each.colour])
+        if any(each.colour == self.background_colour for each in self.classes):
+            raise ConfigError(f"background_colour={list(self.background_colour)}: also the colour of a class.")
         for group in self.label_groups:
             for name in group:
                 if name not in names:

@@ -182,3 +182,17 @@ def _keep_label_maps(labels: list[_Label]) -> tuple[list[_Label], list[LeftOut]]
         reason = f"one of several kinds of label maps ({listed}); leave all but one out with --ignore"
     paths = [label.match.label.path for label in labels]
     return kept, [LeftOut(path, reason) for path in paths if path not in used]
+
+
+def keep_one_annotator(table: LabelTable) -> None:
+    """Keeps the labels of the annotator with the most files; for scans, several are not supported."""
+    counts = Counter(column.annotator for row in table.files for column in row)
+    if not any(counts):
+        return
+    chosen = max(sorted(counts), key=lambda annotator: counts[annotator])
+    reason = f"drawn by another annotator than {chosen}; one per scan is supported. Enter this file to use it instead"
+    for number, row in enumerate(table.files):
+        kept = {replace(column, annotator=""): path for column, path in row.items() if column.annotator == chosen}
+        table.left_out += [LeftOut(path, reason) for path in row.values() if path not in kept.values()]
+        table.files[number] = kept
+    table.columns = [replace(column, annotator="") for column in table.columns if column.annotator == chosen]

@@ -11,6 +11,7 @@ from typing import Any
 from data.describe.columns import Column
 from data.describe.names import safe
 from data.describe.proposal import (
+    BLACK,
     CT_WINDOW_HU,
     LARGEST_PX,
     MR_CLIP_PERCENTILE,
@@ -155,20 +156,21 @@ def _image_entries(survey: Survey) -> list[str]:
         _entry("channels", channels, "3: colour; 1: grey. " + _explain_channels(images, channels)),
         _entry(
             "grid",
-            {"size_px": propose_image_size(survey)},
-            f"Images are resized to size_px x size_px pixels, whatever their shape. Sides found: {low} to {high} px.",
+            {"size_px": propose_image_size(survey), "aspect": "squeeze"},
+            f"size_px: images are resized to size_px x size_px pixels. Sides found: {low} to {high} px.",
+            "aspect: images that are not square are squeezed; pad: they keep their shape, with black borders.",
         ),
     ]
-    if any(facts.dtype != "uint8" for facts in images):
-        low = float(min(facts.percentiles[1] for facts in images))
-        high = float(max(facts.percentiles[3] for facts in images))
+    low = float(min(facts.percentiles[0] for facts in images))
+    high = float(max(facts.percentiles[-1] for facts in images))
+    if any(facts.dtype.startswith("float") for facts in images) and (low < 0 or high > 1):
+        comment = "window: stored intensities that become black and white, as the images hold fractions."
+        entries.append(_entry("intensity", {"window": [low, max(high, low + 1)]}, comment))
+    elif any(facts.dtype != "uint8" for facts in images):
+        comment = f"Some images have more than 8 bits; intensities from {low:.0f} to {high:.0f} are kept in 16 bits. To"
         entries.append(
-            _entry(
-                "intensity",
-                {"window": [low, max(high, low + 1)]},
-                "Some images have more than 8 bits. window: stored intensities that become black and white;",
-                "proposed: the lowest 0.5th and the highest 99.5th percentile of all images.",
-            )
+            _comment(comment, "stretch a range to all 16 bits, add the key: intensity: { window: [LOWEST, HIGHEST] }")
+            + "\n"
         )
     return entries
 
@@ -189,18 +191,19 @@ def _class_entry(survey: Survey, classes: list[ClassDraft], background: Any) -> 
     if not any(each.n_cases for each in classes):
         comments.append("No label was found: replace this class, and enter the labels in the table.")
     if any(each.value is not None for each in classes):
-        comments.append(
-            "value: in your label maps; the order of the list is the order of the prepared values, 1, 2, ..."
-        )
+        comments.append("value: in your label maps; prepared values are 1, 2, ... in this order")
     if background is not None:
-        comments.append(f"colour: red, green, blue in your masks. Taken as background: {list(background)}.")
+        comments.append("colour: red, green, blue in your masks.")
     if any(column.structure for column in survey.columns):
         comments.append(
             "Each class has a column `mask:<name>` in the table; a new name must be entered in both places."
         )
     lines = [_class_line(each, survey) for each in classes]
     body = "[\n" + "\n".join(lines) + "\n  ]" if lines else "[]"
-    return _comment(*comments) + f"\n  classes: {body},\n"
+    entry = _comment(*comments) + f"\n  classes: {body},\n"
+    if background and background != BLACK:
+        entry += "\n" + _entry("background_colour", list(background), "The most frequent colour: the background.")
+    return entry
 
 
 def _class_line(each: ClassDraft, survey: Survey) -> str:
@@ -230,9 +233,9 @@ def _masks_entry(survey: Survey) -> str:
     entry = _entry("masks", "trusted", *comments)
     annotators = sorted({column.annotator for column in survey.columns if column.annotator})
     if annotators:
-        listed = ", ".join(f"@{each}" for each in annotators)
-        note = _comment(f"Several annotators per case ({listed}); by default the majority counts, a tie is background.")
-        entry += note + "\n"
+        listed = ", ".join(annotators)
+        comment = f"Annotators: {listed}. majority of them (ties: background), or the name of one of them."
+        entry += "\n" + _entry("annotators", "majority", comment)
     return entry
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 from nibabel import imageglobals
 from nibabel.orientations import aff2axcodes
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from data.describe.folder import Item
 from dataloaders.io.dicom import read_dicom_slices
@@ -26,6 +26,7 @@ FEW_VALUES = 32  # so few values make a file look like a label map, whatever it 
 WHOLE_WITHIN = 0.01  # label maps resampled or scaled by other programs: 0.999 is 1
 SOFT_WITHIN, SOFT_SHARE = 48, 0.98  # greys so near to black or white, in that share of the pixels: a mask saved as JPEG
 
+EXIF_NOTE = "stored turned, with an EXIF orientation, and read upright, as viewers show it"
 PLAUSIBLE_MM = (0.05, 30.0)  # distances between voxels
 
 Colour = tuple[int, int, int]
@@ -142,13 +143,16 @@ def _volume_facts(volume: Volume, modality: str = "", patient: str = "") -> Fact
         array = np.nan_to_num(array, posinf=0, neginf=0)
     if not all(PLAUSIBLE_MM[0] <= spacing <= PLAUSIBLE_MM[1] for spacing in volume.spacing_mm):
         spacings = " x ".join(f"{spacing:.3g}" for spacing in volume.spacing_mm)
-        notes.append(f"a spacing of {spacings} mm; is the header's unit (metre, micrometre) or voxel size wrong?")
+        notes.append(f"a spacing of {spacings} mm, is the header's unit (metre, micrometre) or voxel size wrong?")
+    values = _values(array)
+    if values and array.dtype.kind == "f" and (array % 1).any():
+        notes.append("values that are not exactly whole, which label maps must have: round them")
     return Facts(
         shape=volume.array.shape,
         dtype=str(volume.array.dtype),
         percentiles=_percentiles(array),
         digest=voxel_hash(volume.array),
-        values=_values(array),
+        values=values,
         colours={},
         affine=tuple(map(tuple, volume.affine.tolist())),
         axis_codes="".join(aff2axcodes(volume.affine)),
@@ -159,32 +163,49 @@ def _volume_facts(volume: Volume, modality: str = "", patient: str = "") -> Fact
 
 
 def _picture_facts(path: Path) -> Facts:
+    """The facts of a picture, upright.
+
+    Raises:
+        DataError: several pages, or a GIF that is no mask.
+    """
     with Image.open(path) as image:
         n_frames = getattr(image, "n_frames", 1)
         if n_frames > 1:
             raise DataError(f"{n_frames} pages or frames; expected one image per file. Export them one by one.")
-        notes = ["EXIF orientation: stored turned; shown upright"] if image.getexif().get(0x0112, 1) != 1 else []
-        if image.mode in ("RGBA", "LA", "PA"):
-            notes.append("transparency; not used")
-        mode = {"RGBA": "RGB", "LA": "L", "PA": "P", "CMYK": "RGB", "YCbCr": "RGB"}.get(image.mode, image.mode)
-        array = np.asarray(ImageOps.exif_transpose(image).convert(mode))
-    array = array.astype(np.uint8) if array.dtype == bool else array
+        notes = [EXIF_NOTE] if image.getexif().get(ExifTags.Base.Orientation, 1) != 1 else []
+        notes += ["transparency, which is not used"] * (image.mode in ("RGBA", "LA", "PA"))
+        array, indices = _pixels(ImageOps.exif_transpose(image))
     is_colour = array.ndim == 3 and bool((array != array[..., :1]).any())
     grey = array.mean(axis=2).astype(np.float32) if is_colour else array[..., 0] if array.ndim == 3 else array
-    values = {} if is_colour else _values(grey)
-    if not is_colour and len(values) > 2 and path.suffix.lower() in (".jpg", ".jpeg") and _is_soft_mask(grey):
+    uses_indices = indices is not None and (is_colour or not grey.any())
+    values = _values(indices) if indices is not None and uses_indices else {} if is_colour else _values(grey)
+    if not is_colour and len(values) != 2 and path.suffix.lower() in (".jpg", ".jpeg") and _is_soft_mask(grey):
         values = {0: int((grey <= 127).sum()), 255: int((grey > 127).sum())}
-        notes.append("a mask with greys from JPEG compression; split at half of 255")
-    return Facts(
+        notes.append("a mask with greys from JPEG compression, split at half of 255")
+    facts = Facts(
         shape=grey.shape,
         dtype=str(array.dtype),
         percentiles=_percentiles(grey),
         digest=voxel_hash(array),
         values=values,
-        colours=_colours(array) if is_colour else {},
+        colours=_colours(array) if is_colour and not uses_indices else {},
         channels=3 if is_colour else 1,
         notes=tuple(notes),
     )
+    if path.suffix.lower() == ".gif" and not facts.is_surely_label_like:
+        raise DataError("a GIF, which is read as mask only; convert it to PNG.")
+    return facts
+
+
+def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """(H, W) or (H, W, 3) pixels, transparent ones 0, and the (H, W) indices of a palette."""
+    if image.mode in ("P", "PA"):
+        return np.asarray(image.convert("RGB")), np.asarray(image.convert("P") if image.mode == "PA" else image)
+    if image.mode in ("RGBA", "LA"):
+        array = np.asarray(image.convert("RGBA"))
+        return np.where(array[..., 3:] > 0, array[..., :3], 0).astype(np.uint8), None
+    mode = {"1": "L", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}.get(image.mode, image.mode)
+    return np.asarray(image.convert(mode)), None
 
 
 def _percentiles(array: np.ndarray) -> tuple[float, ...]:

@@ -69,15 +69,21 @@ class Pairing:
     left_out: list[LeftOut] = field(default_factory=list)
 
 
-def pair(entries: Iterable[Entry]) -> Pairing:
+def pair(entries: Iterable[Entry], n_common: int | None = None) -> Pairing:
     """Pairs labels with images.
 
     A file is a label where its name or the nearest folder says so and its content can be one, or where its content
     surely looks like one and its name extends an image's. A label belongs to the image whose distinguishing words its
     own name holds; where several images fit equally well, or sizes differ, it is left out with the reason.
+
+    Args:
+        entries: all files of a kind.
+        n_common: number of leading folders that say nothing; None: those that all entries have in common.
     """
     entries = sorted(entries, key=lambda entry: natural_key(entry.path))
-    names = _parse_all(entries)
+    paths = [_path_with_file(entry) for entry in entries]
+    n_common = count_common_folders(paths) if n_common is None else n_common
+    names = [parse(path, n_common) for path in paths]
     images, labels, unsure, result = [], [], [], Pairing()
     for entry, name in zip(entries, names, strict=True):
         if name.role == "label" and not entry.is_label_like and name.says_label:
@@ -98,14 +104,17 @@ def pair(entries: Iterable[Entry]) -> Pairing:
     return result
 
 
-def _parse_all(entries: Sequence[Entry]) -> list[Name]:
-    """What all paths say; folders that all have in common say nothing."""
-    paths = [f"{entry.path}/dicom" if entry.is_folder else entry.path for entry in entries]
+def _path_with_file(entry: Entry) -> str:
+    return f"{entry.path}/dicom" if entry.is_folder else entry.path
+
+
+def count_common_folders(paths: Sequence[str]) -> int:
+    """Number of leading folders that all paths have in common."""
     folders = [path.split("/")[:-1] for path in paths]
     n_common = 0
     while folders and all(len(each) > n_common and each[n_common] == folders[0][n_common] for each in folders):
         n_common += 1
-    return [parse(path, n_common) for path in paths]
+    return n_common
 
 
 def _keep_first_channels(
@@ -218,12 +227,17 @@ def _match(entry: Entry, name: Name, index: _Index, result: Pairing) -> None:
         listed = ", ".join(result.images[number].path for number in best[:3]) + ", ..." * (len(best) > 3)
         reason = f"fits {len(best)} images equally well ({listed}); leave the others out with --ignore, or rename"
         result.left_out.append(LeftOut(entry.path, reason))
-    elif entry.shape != result.images[best[0]].shape:
+    elif not _have_same_size(entry, result.images[best[0]]):
         image = result.images[best[0]]
         reason = f"size {_size(entry)}; expected {_size(image)} as {image.path}"
         result.left_out.append(LeftOut(entry.path, reason))
     else:
         result.matches.append(_matched(entry, name, best[0], index))
+
+
+def _have_same_size(label: Entry, image: Entry) -> bool:
+    """Whether sizes agree; volumes may store their axes in different orders."""
+    return label.shape == image.shape or (len(label.shape) == 3 and sorted(label.shape) == sorted(image.shape))
 
 
 def _size(entry: Entry) -> str:

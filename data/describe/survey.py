@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from data.describe.columns import Column, LabelTable, arrange_labels
+from data.describe.columns import Column, LabelTable, arrange_labels, keep_one_annotator
 from data.describe.facts import Facts, Unreadable, read_facts
 from data.describe.folder import Item, LeftOut, Listing, list_folder
 from data.describe.names import choose_ids, guess_patients, safe
-from data.describe.pairing import Entry, Pairing, pair
+from data.describe.pairing import Entry, Pairing, count_common_folders, pair
 from util.cli import parallel_map
 from util.errors import DataError
 
@@ -92,13 +92,16 @@ def survey_folder(root: Path, kind: Kind | None = None, ignored: Sequence[str] =
     listing = list_folder(root, tuple(ignored))
     n_files = listing.n_files
     facts, failures = _read_all(root, listing, jobs)
-    pairings = {each: pair(_entries(listing, facts, each)) for each in ("scans", "images")}
+    n_common = count_common_folders([f"{i.path}/dicom" if i.format == "dicom" else i.path for i in listing.items])
+    pairings = {each: pair(_entries(listing, facts, each), n_common) for each in ("scans", "images")}
     chosen: Kind = kind or max(("scans", "images"), key=lambda each: len(pairings[each].images))
     left_out = listing.left_out + failures + _other_kind(listing, facts, chosen, is_given=kind is not None)
     pairing = pairings[chosen]
     if not pairing.images:
         raise DataError(_explain_nothing(root, chosen, kind, left_out + pairing.left_out, n_files))
     table = arrange_labels(pairing)
+    if chosen == "scans":
+        keep_one_annotator(table)
     left_out += pairing.left_out + table.left_out
     class_names, left_out = _read_class_names(root, left_out)
     survey = Survey(
@@ -248,7 +251,8 @@ def _join_duplicates(survey: Survey) -> None:
     """Notes images with identical content, and makes them one patient's, so that no split separates them."""
     by_digest: dict[str, list[int]] = defaultdict(list)
     for number, facts in enumerate(survey.images):
-        by_digest[facts.digest].append(number)
+        if facts.percentiles[0] < facts.percentiles[-1]:  # constant images are noted as such
+            by_digest[facts.digest].append(number)
     for numbers in by_digest.values():
         first, *others = (survey.cases[number] for number in numbers)
         patient = first.patient or first.id
