@@ -166,8 +166,8 @@ class DatasetSpec:
     grid: GridRule = field(default_factory=GridRule)
     intensity: IntensityRule = field(default_factory=IntensityRule)
     foreground_above: float | None = None  # scans: prepared intensity above which a pixel may be body; None: Otsu's
-    masks: Literal["trusted", "suspect"] = "trusted"  # suspect: some given masks are wrong
     annotators: str = "majority"  # own data with several: majority of them (ties: background), or the name of one
+    masks: Literal["trusted", "suspect"] = "trusted"  # suspect: some given masks are wrong
     cases: tuple[str, ...] = ()  # ids of the published cases, in their order
     folds: FoldRule = field(default_factory=FoldRule)
     split: SplitRule = field(default_factory=SplitRule)

@@ -169,8 +169,7 @@ def _image_entries(survey: Survey) -> list[str]:
     elif any(facts.dtype != "uint8" for facts in images):
         comment = f"Some images have more than 8 bits; intensities from {low:.0f} to {high:.0f} are kept in 16 bits. To"
         entries.append(
-            _comment(comment, "stretch a range to all 16 bits, add the key: intensity: { window: [LOWEST, HIGHEST] }")
-            + "\n"
+            _comment(comment, "stretch a range to all 16 bits, add: intensity: { window: [LOWEST, HIGHEST] }") + "\n"
         )
     return entries
 
@@ -195,9 +194,10 @@ def _class_entry(survey: Survey, classes: list[ClassDraft], background: Any) -> 
     if background is not None:
         comments.append("colour: red, green, blue in your masks.")
     if any(column.structure for column in survey.columns):
-        comments.append(
-            "Each class has a column `mask:<name>` in the table; a new name must be entered in both places."
-        )
+        comments += [
+            "Each class has a column `mask:<name>` in the table; a new name must be entered in both places.",
+            "Where a labelled case has no file of a class, the class counts as absent.",
+        ]
     lines = [_class_line(each, survey) for each in classes]
     body = "[\n" + "\n".join(lines) + "\n  ]" if lines else "[]"
     entry = _comment(*comments) + f"\n  classes: {body},\n"
@@ -228,9 +228,8 @@ def _percent(share: float) -> str:
 
 
 def _masks_entry(survey: Survey) -> str:
-    comments = ['"suspect" if some of the given masks may be wrong (drawn by laypeople, by a program, in a hurry);']
-    comments.append("methods for noisy labels then never use them as clean ones. docs/own_data.md.")
-    entry = _entry("masks", "trusted", *comments)
+    comment = '"suspect" if some of the given masks may be wrong (drawn by laypeople, by a program, in a hurry).'
+    entry = _entry("masks", "trusted", comment)
     annotators = sorted({column.annotator for column in survey.columns if column.annotator})
     if annotators:
         listed = ", ".join(annotators)

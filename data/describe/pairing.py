@@ -154,7 +154,8 @@ class _Index:
         self.by_place: dict[Words, list[int]] = defaultdict(list)
         for number, name in enumerate(names):
             self.by_key[self.key(number)].append(number)
-            self.by_place[_lower(name.place)].append(number)
+            for length in range(len(name.place) + 1):
+                self.by_place[_lower(name.place[:length])].append(number)
             for stretch in _stretches(name.core):
                 self.by_stretch[stretch].append(number)
 
@@ -179,12 +180,12 @@ class _Index:
         }
 
     def _neighbours(self, label: Name) -> dict[int, tuple[int, ...]]:
-        """The image of the label's own folder, or of one above, where it is the only one there."""
+        """The only image in the label's folder or below it, else below one of the folders above."""
         place = _lower(label.place)
         for length in range(len(place), -1, -1):
             near = self.by_place.get(place[:length], [])
             if near:
-                is_only = len(near) == 1 and (length or len(self.names) == 1)
+                is_only = len(near) == 1 and (length or label.role)
                 return {near[0]: (0, 0, 0)} if is_only and not self._numbers_differ(label, near[0]) else {}
         return {}
 

@@ -156,11 +156,7 @@ def _entry(item: Item, facts: Facts) -> Entry:
 def _other_kind(listing: Listing, facts: dict[str, Facts], kind: Kind, is_given: bool) -> list[LeftOut]:
     """What is left out since it is of the other kind."""
     other = "images" if kind == "scans" else "scans"
-    why = (
-        f"described are {kind}" + ""
-        if is_given
-        else f"the folder holds more {kind}; describe these with --kind {other}"
-    )
+    why = f"only {kind} are described" if is_given else f"there are more {kind}; --kind {other} describes these"
     items = [item for item in listing.items if KIND[item.format] == other and item.path in facts]
     return [LeftOut(item.path, f"belongs to {other}; {why}", item.n_files) for item in items]
 
