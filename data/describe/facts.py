@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from data.describe.folder import Item
 from dataloaders.io.dicom import read_dicom_slices
+from dataloaders.io.geometry import Grid
 from dataloaders.io.nifti import read_nifti, voxel_hash
 from dataloaders.samples import Volume
 from util.errors import DataError
@@ -63,6 +64,11 @@ class Facts:
     modality: str = ""
     patient: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels of a scan are."""
+        return Grid.from_json({"shape": self.shape, "affine": self.affine})
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

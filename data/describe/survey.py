@@ -13,6 +13,7 @@ from data.describe.facts import Facts, Unreadable, read_facts
 from data.describe.folder import Item, LeftOut, Listing, list_folder
 from data.describe.names import choose_ids, guess_patients, safe
 from data.describe.pairing import Entry, Pairing, count_common_folders, pair
+from dataloaders.io.geometry import corner_distance_mm
 from util.cli import parallel_map
 from util.errors import DataError
 
@@ -119,7 +120,24 @@ def survey_folder(root: Path, kind: Kind | None = None, ignored: Sequence[str] =
     _use_mask_column(survey)
     _group_patients(survey, guess_patients(pairing.names))
     _join_duplicates(survey)
+    _compare_grids(survey)
     return survey
+
+
+def _compare_grids(survey: Survey) -> None:
+    """Notes labels of scans that have another place in the patient than their image."""
+    for case in survey.cases:
+        image = survey.facts[case.image]
+        for path in case.labels.values():
+            label = survey.facts[path]
+            if not image.affine or label.axis_codes != image.axis_codes:
+                continue  # other directions of the axes: compared by data.prepare, after reorienting
+            distance = corner_distance_mm(label.grid, image.grid)
+            if distance > min(image.spacing_mm):
+                survey.remarks.append(
+                    f"{path}: {distance:.3g} mm from the place of {case.image}, by their headers; `data.prepare` refuses "
+                    "it. Copy the image's header to the label if the voxels fit."
+                )
 
 
 def _read_all(root: Path, listing: Listing, jobs: int) -> tuple[dict[str, Facts], list[LeftOut]]:

@@ -42,7 +42,7 @@ def test_held_out_classes():
 
 
 def test_the_window_of_a_class():
-    clavicle = ClassSpec("clavicle", crop=(0, 0.375, 0.09375, 0.96875))
+    clavicle = ClassSpec("clavicle", crop=(0.0, 0.375, 0.09375, 0.96875))
     assert clavicle.window(256) == (slice(0, 96), slice(24, 248))
 
 
