@@ -1,11 +1,20 @@
 """The schema of descriptions: what is accepted, what is refused and with which words."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 
 from dataloaders.catalog import dataset
-from dataloaders.description import ClassSpec, DatasetSpec, FoldRule, SplitRule, read_description
+from dataloaders.description import (
+    ClassSpec,
+    DatasetSpec,
+    FoldRule,
+    GridRule,
+    IntensityRule,
+    SplitRule,
+    read_description,
+)
 from util.errors import ConfigError, DataError
 
 OWN = {"name": "mine", "kind": "images", "classes": [{"name": "lung", "value": 7}, {"name": "heart"}]}
@@ -138,3 +147,18 @@ def test_a_description_in_another_encoding_is_refused(tmp_path):
     path.write_bytes('{name: "Grün", kind: "scans"}'.encode("latin-1"))
     with pytest.raises(DataError, match=r"my\.json5: not valid JSON5 \('utf-8' codec"):
         read_description(path)
+
+
+def test_the_document_explains_every_key():
+    text = (Path(__file__).parents[2] / "docs/own_data.md").read_text(encoding="utf-8")
+    parts = {
+        "": DatasetSpec,
+        "classes[].": ClassSpec,
+        "grid.": GridRule,
+        "intensity.": IntensityRule,
+        "folds.": FoldRule,
+        "split.": SplitRule,
+    }
+    keys = [prefix + field.name for prefix, part in parts.items() for field in fields(part)]
+    nested = {prefix.rstrip(".") for prefix in parts}
+    assert [key for key in keys if key not in nested and f"`{key}`" not in text] == []

@@ -232,7 +232,9 @@ def test_one_bad_file_stops_nothing_and_every_file_is_named(tmp_path, describe):
 
 def test_labels_with_another_place_than_their_image_are_noted(tmp_path, describe):
     write_scan(tmp_path / "in/a.nii.gz")
-    write_label(tmp_path / "in/a_seg.nii.gz", [1], affine=AFFINE + [[0, 0, 0, 9], [0] * 4, [0] * 4, [0] * 4])
+    moved = AFFINE.copy()
+    moved[0, 3] = 9
+    write_label(tmp_path / "in/a_seg.nii.gz", [1], affine=moved)
     assert "a_seg.nii.gz: 9 mm from the place of a.nii.gz" in describe(tmp_path / "in")[3]
 
 
