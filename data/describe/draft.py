@@ -233,7 +233,7 @@ def _masks_entry(survey: Survey) -> str:
     annotators = sorted({column.annotator for column in survey.columns if column.annotator})
     if annotators:
         listed = ", ".join(annotators)
-        comment = f"Annotators: {listed}. majority of them (ties: background), or the name of one of them."
+        comment = f"majority: of the annotators {listed} (ties: background); or the name of one of them."
         entry += "\n" + _entry("annotators", "majority", comment)
     return entry
 

@@ -158,10 +158,12 @@ def choose_ids(paths: Sequence[str], names: Sequence[Name]) -> list[str]:
         paths: of the images, relative.
         names: what the paths say.
     """
+    shared = set.intersection(*(set(name.place) for name in names)) if len(names) > 1 else set()
+    places = [tuple(word for word in name.place if word not in shared) for name in names]
     choices = (
         [safe("_".join(name.core)) for name in names],
-        [safe("_".join(name.place)) for name in names],
-        [safe("_".join((*name.place, *name.core))) for name in names],
+        [safe("_".join(place)) for place in places],
+        [safe("_".join((*place, *name.core))) for place, name in zip(places, names, strict=True)],
         [safe(stem(PurePosixPath(path).name)) for path in paths],
         [safe("_".join(PurePosixPath(path).with_name(stem(PurePosixPath(path).name)).parts)) for path in paths],
     )

@@ -38,11 +38,6 @@ def write_report(survey: Survey, most: int | None = MOST_LISTED) -> Iterator[str
     yield f"{survey.n_files} file(s) found: {survey.n_files - n_left} used, {n_left} left out.{ignored}"
 
 
-def has_warnings(survey: Survey) -> bool:
-    """Whether something needs the user's attention."""
-    return bool(survey.remarks) or any("cannot be used" in each.reason for each in survey.left_out)
-
-
 def _pair_lines(survey: Survey, most: int | None) -> Iterator[str]:
     yield "pairs:"
     for case in survey.cases[:most]:
@@ -61,7 +56,7 @@ def _fact_lines(survey: Survey) -> Iterator[str]:
     yield f"sizes ({axes}): {_variants(' x '.join(map(str, facts.shape)) for facts in images)}"
     if survey.kind == "scans":
         spacings = (" x ".join(f"{value:.3g}" for value in facts.spacing_mm) for facts in images)
-        yield f"spacing in mm (z x y x x): {_variants(spacings)}"
+        yield f"spacing in mm (z, y, x): {_variants(spacings)}"
         yield f"orientation (columns, rows, slices count towards): {_variants(facts.axis_codes for facts in images)}"
         modality, why = propose_modality(survey)
         yield f"modality: {modality or 'unknown'}{f' ({why})' if why else ''}"

@@ -132,7 +132,7 @@ def test_dicom_series_with_a_label_and_a_shared_patient(tmp_path, describe, writ
     spec, rows, draft, said = describe(tmp_path / "in")
     assert spec.modality == "CT"
     assert "the DICOM headers of 2 scan(s) say so" in draft
-    assert [(row["id"], row["patient"]) for row in rows] == [("case1_CT", "patient_1"), ("case2_CT", "patient_1")]
+    assert [(row["id"], row["patient"]) for row in rows] == [("case1", "patient_1"), ("case2", "patient_1")]
     assert rows[0]["label"].endswith("in/case1/label.nii.gz")
     assert "Doe" not in draft + said
     assert "9 file(s) found: 9 used, 0 left out." in said

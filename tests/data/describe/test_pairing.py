@@ -148,7 +148,7 @@ LAYOUTS = {
     "folder of a DICOM series": (
         [image("P01/T2", (9, 4, 4), is_folder=True), image("P02/T2", (9, 4, 4), is_folder=True)],
         [mask("P01/label.nii.gz", (9, 4, 4))],
-        {"P01_T2": {"label": "P01/label.nii.gz"}, "P02_T2": {}},
+        {"P01": {"label": "P01/label.nii.gz"}, "P02": {}},
     ),
 }
 
