@@ -1,0 +1,167 @@
+"""Walks a folder and sorts its files: volumes, DICOM series, pictures, and what is left out with the reason."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from data.describe.names import natural_key
+from util.errors import DataError
+
+Format = Literal["nifti", "dicom", "picture"]
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+VOLUME_SUFFIXES = (".hdr", ".img", ".mha", ".mhd", ".nrrd", ".mgz", ".mnc", ".img.gz")
+SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "dicomdir", "icon\r"})
+DICOM_MAGIC, DICOM_MAGIC_AT = b"DICM", 128
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file, or the folder of one DICOM series.
+
+    Attributes:
+        path: relative to the folder that is described, with slashes; of a series the folder's, `.` for the root.
+        format: how it is read.
+        n_files: 1, or the number of DICOM files.
+    """
+
+    path: str
+    format: Format
+    n_files: int = 1
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What is not used, and why; `n_files` files."""
+
+    path: str
+    reason: str
+    n_files: int = 1
+
+
+@dataclass
+class Listing:
+    """All that a folder holds.
+
+    Attributes:
+        items: what may be an image or a label, by path.
+        left_out: other files.
+        n_ignored: hidden files and files of the operating system, such as thumbnails; not counted elsewhere.
+    """
+
+    items: list[Item] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    n_ignored: int = 0
+
+    @property
+    def n_files(self) -> int:
+        """Files that are used or named."""
+        return sum(each.n_files for each in (*self.items, *self.left_out))
+
+
+def list_folder(root: Path, ignored: tuple[str, ...] = ()) -> Listing:
+    """Lists a folder and all folders below; links are followed, each folder is visited once.
+
+    Args:
+        root: the folder.
+        ignored: patterns such as `*_t1*`; paths that match are left out.
+
+    Raises:
+        DataError: no such folder, or a prepared one.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; expected the folder that holds your scans or images.")
+    if is_prepared(root):
+        raise DataError(
+            f"{root}: this is a prepared folder, an output of `python -m data.prepare`; expected the original scans or "
+            "images. To validate it, run `python -m data.check` on it."
+        )
+    listing = Listing()
+    for folder, names in _walk(root, listing):
+        _sort(root, folder, names, ignored, listing)
+    listing.items.sort(key=lambda item: natural_key(item.path))
+    listing.left_out.sort(key=lambda each: natural_key(each.path))
+    return listing
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether a folder is an output of `python -m data.prepare`."""
+    if (folder / "manifest.json").is_file():
+        return any(folder.glob("image_*.nii.gz"))
+    return (folder / "manifest.csv").is_file() and (folder / "images").is_dir() and (folder / "masks").is_dir()
+
+
+def _walk(root: Path, listing: Listing) -> Iterator[tuple[Path, list[str]]]:
+    """Yields each folder with the names of its files; linked folders last, so that real paths come first."""
+    pending, visited = [root], set()
+    linked: list[Path] = []
+    while pending or linked:
+        folder = pending.pop(0) if pending else linked.pop(0)
+        relative = folder.relative_to(root).as_posix()
+        if (real := folder.resolve()) in visited:
+            continue
+        visited.add(real)
+        if is_prepared(folder):
+            n_files = sum(len(files) for _, _, files in os.walk(folder))
+            listing.left_out.append(LeftOut(relative, "a prepared folder, an output of `data.prepare`", n_files))
+            continue
+        try:
+            children = sorted(folder.iterdir())
+        except OSError as error:
+            listing.left_out.append(LeftOut(relative, f"folder cannot be read ({error.strerror})", 0))
+            continue
+        visible = [child for child in children if not _is_hidden(child.name)]
+        files = [child.name for child in visible if not child.is_dir()]
+        listing.n_ignored += sum(_is_hidden(child.name) and not child.is_dir() for child in children)
+        for child in visible:
+            if child.is_dir():
+                (linked if child.is_symlink() else pending).append(child)
+        yield folder, files
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "~$", "__MACOSX", "@eaDir")) or name.lower() in SYSTEM_FILES
+
+
+def _sort(root: Path, folder: Path, names: list[str], ignored: tuple[str, ...], listing: Listing) -> None:
+    """Sorts the files of one folder into items and what is left out."""
+    series: list[str] = []
+    for name in names:
+        path = (folder / name).relative_to(root).as_posix()
+        lower = name.lower()
+        if any(PurePosixPath(path).match(pattern) for pattern in ignored):
+            listing.left_out.append(LeftOut(path, "matches --ignore"))
+        elif not (folder / name).is_file():
+            listing.left_out.append(LeftOut(path, "broken link, or no regular file"))
+        elif lower.endswith(NIFTI_SUFFIXES):
+            listing.items.append(Item(path, "nifti"))
+        elif lower.endswith(PICTURE_SUFFIXES):
+            listing.items.append(Item(path, "picture"))
+        elif lower.endswith(DICOM_SUFFIXES) or _is_dicom(folder / name):
+            series.append(name)
+        else:
+            listing.left_out.append(LeftOut(path, _explain_suffix(lower)))
+    if series:
+        listing.items.append(Item(folder.relative_to(root).as_posix(), "dicom", len(series)))
+
+
+def _explain_suffix(name: str) -> str:
+    if name.endswith(VOLUME_SUFFIXES):
+        return "volume format that is not supported; convert it to NIfTI (.nii.gz), with its header if it has one"
+    suffix = PurePosixPath(name).suffix
+    return f"neither scan nor image ({suffix} file)" if suffix else "neither scan nor image"
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file without a suffix that we know begins as DICOM files do."""
+    if path.suffix.lower() in (".txt", ".csv", ".json", ".xml", ".pdf", ".zip", *VOLUME_SUFFIXES):
+        return False
+    try:
+        with path.open("rb") as stream:
+            return stream.read(DICOM_MAGIC_AT + len(DICOM_MAGIC))[DICOM_MAGIC_AT:] == DICOM_MAGIC
+    except OSError:
+        return False
