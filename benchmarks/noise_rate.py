@@ -6,7 +6,8 @@
     python -m benchmarks.noise_rate --data-dir study/data --seeds 1
 
 Trains small networks on the noisy masks without excluding pixels, then compares the estimate of
-`models.methods.rate_estimator` with alternatives: confident learning (Northcutt et al., "Confident learning:
+`models.methods.rate_estimator` with alternatives: the share of labels that the networks predict, once the class weights
+of the loss are divided out; confident learning (Northcutt et al., "Confident learning:
 estimating uncertainty in dataset labels", JAIR 2021), and the weight of the likelier of two components fitted to the
 pixels' predictions, Gaussians on the log-odds (Li et al., "DivideMix", ICLR 2020) or Beta distributions on the
 probability (Arazo et al., "Unsupervised label noise modeling and loss correction", ICML 2019).
@@ -27,14 +28,14 @@ from dataloaders.images.labels import LabelStore
 from dataloaders.ordering import LoaderOptions
 from dataloaders.scans.normalise import Normalisation
 from models import build_method
-from models.losses.reduction import weights_from_counts
+from models.losses.noise_rate import LIMIT, N_BINS
 from models.methods.peers import Peers, SelectionConfig
+from models.methods.rate_estimator import CHUNK, RateEstimator
 from models.presets.noisy import NOISY_SMALL
 from util.cli import run_main
 from util.runtime.seeding import seed_everything
 
 NOISES = ((0.0, 0.5), (0.3, 0.5), (0.7, 0.7))
-LIMIT, N_BINS = 16.0, 400
 CENTRES = (np.arange(N_BINS) + 0.5) / N_BINS * 2 * LIMIT - LIMIT  # log-odds of the given label
 ITERATIONS = 200  # of expectation maximisation
 
@@ -61,15 +62,18 @@ def train(name: str, data: DenseData, seed: int, n_rounds: int) -> tuple[Peers, 
 
 def log_odds(method: Peers, labels: LabelStore) -> Float[np.ndarray, "2 bins"]:
     """Histogram per class of the log-odds of the given label, class weights divided out; of two classes."""
-    log_weight = weights_from_counts(labels.count_pixels(2)).double().log()
-    counts = torch.zeros(2 * N_BINS, dtype=torch.float64)
-    for _, batch in labels.chunks(64):
-        foreground = method.mean_probability(batch.image, method.networks)[:, 1].double()
-        value = torch.logit(foreground, 1e-7) - log_weight[1]
-        value = torch.where(batch.label == 1, value, -value)
-        place = ((value + LIMIT) / (2 * LIMIT) * N_BINS).long().clamp(0, N_BINS - 1)
-        counts += torch.bincount((batch.label * N_BINS + place).flatten(), minlength=2 * N_BINS)
-    return counts.view(2, N_BINS).numpy()
+    estimator = RateEstimator(2, torch.device("cpu"))
+    for _, batch in labels.chunks(CHUNK):
+        estimator.add(method.mean_probability(batch.image, method.networks), batch.label)
+    own = estimator.counts[:, 1].double()  # (2, bins)
+    log_weight = (own[0].sum() / own[1].sum()).log().item()
+    shifts = (-log_weight, log_weight)
+    return np.stack([np.interp(CENTRES + s, CENTRES, each, 0, 0) for s, each in zip(shifts, own, strict=True)])
+
+
+def agreement(histogram: Float[np.ndarray, "2 bins"]) -> list[float]:
+    """Share of the pixels of each label that are predicted as it."""
+    return (histogram[:, CENTRES > 0].sum(1) / histogram.sum(1)).tolist()
 
 
 def confident_learning(histogram: Float[np.ndarray, "2 bins"]) -> list[float]:
@@ -113,7 +117,8 @@ def compare(name: str, data: DenseData, seed: int, n_rounds: int) -> dict[str, l
     true = data.labels.clean_rates()
     return {
         "true": [1.0, 1.0] if true is None else true.tolist(),
-        "agreement": method.remember_rates.tolist(),
+        "break-even": method.remember_rates.tolist(),
+        "agreement": agreement(histogram),
         "confident learning": confident_learning(histogram),
         "Gaussian mixture": [mixture(each, is_beta=False) for each in histogram],
         "Beta mixture": [mixture(each, is_beta=True) for each in histogram],
@@ -130,8 +135,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--rounds", type=int, default=SelectionConfig().estimate_after, help="before the estimate")
     options = parser.parse_args()
-    print("| method | seed | noise | true | agreement | confident learning | Gaussian mixture | Beta mixture |")
-    print("|" + "---|" * 8)
+    columns = "true | break-even | agreement | confident learning | Gaussian mixture | Beta mixture"
+    print(f"| method | seed | noise | {columns} |\n|" + "---|" * 9)
     for seed in options.seeds:
         for name in options.methods:
             for alpha, beta in NOISES:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from dataloaders.samples import DenseBatch
@@ -87,13 +87,6 @@ class LabelStore:
             raise ValueError(f"labels {label.dtype} {label.shape}; expected uint8 {self.label.shape}")
         self.label = label
         self.n_replaced += 1
-
-    def count_pixels(self, n_classes: int) -> Int[Tensor, " K"]:
-        """Number of pixels of each class in the current labels, 0 to n_classes - 1."""
-        counts = np.zeros(n_classes, np.int64)
-        for part in self._parts():
-            counts += np.bincount(self.label[part].ravel(), minlength=n_classes)
-        return torch.from_numpy(counts)
 
     def clean_rates(self) -> Float[Tensor, " K"] | None:
         """Share of the pixels labelled k that are k in truth, per class k; None where no clean labels are known.

@@ -1,10 +1,12 @@
 """Estimation of the share of correct labels per class where no clean labels are known. Pure functions.
 
-The estimate is the agreement of trained networks with the given labels: of the pixels labelled k, the share that the
-networks predict as k. The training loss weights the classes, which inflates the probability of a small structure by its
-weight; the weights are therefore divided out before the prediction is taken.
+The estimate is a break-even point: of the n pixels to which the networks give the highest probability of class k, the
+share that is labelled k, where n is the number of pixels labelled k. Predicted and given area are thus equal, whatever
+weights the classes have in the training loss and however certain the networks are. Errors of the networks count as
+wrong labels, hence the estimate is rather too low.
 
-Accuracy and the alternatives that were less accurate: see `python -m benchmarks.noise_rate` and docs/noisy_labels.md.
+Accuracy, and the alternatives that were less accurate: see `python -m benchmarks.noise_rate` and docs/noisy_labels.md.
+On phantom images the estimates after ten rounds were at most 0.02 (background) and 0.07 (foreground) from the truth.
 """
 
 import torch
@@ -12,38 +14,45 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 LOWEST_RATE = 0.5  # below it the networks' own errors cannot be told from wrong labels
+N_BINS, LIMIT = 512, 16.0  # log-odds are counted from -LIMIT to LIMIT
 
 
 @torch.no_grad()
-def count_agreement(
-    probability: Float[Tensor, "B K H W"], label: Int[Tensor, "B H W"], weights: Float[Tensor, " K"]
-) -> Int[Tensor, "K 2"]:
-    """Counts the pixels of each class on which prediction and given label agree. Nothing is read back to the host.
+def count_log_odds(probability: Float[Tensor, "B K H W"], label: Int[Tensor, "B H W"]) -> Int[Tensor, "K 2 bins"]:
+    """Histograms of each class's log-odds, of pixels with other labels and of pixels with its label.
+
+    Nothing is read back to the host, and histograms of several batches may be added.
 
     Args:
-        probability: of networks trained with class weights.
+        probability: of all classes.
         label: as given, 0 to K - 1.
-        weights: of the classes in the training loss, above 0.
 
     Returns:
-        Per class, int64: its pixels that are predicted as labelled, and all its pixels.
+        Counts, int64.
     """
-    counts = torch.zeros(len(weights), 2, dtype=torch.int64, device=label.device)
-    agrees = (probability / weights[:, None, None]).argmax(1) == label
-    both = torch.stack([agrees, torch.ones_like(agrees)], -1).flatten(0, -2).long()  # (B*H*W, 2)
-    return counts.index_add_(0, label.flatten().long(), both)
+    n_classes = probability.shape[1]
+    classes = torch.arange(n_classes, device=label.device).view(-1, 1, 1)
+    place = ((torch.logit(probability, 1e-7) + LIMIT) * (N_BINS / (2 * LIMIT))).long().clamp(0, N_BINS - 1)
+    has_label = (label[:, None] == classes).long()  # (B, K, H, W)
+    index = ((2 * classes + has_label) * N_BINS + place).flatten()
+    counts = torch.zeros(n_classes * 2 * N_BINS, dtype=torch.int64, device=label.device)
+    return counts.index_add_(0, index, torch.ones_like(index)).view(n_classes, 2, N_BINS)
 
 
-def estimate_rates(counts: Int[Tensor, "K 2"], lowest: float = LOWEST_RATE) -> tuple[Float[Tensor, " K"], list[int]]:
-    """Share of correct labels per class, from the sum of `count_agreement` over all training images.
+def break_even_rates(counts: Int[Tensor, "K 2 bins"]) -> Float[Tensor, " K"]:
+    """Share of pixels labelled k among as many pixels with the highest probability of k; linear within a bin.
 
     Args:
-        counts: pixels in agreement and all pixels, per class.
-        lowest: lower bound of the estimate.
+        counts: sum of `count_log_odds` over all training images.
 
     Returns:
-        Rates from `lowest` to 1 in double precision, 1 for a class without pixels; and the classes below `lowest`.
+        Rates from 0 to 1, double precision; 1 for a class without pixels.
     """
-    agreeing, total = counts.double().unbind(1)
-    rates = torch.where(total > 0, agreeing / total.clamp(min=1), 1.0)
-    return rates.clamp(min=lowest), (rates < lowest).nonzero().flatten().tolist()
+    rates = []
+    for other, own in counts.cpu().double().flip(-1):  # from the highest log-odds down
+        total, n_own = own + other, own.sum()
+        reached = total.cumsum(0)
+        last = int(torch.searchsorted(reached, n_own).clamp(max=N_BINS - 1))  # the bin of the n-th pixel
+        part = (n_own - (reached[last] - total[last])) / total[last].clamp(min=1)
+        rates.append((own[:last].sum() + part * own[last]) / n_own if n_own else torch.ones_like(n_own))
+    return torch.stack(rates)

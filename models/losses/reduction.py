@@ -21,14 +21,9 @@ def class_weights(
     is_class = label.flatten() == classes[:, None]  # (K, B*H*W)
     if is_kept is not None:
         is_class &= is_kept.flatten()
-    return weights_from_counts(is_class.sum(1))
-
-
-def weights_from_counts(n_pixels: Int[Tensor, " K"]) -> Float[Tensor, " K"]:
-    """The same from the number of pixels per class, background first."""
-    counts = n_pixels.float()
-    weights = (counts[0] / (counts + 1e-6)).clamp(1, LARGEST_WEIGHT)
-    return torch.where(torch.arange(len(counts), device=counts.device) == 0, 1.0, weights)
+    n_pixels = is_class.sum(1).float()
+    weights = (n_pixels[0] / (n_pixels + 1e-6)).clamp(1, LARGEST_WEIGHT)
+    return torch.where(classes == 0, 1.0, weights)
 
 
 def weighted_mean(

@@ -8,8 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dataloaders.images.labels import LabelStore
-from models.losses.noise_rate import LOWEST_RATE, count_agreement, estimate_rates
-from models.losses.reduction import weights_from_counts
+from models.losses.noise_rate import LOWEST_RATE, N_BINS, break_even_rates, count_log_odds
 
 logger = logging.getLogger(__name__)
 
@@ -19,33 +18,30 @@ Predict = Callable[[Float[Tensor, "B C H W"]], Float[Tensor, "B K H W"]]
 
 
 class RateEstimator:
-    """Running counts of agreement; they stay on the device, and memory does not grow with the data.
+    """Histograms of the networks' predictions; they stay on the device, and memory does not grow with the data.
 
-    The counts live only while all images are predicted once, at the end of a round. No state is kept between steps, so
-    that a resumed run estimates the same rates.
+    They exist only while all training images are predicted once, at the end of a round. No state is kept between
+    steps, so that a resumed run estimates the same rates.
     """
 
-    def __init__(self, n_pixels: Int[Tensor, " K"]) -> None:
-        """Takes the number of training pixels per class, background first; its device is that of the counts."""
-        self.weights = weights_from_counts(n_pixels)
-        self.counts = torch.zeros(len(n_pixels), 2, dtype=torch.int64, device=n_pixels.device)
+    def __init__(self, n_classes: int, device: torch.device) -> None:
+        self.counts = torch.zeros(n_classes, 2, N_BINS, dtype=torch.int64, device=device)
 
     def add(self, probability: Float[Tensor, "B K H W"], label: Int[Tensor, "B H W"]) -> None:
-        """Counts some images: probabilities of networks trained with class weights, and the given labels."""
-        self.counts += count_agreement(probability, label, self.weights)
+        """Counts some images: predicted probabilities and given labels."""
+        self.counts += count_log_odds(probability, label)
 
     def estimate(self) -> Float[Tensor, " K"]:
-        """Share of correct labels per class in [0.5, 1], double precision; logs where the bound applied."""
-        rates, too_low = estimate_rates(self.counts)
-        for value in too_low:
-            share = float(self.counts[value, 0] / self.counts[value, 1])
+        """Share of correct labels per class, at least `LOWEST_RATE`, double precision; logs where the bound applied."""
+        rates = break_even_rates(self.counts)
+        for value in (rates < LOWEST_RATE).nonzero().flatten().tolist():
             logger.warning(
                 "class %d: the networks agree with %.1f %% of its labels, too few to tell wrong labels from errors of "
                 "the networks; remember rate set to %g. Estimate later (selection.estimate_after), or give "
                 "selection.remember.",
-                *(value, 100 * share, LOWEST_RATE),
+                *(value, 100 * float(rates[value]), LOWEST_RATE),
             )
-        return rates
+        return rates.clamp(min=LOWEST_RATE)
 
 
 def estimate_remember_rates(
@@ -54,15 +50,15 @@ def estimate_remember_rates(
     """Estimates the share of correct labels per class from one prediction of all training images.
 
     Args:
-        predict: class probabilities of a batch on the device, from networks trained with class weights.
+        predict: class probabilities of a batch on the device.
         labels: images and labels as trained on; clean labels are not read.
         n_classes: K, with the background.
         device: of the networks.
 
     Returns:
-        Rates in [0.5, 1], double precision, on the device.
+        Rates from `LOWEST_RATE` to 1, double precision.
     """
-    estimator = RateEstimator(labels.count_pixels(n_classes).to(device))
+    estimator = RateEstimator(n_classes, device)
     for _, batch in labels.chunks(CHUNK):
         batch = batch.to(device)
         estimator.add(predict(batch.image), batch.label)

@@ -2,7 +2,6 @@ import dataclasses
 import logging
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -20,7 +19,7 @@ def blind(**changes):
 
 
 def knows(labels):
-    """Predicts the clean labels of a store, image by image, as networks do that were trained with class weights."""
+    """Predicts the clean labels of a store, in the order of its images."""
     queue = list(torch.from_numpy(labels.clean).long())
 
     def predict(image):
@@ -31,20 +30,22 @@ def knows(labels):
 
 
 @pytest.mark.parametrize("n_classes", [2, 4])
-def test_networks_that_know_the_truth_give_the_measured_rates(n_classes, monkeypatch):
+def test_networks_that_know_the_truth_give_about_the_measured_rates(n_classes, monkeypatch):
     monkeypatch.setattr("models.methods.rate_estimator.CHUNK", 4)
-    labels = store(n_classes=n_classes)
+    labels = store(n_classes=n_classes, noise=0.05)
     rates = estimate_remember_rates(knows(labels), labels, n_classes, CPU)
-    torch.testing.assert_close(rates.float(), labels.clean_rates())
+    assert (rates < 1).all()
+    torch.testing.assert_close(rates.float(), labels.clean_rates(), rtol=0, atol=0.08)
 
 
 def test_networks_that_know_nothing_give_the_bound_and_a_warning(caplog):
-    estimator = RateEstimator(torch.tensor([300, 100]))
+    estimator = RateEstimator(2, CPU)
     label = torch.tensor([0] * 300 + [1] * 100).view(1, 20, 20)
     estimator.add(torch.tensor([0.9, 0.1]).view(1, 2, 1, 1).expand(1, 2, 20, 20), label)
-    assert estimator.estimate().tolist() == [1.0, 0.5]
-    assert "class 1: the networks agree with 0.0 % of its labels" in caplog.text
+    assert estimator.estimate().tolist() == pytest.approx([0.75, 0.5])
+    assert "class 1: the networks agree with 25.0 % of its labels" in caplog.text
     assert "selection.estimate_after" in caplog.text
+    assert "class 0" not in caplog.text
 
 
 def train(method, labels, n_rounds, steps=4, lr=0.02):
@@ -126,9 +127,3 @@ def test_a_run_resumed_in_the_warm_up_estimates_the_same_rates(method_type):
     assert (whole.remember_rates < 1).any()
     for name, value in whole.state_dict().items():
         assert torch.equal(other.state_dict()[name], value), name
-
-
-def test_pixels_of_each_class_are_counted_in_parts():
-    labels = store(n_classes=3)
-    small = dataclasses.replace(labels, chunk_size=4)
-    assert small.count_pixels(4).tolist() == np.bincount(labels.label.ravel(), minlength=4).tolist()
