@@ -7,6 +7,7 @@
     python validation.py with tloss isic2017 noise.alpha=0.7 noise.beta=0.7             # images
     python validation.py collect with path.log_dir=exps                                 # table.md, table.csv
     python validation.py probabilities with baseline jsrt                               # for two-pass superpixels
+    python validation.py suspects with baseline isic2017                                # ranks the given masks
 
 Each validation leaves in its run folder: scores, table.md, pictures, report.html, and the masks: of scans as NIfTI on
 the prepared and on the original scan's grid, of images as PNG.
@@ -27,6 +28,7 @@ from dataloaders.images.data import DenseData
 from dataloaders.io.png import write_png
 from models import build_method, method_class
 from models.evaluation import Scored, ScoreOptions, evaluation_of
+from models.evaluation.suspects import rank_suspects
 from models.training.load import load_trained
 from util.errors import CheckpointError, ConfigError
 from util.files import write_text
@@ -145,6 +147,21 @@ def probabilities(_config: dict[str, Any]) -> str:
             write_png(folder / f"{image_id}.png", data.in_full((one * 65535).round().to(torch.int32).numpy()))
     logger.info("%s: probabilities of %d training images", folder, len(ids))
     return str(folder)
+
+
+@command
+def suspects(_config: dict[str, Any]) -> str:
+    """Ranks the given masks of the training images by how much the trained network disagrees with them.
+
+    Writes suspects.csv and suspects.png to `<experiment>/suspects`.
+    """
+    settings = read_settings(_config)
+    device = plan().device(settings.run.device)
+    data = open_data(settings.data, settings.run.path.data_dir, method_class(settings.run.method).trains_on)
+    if not isinstance(data, DenseData):
+        raise ConfigError("suspects: ranks masks of images, not of scans; choose such a dataset and method.")
+    method = load_trained(_checkpoint_of(settings), settings.values, "last", device).method
+    return str(rank_suspects(method, data, device, settings.experiment_folder / "suspects"))
 
 
 if __name__ == "__main__":

@@ -48,11 +48,23 @@ def break_even_rates(counts: Int[Tensor, "K 2 bins"]) -> Float[Tensor, " K"]:
     Returns:
         Rates from 0 to 1, double precision; 1 for a class without pixels.
     """
-    rates = []
-    for other, own in counts.cpu().double().flip(-1):  # from the highest log-odds down
-        total, n_own = own + other, own.sum()
-        reached = total.cumsum(0)
-        last = int(torch.searchsorted(reached, n_own).clamp(max=N_BINS - 1))  # the bin of the n-th pixel
-        part = (n_own - (reached[last] - total[last])) / total[last].clamp(min=1)
-        rates.append((own[:last].sum() + part * own[last]) / n_own if n_own else torch.ones_like(n_own))
-    return torch.stack(rates)
+    place = _break_even_places(counts)
+    own = counts[:, 1].cpu().double().flip(-1)
+    inside = (place[:, None] - torch.arange(N_BINS)).clamp(0, 1)  # share of each bin above the break-even point
+    n_pixels = own.sum(1)
+    return torch.where(n_pixels > 0, (inside * own).sum(1) / n_pixels.clamp(min=1), 1.0)
+
+
+def break_even_log_odds(counts: Int[Tensor, "K 2 bins"]) -> Float[Tensor, " K"]:
+    """Log-odds of each class above which as many pixels are predicted as are labelled; arguments as above."""
+    return LIMIT - _break_even_places(counts) * (2 * LIMIT / N_BINS)
+
+
+def _break_even_places(counts: Int[Tensor, "K 2 bins"]) -> Float[Tensor, " K"]:
+    """Number of bins, from the highest log-odds down, with as many pixels as are labelled with the class."""
+    total = counts.cpu().double().sum(1).flip(-1)  # (K, bins)
+    n_pixels = counts[:, 1].cpu().double().sum(1, keepdim=True)
+    reached = total.cumsum(1)
+    last = torch.searchsorted(reached, n_pixels).clamp(max=N_BINS - 1)  # the bin of the n-th pixel
+    before, within = (reached - total).gather(1, last), total.gather(1, last)
+    return (last + (n_pixels - before) / within.clamp(min=1))[:, 0]

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from models.losses.noise_rate import break_even_rates, count_log_odds
+from models.losses.noise_rate import break_even_log_odds, break_even_rates, count_log_odds
 
 
 def two_classes(*foreground):
@@ -18,6 +18,15 @@ def test_break_even_by_hand():
     assert counts.sum((1, 2)).tolist() == [7, 7]
     assert counts[:, 1].sum(1).tolist() == [4, 3]
     assert break_even_rates(counts).tolist() == pytest.approx([3 / 4, 2 / 3])
+
+
+def test_as_many_pixels_are_above_the_break_even_point_as_are_labelled():
+    generator = torch.Generator().manual_seed(0)
+    probability = (3 * torch.randn(2, 3, 32, 32, generator=generator)).softmax(1)
+    label = torch.randint(0, 3, (2, 32, 32), generator=generator) // 2  # no class 2
+    limits = break_even_log_odds(count_log_odds(probability, label)).view(3, 1, 1)
+    predicted = (torch.logit(probability) > limits).sum((0, 2, 3))
+    assert predicted.tolist() == pytest.approx(label.flatten().bincount(minlength=3).tolist(), abs=10)
 
 
 @pytest.mark.parametrize("weight", [0.1, 1.0, 20.0])
