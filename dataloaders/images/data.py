@@ -105,6 +105,8 @@ class DenseData:
             label = self._labels(ids, f"noisy_{self.config.noise.name}", files)
             types = self._noise_types(ids, folders[self.config.chosen[0]])
         superpixel = self._superpixels(ids) if self.needs_superpixels else None
+        if self.config.spec.masks == "suspect":
+            clean = None  # the given masks are not the truth
         return LabelStore(self._images(ids, "train"), label, clean, superpixel, types, len(self.config.chosen) + 1)
 
     def fit_normalisation(self) -> Normalisation:

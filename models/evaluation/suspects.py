@@ -134,7 +134,8 @@ def rank_suspects(method: Method, data: DenseData, device: torch.device, out: Pa
     write_text(path, csv_text(COLUMNS, map(asdict, suspects)))
     places = {each: n for n, each in enumerate(ids)}
     _draw(out / PICTURE, suspects[:N_SHOWN], data, masks, places)
-    logger.info("%s: %d masks ranked, the most suspect is %s (%s)", path, len(suspects), suspects[0].id, names)
+    first = suspects[0]
+    logger.info("%s: %d masks ranked; most suspect: %s, %s", path, len(suspects), first.id, first.structure)
     _log_quality(found, data)
     return path
 
