@@ -7,6 +7,7 @@
     python validation.py with tloss isic2017 noise.alpha=0.7 noise.beta=0.7             # images
     python validation.py collect with path.log_dir=exps                                 # table.md, table_*.csv
     python validation.py probabilities with baseline jsrt                               # for two-pass superpixels
+    python validation.py suspects with baseline isic2017                                # ranks the given masks
 
 Each validation writes to its run folder: scores.csv, table.md, pictures, report.html, and the masks: of scans as NIfTI
 on the prepared and on the original scan's grid, of images as PNG.
@@ -123,6 +124,21 @@ def probabilities(_config: dict[str, Any]) -> str:
     n_images = evaluation.export_probabilities(method, folder, settings.run.export_temperature)
     logger.info("%s: probabilities of %d training images", folder, n_images)
     return str(folder)
+
+
+@command
+def suspects(_config: dict[str, Any]) -> str:
+    """Ranks the given masks of the training images by how much the trained network disagrees with them.
+
+    Writes suspects.csv and suspects.png to `<experiment>/suspects`.
+    """
+    settings = read_settings(_config)
+    device = plan().device(settings.run.device)
+    method_type = method_class(settings.run.method)
+    data = open_data(method_type.family, settings.data, settings.run.path.data_dir, method_type.trains_on)
+    method = load_trained(_find_checkpoint(settings), settings.values, "last", device).method
+    evaluation = make_evaluation(method_type.family, data, device)
+    return str(evaluation.rank_suspects(method, settings.experiment_folder / "suspects"))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import validation  # noqa: F401
 from config_ssl_upload import ex
 from data.check import check_folder
 from data.phantom import write_phantom
-from data.prepare import scans as prepare
+from data.prepare.__main__ import main
 from data.superpixels import scans as superpixels
 from dataloaders import catalog
 from dataloaders.io.nifti import read_nifti
@@ -47,7 +47,7 @@ def test_from_raw_files_to_the_table(tmp_path, name, scans, size_px, steps):
     raw, data, logs = tmp_path / "raw", tmp_path / "data", tmp_path / "logs"
     spec = catalog.dataset(name)
     write_phantom(name, raw, n_scans=scans, size_px=size_px)
-    prepare.main([name, f"--raw={raw}", f"--out={data}", f"--size-px={size_px}"])
+    main([name, f"--raw={raw}", f"--out={data}", f"--size-px={size_px}"])
     folder = data / spec.prepared_folder()
     superpixels.write_pseudo_labels(folder, spec, "SMALL")
     assert [finding for finding in check_folder(folder, spec, "SMALL", 0) if finding.severity == "error"] == []

@@ -14,7 +14,7 @@ from PIL import Image
 import training  # noqa: F401 - registers its command
 import validation  # noqa: F401
 from config_ssl_upload import InputError, ex
-from data.superpixels import images as image_superpixels
+from data.superpixels.__main__ import main
 from dataloaders.images.labels import normalise
 from dataloaders.io.png import read_image, read_mask
 from models import build_method
@@ -217,7 +217,7 @@ def test_probabilities_feed_the_superpixels_of_a_second_pass(chest_folder, tmp_p
     assert not found[12:].any()
 
     second = ["--structure", "clavicle", "--source", "gray+prob", "--n-segments", "20", "--data-dir", str(folder)]
-    image_superpixels.main(["JSRT", *second, "--probabilities", str(written)])
+    main(["JSRT", *second, "--probabilities", str(written)])
     superpixel = {"superpixel": {"source": "gray+prob", "n_segments": 20}}
     assert only(folder.glob("superpixels/gray+prob_20_*_clavicle/superpixels.json"))
     assert Path(run("train", ["jsrt_clavicle", "spguided"], folder, tmp_path, **small | superpixel)).exists()

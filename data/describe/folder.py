@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from data.describe.names import natural_key
 from util.errors import DataError
+from util.ids import natural_key
 
 Format = Literal["nifti", "dicom", "picture"]
 

@@ -139,12 +139,6 @@ def _divide(piece: str) -> Iterator[str]:
         yield piece
 
 
-def natural_key(path: str) -> list[tuple[int, int, str]]:
-    """Sorts `scan 9` before `scan 10`."""
-    parts = re.findall(r"\d+|\D+", path)
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
-
-
 def safe(text: str) -> str:
     """`text` as a file name on every system: letters and digits of ASCII, `.`, `-` and `_`; may be empty."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from data.describe.folder import LeftOut
-from data.describe.names import Name, Words, natural_key, parse
+from data.describe.names import Name, Words, parse
+from util.ids import natural_key
 
 NNUNET_CHANNEL_DIGITS = 4  # of the suffix _0000 of nnU-Net's images
 

@@ -78,6 +78,14 @@ class Evaluation(ABC):
         """
         raise ConfigError("probabilities: for one structure of a set of images; choose such a data set and method.")
 
+    def rank_suspects(self, method: Method, out: Path) -> Path:
+        """Ranks the given masks of the training images by disagreement; returns the path of suspects.csv in `out`.
+
+        Raises:
+            ConfigError: not possible for this family.
+        """
+        raise ConfigError("suspects: ranks masks of images, not of scans; choose such a data set and method.")
+
 
 @contextmanager
 def inference(method: Method) -> Iterator[None]:

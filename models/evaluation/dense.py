@@ -19,12 +19,14 @@ from dataloaders.scans.normalise import Normalisation
 from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, inference, mean_defined
 from models.evaluation.overlap import compute_dice, compute_iou, count_overlap, surface_distances_px
 from models.evaluation.probabilities import export_probabilities
+from models.evaluation.suspects import rank_suspects
 from models.methods.base import Method
 from models.presets.published import TEST_IMAGES, published_dice
 from util.errors import DataError
+from util.ids import natural_key
 from util.results.layout import Layout
 from util.results.overlays import save_image_overlays
-from util.results.scores import FAMILY, FILE_NAME, make_scores, natural_key, write_scores
+from util.results.scores import FAMILY, FILE_NAME, make_scores, write_scores
 from util.results.tables import make_tables
 
 N_LAST = 10  # evaluations at the end of training whose mean is the published figure
@@ -109,6 +111,10 @@ class DenseEvaluation(Evaluation):
         if len(self.data.config.chosen) > 1:
             return super().export_probabilities(method, folder, temperature)
         return export_probabilities(method, self.data, folder, self.device, temperature)
+
+    def rank_suspects(self, method: Method, out: Path) -> Path:
+        """See `models.evaluation.suspects`."""
+        return rank_suspects(method, self.data, self.device, out)
 
     def curve(self, method: Method, normalisation: Normalisation) -> dict[str, float]:
         """Computes the scores of the test images, and agreement with clean and given masks of training images.

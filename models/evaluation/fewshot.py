@@ -18,10 +18,11 @@ from dataloaders.samples import Volume
 from dataloaders.scans.normalise import Normalisation
 from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, inference, mean_defined
 from models.methods.base import Method
+from util.ids import natural_key
 from util.results.layout import Layout
 from util.results.metrics import Scores, overlap_counts, overlap_scores, score_volume
 from util.results.overlays import save_overlays
-from util.results.scores import FAMILY, FILE_NAME, N_FOLDS, make_scores, natural_key, write_scores
+from util.results.scores import FAMILY, FILE_NAME, N_FOLDS, make_scores, write_scores
 from util.results.tables import make_tables
 
 PROTOCOLS = {"reference": ("reference",), "blind": ("blind",), "both": ("reference", "blind")}

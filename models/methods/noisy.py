@@ -155,7 +155,10 @@ class SuperpixelGuided(Peers):
 
     def after_round(self, labels: LabelStore | None) -> dict[str, float]:
         """Closes the round; rewrites the labels if the gap has not widened for `patience` rounds."""
+        awaited_rates = self.awaits_rates(labels)
         logged = super().after_round(labels) | {"round_gap": self.monitor.close_round()}
+        if awaited_rates:  # no pixels are excluded yet, hence there is no gap
+            self.monitor.reset()
         refine, is_stalled = self.config.refine, self.monitor.n_stalled >= self.config.refine.patience
         if labels is not None and is_stalled and self.n_refinements < refine.max_refinements:
             logged |= self.refine(labels)

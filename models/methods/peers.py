@@ -1,5 +1,6 @@
 """Base class of methods with several networks: how they are built, count rounds, select pixels and predict."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,10 +16,13 @@ from dataloaders.protocol import DataFacts
 from dataloaders.samples import DenseBatch, ImageCase
 from models.losses.selection import forget_rate
 from models.methods.base import Method, exclusive_masks
+from models.methods.rate_estimator import estimate_remember_rates
 from models.networks.passes import run_in_chunks
 from models.networks.unet import UNetConfig, build_unet, fitting_unet
 from util.errors import ConfigError
 from util.schema import option
+
+logger = logging.getLogger(__name__)
 
 Logits = tuple[Float[Tensor, "B K H W"], ...]
 Ids = Int[Tensor, "B H W"]  # of classes or superpixels
@@ -29,7 +33,9 @@ Rates = Float[Tensor, " K"]
 class SelectionConfig:
     """How many pixels are kept, and in which units they are selected."""
 
-    remember: tuple[float, ...] | None = None  # share of correct labels per class, background first; None: measured
+    # Share of correct labels per class, background first; None: measured against clean labels, or estimated without.
+    remember: tuple[float, ...] | None = None
+    estimate_after: int = 10  # rounds before the estimate; until then no pixels are excluded
     warmup: int = 5  # rounds over which the excluded share grows to 1 - remember
     level: Literal["pixel", "superpixel"] | None = None  # None: superpixel for spguided, else pixel
 
@@ -38,6 +44,8 @@ class SelectionConfig:
             raise ConfigError(f"selection.remember={list(self.remember)}: expected shares above 0, at most 1.")
         if self.warmup < 0:
             raise ConfigError(f"selection.warmup={self.warmup}: expected a number of rounds from 0.")
+        if self.estimate_after < 1:
+            raise ConfigError(f"selection.estimate_after={self.estimate_after}: expected a number of rounds from 1.")
 
 
 @dataclass(frozen=True)
@@ -110,29 +118,61 @@ class Peers(Method):
         return forget_rate(self.round_number, self.remember_rates, self.config.selection.warmup)
 
     def before_training(self, labels: LabelStore | None) -> None:
-        """Takes the remember rates from the configuration, or measures them.
+        """Takes the remember rates from the configuration, or measures them; logs which.
+
+        Without clean labels they are estimated after `selection.estimate_after` rounds.
 
         Raises:
-            ConfigError: they are neither given nor measurable.
+            ConfigError: there are neither rates nor labels.
         """
         given = self.config.selection.remember
         if given is not None:
-            rates = torch.tensor(given, dtype=torch.float64)
-        else:
-            rates = None if labels is None else labels.clean_rates()
-        if rates is None:
+            self._set_remember_rates(torch.tensor(given, dtype=torch.float64), "given by selection.remember")
+        elif labels is None:
             raise ConfigError(
-                "selection.remember=None: without clean labels the share of correct labels cannot be measured. Give "
-                "it per class, background first, such as selection.remember=[0.98,0.93]; for simulated noise see "
-                "models.losses.selection.approximate_rates(alpha, beta, foreground_share)."
+                "selection.remember=None: there are no training labels from which the share of correct labels could be "
+                "measured or estimated. Give it per class, background first, such as selection.remember=[0.98,0.93]; "
+                "for simulated noise see models.losses.selection.approximate_rates(alpha, beta, foreground_share)."
             )
+        elif (rates := labels.clean_rates()) is not None:
+            self._set_remember_rates(rates, "measured against the clean labels")
+        else:
+            logger.info(
+                "remember rates: unknown, there are no clean labels. They are estimated after round %d; until then no "
+                "pixels are excluded.",
+                self.config.selection.estimate_after,
+            )
+
+    def _set_remember_rates(self, rates: Rates, source: str) -> None:
         self.remember_rates.copy_(rates)
+        values = ", ".join(f"{rate:.4f}" for rate in self.remember_rates.tolist())
+        logger.info("remember rates per class (background first): %s; %s", values, source)
+
+    def awaits_rates(self, labels: LabelStore | None) -> bool:
+        """Whether the remember rates are to be estimated at the end of this round or of a later one."""
+        selection = self.config.selection
+        is_unknown = selection.remember is None and labels is not None and labels.clean is None
+        return is_unknown and int(self.round_number) <= selection.estimate_after
 
     def after_round(self, labels: LabelStore | None) -> dict[str, float]:
         """Starts the next round; returns the excluded share per class of the one that ends."""
-        forget = self.forget_rates().tolist()
+        logged = {f"forget_{value}": rate for value, rate in enumerate(self.forget_rates().tolist())}
+        number = int(self.round_number)
+        if labels is not None and self.awaits_rates(labels) and number == self.config.selection.estimate_after:
+            logged |= self._estimate_rates(labels)
         self.round_number.add_(1)
-        return {f"forget_{value}": rate for value, rate in enumerate(forget)}
+        return logged
+
+    def _estimate_rates(self, labels: LabelStore) -> dict[str, float]:
+        was_training = self.training
+        self.eval()
+        rates = estimate_remember_rates(
+            lambda image: self.mean_probability(image, self.networks),
+            *(labels, self.n_classes, self.remember_rates.device),
+        )
+        self.train(was_training)
+        self._set_remember_rates(rates, f"estimated after round {self.config.selection.estimate_after}")
+        return {f"remember_{value}": rate for value, rate in enumerate(rates.tolist())}
 
     def probabilities(self, case: ImageCase, support: None = None) -> Float[Tensor, "K D H W"]:
         """Softmax probabilities of the requested classes."""

@@ -128,12 +128,3 @@ def _parse_value(text: str, name: str) -> float:
         limits = "" if metric is None else (" from 0" + (f" to {highest:g}" if highest < math.inf else ""))
         raise ValueError(f"found {name} {text!r}, expected a number{limits} or an empty cell")
     return value
-
-
-def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
-    """A sort key that orders ids as people do: "scan 9" before "scan 10"; for any text.
-
-    Ids that differ in leading zeros alone are ordered as text.
-    """
-    parts = re.findall(r"\d+|\D+", text)
-    return (*((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts), (-1, 0, text))

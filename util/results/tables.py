@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from util.ids import natural_key
 from util.results.layout import Layout, join
 from util.results.metrics import METRICS, Metric, bootstrap_interval, summarise
-from util.results.scores import N_FOLDS, natural_key
+from util.results.scores import N_FOLDS
 
 MEAN = "Mean"  # the column over all columns
 UNDEFINED = "–"

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 import shlex
 
@@ -290,3 +291,13 @@ def test_a_split_without_images_is_named(bare, split, use):
 def test_a_bad_configuration_is_named(wrong, message):
     with pytest.raises(ConfigError, match=message):
         DenseConfig(**wrong)
+
+
+def test_suspect_masks_are_not_taken_for_clean_ones(image_folder, monkeypatch):
+    trusted = open_dense(DenseConfig(size_px=32), str(image_folder)).labels
+    spec = dataclasses.replace(DenseConfig().spec, masks="suspect")
+    monkeypatch.setattr(DenseConfig, "spec", spec)
+    labels = open_dense(DenseConfig(size_px=32), str(image_folder)).labels
+    assert trusted.clean is not None
+    assert labels.clean is None
+    assert np.array_equal(labels.label, trusted.label)

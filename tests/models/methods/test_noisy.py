@@ -197,7 +197,7 @@ def test_weights_can_be_averaged(method_type):
 def test_settings_come_from_dictionaries():
     values = dataclasses.asdict(SuperpixelGuidedConfig()) | {"selection": {"remember": [0.9, 0.8], "level": "pixel"}}
     built = select(SuperpixelGuidedConfig, values | {"something_else": 1})
-    assert built.selection == SelectionConfig((0.9, 0.8), 5, "pixel")
+    assert built.selection == SelectionConfig((0.9, 0.8), warmup=5, level="pixel")
 
 
 @pytest.mark.parametrize(
@@ -214,10 +214,7 @@ def test_settings_come_from_dictionaries():
         (lambda: make(JoCoR, 3, selection=SelectionConfig((0.9, 0.9))), ["selection.remember", "3 shares"]),
         (lambda: make(JoCoR, selection=SelectionConfig(level="superpixel")), ["selection.level", "spguided"]),
         (lambda: make(JoCoR).before_training(None), ["selection.remember", "approximate_rates"]),
-        (
-            lambda: make(JoCoR).before_training(dataclasses.replace(store(), clean=None)),
-            ["selection.remember", "approximate_rates"],
-        ),
+        (lambda: SelectionConfig(estimate_after=0), ["selection.estimate_after=0", "from 1"]),
         (
             lambda: make(SuperpixelGuided)(DenseBatch(torch.rand(1, 3, 16, 16), torch.zeros(1, 16, 16).long())),
             ["spguided", "superpixels", "selection.level=pixel"],

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from util.errors import DataError
-from util.results.scores import COLUMNS, csv_text, make_scores, natural_key, read_scores, write_scores
+from util.ids import natural_key
+from util.results.scores import COLUMNS, csv_text, make_scores, read_scores, write_scores
 
 NAN = float("nan")
 
