@@ -60,16 +60,35 @@ def unbroken(prepared_folder, tmp_path_factory):
     return train(prepared_folder, tmp_path_factory.mktemp("unbroken"), n_steps=40)
 
 
+# Relative tolerances of the recorded losses, per step. They grow, for processors round differently: sooner or later the
+# rounding of one flips a ReLU, and from there on their losses drift apart, about twofold per step. Later a pixel of the
+# predicted mask flips too, and `align` jumps: it is compared up to step 13.
+GROWING = [min(0.2, 5e-5 * 2.2 ** max(0, step - 5)) for step in range(1, 21)]
+TOLERANCES = {
+    "running statistics": {"query_ce": GROWING, "align": GROWING[:13]},
+    "batch statistics": {"query_ce": [2e-4, 2e-4, 1e-3, 1e-2], "align": [2e-4, 2e-4, 1e-3, 1e-2]},
+}
+
+
 @pytest.mark.parametrize("statistics", ["running statistics", "batch statistics"])
 def test_the_losses_are_the_recorded_ones(prepared_folder, tmp_path, statistics):
-    """Twenty steps; four where the batch norm sees two images of 64 px, because rounding then grows tenfold a step."""
+    """Twenty steps; four where the batch norm sees two images of 64 px, because rounding then grows tenfold a step.
+
+    The tolerances are about four times the largest deviation, or more. It was measured with instruction sets from
+    SSE4.1 to AVX-512, without oneDNN, with one and two threads, and with weights disturbed by 1e-7 in every step.
+    Running statistics: 5e-6 in steps 1 to 5, 6e-5 in step 7, 3e-4 in 9, 8e-4 in 11, 1.3e-3 in 13; 0.04 of
+    `query_ce` in 18 (of `align`: 0.5 in step 14). Batch statistics: 4e-6, 3e-6, 2e-4 and 2e-3.
+    """
     golden = json.loads((ROOT / "tests/golden/fewshot/alpnet_losses.json").read_text())[statistics]
     n_steps = len(golden["align"])
     is_frozen = statistics == "running statistics"
     path = train(prepared_folder, tmp_path, n_steps=n_steps, print_interval=1, freeze_batch_norm=is_frozen)
     metrics = json.loads((path.parent / "runs" / "1" / "metrics.json").read_text())
-    for name, expected in golden.items():
-        assert metrics[f"train/{name}"]["values"] == pytest.approx(expected, rel=1e-3)
+    for name, values in golden.items():
+        found, tolerances = metrics[f"train/{name}"]["values"], TOLERANCES[statistics][name]
+        assert len(found) == n_steps
+        expected = [pytest.approx(value, rel=rel) for value, rel in zip(values, tolerances, strict=False)]
+        assert found[: len(expected)] == expected, name
     assert metrics["loss"]["values"] == metrics["train/query_ce"]["values"]  # the reference's names
     assert metrics["align_loss"]["steps"] == list(range(1, n_steps + 1))
 

@@ -132,12 +132,23 @@ def test_predictions_are_compared_with_the_given_masks_even_after_they_were_rewr
     assert kept.shape == (12, 32, 32)
 
 
+# Of the recorded losses per step, relative to the largest one, for T-Loss passes zero. They grow because processors
+# round differently: the rounding of one flips a ReLU or a selected pixel, and their losses drift apart.
+TOLERANCES = [min(1e-2, 2e-4 * 2 ** max(0, step - 2)) for step in range(1, 21)]
+
+
 @pytest.mark.parametrize("word", METHODS)
-def test_losses_of_twenty_steps_are_the_recorded_ones(word, unbroken, golden_file):
+def test_losses_of_twenty_steps_are_the_recorded_ones(word, unbroken):
+    """The tolerances are four times the largest deviation of any method, or more.
+
+    It was measured with instruction sets from SSE4.1 to AVX-512, without oneDNN, with one and two threads, and with
+    weights disturbed by 1e-7 in every step: 5e-5 in steps 1 to 3, 1.5e-4 to 6, 5e-4 to 13, 2.5e-3 to 20.
+    """
     golden = json.loads((ROOT / "tests/golden/noisy/losses.json").read_text())[word]
     found = logged(unbroken(word))
     for name, values in golden.items():
-        expected = pytest.approx(values, rel=2e-2, abs=2e-2 * max(map(abs, values)))  # T-Loss passes zero
+        bounds = [share * max(map(abs, values)) for share in TOLERANCES]
+        expected = [pytest.approx(value, rel=0, abs=bound) for value, bound in zip(values, bounds, strict=True)]
         assert found[f"train/{name}"] == expected, name
 
 
