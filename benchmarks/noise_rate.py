@@ -31,7 +31,7 @@ from models import build_method
 from models.losses.noise_rate import LIMIT, N_BINS
 from models.methods.peers import Peers, SelectionConfig
 from models.methods.rate_estimator import CHUNK, RateEstimator
-from models.presets.noisy import NOISY_SMALL
+from models.presets.noisy import SMALL
 from util.cli import run_main
 from util.runtime.seeding import seed_everything
 
@@ -43,14 +43,14 @@ ITERATIONS = 200  # of expectation maximisation
 def train(name: str, data: DenseData, seed: int, n_rounds: int) -> tuple[Peers, LabelStore]:
     """Trains as `noisy_small` does, without the clean labels; the rates are estimated at the end, by the method."""
     seed_everything(seed)
-    settings = {"method": name, "unet": NOISY_SMALL["unet"], "selection": {"estimate_after": n_rounds}}
+    settings = {"method": name, "unet": SMALL["unet"], "selection": {"estimate_after": n_rounds}}
     method: Any = build_method(settings)
     blind = dataclasses.replace(data.labels, clean=None)
     method.train().before_training(blind)
-    optimiser = torch.optim.Adam(method.parameters(), NOISY_SMALL["optim"]["lr"])
-    round_steps = NOISY_SMALL["round_steps"]
+    optimiser = torch.optim.Adam(method.parameters(), SMALL["optim"]["lr"])
+    round_steps = SMALL["round_steps"]
     steps = range(n_rounds * round_steps)
-    loader = data.loader(Normalisation(), seed, NOISY_SMALL["batch_size"], steps, LoaderOptions())
+    loader = data.loader(Normalisation(), seed, SMALL["batch_size"], steps, LoaderOptions())
     for step, batch in enumerate(loader, start=1):
         optimiser.zero_grad()
         method(batch)["loss"].backward()
@@ -140,7 +140,7 @@ def main() -> None:
     for seed in options.seeds:
         for name in options.methods:
             for alpha, beta in NOISES:
-                config = DenseConfig(size_px=NOISY_SMALL["size_px"], noise=NoiseConfig(alpha, beta))
+                config = DenseConfig(size_px=SMALL["size_px"], noise=NoiseConfig(alpha, beta))
                 found = compare(name, open_dense(config, options.data_dir), seed, options.rounds)
                 cells = [" / ".join(f"{rate:.3f}" for rate in rates) for rates in found.values()]
                 noise = f"{alpha:g}, {beta:g}" if alpha else "none"

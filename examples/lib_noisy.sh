@@ -2,7 +2,7 @@
 # What the scripts of learning from noisy masks share: their settings, and the loop over runs. Sourced, not run.
 #
 # Settings are environment variables:
-#   METHODS              words of models.presets.noisy: methods or losses (default: each script's)
+#   METHODS              words of models.presets: methods or losses (default: each script's)
 #   ALPHAS       0.3 0.5 0.7   shares of training images with a noisy mask; 0: clean masks
 #   BETAS        0.5 0.7       strengths
 #   SEEDS        0 1 2         one training each
@@ -47,14 +47,14 @@ make_noise() {
         run -P -m data.superpixels "$1" --structure "$2" --data-dir "$data_dir" --jobs "${JOBS:-4}" "${size[@]}"
 }
 
-# noises: the ends of the names of settings, such as a03_b05 and clean.
+# noises: the keys of each noise, a line each.
 noises() {
     local alpha beta
     for alpha in ${ALPHAS:-0.3 0.5 0.7}; do
         if [[ $alpha == 0 ]]; then
-            echo clean
+            echo "noise.alpha=0"
         else
-            for beta in ${BETAS:-0.5 0.7}; do echo "a${alpha/./}_b${beta/./}"; done
+            for beta in ${BETAS:-0.5 0.7}; do echo "noise.alpha=$alpha noise.beta=$beta"; done
         fi
     done
 }
@@ -63,14 +63,14 @@ noises() {
 for_each_run() {
     local method noise seed
     for method in $METHODS; do
-        for noise in $(noises); do
+        while read -r noise; do
             for seed in ${SEEDS:-0 1 2}; do
-                # shellcheck disable=SC2086 # EXTRA is several words
-                run "$root/$1" with "$2_${method}_$noise" ${SIZE_PX:+"size_px=$SIZE_PX"} "seed=$seed" \
+                # shellcheck disable=SC2086 # noise and EXTRA are several words
+                run "$root/$1" with "$2" "$method" $noise ${SIZE_PX:+"size_px=$SIZE_PX"} "seed=$seed" \
                     "num_workers=${NUM_WORKERS:-4}" \
-                    "device=${DEVICE:-auto}" "path.data_dir=$data_dir" "path.log_dir=$log_dir" ${EXTRA:-}
+                    "device=${DEVICE:-auto}" "path.data_dir=$data_dir" "path.log_dir=$log_dir" ${EXTRA:-} </dev/null
             done
-        done
+        done < <(noises)
     done
 }
 

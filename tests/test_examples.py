@@ -10,6 +10,7 @@ import pytest
 import models.presets.noisy as presets
 from config_ssl_upload import RunConfig
 from dataloaders.fewshot.data import FewShotConfig
+from models.presets import fewshot
 
 ROBUST_LOSSES = ("gce", "mae", "rce", "sce", "ngce", "nce_rce", "ngce_mae", "ngce_rce", "tloss")
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -60,7 +61,8 @@ def test_defaults_are_those_of_the_configuration(name, tmp_path):
         "setting2",
     ]
     run, data = RunConfig(), FewShotConfig()
-    expected = {key: str(getattr(run, key)) for key in ("n_steps", "seed", "num_workers", "device")}
+    expected = {"n_steps": str(fewshot.TRAINING["n_steps"])}
+    expected |= {key: str(getattr(run, key)) for key in ("seed", "num_workers", "device")}
     expected |= {key: str(getattr(data, key)) for key in ("label_sets", "eval_fold", "superpix_scale")}
     assert keys(first) == expected | {"path.data_dir": f"{ROOT}/data", "path.log_dir": f"{ROOT}/exps"}
     table = [str(ROOT / "validation.py"), "collect", "with", dataset, f"path.log_dir={ROOT}/exps"]
@@ -103,19 +105,20 @@ def test_scripts_of_noisy_masks_run_the_papers_grid(what, name, tmp_path):
     file = str(ROOT / ("training.py" if what == "train" else "validation.py"))
     runs = [line for line in lines if line[:2] == [file, "with"]]
     grid = [
-        (f"{word}_{method}_a{alpha}_b{beta}", seed)
+        (f"{word} {method} noise.alpha={alpha} noise.beta={beta}", seed)
         for word in words
         for method in methods
-        for alpha in ("03", "05", "07")
-        for beta in ("05", "07")
+        for alpha in ("0.3", "0.5", "0.7")
+        for beta in ("0.5", "0.7")
         for seed in "012"
     ]
-    assert [(line[2], keys(line)["seed"]) for line in runs] == grid
-    assert {name for name, _ in grid} <= {preset.name for preset in presets.published_settings()}
+    assert [(" ".join(line[2:6]), keys(line)["seed"]) for line in runs] == grid
+    assert {name for name, _ in grid} <= {run.words for run in presets.published_runs()}
     run = RunConfig()
     expected = {"num_workers": str(run.num_workers), "device": run.device}
     expected |= {"path.data_dir": f"{ROOT}/data", "path.log_dir": f"{ROOT}/exps"}
-    assert all(keys(line) == expected | {"seed": keys(line)["seed"]} for line in runs)
+    varied = ("seed", "noise.alpha", "noise.beta")
+    assert all(keys(line) == expected | {key: keys(line)[key] for key in varied} for line in runs)
     if what == "test":
         assert lines == [*runs, [str(ROOT / "validation.py"), "collect", "with", f"path.log_dir={ROOT}/exps"]]
 
@@ -140,20 +143,20 @@ def test_settings_of_noisy_masks_arrive(tmp_path):
     given = ONE_RUN | {"METHODS": "spguided", "STRUCTURES": "clavicle", "SIZE_PX": "64", "EXTRA": "noisy_small"}
     noise, superpixels, run = commands("train_noisy_jsrt.sh", tmp_path, **given)
     assert noise[-2:] == superpixels[-2:] == ["--size-px", "64"]
-    assert run[2] == "jsrt_clavicle_spguided_a07_b07"
+    assert run[2:6] == ["jsrt_clavicle", "spguided", "noise.alpha=0.7", "noise.beta=0.7"]
     assert run[-1] == "noisy_small"
     assert keys(run)["size_px"] == "64"
     noise, run = commands("train_noisy_isic.sh", tmp_path, **ONE_RUN | {"METHODS": "baseline"})  # no superpixels
-    assert run[2] == "isic2017_baseline_a07_b07"
+    assert run[2:6] == ["isic2017", "baseline", "noise.alpha=0.7", "noise.beta=0.7"]
 
 
 @pytest.mark.slow
 def test_clean_masks_are_one_run_and_need_no_noise(tmp_path):
     (run,) = commands("train_tloss_isic.sh", tmp_path, **ONE_RUN | {"METHODS": "tloss", "ALPHAS": "0"})
-    assert run[2] == "isic2017_tloss_clean"
+    assert run[2:5] == ["isic2017", "tloss", "noise.alpha=0"]
     noise, *runs = commands("train_tloss_isic.sh", tmp_path, **ONE_RUN | {"METHODS": "gce", "ALPHAS": "0 0.3"})
     assert noise[noise.index("--alpha") + 1 : noise.index("--beta")] == ["0.3"]
-    assert [run[2] for run in runs] == ["isic2017_gce_clean", "isic2017_gce_a03_b07"]
+    assert [run[2:5] for run in runs] == [["isic2017", "gce", f"noise.alpha={alpha}"] for alpha in ("0", "0.3")]
 
 
 def test_training_and_testing_on_noisy_masks_end_with_the_table(image_folder, tmp_path):

@@ -135,51 +135,25 @@ def test_entry_files_are_short(name):
     assert n_lines <= ENTRY_LINES, f"{name}: {n_lines} lines; move what is no orchestration into a package"
 
 
-def unsourced_configs(source: str) -> list[str]:
-    """Named configurations of a method or a setting whose comment, beside or above their block, names no source."""
-    lines = source.splitlines()
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("add_named_config"):
-            above = takewhile(str.strip, reversed(lines[: node.lineno - 1]))
-            comments = [line for line in above if line.startswith("#")]
-            comments += [line.partition("#")[2] for line in lines[node.lineno - 1 : node.end_lineno]]
-            is_shaping = {"method", "setting"} & {keyword.arg for keyword in node.keywords}
-            if is_shaping and not re.search(r"paper|released code|Source:|et al\.", " ".join(comments)):
-                found.append(ast.unparse(node.args[0]))
-    return found
-
-
-def test_named_configurations_say_where_they_come_from():
-    source = (ROOT / "config_ssl_upload.py").read_text()
-    assert source.count("add_named_config") > 5
-    assert unsourced_configs(source) == []
-
-
-def test_a_configuration_without_source_is_found():
-    sourced = '# Methods: paper, table 1.\nex.add_named_config("a", method="a")\nex.add_named_config("b", method="b")\n'
-    beside = '\nex.add_named_config(\n    "c", setting=1  # paper, section 4\n)\n'
-    assert unsourced_configs(sourced + beside) == []
-    assert unsourced_configs(sourced + '\n# Further ones.\nex.add_named_config("d", method="d")\n') == ["'d'"]
-
-
 def unsourced_values(source: str) -> list[str]:
     """Dictionaries of keys in capitals whose comment above names neither a source nor that there is none."""
     lines = source.splitlines()
     found = []
     for node in ast.parse(source).body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict) and ast.unparse(node.target).isupper():
+        is_values = isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict | ast.DictComp)
+        if is_values and ast.unparse(node.target).isupper():
             comment = " ".join(takewhile(lambda line: line.startswith("#"), reversed(lines[: node.lineno - 1])))
-            if not re.search(r"Source:|not published", comment):
+            if not re.search(r"Source:|[Nn]ot published", comment):
                 found.append(ast.unparse(node.target))
     return found
 
 
-def test_presets_say_where_their_values_come_from():
-    """What loops make of them are `Preset`s, each with a source of its own; see tests/models/presets."""
-    source = (ROOT / "models/presets/noisy.py").read_text()
-    assert len(re.findall(r"^[A-Z_]+: dict", source, re.MULTILINE)) > 3
-    assert unsourced_values(source) == []
+@pytest.mark.parametrize("name", ["__init__", "fewshot", "noisy"])
+def test_presets_say_where_their_values_come_from(name):
+    """Rules and published runs have a source of their own; see tests/models/presets."""
+    source = (ROOT / f"models/presets/{name}.py").read_text()
+    assert re.findall(r"^[A-Z_]+: dict", source, re.MULTILINE)
+    assert unsourced_values(source.replace("NAMED_CONFIGS: dict[str, dict[str, Any]]", "named")) == []
 
 
 def test_values_without_source_are_found():

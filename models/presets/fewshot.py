@@ -23,7 +23,7 @@ DATA: dict[str, dict[str, Any]] = {
     "setting2": {"setting": 2},
 }
 
-# A few scans, a CPU or a small GPU, no pretrained weights: eleven minutes on two cores; not published anywhere. The
+# A few scans, a CPU or a small GPU, no pretrained weights: eleven minutes on two cores; not published. The
 # learning rate was chosen on fold 1 of eight CHAOST2 scans, not on the fold that is reported (docs/performance.md).
 SMALL: dict[str, Any] = {
     "modelname": "resnet18",

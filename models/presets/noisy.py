@@ -11,8 +11,8 @@ from models.presets.rules import Rule
 GUIDED_SOURCE = "superpixel-guided learning (MICCAI 2021), released configurations"
 ROBUST_SOURCE = "T-Loss (MICCAI 2023), section 4 and released configuration"  # where the two differ: the paper
 
-# Words of the methods that superpixel-guided learning compares, and of the losses that T-Loss compares.
-GUIDED_METHODS: dict[str, dict[str, Any]] = {  # Source: superpixel-guided learning (MICCAI 2021)
+# Words of the methods. Source: superpixel-guided learning (MICCAI 2021).
+GUIDED_METHODS: dict[str, dict[str, Any]] = {
     "baseline": {"method": "supervised", "loss": "ce", "class_weighted": True},
     "upper": {"method": "upper", "loss": "ce", "class_weighted": True},
     "coteaching": {"method": "coteaching"},
@@ -20,7 +20,9 @@ GUIDED_METHODS: dict[str, dict[str, Any]] = {  # Source: superpixel-guided learn
     "trinet": {"method": "trinet"},
     "spguided": {"method": "spguided"},
 }
-ROBUST_LOSSES: dict[str, dict[str, Any]] = {  # Source: T-Loss (MICCAI 2023)
+
+# Words of the losses. Source: T-Loss (MICCAI 2023).
+ROBUST_LOSSES: dict[str, dict[str, Any]] = {
     loss: {"method": "supervised", "loss": loss, "class_weighted": False} for loss in LOSS_TITLES
 }
 
@@ -34,7 +36,7 @@ DATA: dict[str, dict[str, Any]] = {
     "shenzhen": {"dataset": "SHENZHEN"},
 }
 
-# One CPU, a quarter of an hour for a whole study on 64 px images; not published anywhere. See docs/performance.md.
+# One CPU, a quarter of an hour for a whole study on 64 px images; not published. See docs/performance.md.
 SMALL: dict[str, Any] = {
     "size_px": 64,
     "n_steps": 800,
@@ -62,7 +64,8 @@ GUIDED_TRAINING: dict[str, Any] = {
     "checkpoint_every": 1250,
     "weights": "both",
 }
-GUIDED_JSRT: dict[str, Any] = {  # Source: as above
+# Source: as above, on JSRT.
+GUIDED_JSRT: dict[str, Any] = {
     "n_steps": 30_000,
     "round_steps": 150,
     "eval_every": 150,
@@ -80,7 +83,8 @@ ROBUST_TRAINING: dict[str, Any] = {
     "weights": "both",
     "which_aug": "nnunet180",
 }
-ROBUST_IMAGES: dict[str, Any] = {"size_px": 256, "unet": {"halvings": [5, 5]}}  # Source: as above
+# Source: as above, on ISIC 2017 and Shenzhen.
+ROBUST_IMAGES: dict[str, Any] = {"size_px": 256, "unet": {"halvings": [5, 5]}}
 
 _PEERS = ("coteaching", "jocor", "trinet", "spguided")
 _PLAIN = {"method": ("supervised", "upper")}
