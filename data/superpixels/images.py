@@ -165,7 +165,7 @@ def _log_quality(title: str, quality: dict[str, Any]) -> None:
     log.info("%s: {mean:.1f} superpixels per image ({min} to {max})".format(**quality["n_segments"]), title)
     for name, values in quality["structures"].items():
         log.info(
-            "%s: %s: best mask they can give has Dice %.4f, under-segmentation error %.4f (%d images)",
+            "%s: %s: best possible mask has Dice %.4f, under-segmentation error %.4f (%d images)",
             *(title, name, values["majority_dice"], values["under_segmentation_error"], values["n_images"]),
         )
 
