@@ -191,6 +191,22 @@ def test_masks_go_back_to_the_picture(greys, tmp_path, aspect):
         assert 2 * (back & truth).sum() / (back.sum() + truth.sum()) > 0.93
 
 
+def test_pictures_of_both_depths_share_a_range(greys, tmp_path, caplog):
+    save(tmp_path / "img/c0.png", np.full(SIZES[0], 100, np.uint8))
+    prepare([greys, "--out", str(tmp_path / "data")])
+    folder = ImageFolder(tmp_path / "data/MINE" / f"prepared_{SIDE}px")
+    assert read_image(folder.image_path("c0")).max() == 100 * 257
+    assert "largest value" not in caplog.text
+
+
+def test_a_range_that_is_hardly_used_is_told(greys, tmp_path, caplog):
+    for n, shape in enumerate(SIZES):
+        save(tmp_path / f"img/c{n}.png", np.full(shape, 4000 + n, np.uint16))
+    prepare([greys, "--out", str(tmp_path / "data")])
+    text = "MINE: the largest value is 4007 of 65535. To use the whole range: intensity: {window: [0, 4007]}"
+    assert text in caplog.messages
+
+
 def test_suspect_masks_have_no_clean_ones(singles, tmp_path):
     prepare([singles, "--out", str(tmp_path / "data")])
     root = str(tmp_path / "data")

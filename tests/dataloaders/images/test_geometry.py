@@ -14,7 +14,7 @@ def row_of(shape, placement):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_padding_keeps_the_aspect_and_centres(shape):
-    placement = Placement.fit(*shape, 32, "pad")
+    placement = Placement.fit(shape[0], shape[1], 32, "pad")
     assert max(placement.height_px, placement.width_px) == 32
     assert abs(placement.height_px / placement.width_px / (shape[0] / shape[1]) - 1) < 0.25
     square = placement.pad(np.ones((placement.height_px, placement.width_px, 3), np.uint16))
@@ -38,7 +38,7 @@ def test_a_round_trip_at_full_size_loses_nothing(shape, aspect):
     """The square is as large as the longer side, so that padding alone is undone; squeezing is undone by its factor."""
     size = max(shape) if aspect == "pad" else 4 * max(shape)
     mask = np.random.default_rng(0).random(shape) > 0.5
-    placement = Placement.fit(*shape, size, aspect)
+    placement = Placement.fit(shape[0], shape[1], size, aspect)
     prepared = placement.pad(resize_nearest(mask, placement.height_px, placement.width_px))
     back = to_original(prepared, row_of(shape, placement))
     assert back.dtype == bool
