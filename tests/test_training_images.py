@@ -247,13 +247,13 @@ def test_several_structures_train_as_classes_of_one_network(chest_folder, tmp_pa
         ("baseline", {"eval_fold": 0}, "eval_fold: unknown setting"),  # the other family's
         ("baseline", {"unet": {"halvings": [6, 6]}}, "32 x 32 pixels; expected multiples of 64 and 64"),
         ("baseline", {"loss": "tlos"}, "loss='tlos': expected one of ce"),
-        ("baseline", {"noise": {"alpha": 1.5, "beta": 0.7}}, r"noise\.alpha=1\.5: expected a share"),
+        ("baseline", {"noise": {"alpha": 1.5, "beta": 0.7}}, r"noise\.alpha=1\.5: expected a fraction"),
         (
             "baseline",
             {"noise": {"alpha": 0.3, "beta": 0.7}},
-            r"noisy/lesion/a0\.3_b0\.7.*python -m data\.noise ISIC2017",
+            r"noisy/lesion/a0\.3_b0\.7.*python -m data\.noise .* --alpha 0\.3 --beta 0\.7",
         ),
-        ("spguided", {"superpixel": {"n_segments": 99}}, r"rgb_99_10.*python -m data\.image_superpixels ISIC2017"),
+        ("spguided", {"superpixel": {"n_segments": 99}}, r"rgb_99_10.*python -m data\.superpixels .* --n-segments 99"),
         ("baseline", {"size_px": 64}, r"\(32, 32, 3\); expected \(64, 64, 3\)\. Set size_px"),
     ],
 )
@@ -264,7 +264,7 @@ def test_bad_settings_stop_with_one_clear_message(image_folder, tmp_path, word, 
 
 
 def test_a_folder_without_images_is_named(tmp_path):
-    with pytest.raises(InputError, match=rf"{tmp_path}.*Set path\.data_dir.*python -m data\.prepare isic2017"):
+    with pytest.raises(InputError, match=rf"{tmp_path}.*python -m data\.prepare isic2017.*set path\.data_dir"):
         train("baseline", tmp_path, tmp_path / "logs")
 
 
@@ -297,5 +297,5 @@ def test_labels_refined_by_another_training_are_refused(image_folder, tmp_path, 
     train_until_killed(monkeypatch, 12, "spguided", image_folder, tmp_path)
     (note,) = tmp_path.rglob("refined_labels/1.json")
     note.write_text(json.dumps(json.loads(note.read_text()) | {"experiment": "another"}))
-    with pytest.raises(InputError, match=r"1\.npy: refined by the training 'another'"):
+    with pytest.raises(InputError, match=r"1\.npy: refined by the run 'another'"):
         train("spguided", image_folder, tmp_path)

@@ -17,9 +17,9 @@ from dataloaders.images.folder import (
     ImageFolder,
     NoiseConfig,
     SuperpixelConfig,
+    as_settings,
     command_options,
     prepare_command,
-    settings_of,
 )
 from dataloaders.io.png import read_image, read_superpixels
 from util.errors import DataError, UserError
@@ -111,7 +111,7 @@ def check_images(
         else:
             findings.append(Finding("error", made.record.parent, f"missing, or not finished. Run `{made.command}`."))
     with ThreadPoolExecutor(jobs) as pool:
-        facts = list(pool.map(_facts_of, files))
+        facts = list(pool.map(_read_facts, files))
     findings += _unreadable(files, facts)
     sound = [(file, each) for file, each in zip(files, facts, strict=True) if isinstance(each, Facts)]
     findings += [*_equal_shapes(sound, spec), *_sound_masks(sound)]
@@ -236,11 +236,11 @@ def _superpixels(images: ImageFolder, structure: str, superpixel: SuperpixelConf
 
 def _options(config: NoiseConfig | SuperpixelConfig) -> list[str]:
     """Options of the command that computes this noise or these superpixels; defaults are left out."""
-    usual = settings_of(type(config)())
-    return command_options({key: value for key, value in settings_of(config).items() if value != usual[key]})
+    usual = as_settings(type(config)())
+    return command_options({key: value for key, value in as_settings(config).items() if value != usual[key]})
 
 
-def _facts_of(file: File) -> Facts | str:
+def _read_facts(file: File) -> Facts | str:
     """The facts, or the reason why the file cannot be read."""
     if not file.path.exists():
         return f"is missing, though {MANIFEST} lists its image."

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from data.noise.masks import draw_noisy_masks, write_noise
 from data.prepare.import_labels import import_noise, require_name
-from data.prepare.steps import add_structures, add_target, open_images, refuse_options, structures_of
+from data.prepare.steps import add_structures, add_target, open_images, refuse_options, select_structures
 from dataloaders.images.folder import NOISE_TYPES, ImageFolder, NoiseConfig
 from util.cli import run_main
 from util.errors import ConfigError
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ConfigError("--alpha, --beta: missing; expected both, such as --alpha 0.7 --beta 0.7.")
     more = {"types": tuple(given.types), "direction": given.direction, "variant": given.variant, "seed": given.seed}
     noises = [NoiseConfig(alpha, beta, **more) for alpha, beta in itertools.product(given.alpha, given.beta)]
-    settings = list(itertools.product(structures_of(folder.spec, given.structure), noises))
+    settings = list(itertools.product(select_structures(folder.spec, given.structure), noises))
     for structure, noise in settings:
         write_noise(folder, noise, structure, given.jobs)
         if given.picture:
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _import(given: argparse.Namespace, folder: ImageFolder) -> None:
-    structure, *others = structures_of(folder.spec, given.structure)
+    structure, *others = select_structures(folder.spec, given.structure)
     if others:
         choices = ", ".join([structure, *others])
         raise ConfigError(f"--structure: expected the one of the imported masks, of {choices}.")

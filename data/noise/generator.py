@@ -1,7 +1,7 @@
-"""Simulated annotation noise: an object grown, shrunk, or turned and moved, until about beta of its area is wrong.
+"""Simulated annotation noise: an object dilated, eroded, or rotated and shifted, until about beta of its area is wrong.
 
-Pure functions; no files. Growing and shrinking one pixel at a time is read off a single distance transform: after n
-steps of the four-neighbour cross, exactly the pixels within n steps (taxicab distance) have changed sides.
+Pure functions; no files. Dilation and erosion by single pixels follow from one distance transform: after n
+steps of the four-neighbour cross, exactly the pixels within n steps (taxicab distance) have changed.
 
 Source: released code of superpixel-guided learning (MICCAI 2021) and of T-Loss (MICCAI 2023); identical in both.
 """
@@ -19,9 +19,9 @@ from skimage.transform import rotate
 from dataloaders.description import ClassSpec
 from dataloaders.images.folder import NoiseConfig
 
-CLEAN = "clean"  # the type of a mask that was left as it is
+CLEAN = "clean"  # the type of an unchanged mask
 MAX_STEP_PX = 100  # farthest shift along each axis
-# (rows, columns) that a shift goes per step. The reference drops the signs, so that its masks only ever move down,
+# (rows, columns) of a shift per step. The reference drops the signs, so that its masks only ever move down,
 # right, or both.
 DIRECTIONS = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
 
@@ -30,7 +30,7 @@ Mask = Bool[np.ndarray, "H W"]
 
 @dataclass(frozen=True)
 class Draw:
-    """What chance decides about one mask.
+    """The random parameters of one mask.
 
     Attributes:
         type: "dilate", "erode" or "affine".
@@ -49,7 +49,7 @@ class Distorted:
 
     Attributes:
         mask: the noisy mask.
-        type: as drawn, or "clean" where the mask could not bear it.
+        type: as drawn, or "clean" where the mask was too small for it.
         angle_deg: turn about the image's centre, counter-clockwise.
         dy_px, dx_px: shift after the turn, downwards and to the right.
     """
@@ -62,7 +62,7 @@ class Distorted:
 
 
 def draw_all(ids: Iterable[str], noise: NoiseConfig, structure: ClassSpec) -> dict[str, Draw]:
-    """Decides which training images get a noisy mask, and of which type.
+    """Draws which training images get a noisy mask, and of which type.
 
     Args:
         ids: of all training images, in any order.
@@ -76,8 +76,8 @@ def draw_all(ids: Iterable[str], noise: NoiseConfig, structure: ClassSpec) -> di
     ids = sorted(ids)
     n_noisy, name = int(len(ids) * noise.alpha), structure.name
     if noise.variant == "per_image":
-        noisy = sorted(ids, key=lambda image_id: _number_of(image_id, name, noise.seed))[:n_noisy]
-        generators = {i: random.Random(_number_of(i, name, noise.seed, f"{noise.beta:g}")) for i in noisy}
+        noisy = sorted(ids, key=lambda image_id: _hash_number(image_id, name, noise.seed))[:n_noisy]
+        generators = {i: random.Random(_hash_number(i, name, noise.seed, f"{noise.beta:g}")) for i in noisy}
         return {i: draw_one(generators[i], noise, structure.noise_rotation_deg) for i in sorted(noisy)}
     generator = random.Random(noise.seed)
     shuffled = ids.copy()
@@ -86,7 +86,7 @@ def draw_all(ids: Iterable[str], noise: NoiseConfig, structure: ClassSpec) -> di
     return {i: draw_one(generator, noise, structure.noise_rotation_deg) for i in ids if i in noisy}
 
 
-def _number_of(*parts: object) -> int:
+def _hash_number(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256("\n".join(map(str, parts)).encode()).digest())
 
 
@@ -104,7 +104,7 @@ def draw_affine(generator: random.Random, noise: NoiseConfig, rotation_deg: floa
 
 
 def distort(mask: Mask, drawn: Draw, noise: NoiseConfig) -> Distorted:
-    """Applies what was drawn.
+    """Applies the drawn noise.
 
     Note: The reference stops with an error at an empty mask, at one of fewer than 1/beta pixels and at the dilation of
         a full one, and lets a turn erase a thin object. Here such masks stay clean, and are of the type "clean".

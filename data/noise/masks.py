@@ -13,11 +13,11 @@ import numpy as np
 from data.noise.generator import CLEAN, Distorted, Draw, distort, draw_all
 from data.prepare.steps import (
     Output,
-    hash_of,
+    hash_files,
     training_ids,
 )
 from dataloaders.description import ClassSpec
-from dataloaders.images.folder import NOISE_TYPES, ImageFolder, NoiseConfig, read_csv, settings_of
+from dataloaders.images.folder import NOISE_TYPES, ImageFolder, NoiseConfig, as_settings, read_csv
 from dataloaders.io.png import read_image, read_mask, to_8_bit, write_png
 from util.cli import parallel_map
 from util.errors import ConfigError
@@ -56,7 +56,7 @@ class MaskRecord:
     counts: tuple[int, ...]
 
     @classmethod
-    def of(cls, image_id: str, clean: np.ndarray, noisy: Distorted, structure: ClassSpec) -> "MaskRecord":
+    def measure(cls, image_id: str, clean: np.ndarray, noisy: Distorted, structure: ClassSpec) -> "MaskRecord":
         """Measures a noisy mask (H, W) against the clean one."""
         overlap = overlap_counts(noisy.mask, clean)
         dice = overlap_scores(overlap).dice if clean.any() or noisy.mask.any() else 1.0
@@ -94,19 +94,16 @@ def write_noise(folder: ImageFolder, noise: NoiseConfig, structure: str, jobs: i
     ids = training_ids(folder)
     masks = [folder.mask_path(image_id, structure) for image_id in ids]
     made_with = {
-        "noise": settings_of(noise),
+        "noise": as_settings(noise),
         "structure": structure,
         "rotation_deg": described.noise_rotation_deg,
         "crop": list(described.crop),
-        "masks_sha256": hash_of(masks),
+        "masks_sha256": hash_files(masks),
     }
-    output = Output(folder.noise_folder(noise, structure), RECORD, made_with)
+    output = Output(folder.noise_folder(noise, structure), RECORD, made_with, tables=(TABLE,))
     title = f"{folder.spec.name} {structure} {noise.name}"
-    record = output.finished(ids)
-    if record and (output.folder / TABLE).exists():
-        log.info("%s: up to date", title)
-    else:
-        output.begin()
+
+    def make() -> dict[str, Any]:
         draws = draw_all(ids, noise, described)
         work = partial(_distort_file, output=output, noise=noise, structure=described)
         items = [(mask, draws.get(image_id)) for mask, image_id in zip(masks, ids, strict=True)]
@@ -114,7 +111,9 @@ def write_noise(folder: ImageFolder, noise: NoiseConfig, structure: str, jobs: i
         _warn_of_kept([one.id for one in made if one.type == CLEAN and one.id in draws], len(draws), title)
         write_text(output.folder / TABLE, csv_text(COLUMNS, map(vars, made)))
         versions = {name: version(name) for name in ("numpy", "scipy", "scikit-image")}
-        record = output.finish(statistics=statistics_of(made, noise, len(draws)), versions=versions)
+        return {"statistics": summarise_noise(made, noise, len(draws)), "versions": versions}
+
+    record = output.update(ids, title, make)
     _log_statistics(title, record["statistics"])
     return record
 
@@ -126,7 +125,7 @@ def _distort_file(
     clean = read_mask(path)
     noisy = distort(clean, drawn, noise) if drawn else Distorted(clean)
     write_png(output.path(path.stem), noisy.mask)
-    return MaskRecord.of(path.stem, clean, noisy, structure)
+    return MaskRecord.measure(path.stem, clean, noisy, structure)
 
 
 def _warn_of_kept(kept: list[str], n_drawn: int, title: str) -> None:
@@ -138,7 +137,7 @@ def _warn_of_kept(kept: list[str], n_drawn: int, title: str) -> None:
         )
 
 
-def statistics_of(made: Sequence[MaskRecord], noise: NoiseConfig, n_drawn: int) -> dict[str, Any]:
+def summarise_noise(made: Sequence[MaskRecord], noise: NoiseConfig, n_drawn: int) -> dict[str, Any]:
     """Statistics over all masks, for `noise.json`.
 
     Returns:

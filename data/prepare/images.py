@@ -37,6 +37,7 @@ from util.results.scores import csv_text
 SOURCES = {"ISIC2017": isic.SOURCE, "JSRT": jsrt.SOURCE, "SHENZHEN": shenzhen.SOURCE}
 UNFINISHED = "manifest.unfinished.csv"  # of the run in progress, or of one that was stopped
 NOTE_EVERY = 50  # images; the manifest of the unfinished run is then written
+WARN_BELOW = 2**14  # largest value of images of 16 bits
 RECIPE = "1"  # to be raised when the same raw files give other pixels; then all images are prepared again
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def prepare_images(
     (folder / UNFINISHED).unlink(missing_ok=True)
     write_description(folder, spec)
     write_json(folder / DESCRIPTION, _description(spec, size, rule, rows, images[0].bits))
-    _report(spec, folder, rows, n_made)
+    _report(spec, folder, rows, n_made, images[0].bits)
     return folder
 
 
@@ -128,7 +129,7 @@ def _earlier_rows(folder: Path) -> dict[str, Row]:
 def _prepare(task: Task, spec: DatasetSpec, source: ImageSource, folder: Path, size_px: int) -> Row | None:
     """Writes one image with its masks; returns its line without split and patient, or None if it is up to date."""
     raw, name = task.raw, f"{task.raw.id}.png"
-    inputs = _hash_of(raw.files, source.settings + (f"{raw.bits}" if source.settings else ""))
+    inputs = _hash_inputs(raw.files, source.settings + (f"{raw.bits}" if source.settings else ""))
     outputs = {"image": f"images/{name}"} | {f"mask_{key}": f"masks/{key}/{name}" for key in raw.masks}
     if task.earlier.get("inputs_sha256") == inputs and all((folder / file).exists() for file in outputs.values()):
         return None
@@ -142,7 +143,8 @@ def _prepare(task: Task, spec: DatasetSpec, source: ImageSource, folder: Path, s
         for structure, (mask, _) in read.items()
     }
     image, further = source.adjust(raw, image, masks) if source.adjust else (image, {})
-    further = further | ({"n_annotators": str(raw.n_annotators)} if spec.files else {})
+    if spec.files:
+        further = further | {"n_annotators": str(raw.n_annotators), "largest_value": str(image.max())}
     for structure, mask in masks.items():
         write_png(folder / outputs[f"mask_{structure}"], mask)
     write_png(folder / outputs["image"], image)
@@ -160,7 +162,7 @@ def _prepare(task: Task, spec: DatasetSpec, source: ImageSource, folder: Path, s
     }
 
 
-def _hash_of(files: Sequence[Path], settings: str) -> str:
+def _hash_inputs(files: Sequence[Path], settings: str) -> str:
     """One hash over the recipe, the settings and all files' content, in their order.
 
     Raises:
@@ -174,10 +176,10 @@ def _hash_of(files: Sequence[Path], settings: str) -> str:
 
 
 def _unite_all(raw: RawImage, shape: tuple[int, int]) -> Masks:
-    return {structure: _union(raw, files, shape) for structure, files in raw.masks.items()}
+    return {structure: _unite(raw, files, shape) for structure, files in raw.masks.items()}
 
 
-def _union(raw: RawImage, files: Sequence[Path], shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
+def _unite(raw: RawImage, files: Sequence[Path], shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
     """The union of the masks, (H, W) bool, and their number of pixels that were not binary.
 
     Raises:
@@ -257,7 +259,7 @@ def _revision() -> str | None:
     return done.stdout.strip() or None
 
 
-def _report(spec: DatasetSpec, folder: Path, rows: Sequence[Row], n_made: int) -> None:
+def _report(spec: DatasetSpec, folder: Path, rows: Sequence[Row], n_made: int, bits: int) -> None:
     """Logs what was prepared, and what is unusual about it."""
     counts = _count(rows)
     log.info("%s: %d images prepared, %d already up to date: %s", spec.name, n_made, len(rows) - n_made, folder)
@@ -268,14 +270,18 @@ def _report(spec: DatasetSpec, folder: Path, rows: Sequence[Row], n_made: int) -
         grey, empty = _not_binary(rows, name), _empty(rows, name)
         if grey:
             text = "%s %s: %d masks with grey pixels, %d in all; those above half of the range are object: %s"
-            log.warning(text, spec.name, name, len(grey), sum(grey.values()), _some(list(grey)))
+            log.warning(text, spec.name, name, len(grey), sum(grey.values()), _first_ids(list(grey)))
         if empty:
-            log.warning("%s %s: %d empty masks, kept: %s", spec.name, name, len(empty), _some(empty))
+            log.warning("%s %s: %d empty masks, kept: %s", spec.name, name, len(empty), _first_ids(empty))
+    largest = max(int(row.get("largest_value", WARN_BELOW)) for row in rows)
+    if bits == 16 and largest < WARN_BELOW:
+        text = "%s: the largest value is %d of 65535. To use the whole range: intensity: {window: [0, %d]}"
+        log.warning(text, spec.name, largest, largest)
     polarities = Counter(row.get("is_inverted") for row in rows)
     if len(polarities) > 1:
         rare = min(polarities, key=lambda key: polarities[key])
         odd = [row["id"] for row in rows if row.get("is_inverted") == rare]
-        log.warning("%s: %d images had another polarity than the rest: %s", spec.name, len(odd), _some(odd))
+        log.warning("%s: %d images had another polarity than the rest: %s", spec.name, len(odd), _first_ids(odd))
 
 
 def _count(rows: Sequence[Row]) -> Counter[str]:
@@ -292,5 +298,5 @@ def _empty(rows: Sequence[Row], structure: str) -> list[str]:
     return [row["id"] for row in rows if row[f"n_object_px_{structure}"] == "0"]
 
 
-def _some(ids: Sequence[str]) -> str:
+def _first_ids(ids: Sequence[str]) -> str:
     return ", ".join(ids[:5]) + (" ..." if len(ids) > 5 else "")

@@ -49,7 +49,7 @@ def import_noise(source: Path, folder: ImageFolder, structure: str, name: str, c
         DataError: the folder exists, an id is unknown or missing, or a file has another size or other values.
     """
     target = folder.folder / "noisy" / folder.spec.structure(structure).name / name
-    masks = _read_all(source, folder, target, partial(_mask_of, class_name=class_name or structure))
+    masks = _read_all(source, folder, target, partial(_parse_mask, class_name=class_name or structure))
     table = []
     for image_id, mask in masks.items():
         clean = read_mask(folder.mask_path(image_id, structure))
@@ -70,7 +70,7 @@ def import_superpixels(source: Path, folder: ImageFolder, name: str) -> Path:
         DataError: as `import_noise`.
     """
     target = folder.folder / "superpixels" / name
-    return _write_all(target, _read_all(source, folder, target, _ids_of), source, "superpixels")
+    return _write_all(target, _read_all(source, folder, target, _parse_ids), source, "superpixels")
 
 
 def _read_all(
@@ -110,18 +110,18 @@ def _read_one(path: Path, image: Path, interpret: Callable[[Path, Any], np.ndarr
     return array
 
 
-def _mask_of(path: Path, content: Any, class_name: str) -> np.ndarray:
+def _parse_mask(path: Path, content: Any, class_name: str) -> np.ndarray:
     if not isinstance(content, dict) or class_name not in content:
         found = ", ".join(map(str, content)) if isinstance(content, dict) else f"a {type(content).__name__}"
         raise DataError(f"{path}: {found}; expected the class {class_name!r}. Name the class with --class-name.")
-    values = _numbers(path, content[class_name])
+    values = _parse_numbers(path, content[class_name])
     if not np.isin(values, (0, 1)).all():
         raise DataError(f"{path}: values up to {values.max()}; expected only 0 and 1. Export the label again.")
     return values.astype(bool)
 
 
-def _ids_of(path: Path, content: Any) -> np.ndarray:
-    values = _numbers(path, content)
+def _parse_ids(path: Path, content: Any) -> np.ndarray:
+    values = _parse_numbers(path, content)
     if values.min() < 0 or values.max() > GREATEST_ID:
         raise DataError(
             f"{path}: ids from {values.min()} to {values.max()}; expected 0 to {GREATEST_ID}. Renumber them."
@@ -129,7 +129,7 @@ def _ids_of(path: Path, content: Any) -> np.ndarray:
     return values.astype(np.uint16)
 
 
-def _numbers(path: Path, content: Any) -> np.ndarray:
+def _parse_numbers(path: Path, content: Any) -> np.ndarray:
     try:
         values = np.array(content)
     except ValueError:  # lines of unequal length

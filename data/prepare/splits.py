@@ -22,14 +22,14 @@ def choose(ids: Sequence[str], n_test: int, generator: random.Random | None = No
     return {id_: "test" if id_ in test else "train" for id_ in sorted(ids)}
 
 
-def choose_share(images: Sequence[RawImage], share: float) -> dict[str, str]:
+def choose_fraction(images: Sequence[RawImage], share: float) -> dict[str, str]:
     """Draws a fraction of all patients for testing; an image without patient is one of its own."""
     patients = {image.id: image.patient or image.id for image in images}
     splits = choose(sorted(set(patients.values())), round(share * len(set(patients.values()))))
     return {id_: splits[patient] for id_, patient in patients.items()}
 
 
-def choose_fractions(images: Sequence[RawImage], rule: FractionRule) -> dict[str, str]:
+def split_by_fractions(images: Sequence[RawImage], rule: FractionRule) -> dict[str, str]:
     """Draws patients for testing and validation by the rule of a description; the order of the images is irrelevant."""
     patients = {image.id: image.patient or image.id for image in images}
     drawn = sorted(set(patients.values()))
@@ -53,7 +53,7 @@ def choose_stratified(images: Sequence[RawImage], share: float) -> dict[str, str
     return splits
 
 
-def by_part(images: Sequence[RawImage], split_of_part: Mapping[str, str]) -> dict[str, str]:
+def split_by_part(images: Sequence[RawImage], split_of_part: Mapping[str, str]) -> dict[str, str]:
     """Splits by the parts of the data set."""
     return {image.id: split_of_part[image.part] for image in images}
 
@@ -82,7 +82,7 @@ def split_images(
     if rule in rules:
         splits = rules[rule](images)
     elif rule.startswith("random:"):
-        splits = choose_share(images, _share(rule))
+        splits = choose_fraction(images, _share(rule))
     elif Path(rule).exists():
         splits = _from_file(images, Path(rule))
     else:

@@ -2,7 +2,8 @@
 
 import argparse
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from util.files import read_json, sha256_of, write_json
 JOURNAL = ".making.json"  # settings and inputs of an unfinished folder
 
 
+log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class Output:
     """A folder with one PNG per image and a record, written last, of the settings and inputs.
@@ -24,11 +28,13 @@ class Output:
         folder: of the PNG files.
         record_name: such as "noise.json".
         made_with: parameters, and a hash of all inputs; as it is written to JSON.
+        tables: names of further files that belong to a finished folder.
     """
 
     folder: Path
     record_name: str
     made_with: dict[str, Any]
+    tables: tuple[str, ...] = ()
 
     def path(self, image_id: str) -> Path:
         """The PNG of an image."""
@@ -39,7 +45,24 @@ class Output:
         path = self.folder / self.record_name
         record = read_json(path) if path.exists() else {}
         is_same = isinstance(record, dict) and record.get("made_with") == self.made_with
-        return record if is_same and all(self.path(image_id).exists() for image_id in ids) else None
+        files = [*(self.path(image_id) for image_id in ids), *(self.folder / name for name in self.tables)]
+        return record if is_same and all(file.exists() for file in files) else None
+
+    def update(self, ids: Collection[str], title: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Runs `make`, which writes all files and returns the findings, unless the folder is up to date.
+
+        Returns:
+            The record.
+
+        Raises:
+            DataError: the folder holds imported labels.
+        """
+        record = self.finished(ids)
+        if record:
+            log.info("%s: up to date", title)
+            return record
+        self.begin()
+        return self.finish(**make())
 
     def begin(self) -> None:
         """Removes outdated files; those of an interrupted run with the same settings and inputs are kept.
@@ -68,7 +91,7 @@ class Output:
         return record
 
 
-def hash_of(paths: Iterable[Path]) -> str:
+def hash_files(paths: Iterable[Path]) -> str:
     """SHA-256 over the names and contents of some files.
 
     Raises:
@@ -206,7 +229,7 @@ def add_structures(parser: argparse.ArgumentParser) -> None:
     add("--structure", nargs="+", metavar="NAME", help="images: such as lung (default: all of the data set)")
 
 
-def structures_of(spec: DatasetSpec, names: Sequence[str] | None) -> tuple[str, ...]:
+def select_structures(spec: DatasetSpec, names: Sequence[str] | None) -> tuple[str, ...]:
     """Checks the names; None: all structures of the data set.
 
     Raises:

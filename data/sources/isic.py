@@ -6,8 +6,8 @@ without the official validation part.
 
 from pathlib import Path
 
-from data.prepare.splits import by_part
-from data.sources.raw_images import IMAGE_SUFFIXES, ImageSource, RawImage, by_id, read_rgb, refuse_unpaired
+from data.prepare.splits import split_by_part
+from data.sources.raw_images import IMAGE_SUFFIXES, ImageSource, RawImage, match_ids, read_rgb, refuse_unpaired
 from util.errors import DataError
 
 PARTS = {"Training": "train", "Validation": "unused", "Test_v2": "test"}  # as in the folder names -> official split
@@ -16,7 +16,7 @@ MASK_NAME = r"(ISIC_\d+)_segmentation\.png"
 
 
 def find_images(raw: Path) -> list[RawImage]:
-    """Finds the images and masks of all parts that are there.
+    """Finds the images and masks of all available parts.
 
     Args:
         raw: the folder that holds `ISIC-2017_Training_Data`, `ISIC-2017_Training_Part1_GroundTruth` and so on.
@@ -27,7 +27,7 @@ def find_images(raw: Path) -> list[RawImage]:
     found: dict[str, RawImage] = {}
     for part in PARTS:
         image_folder, mask_folder = (_folder(raw, f"ISIC-2017_{part}_{kind}") for kind in ("Data", "Part1_GroundTruth"))
-        images, masks = by_id(image_folder.glob("*"), IMAGE_NAME), by_id(mask_folder.glob("*"), MASK_NAME)
+        images, masks = match_ids(image_folder.glob("*"), IMAGE_NAME), match_ids(mask_folder.glob("*"), MASK_NAME)
         refuse_unpaired(masks, images, f"image in {image_folder}")
         refuse_unpaired(images, masks, f"mask in {mask_folder}")
         twice = sorted(set(found) & set(masks))
@@ -61,11 +61,11 @@ def official_split(images: list[RawImage]) -> dict[str, str]:
     if missing:
         folders = " and ".join(f"ISIC-2017_{part}_Data" for part in sorted(missing, reverse=True))
         raise DataError(
-            f"ISIC2017: {folders} not found beside {images[0].image.parent}; the official split needs the training and "
-            "the test part. Download what is missing, or split the images that are there yourself: "
-            "`--split random:0.25` (share of test images) or `--split FILE.csv` (columns id, split)."
+            f"ISIC2017: {folders} not found next to {images[0].image.parent}; the official split needs the training "
+            "and the test part. Download the missing part, or split the available images: `--split random:0.25` "
+            "(fraction of test images) or `--split FILE.csv` (columns id, split)."
         )
-    return by_part(images, PARTS)
+    return split_by_part(images, PARTS)
 
 
 SOURCE = ImageSource(find_images, read_rgb, {"official": official_split})

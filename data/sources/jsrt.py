@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.prepare.splits import by_part, choose
-from data.sources.raw_images import ImageSource, RawImage, by_id, read_grey, refuse_unpaired
+from data.prepare.splits import choose, split_by_part
+from data.sources.raw_images import ImageSource, RawImage, match_ids, read_grey, refuse_unpaired
 from util.errors import DataError
 
 PUBLISHED_IDS = (*(f"JPCLN{n:03d}" for n in range(1, 155)), *(f"JPCNN{n:03d}" for n in range(1, 94)))
@@ -35,22 +35,22 @@ def find_images(raw: Path) -> list[RawImage]:
     files = [file for file in raw.rglob("*") if not file.relative_to(raw).parts[0].startswith("prepared_")]
     mask_files = [file for file in files if "masks" in file.relative_to(raw).parts]
     others = set(files) - set(mask_files)
-    images = by_id(others, NAME.format("png")) | by_id(others, NAME.format("img"))
+    images = match_ids(others, NAME.format("png")) | match_ids(others, NAME.format("img"))
     if not images or not mask_files:
         what = "radiographs" if not images else "masks"
         raise DataError(
             f"JSRT: no {what} under {raw}; expected JPCLN001.IMG and fold1/masks/left lung/JPCLN001.gif and so on, at "
             "any depth. Download them (see data/JSRT/README.md), or name their folder with --raw."
         )
-    sides = {side: _masks_of(side, mask_files) for sides in SIDES.values() for side in sides}
+    sides = {side: _find_masks(side, mask_files) for sides in SIDES.values() for side in sides}
     for side, masks in sides.items():
         refuse_unpaired(masks, images, "radiograph")
         refuse_unpaired(images, masks, f"mask in fold1/masks/{side} or fold2/masks/{side}")
     return [_raw_image(id_, images[id_], sides) for id_ in sorted(images)]
 
 
-def _masks_of(side: str, files: list[Path]) -> dict[str, Path]:
-    return by_id((file for file in files if file.parent.name.replace("_", " ") == side), NAME.format("gif|png"))
+def _find_masks(side: str, files: list[Path]) -> dict[str, Path]:
+    return match_ids((file for file in files if file.parent.name.replace("_", " ") == side), NAME.format("gif|png"))
 
 
 def _raw_image(id_: str, image: Path, sides: dict[str, dict[str, Path]]) -> RawImage:
@@ -98,11 +98,13 @@ def _read_headerless(path: Path) -> np.ndarray:
     return array.astype(np.float32) * np.float32(255 / GREATEST_12_BIT)
 
 
-def lungs_dark(raw: RawImage, image: np.ndarray, masks: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, str]]:
-    """Turns a radiograph, if need be, to the usual display: air dark, bone bright.
+def invert_bright_lungs(
+    raw: RawImage, image: np.ndarray, masks: dict[str, np.ndarray]
+) -> tuple[np.ndarray, dict[str, str]]:
+    """Inverts a radiograph, where necessary, to the usual display: air dark, bone bright.
 
-    The lungs are compared with what lies between and beside them in their bounding box, mostly heart and mediastinum;
-    the air around the patient is left out. Where that cannot be done, .IMG files are taken as inverted, as published.
+    The lungs are compared with the rest of their bounding box, mostly heart and mediastinum, without the air around the
+    patient. Without a lung mask, .IMG files are taken as inverted, as published.
 
     Args:
         raw: where the image is from.
@@ -110,7 +112,7 @@ def lungs_dark(raw: RawImage, image: np.ndarray, masks: dict[str, np.ndarray]) -
         masks: structure -> (H, W) bool.
 
     Returns:
-        The image, and the manifest's cell `is_inverted`: 1 where the file's values were turned round.
+        The image, and the manifest's cell `is_inverted`: 1 where the values were inverted.
     """
     lung = masks["lung"]
     is_inverted = raw.image.suffix.lower() == ".img"
@@ -123,7 +125,7 @@ def lungs_dark(raw: RawImage, image: np.ndarray, masks: dict[str, np.ndarray]) -
 
 
 def seeded_split(images: list[RawImage]) -> dict[str, str]:
-    """50 of the 247 published ids for testing, drawn with seed 0; the same whichever of them are there."""
+    """50 of the 247 published ids for testing, drawn with seed 0, independent of which of them are available."""
     splits = choose(PUBLISHED_IDS, N_TEST)
     return {image.id: splits.get(image.id, "unused") for image in images}
 
@@ -132,7 +134,7 @@ def scr_split(images: list[RawImage]) -> dict[str, str]:
     """The folds of the SCR study: odd numbers for training, even ones for testing.
 
     Raises:
-        DataError: the masks do not lie in folders of that name.
+        DataError: the masks are not in folders of that name.
     """
     lost = next((image for image in images if image.part not in FOLDS), None)
     if lost:
@@ -140,7 +142,7 @@ def scr_split(images: list[RawImage]) -> dict[str, str]:
             f"{lost.masks['heart'][0]}: in neither fold1 nor fold2; `--split scr` needs the folders of the SCR masks. "
             "Unpack them as they are, or leave --split out."
         )
-    return by_part(images, FOLDS)
+    return split_by_part(images, FOLDS)
 
 
-SOURCE = ImageSource(find_images, read_radiograph, {"seed0": seeded_split, "scr": scr_split}, lungs_dark)
+SOURCE = ImageSource(find_images, read_radiograph, {"seed0": seeded_split, "scr": scr_split}, invert_bright_lungs)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.prepare.splits import choose_fractions
+from data.prepare.splits import split_by_fractions
 from data.sources import pictures
 from data.sources.label_codes import read_label_map
 from data.sources.own_table import ANNOTATOR, MASK, TableRow, read_table, table_error
@@ -60,7 +60,7 @@ def own_source(spec: DatasetSpec) -> ImageSource:
     return ImageSource(
         find=partial(find_images, spec=spec),
         read=partial(read_image, spec=spec),
-        split_rules={"table": split_by_table, "fractions": partial(choose_fractions, rule=spec.split)},
+        split_rules={"table": split_by_table, "fractions": partial(split_by_fractions, rule=spec.split)},
         read_masks=partial(read_masks, spec=spec),
         settings=settings,
     )

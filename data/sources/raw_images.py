@@ -72,7 +72,7 @@ class ImageSource:
     settings: str = ""
 
 
-def by_id(files: Iterable[Path], pattern: str) -> dict[str, Path]:
+def match_ids(files: Iterable[Path], pattern: str) -> dict[str, Path]:
     """Id -> file of the names that match `pattern` in upper or lower case; its first group is the id.
 
     Ids are returned in capitals.

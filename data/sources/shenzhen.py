@@ -1,4 +1,4 @@
-"""Shenzhen chest radiographs with masks of both lungs; the images without a mask are passed over.
+"""Shenzhen chest radiographs with masks of both lungs; images without a mask are skipped.
 
 Source: Jaeger et al., Quantitative Imaging in Medicine and Surgery 4, 2014 (images); Stirenko et al., IEEE ELNANO 2018
 (masks); split as in T-Loss (MICCAI 2023), section 3.
@@ -7,8 +7,8 @@ Source: Jaeger et al., Quantitative Imaging in Medicine and Surgery 4, 2014 (ima
 from functools import partial
 from pathlib import Path
 
-from data.prepare.splits import choose_share, choose_stratified
-from data.sources.raw_images import ImageSource, RawImage, by_id, read_grey, refuse_unpaired
+from data.prepare.splits import choose_fraction, choose_stratified
+from data.sources.raw_images import ImageSource, RawImage, match_ids, read_grey, refuse_unpaired
 from util.errors import DataError
 
 IMAGE_FOLDERS = ("img", "CXR_png", "ChinaSet_AllFiles/CXR_png")
@@ -27,8 +27,10 @@ def find_images(raw: Path) -> list[RawImage]:
     Raises:
         DataError: nothing there, or a mask without its radiograph.
     """
-    images = {id_: file for name in IMAGE_FOLDERS for id_, file in by_id((raw / name).glob("*"), IMAGE_NAME).items()}
-    masks = {id_: file for name in MASK_FOLDERS for id_, file in by_id((raw / name).glob("*"), MASK_NAME).items()}
+    images = {
+        id_: file for name in IMAGE_FOLDERS for id_, file in match_ids((raw / name).glob("*"), IMAGE_NAME).items()
+    }
+    masks = {id_: file for name in MASK_FOLDERS for id_, file in match_ids((raw / name).glob("*"), MASK_NAME).items()}
     if not images or not masks:
         what = "radiographs" if not images else "masks"
         raise DataError(
@@ -44,6 +46,6 @@ SOURCE = ImageSource(
     read_grey,
     {
         "stratified": partial(choose_stratified, share=TEST_SHARE),  # of each diagnosis; the paper's wording
-        "reference": partial(choose_share, share=TEST_SHARE),  # of all; the released code
+        "reference": partial(choose_fraction, share=TEST_SHARE),  # of all; the released code
     },
 )

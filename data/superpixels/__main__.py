@@ -21,7 +21,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.prepare.import_labels import import_superpixels, require_name
-from data.prepare.steps import add_structures, add_target, open_images, refuse_options, resolve_target, structures_of
+from data.prepare.steps import (
+    add_structures,
+    add_target,
+    open_images,
+    refuse_options,
+    resolve_target,
+    select_structures,
+)
 from data.superpixels import images, scans
 from data.superpixels.regions import MIN_AREA_PX, SCALES
 from dataloaders.images.folder import SuperpixelConfig
@@ -60,7 +67,7 @@ def _write_of_images(given: argparse.Namespace) -> None:
         import_superpixels(given.import_json, folder, require_name(given.name, "rgb_100_10"))
         return
     config = SuperpixelConfig(given.source, given.n_segments, given.compactness, given.clahe)
-    structures = structures_of(folder.spec, given.structure)
+    structures = select_structures(folder.spec, given.structure)
     settings = {folder.superpixel_folder(config, structure): structure for structure in structures}
     for output, structure in settings.items():
         images.write_superpixels(folder, config, structure, probabilities=given.probabilities, jobs=given.jobs)

@@ -13,11 +13,11 @@ from PIL import Image
 
 from data.prepare.steps import (
     Output,
-    hash_of,
+    hash_files,
     training_ids,
 )
-from data.superpixels.slic import Quality, quality_of, superpixels_of
-from dataloaders.images.folder import ImageFolder, SuperpixelConfig, settings_of
+from data.superpixels.slic import Quality, measure_quality, segment_slic
+from dataloaders.images.folder import ImageFolder, SuperpixelConfig, as_settings
 from dataloaders.io.png import read_image, read_mask, read_superpixels, to_8_bit, write_png
 from util.cli import parallel_map
 from util.errors import ConfigError, DataError
@@ -78,20 +78,19 @@ def write_superpixels(
     images = [folder.image_path(image_id) for image_id in ids]
     masks = [folder.mask_path(image_id, name) for image_id in ids for name in names]
     made_with = {
-        "superpixel": settings_of(resolved),
+        "superpixel": as_settings(resolved),
         "structures": names,
-        "inputs_sha256": hash_of([*images, *masks, *maps]),
+        "inputs_sha256": hash_files([*images, *masks, *maps]),
     }
     output = Output(folder.superpixel_folder(config, structure), RECORD, made_with)
     title = f"{folder.spec.name} {output.folder.name}"
-    record = output.finished(ids)
-    if record:
-        log.info("%s: up to date", title)
-    else:
-        output.begin()
+
+    def make() -> dict[str, Any]:
         work = partial(_segment_file, folder, output=output, config=resolved, probabilities=probabilities)
         qualities = list(parallel_map(work, ids, jobs, title))
-        record = output.finish(quality=_summary(qualities), scikit_image=version("scikit-image"))
+        return {"quality": _summary(qualities), "scikit_image": version("scikit-image")}
+
+    record = output.update(ids, title, make)
     _log_quality(title, record["quality"])
     return record
 
@@ -116,17 +115,17 @@ def _segment_file(
     path = output.path(image_id)
     masks = {name: read_mask(folder.mask_path(image_id, name)) for name in output.made_with["structures"]}
     if path.exists():  # left by an interrupted run
-        return quality_of(read_superpixels(path), masks)
+        return measure_quality(read_superpixels(path), masks)
     image = read_image(folder.image_path(image_id))
     probability = _read_probability(probabilities / path.name, image.shape[:2]) if probabilities else None
-    ids = superpixels_of(image, config, probability, config.equalised)
+    ids = segment_slic(image, config, probability, config.equalised)
     if ids.max() > np.iinfo(np.uint16).max:
         raise ConfigError(
             f"superpixel.n_segments={config.n_segments}: {image_id} has {ids.max() + 1} superpixels; expected at "
             "most 65536, the limit of 16 bits. Request fewer."
         )
     write_png(path, ids.astype(np.uint16))
-    return quality_of(ids, masks)
+    return measure_quality(ids, masks)
 
 
 def _read_probability(path: Path, shape: tuple[int, ...]) -> Float[np.ndarray, "H W"]:
@@ -169,7 +168,7 @@ def _log_quality(title: str, quality: dict[str, Any]) -> None:
     log.info("%s: {mean:.1f} superpixels per image ({min} to {max})".format(**quality["n_segments"]), title)
     for name, values in quality["structures"].items():
         log.info(
-            "%s: %s: best mask they can give has Dice %.4f, under-segmentation error %.4f (%d images)",
+            "%s: %s: best possible mask has Dice %.4f, under-segmentation error %.4f (%d images)",
             *(title, name, values["majority_dice"], values["under_segmentation_error"], values["n_images"]),
         )
 

@@ -14,7 +14,7 @@ from util.results.metrics import overlap_counts, overlap_scores
 N_ITERATIONS = 10
 
 
-def superpixels_of(
+def segment_slic(
     image: UInt8[np.ndarray, "H W *C"] | UInt16[np.ndarray, "H W *C"],
     config: SuperpixelConfig,
     probability: Float[np.ndarray, "H W"] | None = None,
@@ -92,7 +92,7 @@ class Quality:
     majority_dice: dict[str, float]
 
 
-def quality_of(ids: Integer[np.ndarray, "H W"], masks: dict[str, np.ndarray]) -> Quality:
+def measure_quality(ids: Integer[np.ndarray, "H W"], masks: dict[str, np.ndarray]) -> Quality:
     """Measures superpixels against the experts' masks (structure -> (H, W) bool)."""
     return Quality(
         n_segments=len(np.unique(ids)),

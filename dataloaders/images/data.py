@@ -17,9 +17,9 @@ from dataloaders.images.folder import (
     ImageFolder,
     NoiseConfig,
     SuperpixelConfig,
+    as_settings,
     command_options,
     read_csv,
-    settings_of,
 )
 from dataloaders.images.geometry import to_original
 from dataloaders.images.labels import LabelsOnDevice, LabelStore, image_tensor, normalise
@@ -228,8 +228,8 @@ class DenseData(TrainingData):
     def _noise_folder(self, structure: str) -> Path:
         noise, folder = self.config.noise, self.folder.noise_folder(self.config.noise, structure)
         if not (folder / "noise.json").exists():
-            usual = settings_of(NoiseConfig())
-            unusual = {key: value for key, value in settings_of(noise).items() if value != usual[key]}
+            usual = as_settings(NoiseConfig())
+            unusual = {key: value for key, value in as_settings(noise).items() if value != usual[key]}
             raise DataError(
                 f"{folder}: no finished noise found. Run "
                 f"`{self.folder.command('noise', *command_options(unusual), f'--structure {structure}')}`."
@@ -273,7 +273,7 @@ class DenseData(TrainingData):
         chosen, structure = self.config.superpixel, self.config.chosen[0]
         folder = self.folder.superpixel_folder(chosen, structure)
         if not (folder / "superpixels.json").exists():
-            unusual = {key: value for key, value in settings_of(chosen).items() if value is not None}
+            unusual = {key: value for key, value in as_settings(chosen).items() if value is not None}
             raise DataError(
                 f"{folder}: no finished superpixels found. Run "
                 f"`{self.folder.command('superpixels', *command_options(unusual), f'--structure {structure}')}`."

@@ -219,7 +219,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     return rows
 
 
-def settings_of(config: NoiseConfig | SuperpixelConfig) -> dict[str, Any]:
+def as_settings(config: NoiseConfig | SuperpixelConfig) -> dict[str, Any]:
     """A configuration as it is written to JSON."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
 

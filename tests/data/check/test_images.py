@@ -3,6 +3,7 @@
 import csv
 import logging
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from data.check.__main__ import main
 from data.check.images import check_images, require_valid_images
 from dataloaders.catalog import dataset
+from dataloaders.description import ClassSpec, write_description
 from dataloaders.images.folder import NoiseConfig, SuperpixelConfig
 from dataloaders.io.png import write_png
 from tests.data.check.helpers import the_only
@@ -26,7 +28,7 @@ PREPARE = "Delete it and run `python -m data.prepare isic2017 --raw DIR --out DI
 
 def write_manifest(folder, rows):
     with (folder / "manifest.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, ("id", "split", "image_sha256"))
+        writer = csv.DictWriter(stream, tuple(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
 
@@ -179,6 +181,62 @@ def test_a_picture_under_two_names(folder):
     finding = the_only(check(folder))
     assert (finding.severity, finding.file.name) == ("warning", "f.png")
     assert "the same picture as b, which is in split 'train'" in finding.text
+
+
+@pytest.mark.parametrize(("split", "other"), [("test", "train"), ("validation", "train"), ("train", "train")])
+def test_a_picture_twice_is_told_of_all_splits_in_use(folder, split, other):
+    rows = usual_rows()
+    rows[2] |= {"split": split, "image_sha256": "aaa"}
+    write_manifest(folder, rows)
+    finding = the_only(check(folder))
+    assert (finding.severity, finding.file.name) == ("warning", "c.png")
+    place = "in the same split" if split == other else f"which is in split {other!r}; scores will be too good"
+    assert f"the same picture as a, {place}" in finding.text
+
+
+@pytest.mark.parametrize("split", ["validation", "unused"])
+def test_patients_on_both_sides(folder, split):
+    rows = [row | {"patient": patient} for row, patient in zip(usual_rows(), "ppqqqr", strict=True)]
+    rows[3]["split"] = "test"
+    rows[1]["split"] = split
+    write_manifest(folder, rows)
+    findings = check(folder)
+    texts = ["patient q is in several splits (test: d, train: c); scores will be too good. Correct the split."]
+    if split == "validation":
+        texts.insert(
+            0, texts[0].replace("patient q", "patient p").replace("test: d, train: c", "train: a, validation: b")
+        )
+    assert [(finding.severity, finding.text) for finding in findings] == [("error", text) for text in texts]
+    assert findings[0].file == folder / "manifest.csv"
+
+
+def test_a_folder_prepared_with_another_description(folder):
+    write_description(folder, ISIC2017)
+    assert check(folder) == []
+    write_description(folder, replace(ISIC2017, classes=(ClassSpec("mole"),)))
+    finding = the_only(check(folder))
+    assert (finding.severity, finding.file) == ("error", folder / "dataset.json5")
+    assert (
+        "prepared with class_names ('background', 'mole'); the description has ('background', 'lesion')" in finding.text
+    )
+    (folder / "dataset.json5").write_text("{")
+    assert "not valid JSON5" in the_only(check(folder)).text
+
+
+def test_the_commands_of_a_folder_that_describes_itself(folder):
+    write_description(folder, ISIC2017)
+    (folder / "noisy/lesion/a0.5_b0.7/noise.json").unlink()
+    assert (
+        f"Run `python -m data.noise {folder} --alpha 0.5 --beta 0.7 --structure lesion`" in the_only(check(folder)).text
+    )
+
+
+def test_the_command_finds_the_folder_by_name(folder, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    (tmp_path / "ISIC2017").mkdir()
+    folder.rename(tmp_path / "ISIC2017/prepared_16px")
+    assert main(["isic2017", "--data-dir", str(tmp_path), "--size-px", "16"]) == 0
+    assert caplog.messages[-1] == f"{tmp_path / 'ISIC2017/prepared_16px'}: 0 error(s), 0 warning(s)"
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

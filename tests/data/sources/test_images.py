@@ -193,10 +193,10 @@ def test_lungs_end_up_dark(suffix):
     raw = RawImage("JPCLN001", Path(f"JPCLN001.{suffix}"), {}, "")
     # The air around the patient is darker still: against the whole rest the lungs would look bright.
     usual, masks = film(60, 180, 0)
-    image, cells = jsrt.lungs_dark(raw, usual, masks)
+    image, cells = jsrt.invert_bright_lungs(raw, usual, masks)
     np.testing.assert_array_equal(image, usual)
     assert cells == {"is_inverted": "0"}
-    image, cells = jsrt.lungs_dark(raw, 255 - usual, masks)
+    image, cells = jsrt.invert_bright_lungs(raw, 255 - usual, masks)
     np.testing.assert_array_equal(image, usual)
     assert cells == {"is_inverted": "1"}
 
@@ -204,7 +204,7 @@ def test_lungs_end_up_dark(suffix):
 def test_without_lungs_the_file_format_decides():
     image, empty = np.full((4, 4), 9, np.uint8), {"lung": np.zeros((4, 4), bool)}
     for suffix, expected in (("IMG", 246), ("png", 9)):
-        turned, _ = jsrt.lungs_dark(RawImage("a", Path(f"a.{suffix}"), {}, ""), image, empty)
+        turned, _ = jsrt.invert_bright_lungs(RawImage("a", Path(f"a.{suffix}"), {}, ""), image, empty)
         assert np.unique(turned) == [expected]
 
 

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from data.prepare.splits import choose_fractions, split_images
+from data.prepare.splits import split_by_fractions, split_images
 from data.sources.label_codes import read_label_map
 from data.sources.own_images import find_images, own_source, read_image, read_masks
 from dataloaders.description import ClassSpec, DatasetSpec, IntensityRule, SplitRule
@@ -324,7 +324,7 @@ def raw_of(table_lines, picture):
 def test_fractions_never_divide_a_patient_and_ignore_the_order(picture):
     images = raw_of([f"p{n // 3}," for n in range(24)], picture)
     rule = SplitRule(test=0.25, validation=0.25, seed=3)
-    splits = choose_fractions(images, rule)
+    splits = split_by_fractions(images, rule)
     by_patient = {image.patient: set() for image in images}
     for image in images:
         by_patient[image.patient].add(splits[image.id])
@@ -332,8 +332,8 @@ def test_fractions_never_divide_a_patient_and_ignore_the_order(picture):
         sorted(next(iter(split)) for split in by_patient.values()) == ["test"] * 2 + ["train"] * 4 + ["validation"] * 2
     )
     assert all(len(split) == 1 for split in by_patient.values())
-    assert choose_fractions(images[::-1], rule) == splits
-    assert choose_fractions(images, replace(rule, seed=4)) != splits
+    assert split_by_fractions(images[::-1], rule) == splits
+    assert split_by_fractions(images, replace(rule, seed=4)) != splits
 
 
 def test_a_random_split_draws_patients(picture):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from data.prepare.splits import choose, split_images
 from data.sources import shenzhen
-from data.sources.raw_images import RawImage, by_id, read_grey, read_raw_mask, read_rgb
+from data.sources.raw_images import RawImage, match_ids, read_grey, read_raw_mask, read_rgb
 from util.errors import ConfigError, DataError
 
 
@@ -23,7 +23,7 @@ def raws(ids):
 
 def test_ids_are_read_in_any_case():
     files = [Path("x/ab1.PNG"), Path("x/AB2.png"), Path("x/AB3.png.bak")]
-    assert by_id(files, r"(AB\d)\.png") == {"AB1": files[0], "AB2": files[1]}
+    assert match_ids(files, r"(AB\d)\.png") == {"AB1": files[0], "AB2": files[1]}
 
 
 def test_grey_keeps_the_scale_of_colour_files(tmp_path):

@@ -13,9 +13,9 @@ from PIL import Image
 from data.superpixels import images as module
 from data.superpixels.__main__ import main
 from data.superpixels.images import draw_superpixels, write_superpixels
-from data.superpixels.slic import majority_mask, superpixels_of, under_segmentation_error
+from data.superpixels.slic import majority_mask, segment_slic, under_segmentation_error
 from dataloaders.catalog import dataset
-from dataloaders.images.folder import ImageFolder, SuperpixelConfig, settings_of
+from dataloaders.images.folder import ImageFolder, SuperpixelConfig, as_settings
 from dataloaders.io.png import read_mask, read_superpixels, write_png
 from util.errors import ConfigError, DataError
 
@@ -95,7 +95,7 @@ def test_training_images_are_cut_into_numbered_pieces(folder):
     found = record["quality"]
     assert found["n_segments"] == {"mean": np.mean(numbers), "min": min(numbers), "max": max(numbers)}
     assert 8 <= min(numbers) <= max(numbers) <= 24
-    assert record["made_with"]["superpixel"] == settings_of(CONFIG.resolved(ISIC2017, "lesion"))
+    assert record["made_with"]["superpixel"] == as_settings(CONFIG.resolved(ISIC2017, "lesion"))
     assert record["scikit_image"][0].isdigit()
     assert record == json.loads((output / "superpixels.json").read_text())
 
@@ -149,7 +149,7 @@ def test_probabilities_draw_borders_that_the_image_does_not_show(heart, tmp_path
         half[:, SIZE // 2 :] = False
         ids = read_superpixels(output / f"{image_id}.png")
         np.testing.assert_array_equal(majority_mask(ids, half), half)
-        expected = superpixels_of(flat, PROBABLE.resolved(JSRT, "heart"), half.astype(float))
+        expected = segment_slic(flat, PROBABLE.resolved(JSRT, "heart"), half.astype(float))
         np.testing.assert_array_equal(ids, expected)
 
 
@@ -168,7 +168,7 @@ def test_nothing_is_done_again_until_something_changes(folder, monkeypatch, capl
     first = write_superpixels(folder, CONFIG, "lesion")
     before = contents(folder.superpixel_folder(CONFIG, "lesion"))
     cut = []
-    monkeypatch.setattr(module, "superpixels_of", lambda image, *rest: cut.append(1) or superpixels_of(image, *rest))
+    monkeypatch.setattr(module, "segment_slic", lambda image, *rest: cut.append(1) or segment_slic(image, *rest))
     assert write_superpixels(folder, CONFIG, "lesion") == first
     assert not cut
     assert "rgb_16_10: up to date" in caplog.text
@@ -193,9 +193,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped(folder, monkeypatch):
         cut.append(1)
         if len(cut) == 3:
             raise KeyboardInterrupt
-        return superpixels_of(image, *rest)
+        return segment_slic(image, *rest)
 
-    monkeypatch.setattr(module, "superpixels_of", fails_at_the_third)
+    monkeypatch.setattr(module, "segment_slic", fails_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         write_superpixels(folder, CONFIG, "lesion")
     assert not (output / "superpixels.json").exists()
@@ -211,9 +211,9 @@ def test_what_an_interrupted_run_left_is_of_no_use_once_an_image_has_changed(fol
         cut.append(1)
         if len(cut) == 3:
             raise KeyboardInterrupt
-        return superpixels_of(image, *rest)
+        return segment_slic(image, *rest)
 
-    monkeypatch.setattr(module, "superpixels_of", fails_at_the_third)
+    monkeypatch.setattr(module, "segment_slic", fails_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         write_superpixels(folder, CONFIG, "lesion")
     write_png(folder.image_path("case00"), grainy(square(9), 0, 3))

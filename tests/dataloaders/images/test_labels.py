@@ -63,6 +63,19 @@ def test_colour_lies_about_zero_and_grey_above():
     assert normalise(black_and_white.expand(1, 1, 2, 3))[0, 0].flatten().tolist() == [-1, 1]
 
 
+def test_deep_images_are_scaled_by_their_own_range():
+    deep = np.random.default_rng(1).integers(0, 65_536, (2, 2, 3, 3), dtype=np.uint16)
+    deep[0, 0, 0], deep[0, 0, 1] = 65_535, 0
+    labels = store(image=deep)
+    image = labels.batch(slice(None)).image
+    np.testing.assert_allclose(image, deep.transpose(0, 3, 1, 2) / 32_767.5 - 1, atol=1e-6)
+    assert (float(image.max()), float(image.min())) == (1, -1)
+    placed = labels.on(torch.device("cpu"))
+    assert torch.equal(placed.batch(np.array([0, 1])).image, image)
+    assert labels.nbytes == placed.image.nbytes + placed.label.nbytes + placed.superpixel.nbytes  # type: ignore[union-attr]
+    assert store().nbytes == store().image.nbytes + LABEL.nbytes + 2 * store().superpixel.nbytes  # type: ignore[union-attr]
+
+
 def test_chunks_cover_all_images_in_order():
     labels = store(image=np.repeat(store().image, 3, 0), label=np.repeat(LABEL, 3, 0), superpixel=None)
     where, batches = zip(*labels.chunks(4), strict=True)

@@ -1,0 +1,59 @@
+"""Pictures of any aspect on the square, and back."""
+
+import numpy as np
+import pytest
+
+from dataloaders.images.geometry import Placement, resize_nearest, to_original
+
+SHAPES = [(40, 40), (30, 60), (61, 20), (7, 100), (33, 32)]
+
+
+def row_of(shape, placement):
+    return {"original_height_px": str(shape[0]), "original_width_px": str(shape[1]), **placement.to_row()}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_padding_keeps_the_aspect_and_centres(shape):
+    placement = Placement.fit(shape[0], shape[1], 32, "pad")
+    assert max(placement.height_px, placement.width_px) == 32
+    assert abs(placement.height_px / placement.width_px / (shape[0] / shape[1]) - 1) < 0.25
+    square = placement.pad(np.ones((placement.height_px, placement.width_px, 3), np.uint16))
+    assert square.shape == (32, 32, 3)
+    assert square.dtype == np.uint16
+    assert square[..., 0].sum() == placement.height_px * placement.width_px
+    rows, columns = (np.flatnonzero(square[..., 0].any(axis)) for axis in (1, 0))
+    assert abs(rows[0] - (31 - rows[-1])) <= 1
+    assert abs(columns[0] - (31 - columns[-1])) <= 1
+
+
+def test_sizes_by_hand():
+    assert Placement.fit(48, 64, 32, "pad") == Placement(32, 24, 32, 4, 0)
+    assert Placement.fit(64, 33, 32, "pad") == Placement(32, 32, 16, 0, 8)
+    assert Placement.fit(48, 64, 32, "squeeze") == Placement(32, 32, 32)
+
+
+@pytest.mark.parametrize("aspect", ["squeeze", "pad"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_round_trip_at_full_size_loses_nothing(shape, aspect):
+    """The square is as large as the longer side, so that padding alone is undone; squeezing is undone by its factor."""
+    size = max(shape) if aspect == "pad" else 4 * max(shape)
+    mask = np.random.default_rng(0).random(shape) > 0.5
+    placement = Placement.fit(shape[0], shape[1], size, aspect)
+    prepared = placement.pad(resize_nearest(mask, placement.height_px, placement.width_px))
+    back = to_original(prepared, row_of(shape, placement))
+    assert back.dtype == bool
+    np.testing.assert_array_equal(back, mask)
+
+
+def test_the_record_restores_the_placement_and_its_absence_means_squeezed():
+    placement = Placement.fit(30, 60, 32, "pad")
+    assert Placement.from_row(placement.to_row(), 32) == placement
+    assert Placement.from_row({"original_height_px": "5"}, 32) == Placement(32, 32, 32)
+
+
+def test_label_maps_keep_their_values():
+    label = np.array([[0, 2], [3, 1]], np.uint8)
+    assert to_original(label, {"original_height_px": "4", "original_width_px": "2"}).tolist() == [
+        *([[0, 2]] * 2),
+        *([[3, 1]] * 2),
+    ]
