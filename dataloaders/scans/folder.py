@@ -96,6 +96,10 @@ class PreparedFolder:
         """Scan id -> whether it is labelled, its patient and its fold."""
         return scan_records(self.scan_ids, scan_files(self.folder, "label"), self.manifest, self.spec)
 
+    def patient(self, scan: str) -> str:
+        """The patient of a scan: the scan's id where the table of files names none."""
+        return self.records[scan].patient or scan
+
     def path(self, kind: str, scan: str) -> Path:
         """The file of a scan, see `scan_path`."""
         return scan_path(self.folder, kind, scan)

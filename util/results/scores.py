@@ -27,7 +27,7 @@ class Key(NamedTuple):
     seed: str
     protocol: str
     fold: int
-    scan: int
+    scan: int | str
     label: int
 
 
@@ -56,7 +56,7 @@ class ScoreRow:
     recipe: str = ""
     protocol: str
     fold: int
-    scan: int
+    scan: int | str
     label: int
     organ: str
     scores: Scores
@@ -115,7 +115,7 @@ def _parse(record: dict[Any, Any], path: Path, line: int) -> ScoreRow:
         return ScoreRow(
             **{name: record.get(name) or "" for name in (*CONTEXT, "seed", "recipe", "protocol", "organ")},
             fold=int(record["fold"]),
-            scan=int(record["scan"]),
+            scan=int(record["scan"]) if record["scan"].isdecimal() else record["scan"],
             label=int(record["label"]),
             scores=Scores(**{name: _score(record[name], name) for name in _SCORES}),
         )
