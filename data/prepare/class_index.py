@@ -8,7 +8,7 @@ from jaxtyping import Int, Num
 
 from dataloaders.description import DatasetSpec
 from dataloaders.io.nifti import read_nifti
-from dataloaders.scans.folder import scan_files
+from dataloaders.scans.folder import prepare_target, scan_files
 from util.errors import ConfigError, DataError
 from util.files import write_json
 
@@ -57,7 +57,7 @@ def write_class_index(folder: Path, spec: DatasetSpec, min_foreground_px: int = 
     if not paths and (spec.cases or not scan_files(folder, "image")):
         raise DataError(
             f"{folder}: no label_<scan id>.nii.gz found; expected the prepared labels of {spec.name}. Run "
-            f"`python -m data.prepare {spec.name}` first, or name another folder."
+            f"`python -m data.prepare {prepare_target(spec)}` first, or name another folder."
         )
     pixels = {scan: _read_pixels(path, spec) for scan, path in paths.items()}
     write_json(folder / f"classmap_{min_foreground_px}.json", make_class_index(pixels, spec, min_foreground_px))

@@ -167,7 +167,7 @@ def _scans_to_prepare(spec: DatasetSpec, root: Path, table: Path | None) -> list
             f"label_<scan id>.nii.gz for every scan. Run `python -m data.prepare {spec.name.lower()} --step convert` "
             "first."
         )
-    return [RawScan(scan, images[scan], labels[scan]) for scan in images]
+    return [RawScan.with_label(scan, images[scan], labels[scan]) for scan in images]
 
 
 def _label_values(spec: DatasetSpec) -> list[list[str | int]]:

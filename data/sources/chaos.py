@@ -48,7 +48,7 @@ def find_scans(raw: Path, spec: DatasetSpec) -> list[RawScan]:
                     f"CHAOST2: no {kind} under {folder.parent}; expected the folder {folder.name}. Unpack the training "
                     "part of CHAOS again; its test part has no ground truth."
                 )
-    return [RawScan(scan, image, label) for scan, (image, label) in scans.items()]
+    return [RawScan.with_label(scan, image, label) for scan, (image, label) in scans.items()]
 
 
 def _patients_in(folder: Path) -> dict[str, Path]:

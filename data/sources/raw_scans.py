@@ -9,41 +9,62 @@ from dataloaders.samples import Volume
 
 
 @dataclass(frozen=True)
+class Annotation:
+    """What one annotator drew: a label map, or masks.
+
+    Attributes:
+        label: the label map; None: there is none.
+        masks: class name -> binary mask, in place of a label map.
+    """
+
+    label: Path | None = None
+    masks: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def files(self) -> list[Path]:
+        """All files of the annotation."""
+        return [*([self.label] if self.label else []), *self.masks.values()]
+
+
+@dataclass(frozen=True)
 class RawScan:
     """A scan of a download or of a user, and where its labels are.
 
     Attributes:
         id: its name in all files made of it.
         image: a NIfTI file, or the folder of one DICOM series.
-        label: the label map; None: there is none.
-        masks: class name -> binary mask, in place of a label map.
+        annotations: one per annotator; none: the scan is not labelled.
         patient: scans of one patient share it; empty: the id.
         fold: whose query the scan is; None: not given.
     """
 
     id: str
     image: Path
-    label: Path | None = None
-    masks: Mapping[str, Path] = field(default_factory=dict)
+    annotations: tuple[Annotation, ...] = ()
     patient: str = ""
     fold: int | None = None
 
+    @classmethod
+    def with_label(cls, scan_id: str, image: Path, label: Path) -> "RawScan":
+        """A scan with one label map."""
+        return cls(scan_id, image, (Annotation(label),))
+
     @property
     def is_labelled(self) -> bool:
-        """Whether the scan has a label map or masks."""
-        return self.label is not None or bool(self.masks)
+        """Whether the scan has labels."""
+        return bool(self.annotations)
 
     @property
     def label_file(self) -> Path:
-        """The label map, for sources in which every scan has one."""
-        if self.label is None:
-            raise ValueError(f"scan {self.id} has no label map")
-        return self.label
+        """The one label map, for sources in which every scan has one."""
+        (annotation,) = self.annotations
+        (file,) = annotation.files
+        return file
 
     @property
     def inputs(self) -> list[Path]:
         """Everything that is read: the image, then its labels."""
-        return [self.image, *([self.label] if self.label else []), *self.masks.values()]
+        return [self.image, *(file for annotation in self.annotations for file in annotation.files)]
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def find_scans(raw: Path, spec: DatasetSpec) -> list[RawScan]:
     numbers = sorted(images)
     is_published = set(numbers) <= set(PUBLISHED_NUMBERS)
     order = list(PUBLISHED_NUMBERS) if is_published else numbers
-    return [RawScan(str(order.index(number)), images[number], labels[number]) for number in numbers]
+    return [RawScan.with_label(str(order.index(number)), images[number], labels[number]) for number in numbers]
 
 
 def _image_and_label_files(raw: Path) -> tuple[dict[int, Path], dict[int, Path]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from dataloaders.catalog import dataset_names
 from dataloaders.description import FILE_NAME, DatasetSpec
 from dataloaders.io.nifti import read_nifti
 from dataloaders.samples import Volume
@@ -36,6 +37,11 @@ def scan_files(folder: Path, kind: str) -> dict[str, Path]:
 def command_target(folder: Path, spec: DatasetSpec) -> str:
     """How `python -m data.*` commands name a prepared folder: with its data set where no description is stored."""
     return f"{folder}" if (folder / FILE_NAME).exists() else f"{folder} --dataset {spec.name}"
+
+
+def prepare_target(spec: DatasetSpec) -> str:
+    """How `python -m data.prepare` names a data set: a built-in one by its name, another one by its description."""
+    return spec.name if spec.name in dataset_names() else f"{spec.name}.json5"
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class PreparedFolder:
         if not self.scan_ids:
             raise DataError(
                 f"{folder}: no image_<scan id>{SUFFIX} found. Set path.data_dir to the folder that holds "
-                f"{spec.prepared_folder()}, or run `python -m data.prepare` for {spec.name}."
+                f"{spec.prepared_folder()}, or run `python -m data.prepare {prepare_target(spec)}`."
             )
 
     @cached_property
@@ -95,6 +101,10 @@ class PreparedFolder:
     def records(self) -> dict[str, ScanRecord]:
         """Scan id -> whether it is labelled, its patient and its fold."""
         return scan_records(self.scan_ids, scan_files(self.folder, "label"), self.manifest, self.spec)
+
+    def patient(self, scan: str) -> str:
+        """The patient of a scan: the scan's id where the table of files names none."""
+        return self.records[scan].patient or scan
 
     def path(self, kind: str, scan: str) -> Path:
         """The file of a scan, see `scan_path`."""

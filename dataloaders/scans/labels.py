@@ -1,5 +1,7 @@
 """Label values: as a data set supplies them, and as prepared label maps hold them (1 to K, the class's place)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Num, Shaped, UInt8, UInt16
 
@@ -67,6 +69,17 @@ def combine_masks(
             n_shared += int(np.count_nonzero(label[is_class]))
             label[is_class] = place
     return label, n_shared
+
+
+def majority_label(labels: Sequence[UInt8[np.ndarray, "*shape"]], spec: DatasetSpec) -> UInt8[np.ndarray, "*shape"]:
+    """One prepared label map from those of several annotators: the class that more than half of them chose, else 0."""
+    if len(labels) == 1:
+        return labels[0]
+    result = np.zeros_like(labels[0])
+    for place in range(1, len(spec.class_names)):
+        n_votes = np.sum([label == place for label in labels], axis=0)
+        result[2 * n_votes > len(labels)] = place
+    return result
 
 
 def _listed(spec: DatasetSpec) -> str:

@@ -1,4 +1,4 @@
-"""Intensity normalisation as data: decided before training, saved with the weights, applied unchanged afterwards."""
+"""Intensity normalisation: computed before training, saved with the weights, applied unchanged afterwards."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from util.schema import build
 
 @dataclass(frozen=True)
 class Normalisation:
-    """How intensities become network input: (x - mean) / std.
+    """Normalisation of intensities: (x - mean) / std.
 
     Attributes:
         mean, std: of the training scans (CT, where Hounsfield units are comparable between scans); None: each scan's
@@ -24,7 +24,7 @@ class Normalisation:
 
     @classmethod
     def fit(cls, spec: DatasetSpec, statistics: list[dict[str, float | int]]) -> "Normalisation":
-        """The data set's rule, with statistics of the training scans where the rule asks for them.
+        """The normalisation of a description, with statistics of the training scans where it needs them.
 
         Source: SSL-ALPNet, released code: per volume for MR, over the fold's training scans for CT.
         """
@@ -32,7 +32,7 @@ class Normalisation:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Normalisation":
-        """What `to_dict` wrote."""
+        """Reads what `to_dict` wrote."""
         return build(cls, values)
 
     def to_dict(self) -> dict[str, float | None]:

@@ -1,6 +1,6 @@
-"""How a scan becomes what networks see, and how their masks find back: used when preparing and when predicting.
+"""Preparation of a scan for the networks, and the way back for their masks; used in preparation and in prediction.
 
-The way back, `paste_back`, needs nothing but the affines: those of prepared scans are right after every step.
+The way back, `paste_back`, needs only the affines, which every step keeps correct.
 """
 
 from dataclasses import asdict, dataclass
@@ -18,16 +18,16 @@ from util.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class PrepareParameters:
-    """Everything that decides what a prepared scan looks like.
+    """All parameters of the preparation of a scan.
 
     Source: SSL-ALPNet, released notebooks.
     """
 
     axis_codes: str  # directions in which columns, rows, slices are counted; LAS as dcm2niix makes axial scans
-    clip_percentile: float | None  # of the scan's intensities; above is set to it; None: no clipping
+    clip_percentile: float | None  # of the scan's intensities; higher ones are set to it; None: no clipping
     window_hu: tuple[float, float] | None  # mapped to 0..255 and clipped there; None: intensities stay
     border_fraction: float  # of rows and of columns, removed on each side; 1/16 is 32 of 512 px
-    spacing_mm: tuple[float, float, float] | None  # (z, y, x); None: z stays, what the border leaves becomes `size_px`
+    spacing_mm: tuple[float, float, float] | None  # (z, y, x); None: z stays, rows and columns become `size_px`
     size_px: int  # rows and columns
     size_rule: SizeRule  # clean: no slice, row or column outside the scan; reference: floor(n * old / new + 1) of them
 
@@ -62,7 +62,7 @@ def parameters_of(
 
     Args:
         spec: the data set.
-        size_px: rows and columns; without a `spacing_mm` of your own the field of view stays, and the pixels grow.
+        size_px: rows and columns; without a `spacing_mm` the field of view stays and the pixel size changes.
         spacing_mm: (z, y, x); default: the data set's.
         size_rule: see `PrepareParameters`.
     """
@@ -83,7 +83,7 @@ def parameters_of(
 
 
 def prepare_image(volume: Volume, parameters: PrepareParameters) -> Volume:
-    """Takes a scan, of a data set or a user's own, to the grid and the intensities that training sees.
+    """Brings a scan to the grid and the intensities of training.
 
     Args:
         volume: raw scan; CT in Hounsfield units.
@@ -109,7 +109,7 @@ def prepare_image(volume: Volume, parameters: PrepareParameters) -> Volume:
 
 
 def prepare_label(volume: Volume, parameters: PrepareParameters) -> Volume:
-    """Takes a label map the road of its image.
+    """Brings a label map to the grid of its prepared image.
 
     Returns:
         uint8 (D, H, W).
@@ -134,12 +134,12 @@ def _target_spacing(volume: Volume, parameters: PrepareParameters) -> tuple[floa
 
 
 def _fit_in_plane(volume: Volume, parameters: PrepareParameters, fill: float) -> Volume:
-    """Crops or pads, unless the spacing was chosen so that the size fits already."""
+    """Crops or pads, unless the spacing was chosen for the size."""
     return volume if parameters.spacing_mm is None else crop_or_pad(volume, parameters.size_px, fill)
 
 
 def clip_percentile(array: np.ndarray, percentile: float) -> np.ndarray:
-    """Sets what lies above the percentile of all voxels to it; integers stay integers, the limit is then truncated."""
+    """Sets values above the percentile of all voxels to it; for integers the limit is truncated."""
     limit = np.percentile(array, percentile)
     return np.minimum(array, array.dtype.type(limit))
 
@@ -148,7 +148,7 @@ def apply_window(array: np.ndarray, window_hu: tuple[float, float]) -> np.ndarra
     """Maps the window linearly to 0..255, float32, and clips there.
 
     Raises:
-        DataError: all voxels lie on one side of the window.
+        DataError: all voxels are on one side of the window.
 
     Note: the reference stretches each scan's own clipped range to 0..255. The two agree where both ends of the window
         occur, as with air and bone in every CT; the fixed window also means the same in a cropped scan.

@@ -273,7 +273,7 @@ def _numbered(label: Volume, image: Volume, values: Sequence[int], axis_codes: s
         turned = on_grid_of(image, label, axis_codes)
     except DataError as error:
         raise DataError(
-            f"the label map has {error} of the image. Resample the label map to the image with nearest neighbours."
+            f"the label map has {error} of the image. Resample it to the image with nearest neighbours."
         ) from error
     number = np.zeros(turned.array.shape, np.uint8)
     for k, value in enumerate(values, start=1):

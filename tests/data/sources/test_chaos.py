@@ -68,7 +68,7 @@ def test_patients_are_found_wherever_the_download_was_unpacked(tmp_path, write_p
     scans = find_scans(raw, CHAOST2)
     assert [scan.id for scan in scans] == ["2", "10"]
     base = tmp_path / mr / "10" / "T2SPIR"
-    assert scans[1] == RawScan("10", base / "DICOM_anon", base / "Ground")
+    assert scans[1] == RawScan.with_label("10", base / "DICOM_anon", base / "Ground")
 
 
 @pytest.mark.parametrize("step", [(0, 0, 8), (0, 0, -8), (1, 0.5, -6)], ids=["upwards", "downwards", "tilted"])

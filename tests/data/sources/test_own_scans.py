@@ -1,12 +1,13 @@
 """A user's table of scans: how it is read, and what is said of its mistakes."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from data.sources.own_scans import find_scans, read_scan
-from data.sources.raw_scans import RawScan
+from data.sources.raw_scans import Annotation, RawScan
 from dataloaders.description import ClassSpec, DatasetSpec, FoldRule
 from dataloaders.io.nifti import write_nifti
 from dataloaders.samples import Volume
@@ -50,8 +51,8 @@ def test_every_column_is_read(table, tmp_path, separator):
     scans = find_scans(table(text, "utf-8-sig"), SPEC)  # as spreadsheets write it
     assert scans == [
         RawScan("P9", tmp_path / "dicom"),
-        RawScan("P10", tmp_path / "a.nii.gz", tmp_path / "labels/a.nii.gz", patient="Ann", fold=1),
-        RawScan("x", tmp_path / "b.nii", tmp_path / "labels/t.nii.gz", patient="Bob", fold=0),
+        RawScan("P10", tmp_path / "a.nii.gz", (Annotation(tmp_path / "labels/a.nii.gz"),), "Ann", 1),
+        RawScan("x", tmp_path / "b.nii", (Annotation(tmp_path / "labels/t.nii.gz"),), "Bob", 0),
     ]
     assert [scan.is_labelled for scan in scans] == [False, True, True]
 
@@ -64,7 +65,7 @@ def test_unused_scans_are_named(table, caplog):
 
 def test_masks_take_the_place_of_a_label_map(table, tmp_path):
     (scan,) = find_scans(table("id,image,mask:tumour,mask:liver\na,a.nii.gz,labels/t.nii.gz,\n"), SPEC)
-    assert scan.masks == {"tumour": tmp_path / "labels/t.nii.gz"}
+    assert scan.annotations == (Annotation(None, {"tumour": tmp_path / "labels/t.nii.gz"}),)
     assert scan.is_labelled
 
 
@@ -85,7 +86,6 @@ def test_masks_take_the_place_of_a_label_map(table, tmp_path):
         ("id,image,image\n", "column 'image' is given twice"),
         ("id,label\n", "no column 'image'"),
         ("id,image,label,mask:liver\n", "either of them"),
-        ("id,image,label@x\na,a.nii.gz,labels/a.nii.gz\n", "line 2, column label@x: several annotators"),
         ("id,image,split\na,a.nii.gz,test\n", "line 2, column split: 'test'; expected unused or nothing"),
         ("id,image,fold\na,a.nii.gz,2\n", "line 2, column fold: '2'; expected 0 to 1"),
         ("id,image,fold\na,a.nii.gz,1\n", "column fold has 1, not 0; expected every fold from 0 to 1"),
@@ -129,7 +129,7 @@ def test_labels_get_prepared_values_on_the_grid_of_the_image(tmp_path):
     flipped = AFFINE @ np.array([[1, 0, 0, 0], [0, -1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 1]])
     label = volume(np.array(values).reshape(2, 2, 3)[:, ::-1], np.float32, flipped)
     paths = write(tmp_path, image=volume(range(12)), label=label)
-    _, found = read_scan(RawScan("a", paths["image"], paths["label"]), SPEC)
+    _, found = read_scan(RawScan.with_label("a", paths["image"], paths["label"]), SPEC)
     assert found is not None
     assert found.array.dtype == np.uint8
     expected = np.array([0, 1, 0, 2, 0, 0, 1, 0, 0, 0, 0, 2]).reshape(2, 2, 3)
@@ -139,11 +139,11 @@ def test_labels_get_prepared_values_on_the_grid_of_the_image(tmp_path):
 def test_masks_are_combined_and_warned_of(tmp_path, caplog):
     masks = {"liver": volume([1, 1, *[0] * 10]), "tumour": volume([0, 255, 255, *[0] * 9])}
     paths = write(tmp_path, image=volume(range(12)), **masks)
-    _, found = read_scan(RawScan("a", paths["image"], masks={name: paths[name] for name in masks}), SPEC)
+    _, found = read_scan(RawScan("a", paths["image"], (Annotation(None, {name: paths[name] for name in masks}),)), SPEC)
     assert found is not None
     assert found.array[:, ::-1].ravel()[:4].tolist() == [1, 2, 2, 0]
     assert "scan a: 1 voxels are in several masks" in caplog.text
-    read_scan(RawScan("a", paths["image"], masks={"liver": paths["liver"]}), SPEC)
+    read_scan(RawScan("a", paths["image"], (Annotation(None, {"liver": paths["liver"]}),)), SPEC)
     assert "scan a: no mask of tumour" in caplog.text
 
 
@@ -152,6 +152,27 @@ def test_labels_that_do_not_fit_are_named(tmp_path):
     bad = volume([7] * 12)
     paths = write(tmp_path, image=volume(range(12)), elsewhere=volume([0] * 12, affine=shifted), bad=bad)
     with pytest.raises(DataError, match=r"elsewhere\.nii\.gz: a grid of .* 40 mm from the image's.*of image\.nii\.gz"):
-        read_scan(RawScan("a", paths["image"], paths["elsewhere"]), SPEC)
+        read_scan(RawScan.with_label("a", paths["image"], paths["elsewhere"]), SPEC)
     with pytest.raises(DataError, match=r"bad\.nii\.gz: label value 7 \(12 voxels\).*100 liver, 2048 tumour"):
-        read_scan(RawScan("a", paths["image"], paths["bad"]), SPEC)
+        read_scan(RawScan.with_label("a", paths["image"], paths["bad"]), SPEC)
+
+
+def test_annotators_decide_by_majority_or_one_by_name(table, tmp_path):
+    text = "id,image,label@ann,label@bob\na,a.nii.gz,labels/a.nii.gz,labels/t.nii.gz\n"
+    (both,) = find_scans(table(text), SPEC)
+    assert both.annotations == (Annotation(tmp_path / "labels/a.nii.gz"), Annotation(tmp_path / "labels/t.nii.gz"))
+    (one,) = find_scans(table(text), replace(SPEC, annotators="bob"))
+    assert one.annotations == (Annotation(tmp_path / "labels/t.nii.gz"),)
+    with pytest.raises(DataError, match="no label by the annotator 'eve' of the description; found ann, bob"):
+        find_scans(table(text), replace(SPEC, annotators="eve"))
+
+    values = [[100, 100, 0, 2048], [100, 2048, 0, 2048], [0, 0, 100, 2048]]
+    labels = {name: volume(row + [0] * 8) for name, row in zip("xyz", values, strict=True)}
+    paths = write(tmp_path, image=volume(range(12)), **labels)
+    annotations = tuple(Annotation(paths[name]) for name in labels)
+    _, found = read_scan(RawScan("a", paths["image"], annotations), SPEC)
+    assert found is not None
+    assert found.array[:, ::-1].ravel()[:4].tolist() == [1, 0, 0, 2]
+    _, found = read_scan(RawScan("a", paths["image"], annotations[:2]), SPEC)
+    assert found is not None
+    assert found.array[:, ::-1].ravel()[:4].tolist() == [1, 0, 0, 2]  # ties are background

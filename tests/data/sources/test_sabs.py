@@ -40,8 +40,8 @@ def test_every_layout_is_found_and_numbered_as_published(tmp_path, image, label,
         touch(tmp_path / image.format(number), tmp_path / label.format(number))
     scans = find_scans(tmp_path / raw, SABS)
     assert [scan.id for scan in scans] == [str(number) for number in range(30)]
-    assert scans[0] == RawScan("0", tmp_path / image.format(1), tmp_path / label.format(1))
-    assert scans[10] == RawScan("10", tmp_path / image.format(21), tmp_path / label.format(21))
+    assert scans[0] == RawScan.with_label("0", tmp_path / image.format(1), tmp_path / label.format(1))
+    assert scans[10] == RawScan.with_label("10", tmp_path / image.format(21), tmp_path / label.format(21))
 
 
 @pytest.mark.parametrize("layout", [IMG_LAYOUT, DET_LAYOUT])
@@ -81,9 +81,8 @@ def write_pair(tmp_path, image, label, label_affine=AFFINE):
 
 def test_a_pair_is_read_on_the_grid_of_the_image(tmp_path):
     values = np.arange(24).reshape(2, 3, 4)
-    image, label = read_scan(
-        RawScan("0", *write_pair(tmp_path, (values - 1000).astype(np.int16), (values % 14).astype(np.float32))), SABS
-    )
+    pair = write_pair(tmp_path, (values - 1000).astype(np.int16), (values % 14).astype(np.float32))
+    image, label = read_scan(RawScan.with_label("0", *pair), SABS)
     np.testing.assert_array_equal(image.array, values - 1000)
     np.testing.assert_array_equal(label.array, values % 14)
     assert label.array.dtype == np.uint8
@@ -95,8 +94,8 @@ def test_a_label_of_another_scan_is_named(tmp_path):
     label = image.astype(np.uint8)
     flipped = AFFINE @ np.diag([1.0, -1, 1, 1])
     with pytest.raises(DataError, match=r"label0001\.nii\.gz: a grid of \(2, 3, 4\).* lie 3.2 mm .*Download both"):
-        read_scan(RawScan("0", *write_pair(tmp_path, image, label, flipped)), SABS)
+        read_scan(RawScan.with_label("0", *write_pair(tmp_path, image, label, flipped)), SABS)
     with pytest.raises(DataError, match=r"label0001\.nii\.gz: a grid of \(2, 2, 4\).*img0001\.nii\.gz, \(2, 3, 4\)"):
-        read_scan(RawScan("0", *write_pair(tmp_path, image, label[:, :2])), SABS)
+        read_scan(RawScan.with_label("0", *write_pair(tmp_path, image, label[:, :2])), SABS)
     with pytest.raises(DataError, match=r"label0001\.nii\.gz: label values that are not whole.*Download it again"):
-        read_scan(RawScan("0", *write_pair(tmp_path, image, np.full((2, 3, 4), 0.3, np.float32))), SABS)
+        read_scan(RawScan.with_label("0", *write_pair(tmp_path, image, np.full((2, 3, 4), 0.3, np.float32))), SABS)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from dataloaders.catalog import dataset
+from dataloaders.description import DatasetSpec, GridRule, IntensityRule
 from dataloaders.fewshot.data import FewShotConfig, open_fewshot
 from dataloaders.fewshot.protocol import blind_parts, support_slices
 from dataloaders.samples import Volume
@@ -202,7 +203,7 @@ def with_value(array, value):
         (None, lambda a: a * 0.5, "whole numbers"),
         (None, lambda a: with_value(a, -1), "whole numbers"),
         (None, lambda a: np.arange(a.size, dtype=np.int32).reshape(a.shape), "Is it an image"),
-        (None, lambda a: a[1:], "same grid. Resample"),
+        (None, lambda a: a[1:], "expected the grid of the image. Resample"),
         (None, lambda a: a * (np.arange(len(a)) == 5)[:, None, None], "label 1 on 1 slices .* 3 are needed"),
     ],
 )
@@ -285,6 +286,17 @@ def test_a_checkpoint_says_how_to_prepare_and_normalise(write_checkpoint):
     weight, twice = (p.method.encoder.localconv.weight for p in (last, averaged))
     torch.testing.assert_close(twice, 2 * weight)
     with pytest.raises(ConfigError, match="trained on SABS, not on chaost2"):
+        FewShotPredictor.from_checkpoint(path, dataset="chaost2")
+
+
+def test_the_description_in_a_checkpoint_comes_first(write_checkpoint):
+    path = write_checkpoint("CHAOST2", Normalisation())
+    own = DatasetSpec("mine", "scans", grid=GridRule(size_px=64), intensity=IntensityRule(window=(0.0, 9.0)))
+    checkpoint.save(path, checkpoint.load(path) | {"dataset": own.to_dict()})
+    predictor = FewShotPredictor.from_checkpoint(path, device="cpu")
+    assert predictor.spec == own
+    assert (predictor.parameters.size_px, predictor.parameters.window_hu) == (64, (0.0, 9.0))
+    with pytest.raises(ConfigError, match="trained on mine, not on chaost2"):
         FewShotPredictor.from_checkpoint(path, dataset="chaost2")
 
 
