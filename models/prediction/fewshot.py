@@ -1,4 +1,4 @@
-"""One annotated scan teaches a trained network what to look for in all the others."""
+"""Segments scans with a trained few-shot network and one annotated scan."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -26,15 +26,15 @@ from util.runtime.device import choose_device, set_precision
 
 logger = logging.getLogger(__name__)
 
-MAX_STRUCTURES = 255  # a map with more values is no label map
-LENGTH_TOLERANCE = 1.5  # ratio of two scans' lengths along z above which their heights hardly correspond
+MAX_STRUCTURES = 255  # of a label map
+LENGTH_TOLERANCE = 1.5  # ratio of two scans' lengths along z above which relative heights hardly correspond
 
 
 @dataclass(frozen=True)
 class _Support:
-    """The annotated scan as the network keeps it."""
+    """The annotated scan, encoded."""
 
-    encoded: Any  # what the method made of it
+    encoded: Any  # result of the method's `encode_support`
     values: np.ndarray  # (K + 1,) label values, the background's 0 first
     slices: tuple[list[int], ...]  # K lists of the P supporting slices
     n_slices: int
@@ -44,7 +44,7 @@ class _Support:
 class FewShotPredictor:
     """Segments scans with a trained few-shot network and one annotated scan; nothing is trained.
 
-    Scans go in as they are, in any orientation and spacing, and label maps come back on their own grids.
+    Scans may have any orientation and spacing; label maps are returned on their own grids.
 
         predictor = FewShotPredictor.from_checkpoint(Path("checkpoint.pt"))
         predictor.set_support(read_nifti(image_file), read_nifti(label_file), {"liver": 6})
@@ -67,7 +67,7 @@ class FewShotPredictor:
         n_parts: int = 3,
         device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
     ) -> None:
-        protocol.part_fractions(n_parts)  # refuses what is not odd
+        protocol.part_fractions(n_parts)  # raises if not odd
         self.method = method.to(device).eval()
         self.normalisation = normalisation
         self.parameters = parameters
@@ -88,25 +88,25 @@ class FewShotPredictor:
         modelname: str | None = None,
         normalisation: Normalisation | None = None,
     ) -> "FewShotPredictor":
-        """A predictor with the weights of a file.
+        """Loads a predictor from a file.
 
         Args:
             path: a checkpoint or snapshot of ours, or one released by SSL-ALPNet's authors.
             weights: which of the weights in the file.
-            device: auto, cpu or cuda. PyTorch is told to compute there in full single precision.
+            device: auto, cpu or cuda; computes in full single precision.
             n_parts: supporting slices per structure; odd.
-            dataset: what the network was trained on, where the file does not say (released ones).
+            dataset: what the network was trained on, if the file does not contain it (released ones).
             modelname: its encoder, likewise.
             normalisation: mean and standard deviation of the prepared training scans, likewise; needed for CT only.
 
         Raises:
             CheckpointError: unreadable, of another model, or of a method that is not few-shot.
-            ConfigError: the file does not say what is needed, or names another data set.
+            ConfigError: missing information, or trained on another data set.
         """
         stored = checkpoint.load(path).get("settings", {})
         spec = _dataset_of(path, stored.get("dataset"), dataset)
         if "modelname" not in stored and modelname is None:
-            raise ConfigError(f"{path}: does not say which encoder it holds; name it (modelname), e.g. dlfcn_res101.")
+            raise ConfigError(f"{path}: does not contain the name of its encoder; set modelname, e.g. dlfcn_res101.")
         settings = {"method": "alpnet", "modelname": modelname} | stored
         target = choose_device(device)
         set_precision("float32", target)
@@ -116,8 +116,8 @@ class FewShotPredictor:
         normalisation = trained.normalisation or normalisation
         if normalisation is None and spec.modality == "CT":
             raise ConfigError(
-                f"{path}: does not say how CT was normalised; give the mean and the standard deviation of the prepared "
-                "training scans (0 to 255)."
+                f"{path}: does not contain the normalisation of CT; give the mean and the standard deviation of the "
+                "prepared training scans (0 to 255)."
             )
         parameters = trained.preparation or parameters_of(spec)
         return cls(trained.method, normalisation or Normalisation(), parameters, n_parts, target)
@@ -125,17 +125,16 @@ class FewShotPredictor:
     def set_support(
         self, image: Volume, label: Volume, classes: Mapping[str, int] | Sequence[int] | None = None
     ) -> None:
-        """Learns from one annotated scan what to segment from now on; replaces what was set before.
+        """Sets the annotated scan that defines what to segment; replaces the previous one.
 
         Args:
-            image: raw scan, as it came from the scanner; CT in Hounsfield units.
-            label: label map on the image's grid; its axes may count in other directions.
+            image: raw scan; CT in Hounsfield units.
+            label: label map on the image's grid; its axes may be flipped or permuted.
             classes: label values to segment, or a name for each; None: all but 0.
 
         Raises:
-            DataError: an array that is not a scan or a label map, different grids, or a structure that is absent or on
-                too few slices.
-            ConfigError: impossible classes.
+            DataError: not a scan or a label map, different grids, or a structure that is absent or on too few slices.
+            ConfigError: invalid classes.
         """
         _check_array(image, "image")
         _check_array(label, "label map", kinds="biuf")
@@ -164,18 +163,18 @@ class FewShotPredictor:
 
         Args:
             image: raw scan; CT in Hounsfield units.
-            name: what warnings call it.
+            name: of the scan, for warnings.
 
         Returns:
             Label map with the values of the support's, unsigned integers, on the grid of `image`.
 
         Raises:
             UserError: `set_support` was not called.
-            DataError: an array that is not a scan.
+            DataError: not a scan.
         """
         support = self._support
         if support is None:
-            raise UserError("no annotated scan yet; call set_support(image, label) before predict(image).")
+            raise UserError("no annotated scan; call set_support(image, label) before predict(image).")
         _check_array(image, "image")
         prepared = self._prepare(image)
         _warn_of_length(name, _length_mm(prepared), support.length_mm)
@@ -197,8 +196,8 @@ class FewShotPredictor:
         shown = np.flatnonzero(mask.any((1, 2)))
         if len(shown) < self.n_parts:
             raise DataError(
-                f"the annotation shows {name} on {len(shown)} slices of the prepared scan, {self.n_parts} are needed. "
-                "Annotate more of it, ask for fewer parts (an odd number), or leave this structure out."
+                f"the annotation shows {name} on {len(shown)} slices of the prepared scan; expected at least "
+                f"{self.n_parts}. Annotate more slices, use fewer parts (an odd number), or leave this structure out."
             )
         return protocol.support_slices(shown.tolist(), self.n_parts).tolist()
 
@@ -213,11 +212,11 @@ def _dataset_of(path: Path, stored: str | None, given: str | None) -> DatasetSpe
     name = stored or given
     if name is None:
         raise ConfigError(
-            f"{path}: does not say what it was trained on; name it (dataset): {', '.join(catalog.DATASETS)}."
+            f"{path}: does not contain its data set; set dataset to one of {', '.join(catalog.DATASETS)}."
         )
     spec = catalog.dataset(name)
     if given is not None and catalog.dataset(given) is not spec:
-        raise ConfigError(f"{path}: trained on {spec.name}, not on {given}. Leave dataset out.")
+        raise ConfigError(f"{path}: trained on {spec.name}, not on {given}. Omit dataset.")
     return spec
 
 
@@ -229,20 +228,20 @@ def _check_array(volume: Volume, what: str, kinds: str = "iuf") -> None:
             "three dimensions. Extract a single volume first."
         )
     if not np.isfinite(array).all():
-        raise DataError(f"the {what} holds NaN or infinite values; expected numbers. Convert or copy it again.")
+        raise DataError(f"the {what} contains NaN or infinite values. Convert or copy it again.")
 
 
 def _structures(label: Volume, classes: Mapping[str, int] | Sequence[int] | None) -> dict[str, int]:
-    """Name -> label value of what is to be segmented, checked against the label map."""
+    """Name -> label value of the structures to segment, checked against the label map."""
     found = np.unique(label.array)
     if (found < 0).any() or (found != np.rint(found)).any() or len(found) > MAX_STRUCTURES + 1:
         raise DataError(
-            f"the label map holds {len(found)} values from {found[0]:g} to {found[-1]:g}; expected whole numbers, 0 "
+            f"the label map contains {len(found)} values from {found[0]:g} to {found[-1]:g}; expected whole numbers, 0 "
             f"for the background and at most {MAX_STRUCTURES} structures. Is it an image?"
         )
     present = [int(value) for value in found if value > 0]
     if not present:
-        raise DataError("the label map marks nothing; expected at least one structure with a value above 0.")
+        raise DataError("the label map is empty; expected at least one structure with a value above 0.")
     chosen = present if classes is None else classes
     structures = dict(chosen) if isinstance(chosen, Mapping) else {f"label {value}": value for value in chosen}
     values = list(structures.values())
@@ -250,7 +249,7 @@ def _structures(label: Volume, classes: Mapping[str, int] | Sequence[int] | None
         raise ConfigError(f"classes={classes}: expected different label values from 1.")
     absent = sorted(set(values) - set(present))
     if absent:
-        raise DataError(f"the label map holds the values {present}, not {absent}; choose classes from the former.")
+        raise DataError(f"the label map contains the values {present}, not {absent}; choose classes from the former.")
     return structures
 
 
@@ -260,7 +259,7 @@ def _numbered(label: Volume, image: Volume, values: Sequence[int], axis_codes: s
     distance = corner_distance_mm(Grid.of(turned), wanted)
     if distance > min(image.spacing_mm):
         raise DataError(
-            f"the label map's grid {turned.array.shape} (D, H, W) lies {distance:.3g} mm from the image's, "
+            f"the label map's grid {turned.array.shape} (D, H, W) is {distance:.3g} mm away from the image's, "
             f"{wanted.shape}; expected the same grid. Resample the label map to the image with nearest neighbours."
         )
     number = np.zeros(wanted.shape, np.uint8)
@@ -276,8 +275,8 @@ def _length_mm(volume: Volume) -> float:
 def _warn_of_length(name: str, length_mm: float, support_mm: float) -> None:
     if max(length_mm, support_mm) > LENGTH_TOLERANCE * min(length_mm, support_mm):
         logger.warning(
-            "%s shows %.0f mm along the body, the annotated scan %.0f mm: slices may be compared with the wrong part "
-            "of a structure. Crop one of them to about the same stretch.",
+            "%s covers %.0f mm along the body, the annotated scan %.0f mm: slices may be compared with the wrong part "
+            "of a structure. Crop one of them to about the same range.",
             name,
             length_mm,
             support_mm,
