@@ -1,4 +1,4 @@
-"""Every benchmark with the settings of docs/performance.md, as one table; `--modelname resnet18` for a quick look.
+"""All benchmarks with the settings of docs/performance.md, as one table; `--modelname resnet18` for a quick run.
 
 python -m benchmarks.all --modelname dlfcn_res101 --repeats 15
 """
@@ -11,7 +11,7 @@ from benchmarks.timing import HEADER, describe, parse
 
 
 def main() -> None:
-    """Prints the table line by line as results come in."""
+    """Prints the table, each line as soon as it is measured."""
     given = parse(__doc__, modelname="dlfcn_res101", size=256, repeats=15)
     print(describe(given), HEADER, sep="\n", flush=True)
     shared = vars(given)

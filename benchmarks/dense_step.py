@@ -1,4 +1,4 @@
-"""A training step of every dense method, with its data, against the bare passes of its networks.
+"""A training step of every dense method, including its data, against bare passes of its networks.
 
 python -m benchmarks.dense_step --size 128 --batch 8 --repeats 15
 """

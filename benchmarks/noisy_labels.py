@@ -22,7 +22,7 @@ N_SEGMENTS = 100
 
 
 def measure(options: Namespace) -> list[Comparison]:
-    """All of them."""
+    """All comparisons of this module."""
     return [*_losses(options), *_superpixel_means(options), *_noise(options)]
 
 
@@ -47,7 +47,7 @@ def _losses(options: Namespace) -> list[Comparison]:
 
 
 def _superpixel_means(options: Namespace) -> list[Comparison]:
-    """The mean over each superpixel against reading the image once, and against the one-hot form."""
+    """The mean over each superpixel against one pass over the image, and against the one-hot form."""
     value = torch.rand(8, 256, 256, device=options.device)
     side = int(N_SEGMENTS**0.5)
     cells = torch.arange(256, device=options.device) * side // 256

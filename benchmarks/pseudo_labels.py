@@ -1,4 +1,4 @@
-"""Pseudo-labels of a folder of scans, files and bookkeeping included, against bare scikit-image on as many cores.
+"""Pseudo-labels of a folder of scans, including files and manifest, against bare scikit-image on as many cores.
 
 python -m benchmarks.pseudo_labels --size 256 --slices 32 --scans 4 --jobs 2 --repeats 9
 """
@@ -37,12 +37,12 @@ def scans_of(options: Namespace) -> list[np.ndarray]:
 
 
 def bare_slice(slice_: np.ndarray) -> int:
-    """The one call that the work consists of."""
+    """The call that makes up the work."""
     return int(felzenszwalb(slice_.astype(np.float64), scale=1, sigma=1, min_size=400).max())
 
 
 def measure(options: Namespace) -> list[Comparison]:
-    """Starts as many processes for both, so that their start counts on both sides."""
+    """Starts as many processes for both, so that their start-up time counts for both."""
     scans = scans_of(options)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

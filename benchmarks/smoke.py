@@ -1,13 +1,13 @@
-"""A few training steps of every method in every precision, on phantoms made here: does it work on this machine's GPUs?
+"""Smoke test of this machine: a few training steps of every method in every precision, on generated phantoms.
 
     python -m benchmarks.smoke --out smoke.json                         # one GPU, or the CPU
     srun -N1 -n8 -c7 --gpus-per-task=1 --gpu-bind=closest python -m benchmarks.smoke --out smoke.json
     torchrun --standalone --nproc-per-node=4 -m benchmarks.smoke --out smoke.json
 
-The report holds what `python -m util.runtime.device` tells, and of each method: its losses, how far the first one is
-from the same step on the CPU, seconds, memory, whether a restart from a checkpoint goes on alike, and whether all
-processes still agree. Attach it to an issue. On a GPU the networks have their published size, and all is done once more
-compiled (`--compile off`: not); on a CPU they are small.
+The report contains the output of `python -m util.runtime.device` and for each method: losses, difference of the first
+one from the same step on the CPU, seconds, memory, whether a run resumed from a checkpoint continues equally, and
+whether all processes agree. Attach it to an issue. On a GPU the networks have their published size, and everything is
+repeated compiled (except with `--compile off`); on a CPU they are small.
 """
 
 import argparse
@@ -44,11 +44,11 @@ from util.runtime.machine import GIB
 logger = logging.getLogger(__name__)
 
 STEPS = 2
-STEPS_COMPILED = 4  # in which a CUDA graph is recorded and then replayed
+STEPS_COMPILED = 4  # enough to record and replay a CUDA graph
 TOLERANCE: dict[device.Precision, float] = {
     "float32": 0.01,
     "bf16": 0.1,
-}  # relative, of a loss against the CPU's in float32 and against a restart's
+}  # relative difference of a loss from the CPU's in float32 and from that of a resumed run
 SMALL: dict[str, Any] = {
     "modelname": "resnet18",
     "proto_grid_size": 4,
@@ -67,7 +67,7 @@ class Mode:
 
 
 def phantom_episode(size_px: int, rank: int) -> Episode:
-    """The liver on two neighbouring slices of a phantom; every process has a patient of its own."""
+    """The liver on two neighbouring slices of a phantom; a different patient for every process."""
     image, label = make_patient("chaost2", rank % 20, seed=rank, size_px=size_px)
     liver = label.array == 1
     z = int(liver.sum((1, 2)).argmax())
@@ -88,7 +88,7 @@ def phantom_images(size_px: int, rank: int, n_images: int = 2) -> DenseBatch:
 
 
 def settings_of(name: str, is_small: bool) -> dict[str, Any]:
-    """The configuration of a method; keys that are not its own are left out."""
+    """The configuration of a method, without keys of other methods."""
     keys = METHODS[name].Config.__dataclass_fields__
     values = FIXED | (SMALL if is_small else PUBLISHED)
     return {"method": name} | {key: value for key, value in values.items() if key in keys}
@@ -118,7 +118,7 @@ def make(name: str, is_small: bool, target: torch.device) -> TrainingState:
 def try_method(
     name: str, batch: Any, mode: Mode, target: torch.device, is_small: bool, is_shared: bool
 ) -> dict[str, Any]:
-    """Trains, checkpoints, goes on, and goes on once more from the checkpoint."""
+    """Trains, saves a checkpoint, continues, and repeats the continuation from the checkpoint."""
     autocast = device.set_precision(mode.precision, target)
     on_cpu = make(name, is_small, torch.device("cpu"))
     first = next(steps(on_cpu, batch, torch.autocast("cpu", enabled=False), is_shared=False))
@@ -151,34 +151,34 @@ def try_method(
 
 
 def _rank_difference(state: TrainingState) -> float:
-    """How far this process's weights are from the mean over all processes, at most; 0 for one process."""
+    """Largest difference of this process's weights from the mean over all processes; 0 for one process."""
     weights = parameters_to_vector(state.method.parameters()).detach()
     return float((weights - mean_over_ranks(weights)).abs().max())
 
 
 def problems(found: Mapping[str, Any], mode: Mode) -> list[str]:
-    """What of a result is not as it should be."""
+    """Problems of a result, one sentence each."""
     tolerance = TOLERANCE[mode.precision]
     wrong = [] if all(map(math.isfinite, found["losses"])) else ["a loss is not finite"]
-    for key, what in (("cpu_difference", "the CPU"), ("restart_difference", "the unbroken run")):
+    for key, what in (("cpu_difference", "the CPU"), ("restart_difference", "the uninterrupted run")):
         if not found[key] <= tolerance:
             wrong.append(f"loss differs from {what} by {100 * found[key]:.2g} %, more than {100 * tolerance:g} %")
     if found["rank_difference"] > 1e-5:
-        wrong.append("the processes' weights have drifted apart")
+        wrong.append("the weights of the processes differ")
     if found["compiled"] != mode.compiles:
         wrong.append("could not be compiled")
     return wrong
 
 
 def modes(target: torch.device, compile_choice: Literal["off", "auto", "on"]) -> list[Mode]:
-    """Each precision that the device has; the fastest one compiled, too."""
+    """Each precision of the device; the fastest one also compiled."""
     precisions: list[device.Precision] = ["float32", "bf16"] if device.supports_bf16(target) else ["float32"]
     found = [Mode(precision) for precision in precisions]
     return [*found, Mode(precisions[-1], compiles=True)] if can_compile(target, compile_choice) else found
 
 
 def run_all(target: torch.device, options: argparse.Namespace, rank: int, is_shared: bool) -> list[dict[str, Any]]:
-    """A line per method and mode; an error ends one line, not the others."""
+    """A line per method and mode; an error affects only its own line."""
     is_small = options.size_px < 256
     batches = {"fewshot": phantom_episode, "dense": phantom_images}
     batches = {family: make_batch(options.size_px, rank) for family, make_batch in batches.items()}
@@ -192,16 +192,16 @@ def run_all(target: torch.device, options: argparse.Namespace, rank: int, is_sha
                 line["problems"] = problems(line, mode)
             except (RuntimeError, ValueError) as error:
                 if is_shared:
-                    raise  # the other processes would wait for this one
+                    raise  # else the other processes wait for this one
                 line["problems"] = [f"{type(error).__name__}: {error}"]
             lines.append(line)
             told = "; ".join(line["problems"]) or f"fine, {line['losses']}"
-            logger.info("%-12s %-8s %s %s", name, mode.precision, "compiled" if mode.compiles else "as it is", told)
+            logger.info("%-12s %-8s %s %s", name, mode.precision, "compiled" if mode.compiles else "uncompiled", told)
     return lines
 
 
 def main() -> int:
-    """Writes the report; returns how many lines have problems."""
+    """Writes the report; returns the number of lines with problems."""
     trained = [name for name, method in METHODS.items() if method.batch_type is not None]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.smoke", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="the report, JSON")

@@ -1,7 +1,7 @@
-"""Fair timing of a computation against its yardstick: in turn, after a warm-up, many pairs.
+"""Timing of a computation relative to a yardstick: many alternating pairs after a warm-up.
 
-A shared machine is fast in one minute and slow in the next, so a time is compared with the one beside it alone: the
-ratio is the median of the pairs' ratios, given with the interval in which that median lies with a confidence of 95 %.
+The speed of a shared machine varies, so each time is compared only with that of its own pair: the ratio is the median
+of the pairs' ratios, given with its 95 % confidence interval.
 """
 
 import argparse
@@ -31,7 +31,7 @@ LABELS = ("what", "yardstick")
 FIGURES = ("time", "floor", "yardstick's time", "ratio (95 %)", "outside the network", "peak memory", "GPU busy")
 HEADER = markdown_header([*LABELS, *FIGURES], len(LABELS))
 WARM_UP = 3  # calls: a compiled function is compiled in the first and recorded as a graph in the next ones
-SHORTEST_S = 0.2  # what is quicker is timed as several calls in a row, as a training makes them
+SHORTEST_S = 0.2  # shorter computations are timed as several calls in a row, as in training
 
 _STATM = Path("/proc/self/statm")
 
@@ -47,9 +47,9 @@ class Comparison:
     ratio: float
     lowest: float
     highest: float
-    floor_seconds: float | None  # its operations at the rate of a large product in the same run
-    outside: float | None  # share of its time that its network does not need
-    peak_bytes: int | None  # that it takes beyond what is there before and after
+    floor_seconds: float | None  # time of its operations at the rate of a large product in the same run
+    outside: float | None  # share of its time spent outside the network
+    peak_bytes: int | None  # beyond what is allocated before and after
     busy: float | None  # share of its time that the GPU spends in kernels
 
     def __str__(self) -> str:
@@ -75,15 +75,15 @@ def compare(
     is_network: bool = False,
     repeats: int | None = None,
 ) -> Comparison:
-    """Runs both in turn after a warm-up and a look at memory.
+    """Runs both alternately after a warm-up and a measurement of memory.
 
     Args:
         name: of the computation.
         computation: what is measured.
-        yardstick_name: what it is measured against.
-        yardstick: the same as a function.
+        yardstick_name: of the yardstick.
+        yardstick: what it is compared with.
         options: as `parse` returns them.
-        is_network: the yardstick is the bare network of the computation: its floor and its share can be told.
+        is_network: whether the yardstick is the bare network of the computation; its floor and share are then given.
         repeats: pairs; None: as in the options.
     """
     device = options.device
@@ -91,7 +91,7 @@ def compare(
     peak = _peak_bytes(computation, device)
     times: tuple[list[float], list[float]] = [], []
     for number in range(repeats or int(options.repeats)):
-        for which in (0, 1) if number % 2 else (1, 0):  # neither always follows the other
+        for which in (0, 1) if number % 2 else (1, 0):  # so that neither always comes second
             times[which].append(_seconds((computation, yardstick)[which], device, calls[which]))
     first, second = map(median, times)
     ratios = [one / other for one, other in zip(*times, strict=True)]
@@ -108,10 +108,10 @@ def compare(
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Where the median of what the values are drawn from lies with a confidence of 95 %; of fewer than six: the range.
+    """95 % confidence interval of the median; for fewer than six values their range.
 
-    It reaches from the k-th smallest to the k-th largest value, whatever their distribution: each value lies below the
-    median as often as a coin shows heads.
+    It extends from the k-th smallest to the k-th largest value, with k from the binomial distribution; it holds for any
+    distribution of the values.
     """
     ordered, k = sorted(values), max(1, int(binom.ppf(0.025, len(values), 0.5)))
     return ordered[k - 1], ordered[-k]
@@ -121,7 +121,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 def product_rate(device: torch.device, precision: Precision) -> float:
     """Floating-point operations per second of a large matrix product or convolution: the best of fifty of each.
 
-    Convolutions count as their definition has them; an algorithm that needs fewer (Winograd) is the faster.
+    Operations of convolutions are counted by definition; an algorithm that needs fewer (Winograd) counts as faster.
     """
     side, n_images = (8192, 64) if device.type == "cuda" else (2048, 4)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -134,7 +134,7 @@ def product_rate(device: torch.device, precision: Precision) -> float:
 
 
 def _warm_up(function: Callable[[], object], device: torch.device) -> int:
-    """How many calls in a row last long enough to be timed."""
+    """Number of calls in a row that last long enough to be timed."""
     on_gpu = device.type == "cuda"
     for _ in range(WARM_UP if on_gpu else 1):
         seconds = _seconds(function, device)
@@ -144,7 +144,7 @@ def _warm_up(function: Callable[[], object], device: torch.device) -> int:
 
 
 def _seconds(function: Callable[[], object], device: torch.device, calls: int = 1) -> float:
-    """Of one call, out of several without a stop between them."""
+    """Seconds per call, from several calls without synchronisation between them."""
     start = time.perf_counter()
     for _ in range(calls):
         function()
@@ -154,7 +154,7 @@ def _seconds(function: Callable[[], object], device: torch.device, calls: int = 
 
 
 def _busy_share(function: Callable[[], object], device: torch.device, seconds: float) -> float | None:
-    """Time that a call's kernels take one after the other, as a share of the seconds that a call takes."""
+    """Sum of the times of a call's kernels, as a share of the time of the call."""
     if device.type != "cuda":
         return None
     calls = math.ceil(SHORTEST_S / seconds)
@@ -164,7 +164,7 @@ def _busy_share(function: Callable[[], object], device: torch.device, seconds: f
 
 
 def _peak_bytes(function: Callable[[], object], device: torch.device) -> int | None:
-    """Of the device; on a CPU of the process, looked at every millisecond, where the system (Linux) tells."""
+    """Peak memory of the device; on a CPU, of the process, sampled every millisecond (Linux only)."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -174,7 +174,7 @@ def _peak_bytes(function: Callable[[], object], device: torch.device) -> int | N
     if not _STATM.exists():
         return None
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what was freed; given back, it counts again when it is taken
+        ctypes.CDLL(None).malloc_trim(0)  # return freed memory to the system, so that it counts when allocated again
     before, highest, is_over = _anonymous_bytes(), [0], Event()
 
     def watch() -> None:
@@ -190,13 +190,13 @@ def _peak_bytes(function: Callable[[], object], device: torch.device) -> int | N
 
 
 def _anonymous_bytes() -> int:
-    """What the process holds and no file could give back."""
+    """Resident memory of the process that is not backed by a file."""
     _, resident, shared, *_ = map(int, _STATM.read_text().split())
     return (resident - shared) * resource.getpagesize()
 
 
 def parse(description: str | None, **defaults: str | int) -> argparse.Namespace:
-    """Command-line options with these defaults, and those that all share; `device` comes back resolved."""
+    """Command-line options with these defaults, and the common ones; `device` is resolved."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", choices=("float32", "tf32", "bf16"), default="float32")
@@ -212,7 +212,7 @@ def parse(description: str | None, **defaults: str | int) -> argparse.Namespace:
 
 
 def describe(options: argparse.Namespace) -> str:
-    """The machine and how it computes, in one line."""
+    """The machine and its settings, in one line."""
     device, precision = options.device, cast("Precision", options.precision)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     rate = f"{product_rate(device, precision) / 1e12:.2f} TFLOP/s in a large product"

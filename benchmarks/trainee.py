@@ -13,10 +13,10 @@ from util.runtime.compiling import Compiled, can_compile
 
 
 class Trainee:
-    """A method with its optimiser and averaged weights; the learning rate is 0, so that every step costs the same."""
+    """A method with optimisers and averaged weights; its learning rate is 0, so that all steps take the same time."""
 
     def __init__(self, settings: dict[str, Any], networks: type[nn.Module], options: Namespace) -> None:
-        """Takes the method's settings, the class of its networks, and how to run."""
+        """Takes the method's settings, the class of its networks, and the command-line options."""
         self.options = options
         self.state = build_state(
             *(settings, 0, OptimConfig(lr=0.0), AverageConfig(), Normalisation(), options.device),

@@ -1,10 +1,10 @@
-"""One ALPNet training step against the bare encoder's forward and backward pass on the same images.
+"""One ALPNet training step against the forward and backward pass of the bare encoder on the same images.
 
     python -m benchmarks.training_step --modelname dlfcn_res101 --size 256 --episodes 1 --repeats 15
     python -m benchmarks.training_step --episodes 8 --precision bf16 --compile on     # and against plain single steps
 
-The step holds everything that a step of training.py does: drawing and warping the episode in the same process,
-prototypes, both losses, backward, optimiser and averaged weights.
+The step is that of training.py: drawing and augmenting the episode in the same process, prototypes, both losses,
+backward pass, optimiser and averaged weights.
 """
 
 from argparse import Namespace
@@ -40,7 +40,7 @@ def synthetic_stack(size: int, n_slices: int = 32) -> SliceStack:
 
 
 def episodes_of(options: Namespace, n_episodes: int) -> EpisodeDataset:
-    """Batches of episodes, made where they are trained on."""
+    """Batches of episodes, made on the device."""
     stack = synthetic_stack(options.size)
     apply = transforms.apply
     if options.device.type != "cpu":
@@ -53,7 +53,7 @@ def episodes_of(options: Namespace, n_episodes: int) -> EpisodeDataset:
 def measure(options: Namespace) -> list[Comparison]:
     """The whole step, the step without its data and the data alone, each against the bare encoder.
 
-    Where more than one episode, another precision or compilation is asked for, also against plain steps.
+    With more than one episode, another precision or compilation, also against plain steps.
     """
     trainee, number = Trainee(_settings(options), Encoder, options), count()
     episodes = episodes_of(options, options.episodes)
@@ -79,7 +79,7 @@ def measure(options: Namespace) -> list[Comparison]:
 
 
 def _against_plain(options: Namespace, step: Callable[[], None], label: str) -> Comparison:
-    """One step of all episodes as asked for against as many plain ones of a single episode."""
+    """One step of all episodes with the given options against as many plain steps of one episode."""
     autocast = set_precision("float32", options.device)
     plain = Trainee(_settings(options), Encoder, Namespace(**vars(options) | PLAIN | {"autocast": autocast}))
     single, number = episodes_of(Namespace(**vars(options) | PLAIN), 1), count()

@@ -14,7 +14,7 @@ from models.methods.alpnet import ALPNet, ALPNetConfig
 
 
 def measure(options: Namespace) -> list[Comparison]:
-    """One scan, support encoded beforehand (it serves every scan of a fold)."""
+    """One scan, with the support encoded beforehand, as it is shared by all scans of a fold."""
     device, size = options.device, options.size
     torch.manual_seed(0)
     method = ALPNet(ALPNetConfig(modelname=options.modelname, encoder_weights="none")).to(device).eval()

@@ -131,7 +131,7 @@ def test_a_signal_saves_and_resume_gives_the_same_weights(prepared_folder, tmp_p
 def test_a_damaged_checkpoint_is_reported_and_the_previous_one_resumed(prepared_folder, tmp_path, unbroken, caplog):
     path = train(prepared_folder, tmp_path, n_steps=40)
     path.write_bytes(path.read_bytes()[:1000])
-    assert checkpoint.load(checkpoint.previous_of(path))["step"] == 39
+    assert checkpoint.load(checkpoint.previous_path(path))["step"] == 39
     train(prepared_folder, tmp_path, n_steps=40)
     assert "checkpoint.pt: damaged" in caplog.text
     assert_same_weights(path, unbroken)
@@ -142,7 +142,7 @@ def test_determinism_of_weights_across_workers(prepared_folder, tmp_path):
     assert_same_weights(alone, train(prepared_folder, tmp_path / "b", num_workers=2))
 
 
-def test_a_checkpoint_of_another_training_is_refused_with_what_differs(prepared_folder, tmp_path):
+def test_a_checkpoint_of_another_experiment_is_refused_with_what_differs(prepared_folder, tmp_path):
     path = train(prepared_folder, tmp_path, n_steps=1)
     state = checkpoint.load(path)
     state["settings"] |= {"proto_grid_size": 8, "seed": 7, "num_workers": 5}
@@ -152,7 +152,7 @@ def test_a_checkpoint_of_another_training_is_refused_with_what_differs(prepared_
     assert checkpoint.load(path)["settings"]["seed"] == 7
 
 
-def test_the_learning_rate_falls_as_asked(prepared_folder, tmp_path):
+def test_the_learning_rate_follows_its_schedule(prepared_folder, tmp_path):
     still = {"optim": {"step_every": 2, "step_gamma": 0.0}}  # nothing moves after the second step
     two, five = (train(prepared_folder, tmp_path, n_steps=n, **still) for n in (2, 5))
     name = "encoder.localconv.weight"
@@ -161,7 +161,7 @@ def test_the_learning_rate_falls_as_asked(prepared_folder, tmp_path):
     assert not torch.equal(weights(two)[name], weights(moving)[name])
 
 
-def test_a_finished_training_is_left_alone(prepared_folder, tmp_path, caplog):
+def test_a_finished_run_is_left_alone(prepared_folder, tmp_path, caplog):
     path = train(prepared_folder, tmp_path)
     before = path.stat().st_mtime_ns
     caplog.set_level("INFO")
@@ -170,9 +170,9 @@ def test_a_finished_training_is_left_alone(prepared_folder, tmp_path, caplog):
     assert "nothing to do" in caplog.text
 
 
-def test_a_run_that_goes_on_tells_the_whole_story_once(prepared_folder, tmp_path):
+def test_a_resumed_run_has_the_complete_record_once(prepared_folder, tmp_path):
     path = train(prepared_folder, tmp_path, n_steps=6, print_interval=2)
-    state = checkpoint.load(checkpoint.previous_of(path))
+    state = checkpoint.load(checkpoint.previous_path(path))
     assert state["step"] == 3
     checkpoint.save(path, state)
     train(prepared_folder, tmp_path, n_steps=6, print_interval=2)
@@ -243,7 +243,7 @@ def test_an_output_folder_that_cannot_be_written_to_is_named_before_training(
         train(prepared_folder, logs)
 
 
-def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(prepared_folder, tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint_intact(prepared_folder, tmp_path, monkeypatch):
     path = train(prepared_folder, tmp_path, n_steps=3)
     monkeypatch.setattr("torch.save", Full())
     with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be written \(No space left"):

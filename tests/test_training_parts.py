@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from config_ssl_upload import ex
 from dataloaders.samples import ImageCase
 from dataloaders.scans.normalise import Normalisation
 from models.training.average import AverageConfig
-from models.training.optim import OptimConfig
+from models.training.optim import OptimConfig, Optimisers
 from models.training.state import build_state
 from tests.models.toys import FIRST_UNLABELLED, TOYS, ToyAdversarial, batches, build_toy, install
 from util.runtime import checkpoint
@@ -89,6 +90,18 @@ def test_kill_and_resume_gives_the_same_run(toy, tmp_path, monkeypatch):
             assert torch.equal(tensor, resumed[part][name]), f"{part} {name}"
 
 
+def test_every_trained_parameter_has_one_optimiser_and_a_gradient(toy):
+    method, last = build_toy(toy), list(batches(toy, 4))[-1]
+    optimisers = Optimisers(method.optimisers(OptimConfig()), 1)
+    trained = [p for each in optimisers.by_name.values() for group in each.param_groups for p in group["params"]]
+    assert Counter(map(id, trained)) == Counter(id(p) for p in method.parameters() if p.requires_grad)
+    losses = method(last)
+    assert losses["loss"].item() == pytest.approx(sum(v.item() for name, v in losses.items() if name != "loss"))
+    losses["loss"].backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
+    assert all(p.grad is None for p in method.parameters() if not p.requires_grad)
+
+
 def test_each_optimiser_follows_its_own_rule(tmp_path, monkeypatch):
     install("toy_adversarial", monkeypatch)
     state = checkpoint.load(train("toy_adversarial", tmp_path))["optimisers"]
@@ -113,7 +126,7 @@ def test_logged_means_are_those_of_the_steps(toy, tmp_path):
     losses = [state.train_step(state.method, batch, PLAIN) for batch in batches(toy, 4, seed=1234)]
     found = logged(train(toy, tmp_path))
     for name in losses[-1]:
-        expected = [float(each[name]) for each in losses[:4] if name in each]
+        expected = [each[name].item() for each in losses if name in each]
         assert found[f"train/{name}"][4] == pytest.approx(sum(expected) / len(expected), rel=1e-5)
         assert len(expected) == (4 - FIRST_UNLABELLED if name in ("adversarial", "discriminator") else 4)
 
@@ -149,6 +162,7 @@ ex.run("train", config_updates=json.loads(sys.argv[2]))
 """
 
 
+@pytest.mark.parametrize("toy", ["toy_adversarial", "toy_teacher"], indirect=True)
 def test_two_processes_equal_one(toy, tmp_path):
     one = checkpoint.load(train(toy, tmp_path / "one"))
     given = json.dumps(settings(toy, tmp_path / "two"))

@@ -1,4 +1,4 @@
-"""Several processes that train together."""
+"""Training on several processes."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ def train_with_two(folder, logs, **changes):
     return [process.wait() for process in ranks]
 
 
-def test_two_processes_equal_one_and_one_goes_on_where_two_stopped(prepared_folder, tmp_path):
+def test_two_processes_equal_one_and_one_resumes_where_two_stopped(prepared_folder, tmp_path):
     frozen = {"freeze_batch_norm": True, "batch_size": 2}
     one = train(prepared_folder, tmp_path / "one", n_steps=4, **frozen)
     assert train_with_two(prepared_folder, tmp_path / "two", n_steps=4, **frozen) == [0, 0]
@@ -42,7 +42,7 @@ def test_two_processes_equal_one_and_one_goes_on_where_two_stopped(prepared_fold
         torch.testing.assert_close(tensor, weights(two)[name], rtol=1e-4, atol=ROUNDING)
     assert len(list((tmp_path / "two").rglob("metrics.json"))) == 1  # the first process logs, alone
 
-    state = checkpoint.load(checkpoint.previous_of(two))  # of step 3, by two processes
+    state = checkpoint.load(checkpoint.previous_path(two))  # of step 3, by two processes
     assert state["step"] == 3
     checkpoint.save(two, state)
     assert train(prepared_folder, tmp_path / "two", n_steps=4, **frozen) == two

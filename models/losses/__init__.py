@@ -1,4 +1,4 @@
-"""Segmentation losses: pixelwise, of whole images, and T-Loss, all built by name."""
+"""Segmentation losses, built by name: pixelwise, of whole images, and T-Loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ class LossConfig:
 
 
 def _pixelwise(loss_map: Callable[..., Tensor], **fields: str) -> Callable[[LossConfig, int], SegmentationLoss]:
-    """A builder of `loss_map`; `fields` tells which field of the configuration each of its arguments comes from."""
+    """A builder of `loss_map`; `fields` maps each of its arguments to a field of the configuration."""
 
     def build(config: LossConfig, n_classes: int) -> SegmentationLoss:
         arguments = {argument: getattr(config, name) for argument, name in fields.items()}
@@ -80,7 +80,7 @@ LOSS_TITLES = {
     "cedice": "CE+Dice", "nrdice": "NR-Dice", "tloss": "T-Loss",
 }  # fmt: skip
 
-# Losses of whole images: their pixels cannot be weighed by class.
+# Losses of whole images: their pixels cannot be weighted by class.
 IMAGE_LOSSES = ("dice", "cedice", "nrdice", "tloss")
 
 
@@ -88,7 +88,7 @@ def build_loss(name: str, config: LossConfig, n_classes: int) -> SegmentationLos
     """The loss of that name: logits (B, K, H, W) and class values (B, H, W) to a scalar.
 
     Raises:
-        ConfigError: no such loss; the message lists those that exist.
+        ConfigError: unknown loss; the message lists the known ones.
     """
     if name not in LOSSES:
         raise ConfigError(f"loss={name!r}: unknown loss; expected one of {', '.join(LOSSES)}.")

@@ -1,4 +1,4 @@
-"""What all segmentation losses share: full precision and strict shapes."""
+"""Base class of segmentation losses: full precision and strict shapes."""
 
 from abc import ABC, abstractmethod
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class SegmentationLoss(nn.Module, ABC):
-    """Logits (B, K, H, W) and class values (B, H, W) to one number, in float32 even under autocast."""
+    """Maps logits (B, K, H, W) and class values (B, H, W) to one number, in float32 even under autocast."""
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
@@ -17,11 +17,11 @@ class SegmentationLoss(nn.Module, ABC):
         """Loss of a batch.
 
         Args:
-            logits: (B, K, H, W), any floating type; below float32 it is raised to float32.
+            logits: (B, K, H, W), any floating type; converted to at least float32.
             label: (B, H, W), integers from 0 to K - 1.
 
         Raises:
-            ValueError: other shapes, another K, or labels that are no integers. Nothing is ever broadcast.
+            ValueError: other shapes, another K, or labels that are not integers. Nothing is broadcast.
         """
         if logits.ndim != 4 or logits.shape[1] != self.n_classes:
             raise ValueError(f"logits {tuple(logits.shape)}; expected (B, {self.n_classes}, H, W)")

@@ -14,7 +14,7 @@ from torch import Tensor
 from models.losses.base import SegmentationLoss, one_hot
 from models.losses.reduction import weighted_mean
 
-LOG_SMALLEST = math.log(1e-7)  # p is clipped there where a power of it has no bounded gradient
+LOG_SMALLEST = math.log(1e-7)  # p is clipped to this before powers of it, whose gradient is unbounded at 0
 LOG_ZERO = math.log(1e-4)  # stands for ln 0 in reverse cross-entropy
 
 Logits = Float[Tensor, "B K H W"]
@@ -23,7 +23,7 @@ LossMap = Float[Tensor, "B H W"]
 
 
 class PixelLoss(SegmentationLoss):
-    """The mean of a pixelwise loss, or its weighted mean, in which the classes are balanced."""
+    """Mean of a pixelwise loss, optionally weighted to balance the classes."""
 
     def __init__(self, loss_map: Callable[[Tensor, Tensor], Tensor], is_class_weighted: bool, n_classes: int) -> None:
         super().__init__(n_classes)
@@ -44,7 +44,7 @@ def cross_entropy(logits: Logits, label: Label) -> LossMap:
 def binary_cross_entropy(logits: Logits, label: Label) -> LossMap:
     """Every class against the rest: the mean over classes of -ln p_k where k is the label, else -ln(1 - p_k).
 
-    p_k is the softmax, so that training and prediction speak of the same probability. With two classes this is the
+    p_k is the softmax, so that training and prediction use the same probability. With two classes this is the
     binary cross-entropy of the foreground's probability, and the same as `cross_entropy`.
     """
     if logits.shape[1] == 2:
@@ -72,7 +72,7 @@ def mean_absolute_error(logits: Logits, label: Label) -> LossMap:
 
 
 def reverse_cross_entropy(logits: Logits, label: Label) -> LossMap:
-    """Cross-entropy with p and the label exchanged, ln 0 taken as ln 1e-4: 9.21 (1 - p_y).
+    """Cross-entropy with p and the label swapped, and ln 1e-4 for ln 0: 9.21 (1 - p_y).
 
     Source: Wang et al., ICCV 2019. A multiple of `mean_absolute_error`, whatever K.
     """

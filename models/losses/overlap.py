@@ -1,4 +1,4 @@
-"""Losses of whole images: how little prediction and label overlap, averaged over the foreground classes."""
+"""Overlap losses of whole images, averaged over the foreground classes."""
 
 from monai.losses.dice import DiceLoss
 from torch import Tensor

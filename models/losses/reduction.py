@@ -1,4 +1,4 @@
-"""From a loss per pixel to one number, with the classes balanced."""
+"""Class-balanced mean of a loss per pixel."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,12 +10,12 @@ LARGEST_WEIGHT = 1e6  # of a foreground class
 def class_weights(
     label: Int[Tensor, "B H W"], is_kept: Bool[Tensor, "B H W"] | None, n_classes: int
 ) -> Float[Tensor, " K"]:
-    """Weight of each class: 1 for the background, its pixels per pixel of the class, but at least 1, for the others.
+    """Weight of each class: 1 for the background; for the others background pixels / class pixels, at least 1.
 
     Only kept pixels are counted (None: all are kept). Nothing is read back to the host.
 
     Source: superpixel-guided learning, released code (two classes).
-    Note: with more classes, each foreground class is weighed against the background in the same way.
+    Note: with more classes, each foreground class is weighted against the background in the same way.
     """
     classes = torch.arange(n_classes, device=label.device)
     is_class = label.flatten() == classes[:, None]  # (K, B*H*W)
@@ -32,16 +32,16 @@ def weighted_mean(
     is_kept: Bool[Tensor, "B H W"] | None = None,
     n_classes: int = 2,
 ) -> Float[Tensor, ""]:
-    """Mean loss of the kept pixels of a whole batch, each weighed by its label's `class_weights`.
+    """Mean loss of the kept pixels of a whole batch, each weighted by its label's `class_weights`.
 
     Args:
-        loss_map: loss of each pixel; what the others hold, not kept, does not matter.
+        loss_map: loss of each pixel; values of excluded pixels do not matter.
         label: class values from 0 to n_classes - 1.
         is_kept: the pixels that count; None: all.
-        n_classes: with the background.
+        n_classes: including the background.
 
     Returns:
-        0, with a gradient of zero, where no pixel is kept.
+        The mean; 0, with zero gradient, if no pixel is kept.
 
     Source: superpixel-guided learning, released code; the guard is ours (there: 0/0).
     """

@@ -1,4 +1,4 @@
-"""Rewriting the labels that the networks doubt most, and what is then known about them. Pure functions."""
+"""Replacing the least probable labels, and the remember rates afterwards. Pure functions."""
 
 import torch
 from jaxtyping import Float, Int
@@ -8,7 +8,7 @@ from models.losses.selection import class_bounds
 
 
 def correction_ratio(remember_rates: Float[Tensor, " K"], decay: float = 1.0) -> Float[Tensor, " K"]:
-    """Share of each class's pixels to be doubted: (1 - remember rate) * decay, to four digits."""
+    """Share of each class's pixels to relabel: (1 - remember rate) * decay, to four digits."""
     return ((1 - remember_rates) * decay).round(decimals=4)
 
 
@@ -19,15 +19,15 @@ def refine_labels(
     ratio: Float[Tensor, " K"],
     confidence: float = 0.0,
 ) -> Int[Tensor, "B H W"]:
-    """Gives the least believed pixels of each class the most probable class instead; jointly over all images given.
+    """Relabels the least probable pixels of each class with the most probable class, jointly over all given images.
 
-    Of the n pixels labelled c, those are doubted whose probability of c is below the int(ratio * n)-th smallest.
+    Of the n pixels labelled c, candidates are those whose probability of c is below the int(ratio * n)-th smallest.
 
     Args:
-        probability: mean of the networks; smoothed over superpixels where superpixels are to change as a whole.
-        label: as they are, 0 to K - 1.
-        ratio: of doubted pixels per class.
-        confidence: a pixel changes only to a class more probable than this; up to 0.5 without effect for two classes.
+        probability: mean of the networks; averaged over superpixels if superpixels are to change as a whole.
+        label: current labels, 0 to K - 1.
+        ratio: share of candidates per class.
+        confidence: a pixel changes only to a class more probable than this; no effect up to 0.5 for two classes.
 
     Source: superpixel-guided learning, released code, for two classes.
     """
@@ -40,7 +40,7 @@ def refine_labels(
 def update_remember_rates(
     remember_rates: Float[Tensor, " K"], ceiling: Float[Tensor, " K"], factor: float = 1.1
 ) -> Float[Tensor, " K"]:
-    """Raises the rates by `factor` up to a ceiling; those above it stay: max(R, min(factor R, ceiling)).
+    """Raises the rates by `factor` up to a ceiling, and keeps those above it: max(R, min(factor R, ceiling)).
 
     Source: superpixel-guided learning, released code.
     """

@@ -1,6 +1,6 @@
-"""Which pixels of a batch to learn from when labels are noisy: those with a small loss. Pure functions.
+"""Selection of pixels with a small loss, for learning from noisy labels. Pure functions.
 
-Nothing here waits for the device: thresholds are read from sorted scores with indices that are tensors themselves.
+Nothing here waits for the device: thresholds are taken from sorted scores with indices that are tensors.
 """
 
 import torch
@@ -16,7 +16,7 @@ CERTAIN = 1e-7  # smoothed probabilities keep this distance from 0 and 1, so tha
 def forget_rate(
     round_number: int | Int[Tensor, ""], remember_rates: Float[Tensor, " K"], warmup: int = 5
 ) -> Float[Tensor, " K"]:
-    """Share of each class's pixels to leave out: from 0 in round 0 to 1 - remember rate in round warmup - 1, linearly.
+    """Share of each class's pixels to exclude: from 0 in round 0 to 1 - remember rate in round warmup - 1, linearly.
 
     Source: co-teaching and superpixel-guided learning, released code.
     """
@@ -27,19 +27,19 @@ def forget_rate(
 def class_bounds(
     score: Float[Tensor, "B H W"], label: Int[Tensor, "B H W"], share: Float[Tensor, " K"]
 ) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:
-    """Per class, the int(share * n)-th largest and the smallest score of the n pixels that bear it.
+    """Per class, the int(share * n)-th largest and the smallest score of its n pixels.
 
     Args:
         score: finite.
         label: 0 to K - 1.
-        share: 0 to 1, in double precision where int(share * n) is to be exact.
+        share: 0 to 1, in double precision if int(share * n) must be exact.
 
     Returns:
-        The k-th largest score, infinity where k = 0; and the smallest, infinity where no pixel bears the class.
+        The k-th largest score, infinity if k = 0; and the smallest, infinity for an absent class.
     """
     flat_score, flat_label = score.flatten(), label.flatten()
     order = flat_score.argsort(descending=True)
-    order = order[flat_label[order].argsort(stable=True)]  # by class, within it from the largest score down
+    order = order[flat_label[order].argsort(stable=True)]  # by class, and within a class in descending order of scores
     ranked = flat_score[order]
     classes = torch.arange(len(share), device=label.device)
     ranked_label = flat_label[order].to(classes)
@@ -57,14 +57,15 @@ def class_bounds(
 def small_loss_selection(
     score: Float[Tensor, "B H W"], label: Int[Tensor, "B H W"], forget: Float[Tensor, " K"]
 ) -> Bool[Tensor, "B H W"]:
-    """Keeps of each class the pixels whose score is below the int(forget * n)-th largest of the batch.
+    """Keeps those pixels of each class whose score is below the int(forget * n)-th largest of the batch.
 
-    Without ties n - k of n pixels are kept. Equal scores at the threshold all go: a superpixel of one label goes whole.
+    Without ties n - k of n pixels are kept. Equal scores at the threshold are all excluded, as in a superpixel of one
+    label.
 
     Source: co-teaching (NeurIPS 2018); per class as in superpixel-guided learning, released code.
 
-    Note: there k = 0, a class without pixels and scores that are no numbers are errors. Here k = 0 keeps all, a class
-    of which nothing would be left is kept whole, and a score that is not finite counts as the largest.
+    Note: there k = 0, an absent class and NaN scores are errors. Here k = 0 keeps all pixels, a class of which none
+    would remain is kept completely, and a score that is not finite counts as the largest.
     """
     largest = torch.finfo(score.dtype).max
     score = score.nan_to_num(nan=largest, posinf=largest)
@@ -109,7 +110,7 @@ def smoothed_log_probability(
 
 
 def approximate_rates(alpha: float, beta: float, foreground_share: float) -> tuple[float, float]:
-    """Remember rates (background, foreground) to expect of simulated noise, where no clean labels can tell.
+    """Expected remember rates (background, foreground) of simulated noise, if there are no clean labels.
 
     Args:
         alpha: share of the images with a noisy mask.

@@ -1,4 +1,4 @@
-"""T-Loss (MICCAI 2023): the negative log-likelihood of a whole mask under a Student-t distribution of learned tails."""
+"""T-Loss (MICCAI 2023): negative log-likelihood of a mask under a Student-t distribution with learned tails."""
 
 import math
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from util.errors import ConfigError
 class TLossConfig:
     """Hyper-parameters of T-Loss. Source: Gonzalez-Jimenez et al., MICCAI 2023; defaults as in the paper."""
 
-    nu_init: float = 0.0  # the raw degrees of freedom nu~ at the start; released configuration: 1
+    nu_init: float = 0.0  # initial raw degrees of freedom nu~; released configuration: 1
     eps: float = 1e-8  # nu = exp(nu~) + eps
     lr_nu: float = 1e-3  # learning rate of nu~ (and of a learnable precision), constant
     log_precision: float | Literal["learnable"] = 1.0  # 1: released code, 0: paper; learnable: starts at 1
     reduction: Literal["none", "mean", "sum"] = "mean"  # over the images
-    per_class: bool = True  # a nu for every foreground class, losses averaged; False: all their pixels one vector
-    divide_by_pixels: bool = False  # True: loss per pixel; as published, it is as large as the image
+    per_class: bool = True  # one nu per foreground class, losses averaged; False: one vector of all their pixels
+    divide_by_pixels: bool = False  # True: loss per pixel; as published, it grows with the image
     plateau: bool = True  # lower the network's learning rate when nu~ has settled (rule and values: released code)
     plateau_every: int = 50  # steps between two records of nu~
     plateau_records: int = 10  # the last records that the rule compares
@@ -62,7 +62,7 @@ class TLoss(SegmentationLoss):
     Note: the published loss is binary. With more classes each foreground class is one against the rest, with its own
     nu, and the losses are averaged (`per_class`), or the masks of all foreground classes form one vector. The number
     of pixels comes from the input. The released code can also learn a precision for every pixel of a fixed image
-    size, which is not offered: no two images share what lies at a pixel, and the size would become part of the model.
+    size; this is not offered, as pixels of different images do not correspond, and the model would depend on the size.
     """
 
     def __init__(self, config: TLossConfig, n_classes: int) -> None:
@@ -83,7 +83,7 @@ class TLoss(SegmentationLoss):
         return self.raw_nu.exp() + self.config.eps
 
     def loss(self, logits: Tensor, label: Tensor) -> Tensor:
-        """One value, or one per image if nothing is reduced."""
+        """One value, or one per image with reduction "none"."""
         squared_error = squared_errors(logits, label)  # (B, K - 1)
         n_pixels = label[0].numel()
         if not self.config.per_class:
@@ -115,7 +115,7 @@ def student_t(
 ) -> Float[Tensor, "B V"]:
     """Negative log-density of vectors of `n_pixels` entries from their squared lengths.
 
-    Differences of log-gamma functions cancel most digits; these few numbers are therefore computed in float64.
+    Differences of log-gamma functions lose most digits; they are therefore computed in float64.
 
     Args:
         squared_error: squared distance from the mean.

@@ -1,4 +1,4 @@
-"""SSL-ALPNet (ECCV 2020): few-shot segmentation by adaptive local prototypes; PANet as the same with a global one."""
+"""SSL-ALPNet (ECCV 2020): few-shot segmentation with adaptive local prototypes; PANet as its global variant."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,8 +32,8 @@ class ALPNetConfig:
     background_weight: float = 0.05  # of `use_wce` (released code)
     usealign: bool = True  # prototype alignment regularisation
     align_weight: float = 1.0  # of the alignment loss (paper: 1)
-    temperature: float = 20.0  # factor on the cosine (PANet's, inherited)
-    coverage_threshold: float = 0.95  # above it a cell of the support mask becomes a prototype
+    temperature: float = 20.0  # factor on the cosine (as in PANet)
+    coverage_threshold: float = 0.95  # coverage above which a cell of the support mask becomes a prototype
     freeze_batch_norm: bool = False  # True: running statistics also in training
     slices_per_pass: int = option(16, "practical")  # slices encoded together in prediction
 
@@ -54,7 +54,7 @@ class ALPNet(Method):
     Source: Ouyang et al., "Self-supervision with superpixels: training few-shot medical image segmentation without
     annotation", ECCV 2020; alignment: Wang et al., "PANet", ICCV 2019.
 
-    Note: all B episodes pass the encoder together. In training its batch norm therefore sees 2B images; with running
+    Note: all B episodes are encoded together. In training its batch norm therefore sees 2B images; with running
     statistics (`freeze_batch_norm`) the loss of B episodes is the mean of their single losses.
     """
 
@@ -70,12 +70,12 @@ class ALPNet(Method):
 
     @classmethod
     def title(cls, settings: Mapping[str, Any]) -> str:
-        """SSL-ALPNet, SSL-PANet, and the same without "SSL" when trained on annotations."""
+        """SSL-ALPNet or SSL-PANet; without "SSL" if trained on annotations."""
         name = "ALPNet" if settings["prototypes"] == "local" else "PANet"
         return f"SSL-{name}" if settings["train_on"] == "superpixels" else name
 
     def train(self, mode: bool = True) -> "ALPNet":
-        """Training mode; the batch norm stays in evaluation mode when frozen."""
+        """Training mode; with `freeze_batch_norm` the batch norm stays in evaluation mode."""
         super().train(mode)
         if mode and self.config.freeze_batch_norm:
             for module in self.modules():
@@ -87,8 +87,8 @@ class ALPNet(Method):
         """Query cross-entropy plus alignment loss, averaged over the episodes.
 
         Returns:
-            loss, query_ce, align (scalars) and background_fallbacks, the share of prototype extractions in which no
-            background cell qualified.
+            loss, query_ce, align (scalars) and background_fallbacks, the share of prototype extractions without a
+            qualified background cell.
         """
         support, query = self.encode(batch.support_image, batch.query_image)
         with torch.autocast(query.device.type, enabled=False):
@@ -99,7 +99,7 @@ class ALPNet(Method):
     def encode(
         self, support: Float[Tensor, "B S 1 H W"], query: Float[Tensor, "B Q 1 H W"]
     ) -> tuple[Float[Tensor, "B S C h w"], Float[Tensor, "B Q C h w"]]:
-        """Features of all images from one pass through the encoder."""
+        """Features of all images, encoded together."""
         n_shots = support.shape[1]
         images = torch.cat([support, query], 1)
         features = self.encoder(images.flatten(0, 1)).unflatten(0, images.shape[:2])
@@ -134,8 +134,8 @@ class ALPNet(Method):
     def _training_window(self, feature_columns: int) -> int:
         if feature_columns < self.config.proto_grid_size:
             raise ConfigError(
-                f"proto_grid_size={self.config.proto_grid_size}: the images give only {feature_columns} features a "
-                f"side (size / {OUTPUT_STRIDE}); expected at most that many cells."
+                f"proto_grid_size={self.config.proto_grid_size}: the images give only {feature_columns} features "
+                f"a side (size / {OUTPUT_STRIDE}); expected at most that many cells."
             )
         return feature_columns // self.config.proto_grid_size
 
@@ -172,7 +172,7 @@ def shrink(mask: Bool[Tensor, "B S H W"], size: Any) -> Float[Tensor, "B S h w"]
 
 
 def enlarge(scores: Float[Tensor, "B S h w"], size: Any) -> Float[Tensor, "B S H W"]:
-    """Scores on the image grid, bilinear: as two products, for `interpolate` sums gradients in any order on a GPU."""
+    """Scores on the image grid, bilinear; by two products, as `interpolate` has no deterministic gradient on a GPU."""
     rows, columns = (
         F.interpolate(torch.eye(old, device=scores.device)[None], new, mode="linear")[0]  # (old, new)
         for old, new in zip(scores.shape[-2:], size, strict=True)
@@ -185,7 +185,7 @@ def binary_cross_entropy(
 ) -> Float[Tensor, ""]:
     """Weighted cross-entropy of upsampled background and foreground scores: each image's weighted mean, averaged.
 
-    Enlarging is linear, so the difference of the two scores is enlarged in place of both.
+    Enlarging is linear, so the difference of the two scores is enlarged instead of both.
     """
     margin = enlarge(scores[:, :, 1] - scores[:, :, 0], mask.shape[-2:])
     weight = torch.where(mask, 1.0, background_weight)

@@ -1,7 +1,7 @@
 """Learning from noisy labels with peers: co-teaching, JoCoR, tri-network, superpixel-guided selection and refinement.
 
-Several networks of one architecture see the same images. In each batch the pixels whose labels are probably right are
-kept, those whose loss (of a peer, of all, or their disagreement) is small, and only these are learned from.
+Several networks of one architecture are trained on the same images. In each batch, only the pixels with a small score
+(the loss of a peer or of all, or their disagreement) are used, as their labels are probably correct.
 """
 
 from dataclasses import dataclass, field
@@ -24,15 +24,15 @@ from util.errors import ConfigError
 
 @dataclass(frozen=True)
 class RefineConfig:
-    """When and how labels are rewritten. Source: superpixel-guided learning, released code (ISIC)."""
+    """When and how labels are refined. Source: superpixel-guided learning, released code (ISIC)."""
 
-    style: Literal["mean", "pixel"] = "mean"  # mean: of the superpixel; pixel: each on its own
-    decay: float = 1.0  # of the share of labels doubted, 1 - remember rate (reference: 0.5 for the clavicle)
+    style: Literal["mean", "pixel"] = "mean"  # mean: whole superpixels; pixel: each pixel on its own
+    decay: float = 1.0  # factor on the share of labels to refine, 1 - remember rate (reference: 0.5 for the clavicle)
     confidence: float = 0.0  # a label changes only to a class more probable than this
-    patience: int = 5  # rounds without a wider loss gap before labels are rewritten
-    thr_bg: float = 0.95  # a rewriting raises the remember rates at most to these (reference: 0.99 and 0.83 for JSRT)
+    patience: int = 5  # rounds without a wider loss gap before labels are refined
+    thr_bg: float = 0.95  # upper bounds of the remember rates after refinement (reference: 0.99 and 0.83 for JSRT)
     thr_fg: float = 0.9
-    factor: float = 1.1  # by which they are raised
+    factor: float = 1.1  # on the remember rates at each refinement
     max_refinements: int = 1
     chunk: int = 200  # images ranked together
 
@@ -66,7 +66,7 @@ class SuperpixelGuidedConfig(JoCoRConfig):
 
 
 class CoTeaching(Peers):
-    """Each network learns from the pixels in which the other has a small loss.
+    """Each network learns from the pixels for which the other has a small loss.
 
     Source: Han et al., "Co-teaching: robust training of deep neural networks with extremely noisy labels", NeurIPS
     2018; per pixel and class as in the released code of superpixel-guided learning.
@@ -75,7 +75,7 @@ class CoTeaching(Peers):
     name_in_tables = "Co-teaching"
 
     def objective(self, logits: Logits, label: Ids, superpixel: Ids | None, forget: Rates) -> dict[str, Tensor]:
-        """Sum of both networks' cross-entropy, each weighted over the other's choice."""
+        """Sum of both networks' cross-entropy, each over the pixels selected by the other."""
         first, second = (ce_map(log_probability(x), label) for x in logits)
         kept_by_first, kept_by_second = (small_loss_selection(x.detach(), label, forget) for x in (first, second))
         loss = weighted_mean(first, label, kept_by_second, self.n_classes)
@@ -84,7 +84,7 @@ class CoTeaching(Peers):
 
 
 class TriNet(Peers):
-    """Each of three networks learns from the pixels in which the other two disagree little.
+    """Each of three networks learns from the pixels on which the other two disagree least.
 
     Source: the tri-network that superpixel-guided learning compares with, in its released code.
     """
@@ -93,7 +93,7 @@ class TriNet(Peers):
     n_networks = 3
 
     def objective(self, logits: Logits, label: Ids, superpixel: Ids | None, forget: Rates) -> dict[str, Tensor]:
-        """Sum of the networks' cross-entropy, each over the pixels in which the other two have a similar one."""
+        """Sum of the networks' cross-entropy, each over the pixels for which the other two have a similar loss."""
         one, two, three = losses = [ce_map(log_probability(x), label) for x in logits]
         pairs = ((two, three), (one, three), (one, two))
         kept = [small_loss_selection((a - b).detach().abs(), label, forget) for a, b in pairs]
@@ -102,7 +102,7 @@ class TriNet(Peers):
 
 
 class JoCoR(Peers):
-    """Two networks share one joint loss, which also rewards their agreement, and one choice of pixels.
+    """Two networks with one joint loss, which also rewards their agreement, and one selection of pixels.
 
     Source: Wei et al., "Combating noisy labels by agreement", CVPR 2020.
     """
@@ -112,17 +112,17 @@ class JoCoR(Peers):
     config: JoCoRConfig
 
     def objective(self, logits: Logits, label: Ids, superpixel: Ids | None, forget: Rates) -> dict[str, Tensor]:
-        """The joint loss where it is small."""
+        """The joint loss of the pixels for which it is small."""
         return joint_objective(logits, label, None, forget, self.config.jocor_lambda)
 
 
 class SuperpixelGuided(Peers):
-    """JoCoR whose pixels are chosen by superpixel, and which rewrites doubtful labels once its choice stands.
+    """JoCoR with selection by superpixel, and with refinement of improbable labels once the selection is stable.
 
     Source: Li et al., "Superpixel-guided iterative learning from noisy labels for medical image segmentation", MICCAI
     2021, released code (its configurations `spemj`).
 
-    Note: labels can be rewritten more than once (`max_refinements`); the wait then begins anew.
+    Note: labels can be refined more than once (`max_refinements`); the wait for `patience` rounds then starts again.
     """
 
     name_in_tables = "Superpixel-guided"
@@ -137,24 +137,24 @@ class SuperpixelGuided(Peers):
         self.register_buffer("n_refinements", torch.tensor(0))
 
     def forward(self, batch: DenseBatch) -> dict[str, Tensor]:
-        """As of `Peers`; in training the gap is remembered until the round ends."""
+        """As in `Peers`; in training mode the gap is recorded until the round ends."""
         terms = super().forward(batch)
         if self.training:
             self.monitor.add(terms["gap"])
         return terms
 
     def forget_rates(self) -> Float[Tensor, " K"]:
-        """Share of each class's pixels to leave out in the current round; no warm-up after labels were rewritten."""
+        """Share of each class's pixels to exclude in the current round; no warm-up after a refinement."""
         return torch.where(self.n_refinements > 0, 1 - self.remember_rates, super().forget_rates())
 
     def objective(self, logits: Logits, label: Ids, superpixel: Ids | None, forget: Rates) -> dict[str, Tensor]:
-        """The joint loss where that of the superpixel's mean probabilities is small."""
+        """The joint loss of the pixels whose superpixel has a small one, from its mean probabilities."""
         by_pixel = self.config.selection.level == "pixel"
         chosen_by = None if by_pixel else _required(superpixel)
         return joint_objective(logits, label, chosen_by, forget, self.config.jocor_lambda)
 
     def after_round(self, labels: LabelStore | None) -> dict[str, float]:
-        """Closes the round; rewrites the labels if the gap has not widened for `patience` rounds."""
+        """Ends the round; refines the labels if the gap has not widened for `patience` rounds."""
         awaited_rates = self.awaits_rates(labels)
         logged = super().after_round(labels) | {"round_gap": self.monitor.close_round()}
         if awaited_rates:  # no pixels are excluded yet, hence there is no gap
@@ -165,10 +165,10 @@ class SuperpixelGuided(Peers):
         return logged | {"n_refinements": float(self.n_refinements)}
 
     def refine(self, labels: LabelStore) -> dict[str, float]:
-        """Rewrites the labels of all training images and raises the remember rates.
+        """Refines the labels of all training images and raises the remember rates.
 
         Returns:
-            labels_changed, the share of pixels; labels_right_before and labels_right_after, where clean labels tell.
+            labels_changed, the share of pixels; labels_right_before and labels_right_after, if clean labels are known.
         """
         refine, refined = self.config.refine, self.refined(labels)
         before, n_changed = labels.accuracy(), np.count_nonzero(refined != labels.label)
@@ -183,7 +183,7 @@ class SuperpixelGuided(Peers):
         return {"labels_changed": n_changed / refined.size, **known}
 
     def refined(self, labels: LabelStore) -> np.ndarray:
-        """The labels (N, H, W) uint8 that the mean of both networks proposes; nothing is changed."""
+        """The labels (N, H, W) uint8 proposed by the mean of both networks; the current ones are not changed."""
         refine, was_training, device = self.config.refine, self.training, self.remember_rates.device
         ratio = correction_ratio(self.remember_rates, refine.decay)
         refined = np.empty(labels.label.shape, np.uint8)
@@ -199,10 +199,11 @@ class SuperpixelGuided(Peers):
 
 
 class GapMonitor(nn.Module):
-    """Counts the rounds in which the gap between the losses of pixels left out and kept has not widened.
+    """Counts the rounds in which the gap between the losses of excluded and kept pixels has not widened.
 
-    While the networks learn what is right, wrong labels stand out more and more; once they do not, it is time to use
-    what was learned. Source: superpixel-guided learning, released code.
+    The gap widens while the networks learn from correct labels; once it does not, the labels are refined.
+
+    Source: superpixel-guided learning, released code.
     """
 
     total: Float[Tensor, ""]
@@ -216,7 +217,7 @@ class GapMonitor(nn.Module):
             self.register_buffer(name, torch.tensor(start))
 
     def add(self, gap: Float[Tensor, ""]) -> None:
-        """Adds a batch to the running round."""
+        """Adds a batch to the current round."""
         self.total.add_(gap)
         self.count.add_(1)
 
@@ -231,7 +232,7 @@ class GapMonitor(nn.Module):
         return float(gap)
 
     def reset(self) -> None:
-        """Forgets the widest gap and the rounds since, after the labels have changed."""
+        """Clears the widest gap and the count of rounds, after the labels have changed."""
         self.best.zero_()
         self.n_stalled.zero_()
 
@@ -239,13 +240,13 @@ class GapMonitor(nn.Module):
 def joint_objective(
     logits: Logits, label: Ids, superpixel: Ids | None, forget: Rates, weight: float
 ) -> dict[str, Tensor]:
-    """Joint loss of two networks over the pixels in which it is small, as in `jocor_score`.
+    """Joint loss of two networks over the pixels for which it is small, see `jocor_score`.
 
     Args:
         logits: of both networks.
         label: 0 to K - 1.
-        superpixel: pixels are chosen by the joint loss of the mean probabilities in these; None: by their own.
-        forget: share of each class's pixels to leave out.
+        superpixel: pixels are selected by the joint loss of their superpixel's mean probabilities; None: by their own.
+        forget: share of each class's pixels to exclude.
         weight: of the agreement.
     """
     n_classes = len(forget)
@@ -265,7 +266,7 @@ def joint_objective(
 def _required(superpixel: Ids | None) -> Ids:
     if superpixel is None:
         raise ConfigError(
-            "method='spguided': the images come without superpixels. Make them with `python -m data.prepare ... --step "
-            "superpixels`, or choose by pixel with selection.level=pixel and refine.style=pixel."
+            "method='spguided': the images have no superpixels. Make them with `python -m data.prepare ... --step "
+            "superpixels`, or select by pixel with selection.level=pixel and refine.style=pixel."
         )
     return superpixel

@@ -1,4 +1,4 @@
-"""The adaptive local prototype head: which prototypes each class uses, and the scores they give a query."""
+"""The adaptive local prototype head: prototypes of each class, and the scores of a query."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ from models.networks.prototypes import Prototypes, cosine_scores, extract
 
 @dataclass(frozen=True)
 class ALPHead:
-    """Turns support features and masks into background and foreground prototypes, and those into scores.
+    """Computes background and foreground prototypes from support features and masks, and scores from prototypes.
 
     Attributes:
-        is_local: False gives PANet's head: one masked average per class.
+        is_local: False: the head of PANet, one masked average per class.
         threshold: coverage above which a cell of the support mask becomes a prototype.
         temperature: factor on the cosine.
 
@@ -36,11 +36,11 @@ class ALPHead:
         """Prototypes of background (class 0) and foreground (class 1) of each episode.
 
         The background uses its cells alone. The foreground uses cells and global average if one cell of `rule_window`
-        (the training window, also at test time) is covered to the threshold, else the global average alone.
+        (the training window, also in prediction) is covered to the threshold, else the global average alone.
 
         Returns:
-            (prototypes, is_fallback): the latter marks the episodes whose background covers no cell, for which its
-            masked average stands in (the reference stops with an error there).
+            (prototypes, is_fallback): the latter marks episodes whose background covers no cell; its masked average is
+            used instead (the reference stops with an error).
         """
         is_large = F.avg_pool2d(foreground, rule_window).flatten(1).amax(1) >= self.threshold
         use_local = torch.stack([torch.ones_like(is_large), is_large], 1) & self.is_local

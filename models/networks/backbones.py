@@ -1,4 +1,4 @@
-"""Image encoders at output stride 8: the reference's dilated ResNets, small ones, and any of timm's."""
+"""Image encoders with output stride 8: dilated ResNets as in the reference, small ResNets, and timm encoders."""
 
 import pickle
 from collections import OrderedDict
@@ -30,7 +30,7 @@ _IMAGENET = {
 
 
 class Encoder(nn.Module):
-    """A backbone followed by a bias-free 1x1 convolution to the width in which prototypes are compared.
+    """A backbone followed by a 1x1 convolution without bias to the channels of the prototypes.
 
     Parameter names are those of the authors' released checkpoints (`backbone.layer1...`, `localconv.weight`).
 
@@ -48,7 +48,7 @@ class Encoder(nn.Module):
 
 
 class _TimmStage(nn.Module):
-    """The last stage of a timm encoder that still has the output stride."""
+    """The last stage of a timm encoder with the output stride."""
 
     def __init__(self, name: str, pretrained: bool) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ def _load_backbone(encoder: Encoder, name: str, weights: str) -> None:
     if missing or misfits:
         raise CheckpointError(
             f"encoder_weights={weights!r}: not the backbone of {name}: {len(missing)} entries missing, {len(misfits)} "
-            f"of another shape, such as {(missing + misfits)[0]}. Give the state dict of that backbone."
+            f"of another shape, such as {(missing + misfits)[0]}. Use the state dict of that backbone."
         )
     encoder.backbone.load_state_dict({key: state[key] for key in wanted})
 
@@ -153,7 +153,7 @@ def _download(name: str, function: Callable[[], Any]) -> Any:
         return function()
     except (OSError, HTTPException, RuntimeError) as error:
         raise CheckpointError(
-            f"{name}: its pretrained weights could not be downloaded or read ({error}). Options: run once where there "
-            "is a network (they are cached in TORCH_HOME); give a local file with encoder_weights=PATH; or start from "
-            "random weights by saying so, encoder_weights=none."
+            f"{name}: its pretrained weights could not be downloaded or read ({error}). Options: run once with "
+            "internet access (they are cached in TORCH_HOME); use a local file with encoder_weights=PATH; or start "
+            "from random weights with encoder_weights=none."
         ) from error

@@ -1,7 +1,6 @@
 """Prototypes of an annotated image as dense tensors with a validity mask, and their similarity to a query.
 
-Whether a prototype takes part is a value in a mask, never a different shape or a branch: batches stay rectangular and
-nothing waits for the device.
+Unused prototypes are masked instead of removed: shapes are constant and nothing waits for the device.
 """
 
 from dataclasses import dataclass
@@ -18,18 +17,18 @@ _SMALLEST_NORM = 1e-4
 
 @dataclass(frozen=True)
 class Prototypes:
-    """N directions in feature space of B episodes, and which of them count for each of M classes.
+    """N directions in feature space for each of B episodes, and which of them are valid for each of M classes.
 
-    Order: cells by shot, row, column; then masked averages by shot and class; then by class the mean of its averages.
-    The cells are there once for all classes.
+    Order: cells by shot, row, column; then masked averages by shot and class; then the mean of the averages by class.
+    All classes share the cells.
     """
 
-    direction: Float[Tensor, "*B N C"]  # L2-normalised (shorter only where the features were almost zero)
+    direction: Float[Tensor, "*B N C"]  # L2-normalised (shorter only if the features are almost zero)
     is_valid: Bool[Tensor, "*B M N"]  # at least one per class
 
 
 def inverse_norm(features: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
-    """One over the L2 norm along `dim`, which stays as an axis of one; norms below 1e-4 count as 1e-4."""
+    """One over the L2 norm along `dim`, which is kept with size 1; norms below 1e-4 count as 1e-4."""
     return features.square().sum(dim, keepdim=True).clamp_min(_SMALLEST_NORM**2).rsqrt()
 
 
@@ -41,11 +40,11 @@ def extract(
     use_local: Bool[Tensor, "B M"],
     with_global: Bool[Tensor, " M"],
 ) -> Prototypes:
-    """Prototypes of what each class's mask marks: cells of `window` x `window` features, and masked averages.
+    """Prototypes of each class's mask: cells of `window` x `window` features, and masked averages.
 
-    Where `use_local` holds, the valid ones are the cells covered by more than `threshold`, joined by each shot's masked
-    average if `with_global` ("gridconv", "gridconv+"). Elsewhere, and where no cell qualifies, it is the mean over
-    shots of the masked averages alone ("mask"). The classes share their cells: only which of them count differs.
+    With `use_local`, the valid ones are the cells covered by more than `threshold`, and with `with_global` also each
+    shot's masked average ("gridconv", "gridconv+"). Otherwise, or if no cell qualifies, only the mean over shots of the
+    masked averages is valid ("mask"). All classes share the cells.
 
     Args:
         features: encoded support images, S shots.
@@ -53,7 +52,7 @@ def extract(
         window: side of a cell, in features.
         threshold: coverage above which a cell counts, in [0, 1).
         use_local: which classes of which episodes use cells.
-        with_global: which classes have the shots' averages join the cells.
+        with_global: which classes use the shots' averages in addition to cells.
 
     Returns:
         Prototypes with N = S * (h // window) * (w // window) + M * (S + 1).
@@ -79,10 +78,10 @@ def extract(
 def cosine_scores(
     query: Float[Tensor, "B Q C h w"], prototypes: Prototypes, temperature: float
 ) -> Float[Tensor, "B Q *G M h w"]:
-    """Similarity of each query position to each class: softly the best prototype's, sum over n of softmax(d)_n d_n.
+    """Similarity of each query position to each class, weighted over prototypes: sum over n of softmax(d)_n d_n.
 
     d_n is `temperature` times the cosine between the position's feature and prototype n. The classes share the
-    exponentials of the softmax, and only those that are valid enter a class's two sums, as a product with the mask.
+    exponentials of the softmax; a product with the mask restricts a class's two sums to its valid prototypes.
 
     Args:
         query: features, not normalised.
@@ -98,14 +97,14 @@ def cosine_scores(
 
 
 def assignment(query: Float[Tensor, "B Q C h w"], prototypes: Prototypes) -> Int[Tensor, "B Q *G M h w"]:
-    """Index of each class's most similar valid prototype at each position, for looking at what the method matched."""
+    """Index of each class's most similar valid prototype at each position, for inspection."""
     cosines = _cosines(query, prototypes)[..., None, :, :]  # (B, Q, *G, 1, N, h*w)
     of_class = cosines.masked_fill(~prototypes.is_valid[:, None, ..., None], -torch.inf)
     return of_class.argmax(-2).unflatten(-1, query.shape[-2:])
 
 
 def _cosines(query: Float[Tensor, "B Q C h w"], prototypes: Prototypes) -> Float[Tensor, "B Q *G N h*w"]:
-    """One product for all groups; not the query's features, which are many more, are normalised, but the product."""
+    """One product for all groups; the product is normalised instead of the query's features, which are many more."""
     pixels = query.flatten(3)
     rows = prototypes.direction.flatten(1, -2)[:, None]  # (B, 1, G*N, C)
     return (rows @ pixels * inverse_norm(pixels, 2)).unflatten(2, prototypes.direction.shape[1:-1])

@@ -1,4 +1,4 @@
-"""The plain U-Net of nnU-Net in two dimensions, shared by all methods that learn from dense labels."""
+"""The 2D U-Net of nnU-Net, used by all methods for dense labels."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,16 +17,16 @@ class UNetConfig:
     """Size of a U-Net. Source: superpixel-guided learning and T-Loss, released code (features, halvings)."""
 
     in_channels: int = 3  # of the image: 3 colour, 1 grey
-    n_classes: int = 2  # with the background
+    n_classes: int = 2  # including the background
     halvings: tuple[int, int] = (5, 5)  # along rows and columns, see `halvings_of`
-    base_features: int = 32  # of the first stage; doubled at every further one
-    max_features: int = 480  # where the doubling ends
+    base_features: int = 32  # channels of the first stage; doubled at each further stage
+    max_features: int = 480  # upper bound of the channels
 
     def __post_init__(self) -> None:
         if self.in_channels < 1:
             raise ConfigError(f"unet.in_channels={self.in_channels}: expected a whole number from 1.")
         if self.n_classes < 2:
-            raise ConfigError(f"unet.n_classes={self.n_classes}: expected at least 2, the background counts.")
+            raise ConfigError(f"unet.n_classes={self.n_classes}: expected at least 2, including the background.")
         if min(self.halvings) < 0 or max(self.halvings) < 2:
             raise ConfigError(
                 f"unet.halvings={self.halvings}: expected one number for rows and one for columns, both from 0 and one "
@@ -50,9 +50,8 @@ class UNet(nn.Module):
     Source: Isensee et al., "nnU-Net", Nature Methods 2021 (the "Generic U-Net" of its first version), as set up by
     the released code of superpixel-guided learning (MICCAI 2021) and T-Loss (MICCAI 2023).
 
-    Note: MONAI's `DynUNet`. Its convolutions before a batch norm have no bias (the norm's shift makes one idle), its
-    head has one, and the heads at lower resolution, which the reference builds but never uses, do not exist. Features
-    and function are otherwise those of the reference.
+    Note: MONAI's `DynUNet`. Its convolutions before a batch norm have no bias, its head has one, and the heads at lower
+    resolution, which the reference builds but never uses, are omitted. Otherwise it is the network of the reference.
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -77,7 +76,7 @@ class UNet(nn.Module):
         """Logits of every class at every pixel.
 
         Raises:
-            ConfigError: the images have another number of channels, or sides that cannot be halved so often.
+            ConfigError: wrong number of channels, or sides that cannot be halved as often.
         """
         if image.shape[1] != self.config.in_channels:
             raise ConfigError(
@@ -89,18 +88,18 @@ class UNet(nn.Module):
             fitting = tuple(-(-side // multiple) * multiple for side, multiple in zip(size, step, strict=True))
             raise ConfigError(
                 f"unet.halvings={self.config.halvings}: the images have {size[0]} x {size[1]} pixels; expected "
-                f"multiples of {step[0]} and {step[1]}. Prepare them at {fitting[0]} x {fitting[1]}, or halve less."
+                f"multiples of {step[0]} and {step[1]}. Prepare them at {fitting[0]} x {fitting[1]}, or reduce it."
             )
         return self.head(self.stages(image))
 
 
 def build_unet(config: UNetConfig) -> nn.Module:
-    """A U-Net with fresh weights: images Float[B C H W] to logits Float[B K H W]."""
+    """A U-Net with random weights: images Float[B C H W] to logits Float[B K H W]."""
     return UNet(config)
 
 
 def halvings_of(rows: int, columns: int) -> tuple[int, int]:
-    """How often an image's two sides are halved: as long as 4 features remain along them.
+    """How often an image's two sides are halved: as long as at least 4 features remain along each.
 
     Source: nnU-Net's rule; 256 pixels give 6, 128 give 5, 96 x 224 give (4, 5).
     """

@@ -26,8 +26,8 @@ from util.runtime.device import choose_device, set_precision
 
 logger = logging.getLogger(__name__)
 
-MAX_STRUCTURES = 255  # a map with more values is no label map
-LENGTH_TOLERANCE = 1.5  # ratio of two scans' lengths along z above which their heights hardly correspond
+MAX_STRUCTURES = 255  # of a label map
+LENGTH_TOLERANCE = 1.5  # ratio of two scans' lengths along z above which relative heights hardly correspond
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,13 @@ class FewShotPredictor:
 
         Raises:
             CheckpointError: unreadable, of another model, or of a method that is not few-shot.
-            ConfigError: the file does not say what is needed, or names another data set.
+            ConfigError: missing information, or trained on another data set.
         """
         content = checkpoint.load(path)
         stored = content.get("settings", {})
         spec = _find_dataset(path, content.get("dataset"), stored.get("dataset"), dataset)
         if "modelname" not in stored and modelname is None:
-            raise ConfigError(f"{path}: does not say which encoder it holds; name it (modelname), e.g. dlfcn_res101.")
+            raise ConfigError(f"{path}: does not contain the name of its encoder; set modelname, e.g. dlfcn_res101.")
         settings = {"method": "alpnet", "modelname": modelname} | stored
         target = choose_device(device)
         set_precision("float32", target)
@@ -121,8 +121,8 @@ class FewShotPredictor:
         normalisation = trained.normalisation or normalisation
         if normalisation is None and spec.intensity.normalise_by == "training_scans":
             raise ConfigError(
-                f"{path}: does not say how CT was normalised; give the mean and the standard deviation of the prepared "
-                "training scans (0 to 255)."
+                f"{path}: does not contain the normalisation of CT; give the mean and the standard deviation of the "
+                "prepared training scans (0 to 255)."
             )
         parameters = trained.preparation or parameters_of(spec)
         return cls(trained.method, normalisation or Normalisation(), parameters, n_parts, target, spec)
@@ -138,9 +138,8 @@ class FewShotPredictor:
             classes: label values to segment, or a name for each; None: all but 0.
 
         Raises:
-            DataError: an array that is not a scan or a label map, different grids, or a structure that is absent or on
-                too few slices.
-            ConfigError: impossible classes.
+            DataError: not a scan or a label map, different grids, or a structure that is absent or on too few slices.
+            ConfigError: invalid classes.
         """
         _check_array(image, "image")
         _check_array(label, "label map", kinds="biuf")
@@ -169,18 +168,18 @@ class FewShotPredictor:
 
         Args:
             image: raw scan; CT in Hounsfield units.
-            name: what warnings call it.
+            name: of the scan, for warnings.
 
         Returns:
             Label map with the values of the support's, unsigned integers, on the grid of `image`.
 
         Raises:
             UserError: `set_support` was not called.
-            DataError: an array that is not a scan.
+            DataError: not a scan.
         """
         support = self._support
         if support is None:
-            raise UserError("no annotated scan yet; call set_support(image, label) before predict(image).")
+            raise UserError("no annotated scan; call set_support(image, label) before predict(image).")
         _check_array(image, "image")
         prepared = self._prepare(image)
         _warn_of_length(name, _length_mm(prepared), support.length_mm)
@@ -202,8 +201,8 @@ class FewShotPredictor:
         shown = np.flatnonzero(mask.any((1, 2)))
         if len(shown) < self.n_parts:
             raise DataError(
-                f"the annotation shows {name} on {len(shown)} slices of the prepared scan, {self.n_parts} are needed. "
-                "Annotate more of it, ask for fewer parts (an odd number), or leave this structure out."
+                f"the annotation shows {name} on {len(shown)} slices of the prepared scan; expected at least "
+                f"{self.n_parts}. Annotate more slices, use fewer parts (an odd number), or leave this structure out."
             )
         return protocol.support_slices(shown.tolist(), self.n_parts).tolist()
 
@@ -242,20 +241,20 @@ def _check_array(volume: Volume, what: str, kinds: str = "iuf") -> None:
             "three dimensions. Extract a single volume first."
         )
     if not np.isfinite(array).all():
-        raise DataError(f"the {what} holds NaN or infinite values; expected numbers. Convert or copy it again.")
+        raise DataError(f"the {what} contains NaN or infinite values. Convert or copy it again.")
 
 
 def _structures(label: Volume, classes: Mapping[str, int] | Sequence[int] | None) -> dict[str, int]:
-    """Name -> label value of what is to be segmented, checked against the label map."""
+    """Name -> label value of the structures to segment, checked against the label map."""
     found = np.unique(label.array)
     if (found < 0).any() or (found != np.rint(found)).any() or len(found) > MAX_STRUCTURES + 1:
         raise DataError(
-            f"the label map holds {len(found)} values from {found[0]:g} to {found[-1]:g}; expected whole numbers, 0 "
+            f"the label map contains {len(found)} values from {found[0]:g} to {found[-1]:g}; expected whole numbers, 0 "
             f"for the background and at most {MAX_STRUCTURES} structures. Is it an image?"
         )
     present = [int(value) for value in found if value > 0]
     if not present:
-        raise DataError("the label map marks nothing; expected at least one structure with a value above 0.")
+        raise DataError("the label map is empty; expected at least one structure with a value above 0.")
     chosen = present if classes is None else classes
     structures = dict(chosen) if isinstance(chosen, Mapping) else {f"label {value}": value for value in chosen}
     values = list(structures.values())
@@ -263,7 +262,7 @@ def _structures(label: Volume, classes: Mapping[str, int] | Sequence[int] | None
         raise ConfigError(f"classes={classes}: expected different label values from 1.")
     absent = sorted(set(values) - set(present))
     if absent:
-        raise DataError(f"the label map holds the values {present}, not {absent}; choose classes from the former.")
+        raise DataError(f"the label map contains the values {present}, not {absent}; choose classes from the former.")
     return structures
 
 
@@ -288,8 +287,8 @@ def _length_mm(volume: Volume) -> float:
 def _warn_of_length(name: str, length_mm: float, support_mm: float) -> None:
     if max(length_mm, support_mm) > LENGTH_TOLERANCE * min(length_mm, support_mm):
         logger.warning(
-            "%s shows %.0f mm along the body, the annotated scan %.0f mm: slices may be compared with the wrong part "
-            "of a structure. Crop one of them to about the same stretch.",
+            "%s covers %.0f mm along the body, the annotated scan %.0f mm: slices may be compared with the wrong part "
+            "of a structure. Crop one of them to about the same range.",
             name,
             length_mm,
             support_mm,

@@ -1,7 +1,7 @@
-"""What a GPU is asked to do, seen without one: tensors that lie on it by name and hold no values.
+"""What runs on a GPU, tested without one: fake tensors that have its name as device, and no values.
 
-No value of theirs can be read, no shape can depend on one, and tensors of two devices do not mix; the copies that would
-make the host wait are looked for.
+No value of theirs can be read, no shape can depend on one, and tensors of two devices do not mix; copies that would
+make the host wait are detected.
 """
 
 from dataclasses import replace
@@ -23,10 +23,12 @@ from dataloaders.fewshot.episodes import EpisodeDataset, PseudoClassDrawer
 from dataloaders.images.data import DenseDataset
 from dataloaders.images.labels import LabelsOnDevice
 from dataloaders.ordering import LoaderOptions
+from dataloaders.samples import map_tensors
 from dataloaders.transforms import PRESETS
 from dataloaders.transforms.dense import DENSE_PRESETS
 from models import build_method, method_class
 from tests.models.test_methods import ENTRIES, SIZE, SMALL, batch_of, case_of, family_of, is_trainable, labels
+from tests.models.toys import TOYS, batches, build_toy
 from util.runtime.meters import RunningMeans
 
 GPU = torch.device("cuda", 0)
@@ -56,7 +58,7 @@ def check_copy(source, target, is_asynchronous):
 
 @pytest.fixture
 def fake():
-    """A mode of tensors without values, in which autocast believes in the GPU."""
+    """A mode of tensors without values, in which autocast takes a GPU for granted."""
     belief = (
         patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False),
         patch("torch.cuda.is_bf16_supported", return_value=True),
@@ -73,12 +75,8 @@ def made(function, *arguments):
 
 
 def on_gpu(fake, sample):
-    """A sample as if it lay on the GPU."""
-    values = {
-        name: fake.from_tensor(value).to(GPU) if isinstance(value, torch.Tensor) else value
-        for name, value in vars(sample).items()
-    }
-    return type(sample)(**values)
+    """A sample as if it were on the GPU."""
+    return map_tensors(sample, lambda tensor: fake.from_tensor(tensor).to(GPU))
 
 
 def method_on_gpu(name):
@@ -101,6 +99,20 @@ def test_a_step_neither_waits_nor_mixes_devices(fake, name, precision):
         means.add(losses)
         method.after_step(1)
     assert {value.device for value in means.sums.values()} == {GPU}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("name", TOYS)
+def test_a_step_of_several_networks_and_streams_neither_waits_nor_mixes_devices(fake, name, precision):
+    batch = on_gpu(fake, made(lambda: list(batches(name, 4))[-1]))
+    with GPU:
+        method = build_toy(name).train()
+    with NoWaiting():
+        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+            losses = method(batch)
+        method.after_step(1)
+    assert {(value.device, value.dtype) for value in losses.values()} == {(GPU, torch.float32)}
+    assert len(losses) == 4
 
 
 @pytest.mark.parametrize("name", ENTRIES)

@@ -1,4 +1,4 @@
-"""What differs between two trainings, to the last bit."""
+"""Bitwise differences of two runs."""
 
 from collections.abc import Iterator
 from pathlib import Path

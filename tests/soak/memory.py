@@ -22,11 +22,11 @@ from util.files import read_json, write_json  # noqa: E402
 
 logger = logging.getLogger("soak")
 
-FIRST_ID = 101  # no published one
-N_DIFFERENT = 8  # scans; the others are the same files under other names
+FIRST_ID = 101  # not a published one
+N_DIFFERENT = 8  # scans; the others are links to the same files
 N_BATCHES = 20
 SLICES_BYTES = 8 * 64 * 64 * (4 + 4)  # of one scan, as float32 image and int32 ids
-MOST_GROWTH = 0.1  # of what the further scans hold
+MOST_GROWTH = 0.1  # relative to the size of the additional scans
 
 
 def make_scans(fixtures: Any, folder: Path, count: int) -> Path:
@@ -45,12 +45,12 @@ def make_scans(fixtures: Any, folder: Path, count: int) -> Path:
 
 
 def anonymous_mb() -> float:
-    """Memory of this process that no file stands behind, in MB."""
+    """Memory of this process that is not backed by files, in MB."""
     return int(re.findall(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) / 1000
 
 
 def measure(folder: Path) -> dict[str, float]:
-    """Draws batches, as training does; returns the memory before, the most in between, and that in the end, in MB."""
+    """Draws batches as in training; returns the memory before, at the peak, and at the end, in MB."""
     seen, is_over = [anonymous_mb()], threading.Event()
 
     def watch() -> None:
@@ -68,7 +68,7 @@ def measure(folder: Path) -> dict[str, float]:
 
 
 def measured(folder: Path) -> dict[str, float]:
-    """`measure` in a process of its own."""
+    """`measure` in a new process."""
     command = [sys.executable, str(Path(__file__)), str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -77,7 +77,7 @@ def measured(folder: Path) -> dict[str, float]:
 
 
 def compare(fixtures: Any, few: int, many: int, out: Path) -> dict[str, Any]:
-    """Measures twice on each number of scans, the first time without anything packed; `is_flat` says the verdict."""
+    """Measures twice on each number of scans, first without packed files; `is_flat`: whether memory does not grow."""
     report: dict[str, Any] = {"allowed_mb": MOST_GROWTH * (many - few) * SLICES_BYTES / 1e6}
     for name, count in (("few", few), ("many", many)):
         folder = make_scans(fixtures, out / f"scans_{count}", count)

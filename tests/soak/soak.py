@@ -1,10 +1,9 @@
-"""Kills a training at random moments, again and again, and compares it bit for bit with one that was left alone.
+"""Interrupts a run repeatedly at random moments and compares it bit for bit with an uninterrupted one.
 
     python tests/soak/soak.py --minutes 60 --method alpnet --kill-every 60 240 --seed 0 --out soak
     python tests/soak/soak.py --memory 20 2000 --out soak     # memory of training on few and on many scans
 
-Writes `report.json`; leaves with exit code 1 where the trainings differ, or where memory grows. On a CPU, with small
-made-up data.
+Writes `report.json`; exit code 1 if the runs differ or if memory grows. Runs on a CPU with small generated data.
 """
 
 import argparse
@@ -35,25 +34,25 @@ from util.runtime import checkpoint  # noqa: E402
 
 logger = logging.getLogger("soak")
 
-PROBE_STEPS = 60  # from which the speed is told
+PROBE_STEPS = 60  # of the run that measures the speed
 HOWS = ("kill", "kill while saving", "terminate", "kill and damage", "terminate twice", "kill while starting")
-EXPECTED = (0, os.EX_TEMPFAIL, -signal.SIGKILL)  # exit codes after a blow
+EXPECTED = (0, os.EX_TEMPFAIL, -signal.SIGKILL)  # exit codes after an interruption
 
 
 @dataclass
 class Blow:
-    """A moment at which the training was struck, and what was left of it."""
+    """An interruption of the run, and the state of its files afterwards."""
 
     how: str
     after_s: float  # since the process was started
     exit_code: int
-    is_unfinished: bool  # whether a checkpoint was half written
-    step: int  # of the checkpoint that the next start goes on from; 0: none
+    is_unfinished: bool  # whether a checkpoint was partly written
+    step: int  # of the checkpoint from which the next start resumes; 0: none
 
 
 @dataclass
 class Report:
-    """What has been done and seen."""
+    """Settings and results."""
 
     method: str
     seed: int
@@ -67,7 +66,7 @@ class Report:
 
 
 class Soak:
-    """A training left alone, the same one broken, and what differs."""
+    """An uninterrupted run, the same run with interruptions, and their differences."""
 
     def __init__(self, method: str, seed: int, out: Path, is_forked: bool) -> None:
         self.report, self.out, self.is_forked = Report(method, seed), out, is_forked
@@ -75,7 +74,7 @@ class Soak:
         self.data = trainee.make_data(method, out / "data")
 
     def choose_steps(self, minutes: float) -> int:
-        """Steps that take about `minutes`, told from a short training."""
+        """Number of steps that takes about `minutes`, measured with a short run."""
         process = self.start("probe", PROBE_STEPS, PROBE_STEPS)
         process.wait_for(process.is_training)
         begin = time.monotonic()
@@ -83,7 +82,7 @@ class Soak:
         return max(PROBE_STEPS, round(PROBE_STEPS * 60 * minutes / (time.monotonic() - begin)))
 
     def train_alone(self, n_steps: int, n_checkpoints: int) -> Callable[[], None]:
-        """Starts the training that nobody disturbs; what is returned waits for its end."""
+        """Starts the uninterrupted run; returns a function that waits for its end."""
         report, begin = self.report, time.monotonic()
         report.n_steps, report.checkpoint_every = n_steps, max(1, n_steps // n_checkpoints)
         process = self.start("alone", n_steps, report.checkpoint_every)
@@ -97,7 +96,7 @@ class Soak:
         return wait
 
     def train_broken(self, kill_every: tuple[float, float] | None, n_blows: int | None) -> None:
-        """The same training, struck until it is through; without `kill_every` in shares of the undisturbed time."""
+        """The same run, interrupted until it is finished; by default in shares of the uninterrupted time."""
         report, begin = self.report, time.monotonic()
         low, high = kill_every or (0.03 * report.alone_s, 0.15 * report.alone_s)
         hows = self.hows()
@@ -117,12 +116,12 @@ class Soak:
         report.broken_s = time.monotonic() - begin
 
     def hows(self) -> Iterator[str]:
-        """All ways to strike, in an order of their own, again and again."""
+        """All kinds of interruption, repeatedly in random order."""
         while True:
             yield from (HOWS[index] for index in self.generator.permutation(len(HOWS)))
 
     def strike(self, process: trainee.Process, how: str, delay_s: float) -> bool:
-        """Strikes; False where the training was through before."""
+        """Interrupts; False if the run had finished before."""
         if how == "kill while starting":
             process.wait_for(lambda: False, self.generator.uniform(0, self.report.starting_s))
             return process.send(signal.SIGKILL)
@@ -137,35 +136,35 @@ class Soak:
                 process.send(signal.SIGTERM)
             return is_sent
         is_sent = process.send(signal.SIGKILL)
-        if how == "kill and damage" and is_sent:  # not where the training was through before
+        if how == "kill and damage" and is_sent:  # unless the run had finished before
             process.end()
             self.damage_newest()
         return is_sent
 
     def saving_begins(self) -> Callable[[], bool]:
-        """Tells when a checkpoint is being written that was not yet."""
+        """Returns a function that is True as soon as a new checkpoint is being written."""
         before = set(self.folder("broken").rglob(".writing-checkpoint*"))
         return lambda: bool(set(self.folder("broken").rglob(".writing-checkpoint*")) - before)
 
     def damage_newest(self) -> None:
-        """Cuts the newest checkpoint short, where the one before it is whole."""
+        """Truncates the newest checkpoint, if the previous one is intact."""
         for path in self.folder("broken").rglob("checkpoint.pt"):
             with suppress(CheckpointError):
-                checkpoint.load(checkpoint.previous_of(path))
+                checkpoint.load(checkpoint.previous_path(path))
                 os.truncate(path, int(self.generator.integers(path.stat().st_size)))
 
     def newest_step(self) -> int:
-        """The step that the next start goes on from."""
+        """The step from which the next start resumes."""
         folders = {path.parent for path in self.folder("broken").rglob("checkpoint.pt*")}
         found = [checkpoint.load_newest(folder / "checkpoint.pt") for folder in folders]
         return found[0]["step"] if found and found[0] else 0
 
     def conclude(self) -> bool:
-        """Writes the report; returns whether both trainings came to the same."""
+        """Writes the report; returns whether both runs have the same result."""
         write_json(self.out / "report.json", asdict(self.report))
         struck = Counter(blow.how for blow in self.report.blows)
         logger.info(
-            "%s: %d steps, alone in %.0f s, with %d blows (%s) in %.0f s: %s",
+            "%s: %d steps, uninterrupted in %.0f s, with %d interruptions (%s) in %.0f s: %s",
             *(self.report.method, self.report.n_steps, self.report.alone_s, len(self.report.blows)),
             ", ".join(f"{count} x {how}" for how, count in struck.items()),
             *(self.report.broken_s, "identical to the last bit" if not self.report.differences else "DIFFERENT:"),
@@ -175,36 +174,36 @@ class Soak:
         return not self.report.differences
 
     def folder(self, name: str) -> Path:
-        """Of the logs and checkpoints of a training."""
+        """Folder of the logs and checkpoints of a run."""
         return self.out / name
 
     def start(self, name: str, n_steps: int, checkpoint_every: int) -> trainee.Process:
-        """Starts a training, or goes on with it."""
+        """Starts or resumes a run."""
         log = self.out / f"{name}-{len(self.report.blows)}.log"
         method, logs = self.report.method, self.folder(name)
         return trainee.start(method, n_steps, checkpoint_every, self.data, logs, log, self.is_forked)
 
     def expect_success(self, process: trainee.Process) -> None:
-        """Waits for a training's end, which nobody has caused."""
+        """Waits for the regular end of a run."""
         while process.exit_code() is None:
             time.sleep(0.05)
         if process.exit_code():
-            raise RuntimeError(f"{process.log}: the training failed by itself:\n{process.log.read_text()[-3000:]}")
+            raise RuntimeError(f"{process.log}: uninterrupted run failed:\n{process.log.read_text()[-3000:]}")
 
 
 def main() -> int:
-    """Reads the command line, and soaks."""
+    """Reads the command line and runs the test."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="an empty or absent folder")
     parser.add_argument("--method", default="alpnet", help="alpnet, or a method of images such as spguided")
-    parser.add_argument("--minutes", type=float, default=60, help="that the training takes alone (default 60)")
-    parser.add_argument("--steps", type=int, help="of the training, instead of --minutes")
-    parser.add_argument("--kill-every", type=float, nargs=2, metavar=("LOW", "HIGH"), help="seconds between blows")
-    parser.add_argument("--blows", type=int, help="after which the training is left alone (default: never)")
-    parser.add_argument("--side-by-side", action="store_true", help="run both trainings at once; needs --kill-every")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments and ways to strike")
+    parser.add_argument("--minutes", type=float, default=60, help="length of the uninterrupted run (default 60)")
+    parser.add_argument("--steps", type=int, help="of the run, instead of --minutes")
+    parser.add_argument("--kill-every", type=float, nargs=2, metavar=("LOW", "HIGH"), help="seconds between them")
+    parser.add_argument("--blows", type=int, help="number of interruptions (default: no limit)")
+    parser.add_argument("--side-by-side", action="store_true", help="do both runs at once; needs --kill-every")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments and kinds of interruption")
     parser.add_argument("--forked", action="store_true", help="start faster: import once, then fork")
-    parser.add_argument("--memory", type=int, nargs=2, metavar=("FEW", "MANY"), help="measure memory on so many scans")
+    parser.add_argument("--memory", type=int, nargs=2, metavar=("FEW", "MANY"), help="measure memory for so many scans")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     out = given.out.resolve()

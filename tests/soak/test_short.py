@@ -1,4 +1,4 @@
-"""The soak run, short: every way to strike once."""
+"""A short soak test: every kind of interruption once."""
 
 import importlib.util
 import json
@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.parametrize(("method", "steps"), [("alpnet", 60), ("spguided", 240)])
-def test_a_training_struck_again_and_again_ends_as_if_left_alone(method, steps, tmp_path):
+def test_an_interrupted_run_has_the_result_of_an_uninterrupted_one(method, steps, tmp_path):
     command = [sys.executable, str(HERE / "soak.py"), "--forked", f"--out={tmp_path / 'soak'}", f"--method={method}"]
     command += [f"--steps={steps}", "--blows=6", "--seed=1"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

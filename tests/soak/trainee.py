@@ -1,4 +1,4 @@
-"""The training that is soaked, as a process."""
+"""A training run as a process."""
 
 import importlib.util
 import multiprocessing
@@ -23,22 +23,22 @@ DENSE = {
     **{"size_px": 32, "noise.alpha": 0.7, "noise.beta": 0.7, "superpixel.n_segments": 24, "optim.lr": 0.01},
     **{"unet.base_features": 4, "unet.max_features": 8, "unet.halvings": [2, 2]},
 }
-SETTINGS = {"alpnet": FEWSHOT, "spguided": DENSE | {"refine.patience": 1}}  # other words: dense methods
-WAIT_S = 600  # beyond which a training that should be leaving, or starting, hangs
+SETTINGS = {"alpnet": FEWSHOT, "spguided": DENSE | {"refine.patience": 1}}  # all others: dense methods
+WAIT_S = 600  # after which a run that should stop or start counts as hanging
 METHODS_OF_SCANS = ("alpnet", "ssl_panet", "panet")
 
 
 @dataclass
 class Process:
-    """A training that runs."""
+    """A running process."""
 
     pid: int
-    exit_code: Callable[[], int | None]  # None: it still runs
+    exit_code: Callable[[], int | None]  # None: still running
     log: Path
     started: float = field(default_factory=time.monotonic)
 
     def wait_for(self, is_there: Callable[[], bool], timeout_s: float = WAIT_S) -> bool:
-        """Waits until something is there; False if the process has ended before, or the time is over."""
+        """Waits for a condition; False if the process ends before, or after the timeout."""
         end = time.monotonic() + timeout_s
         while self.exit_code() is None and time.monotonic() < end:
             if is_there():
@@ -47,7 +47,7 @@ class Process:
         return False
 
     def is_training(self) -> bool:
-        """Whether it is past reading data and checkpoint."""
+        """Whether data and checkpoint have been read."""
         return "training on" in self.log.read_text(errors="replace")
 
     def end(self) -> int:
@@ -56,11 +56,11 @@ class Process:
         code = self.exit_code()
         if code is None:
             os.kill(self.pid, signal.SIGKILL)
-            raise TimeoutError(f"{self.log}: the training hangs")
+            raise TimeoutError(f"{self.log}: the run hangs")
         return code
 
     def send(self, number: signal.Signals) -> bool:
-        """Sends a signal; False where the training was through before."""
+        """Sends a signal; False if the run had finished before."""
         if self.exit_code() is not None:
             return False
         os.kill(self.pid, number)
@@ -68,7 +68,7 @@ class Process:
 
 
 def start(method: str, n_steps: int, checkpoint_every: int, data: Path, logs: Path, log: Path, forked: bool) -> Process:
-    """Starts a training, or goes on with it; `forked`: without importing everything again."""
+    """Starts or resumes a run; `forked`: without importing everything again."""
     given = COMMON | SETTINGS.get(method, DENSE) | {"n_steps": n_steps, "checkpoint_every": checkpoint_every}
     given |= {"eval_every": max(1, n_steps // 5), "path.data_dir": data, "path.log_dir": logs}
     given |= {} if method in METHODS_OF_SCANS else {"round_steps": max(2, n_steps // 10)}
@@ -85,7 +85,7 @@ def start(method: str, n_steps: int, checkpoint_every: int, data: Path, logs: Pa
 
 
 def _run(words: list[str], log: Path) -> None:
-    """What a forked training does: as `python training.py`, but for the imports, which it has inherited."""
+    """Runs in the forked process: `python training.py` with inherited imports."""
     with log.open("w") as stream:
         os.dup2(stream.fileno(), sys.stdout.fileno())
         os.dup2(stream.fileno(), sys.stderr.fileno())
@@ -96,7 +96,7 @@ def _run(words: list[str], log: Path) -> None:
 
 
 def make_data(method: str, folder: Path) -> Path:
-    """Eight small scans, or sixteen small images, as the tests have them."""
+    """Writes eight small scans or sixteen small images, as in the tests."""
     if not folder.exists():
         if method in METHODS_OF_SCANS:
             fixtures().write_prepared(folder, CHAOST2.cases[:8])
@@ -106,11 +106,11 @@ def make_data(method: str, folder: Path) -> Path:
 
 
 def fixtures() -> Any:
-    """What the tests make their data with."""
+    """The module of the tests that generates their data."""
     path = ROOT / "tests" / "conftest.py"
     spec = importlib.util.spec_from_file_location("conftest", path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path}: no Python file")
+        raise ImportError(f"{path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

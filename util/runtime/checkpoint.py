@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, the previous one kept, read without executing anything in them."""
+"""Checkpoints: written atomically, the previous one kept, read without executing code in them."""
 
 import logging
 import pickle
@@ -20,27 +20,27 @@ def save(path: Path, content: dict[str, Any], keep_previous: bool = False) -> No
     Args:
         path: the checkpoint.
         content: what to save.
-        keep_previous: keep the file that stood there as `<name>.previous`. At every moment at least one is whole.
+        keep_previous: keep the existing file as `<name>.previous`, so that at any time at least one is intact.
 
     Raises:
-        UserError: the folder cannot be written to, or the disk is full; what stood there is untouched.
+        UserError: the folder cannot be written to, or the disk is full; the existing file is untouched.
     """
     with replacing(path) as temporary:
         torch.save(content, temporary)
         if keep_previous and path.exists():
-            path.replace(previous_of(path))
+            path.replace(previous_path(path))
 
 
-def previous_of(path: Path) -> Path:
-    """Where `save(keep_previous=True)` keeps the checkpoint before the last."""
+def previous_path(path: Path) -> Path:
+    """Path of the checkpoint before the last, as kept by `save(keep_previous=True)`."""
     return path.with_name(f"{path.name}.previous")
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Reads a checkpoint as plain data (`weights_only`): a file that tries to run code is refused.
+    """Reads a checkpoint as plain data (`weights_only`); a file that contains code is refused.
 
     Raises:
-        CheckpointError: absent, damaged, or not a dictionary of tensors and plain values.
+        CheckpointError: missing, damaged, or not a dictionary of tensors and plain values.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint. Check the path, or train first.")
@@ -49,15 +49,15 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     except (pickle.UnpicklingError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise CheckpointError(
-                f"{path}: refused: it holds more than tensors and plain values; reading it could run hidden code. "
+                f"{path}: refused: it contains more than tensors and plain values; reading it could run hidden code. "
                 "Use a checkpoint saved as a state dict, from a source you trust."
             ) from error
         raise CheckpointError(
-            f"{path}: damaged, or no checkpoint ({type(error).__name__}). Copy it again, or use "
-            f"{previous_of(path).name} or an earlier snapshot."
+            f"{path}: damaged, or not a checkpoint ({type(error).__name__}). Copy it again, or use "
+            f"{previous_path(path).name} or an earlier snapshot."
         ) from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}; expected a dictionary.")
+        raise CheckpointError(f"{path}: contains a {type(content).__name__}; expected a dictionary.")
     return content
 
 
@@ -67,15 +67,15 @@ def load_newest(path: Path, device: torch.device | str = "cpu") -> dict[str, Any
     Raises:
         CheckpointError: both exist and both are damaged.
     """
-    candidates = [candidate for candidate in (path, previous_of(path)) if candidate.exists()]
+    candidates = [candidate for candidate in (path, previous_path(path)) if candidate.exists()]
     for candidate in candidates:
         try:
             content = load(candidate, device)
         except CheckpointError as error:
             if candidate == candidates[-1]:
                 raise
-            logger.warning("%s Going on from %s.", error, previous_of(path))
-            with suppress(FileNotFoundError):  # out of the way, so that no save ever puts it in the good one's place
+            logger.warning("%s Resuming from %s.", error, previous_path(path))
+            with suppress(FileNotFoundError):  # so that no later save moves it over the intact one
                 candidate.replace(candidate.with_name(f"{candidate.name}.damaged"))
         else:
             return content

@@ -1,4 +1,4 @@
-"""Compiled networks and functions, which go on uncompiled where the compiler fails."""
+"""Compiled networks and functions, with a fallback to the uncompiled ones if the compiler fails."""
 
 import logging
 from collections.abc import Callable
@@ -13,26 +13,26 @@ logger = logging.getLogger(__name__)
 
 # Settings of torch's `torch._functorch.config` under which a function is compiled.
 COMPILING = {
-    "force_non_lazy_backward_lowering": True,  # the backward pass with the forward pass, where a failure can be mended
-    "backward_pass_autocast": "off",  # as uncompiled: what is float32 in the forward pass has float32 gradients
+    "force_non_lazy_backward_lowering": True,  # compile backward with forward, where a failure can be caught
+    "backward_pass_autocast": "off",  # as uncompiled: float32 in the forward pass gives float32 gradients
 }
 
 
 def can_compile(device: torch.device, choice: Literal["off", "auto", "on"]) -> bool:
-    """Whether to compile: where asked for ("auto": on a GPU) and possible; a warning gives the reason where not."""
+    """Whether to compile: if requested ("auto": on a GPU) and possible; else a warning gives the reason."""
     if choice == "off" or (choice == "auto" and device.type != "cuda"):
         return False
     is_possible, reason = compile_support(device)
     if not is_possible:
-        logger.warning("compile=%s: goes on uncompiled: %s", choice, reason)
+        logger.warning("compile=%s: running uncompiled: %s", choice, reason)
     return is_possible
 
 
 class CompiledFunction:
-    """A function of tensors that runs compiled, and goes on without where the compiler fails.
+    """A compiled function of tensors, which falls back to the function itself if the compiler fails.
 
-    Forward and backward pass are both compiled at the first call, before anything has been computed: a failure in
-    either costs nothing but the time. Shapes are meant to stay.
+    Forward and backward pass are both compiled at the first call, before anything is computed, so that a failure in
+    either costs only time. Shapes are expected to be constant.
     """
 
     def __init__(self, function: Callable[..., Any], mode: str = "default") -> None:
@@ -41,11 +41,11 @@ class CompiledFunction:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the compiler has, so that the function now runs as it is."""
+        """Whether the compiler failed, so that the function now runs uncompiled."""
         return self.run is self.function
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """As the function itself."""
+        """Calls the function."""
         from torch._dynamo.exc import TorchDynamoException  # here: importing it takes seconds
         from torch._functorch import config
 
@@ -53,13 +53,13 @@ class CompiledFunction:
             with config.patch(COMPILING):
                 return self.run(*arguments, **named)
         except TorchDynamoException as error:
-            logger.warning("goes on uncompiled: %s", " ".join(str(error).splitlines()[:2]).strip())
+            logger.warning("running uncompiled: %s", " ".join(str(error).splitlines()[:2]).strip())
             self.run = self.function
             return self.function(*arguments, **named)
 
 
 class Compiled(nn.Module):
-    """A network that runs as a `CompiledFunction`, recorded as CUDA graphs where the device can replay them."""
+    """A network that runs as a `CompiledFunction`, recorded as CUDA graphs if the device can replay them."""
 
     def __init__(self, net: nn.Module, device: torch.device) -> None:
         super().__init__()
@@ -68,10 +68,10 @@ class Compiled(nn.Module):
 
     @property
     def has_failed(self) -> bool:
-        """Whether the compiler did, so that the network now runs as it is."""
+        """Whether the compiler failed, so that the network now runs uncompiled."""
         return self.run.has_failed
 
     def forward(self, *arguments: Any, **named: Any) -> Any:
-        """As the network itself."""
-        torch.compiler.cudagraph_mark_step_begin()  # what the last step returned has been read
+        """Calls the network."""
+        torch.compiler.cudagraph_mark_step_begin()  # the results of the last step have been read
         return self.run(*arguments, **named)

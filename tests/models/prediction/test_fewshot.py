@@ -194,17 +194,17 @@ def with_value(array, value):
 @pytest.mark.parametrize(
     ("change_image", "change_label", "message"),
     [
-        (lambda a: with_value(a, np.nan), None, "image holds NaN"),
+        (lambda a: with_value(a, np.nan), None, "image contains NaN"),
         (lambda a: a[None], None, "image is an array of shape .* single volume"),
         (lambda a: a.astype(np.complex64), None, "type complex64"),
-        (None, lambda a: with_value(a, np.inf), "label map holds NaN"),
+        (None, lambda a: with_value(a, np.inf), "label map contains NaN"),
         (None, lambda a: a[..., None], "label map is an array of shape"),
-        (None, lambda a: a * 0, "marks nothing"),
+        (None, lambda a: a * 0, "label map is empty"),
         (None, lambda a: a * 0.5, "whole numbers"),
         (None, lambda a: with_value(a, -1), "whole numbers"),
         (None, lambda a: np.arange(a.size, dtype=np.int32).reshape(a.shape), "Is it an image"),
         (None, lambda a: a[1:], "expected the grid of the image. Resample"),
-        (None, lambda a: a * (np.arange(len(a)) == 5)[:, None, None], "label 1 on 1 slices .* 3 are needed"),
+        (None, lambda a: a * (np.arange(len(a)) == 5)[:, None, None], "label 1 on 1 slices .* expected at least 3"),
     ],
 )
 def test_unusable_annotation_is_refused_and_the_former_one_kept(change_image, change_label, message):
@@ -223,7 +223,7 @@ def test_label_map_shifted_against_its_image_is_refused():
     shift = np.eye(4)
     shift[0, 3] = 2.1
     label = Volume(label.array, shift @ label.affine)
-    with pytest.raises(DataError, match=r"2\.1 mm from the image's"):
+    with pytest.raises(DataError, match=r"2\.1 mm away from the image's"):
         make_predictor().set_support(image, label)
 
 
@@ -254,7 +254,7 @@ def test_a_scan_of_another_stretch_of_the_body_is_warned_of(caplog):
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
         predictor.predict(patient(*grid((-2, 0, 0), (0, 2, 0), (0, 0, 4), (20, 24, 22)))[0], "scan 7")
-    assert "scan 7 shows 80 mm along the body, the annotated scan 48 mm" in caplog.text
+    assert "scan 7 covers 80 mm along the body, the annotated scan 48 mm" in caplog.text
 
 
 @pytest.fixture
@@ -266,6 +266,7 @@ def write_checkpoint(tmp_path):
         state = build_state(
             settings, 0, OptimConfig(), AverageConfig(), normalisation, torch.device("cpu"), preparation
         )
+        assert state.average
         for parameter in state.average.module.parameters():
             parameter.data.mul_(2)
         checkpoint.save(tmp_path / "snapshot.pth", state.snapshot())
@@ -280,10 +281,11 @@ def test_a_checkpoint_says_how_to_prepare_and_normalise(write_checkpoint):
     assert last.parameters.window_hu == (-125, 275)
     assert last.parameters.size_px == 256
     assert last.normalisation == Normalisation(80.0, 60.0)
+    assert isinstance(last.method, ALPNet)
     assert last.method.config.temperature == 5
     assert not last.method.training
     averaged = FewShotPredictor.from_checkpoint(path, "ema", "cpu", dataset="sabs")
-    weight, twice = (p.method.encoder.localconv.weight for p in (last, averaged))
+    weight, twice = (p.method.get_parameter("encoder.localconv.weight") for p in (last, averaged))
     torch.testing.assert_close(twice, 2 * weight)
     with pytest.raises(ConfigError, match="trained on SABS, not on chaost2"):
         FewShotPredictor.from_checkpoint(path, dataset="chaost2")
@@ -319,9 +321,9 @@ def test_released_checkpoints_must_be_told_about(tmp_path):
     state = build_state(SETTINGS, 0, OptimConfig(), AverageConfig(), Normalisation(), torch.device("cpu"))
     checkpoint.save(path, dict(state.method.state_dict()))
     load = FewShotPredictor.from_checkpoint
-    with pytest.raises(ConfigError, match=r"100000\.pth: does not say what it was trained on"):
+    with pytest.raises(ConfigError, match=r"100000\.pth: does not contain its data set"):
         load(path)
-    with pytest.raises(ConfigError, match=r"100000\.pth: does not say which encoder"):
+    with pytest.raises(ConfigError, match=r"100000\.pth: does not contain the name of its encoder"):
         load(path, dataset="chaost2")
     with pytest.raises(ConfigError, match="give the mean and the standard deviation"):
         load(path, dataset="sabs", modelname="resnet18", device="cpu")

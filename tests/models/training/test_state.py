@@ -17,7 +17,7 @@ SETTINGS = {"method": "alpnet", "modelname": "resnet18", "encoder_weights": "non
 WEIGHT = "encoder.backbone.layer1.0.conv1.weight"
 
 
-def fresh(optim, channels_last="off"):
+def fresh(optim, channels_last: Any = "off"):
     return build_state(SETTINGS, 0, optim, AverageConfig(), Normalisation(), CPU, channels_last=channels_last)
 
 

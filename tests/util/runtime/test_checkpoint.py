@@ -36,12 +36,12 @@ def test_the_previous_checkpoint_is_kept_and_used_when_the_last_is_damaged(tmp_p
     path = tmp_path / "c.pt"
     for step in (1, 2):
         checkpoint.save(path, content(step), keep_previous=True)
-    assert checkpoint.load(checkpoint.previous_of(path))["step"] == 1
+    assert checkpoint.load(checkpoint.previous_path(path))["step"] == 1
     assert newest_step(path) == 2
     path.write_bytes(path.read_bytes()[:200])
     assert newest_step(path) == 1
     assert "c.pt: damaged" in caplog.text
-    checkpoint.previous_of(path).write_bytes(b"")
+    checkpoint.previous_path(path).write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"c\.pt\.previous: damaged"):
         checkpoint.load_newest(path)
 
@@ -61,15 +61,15 @@ def test_code_in_a_checkpoint_is_refused(tmp_path, writer):
 
 
 def test_foreign_files_are_named(tmp_path):
-    (tmp_path / "text.pt").write_text("nothing of the kind")
-    with pytest.raises(CheckpointError, match=r"text\.pt: damaged, or no checkpoint"):
+    (tmp_path / "text.pt").write_text("not a checkpoint")
+    with pytest.raises(CheckpointError, match=r"text\.pt: damaged, or not a checkpoint"):
         checkpoint.load(tmp_path / "text.pt")
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(CheckpointError, match="holds a list"):
+    with pytest.raises(CheckpointError, match="contains a list"):
         checkpoint.load(tmp_path / "list.pt")
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_last_checkpoint_intact(tmp_path, monkeypatch):
     path = tmp_path / "c.pt"
     checkpoint.save(path, content(1), keep_previous=True)
 
@@ -92,5 +92,5 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_the_good_one(tmp_path):
     assert found == {"step": 1}
     assert path.with_name("checkpoint.pt.damaged").read_bytes() == b"damaged"
     checkpoint.save(path, {"step": 3}, keep_previous=True)
-    assert checkpoint.load(checkpoint.previous_of(path)) == {"step": 1}  # what was gone on from
+    assert checkpoint.load(checkpoint.previous_path(path)) == {"step": 1}  # the one resumed from
     assert checkpoint.load(path) == {"step": 3}

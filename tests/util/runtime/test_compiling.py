@@ -14,11 +14,11 @@ CPU = torch.device("cpu")
 CHOICES = ("off", "auto", "on")
 
 
-def test_a_machine_that_cannot_compile_goes_on_and_says_why(monkeypatch, caplog):
+def test_a_machine_that_cannot_compile_runs_uncompiled_and_says_why(monkeypatch, caplog):
     assert [can_compile(CPU, choice) for choice in CHOICES] == [False, False, True]
     monkeypatch.setattr(compiling, "compile_support", lambda device: (False, "no compiler"))
     assert [can_compile(torch.device("cuda"), choice) for choice in CHOICES] == [False] * 3
-    assert caplog.text.count("goes on uncompiled: no compiler") == 2
+    assert caplog.text.count("running uncompiled: no compiler") == 2
     monkeypatch.setattr(compiling, "compile_support", lambda device: (True, "Triton"))
     assert [can_compile(torch.device("cuda"), choice) for choice in CHOICES] == [False, True, True]
 
@@ -28,7 +28,7 @@ class Doubles(torch.nn.Module):
         return {"loss": 2 * image}
 
 
-def test_a_compiler_that_fails_is_done_without(caplog):
+def test_a_compiler_that_fails_falls_back(caplog):
     from torch._dynamo.exc import TorchDynamoException
 
     net = Compiled(Doubles(), CPU)
@@ -44,7 +44,7 @@ def test_a_compiler_that_fails_is_done_without(caplog):
         assert torch.equal(net(image)["loss"], 2 * image)
     assert len(calls) == 1
     assert net.has_failed
-    assert "goes on uncompiled: it broke in the middle\n" in caplog.text
+    assert "running uncompiled: it broke in the middle\n" in caplog.text
 
 
 def compiled_by(monkeypatch, net, backend):
@@ -54,7 +54,7 @@ def compiled_by(monkeypatch, net, backend):
     return Compiled(net, CPU)
 
 
-def test_a_backward_pass_that_cannot_be_compiled_is_done_without(monkeypatch, caplog):
+def test_a_backward_pass_that_cannot_be_compiled_falls_back(monkeypatch, caplog):
     def fail(graph, inputs):
         raise RuntimeError("no room for code")
 
@@ -74,7 +74,7 @@ def test_a_backward_pass_that_cannot_be_compiled_is_done_without(monkeypatch, ca
     assert plain.weight.grad is not None
     assert torch.equal(plain.weight.grad, 2 * torch.autograd.grad(plain(image)["loss"], plain.weight)[0])
     reasons = [record.getMessage() for record in caplog.records if record.name == "util.runtime.compiling"]
-    assert reasons == ["goes on uncompiled: backend='compiler_fn' raised: RuntimeError: no room for code"]
+    assert reasons == ["running uncompiled: backend='compiler_fn' raised: RuntimeError: no room for code"]
 
 
 def test_what_is_float32_going_forward_is_float32_going_back(monkeypatch):
