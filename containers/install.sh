@@ -20,6 +20,6 @@ rocm) options=(--extra-index-url "$wheels/rocm7.1" -r requirements-rocm.txt) ;;
 esac
 
 apt-get update
-apt-get install --yes --no-install-recommends g++ # for torch.compile
+apt-get install --yes --no-install-recommends g++ libgl1 libglib2.0-0 # for torch.compile and for OpenCV
 rm -rf /var/lib/apt/lists/*
 python -m pip install --no-cache-dir "${options[@]}"
