@@ -164,7 +164,7 @@ def test_each_variant_installs_its_own_pytorch(install, variant, expected):
     done, calls = install(variant)
     assert done.returncode == 0, done.stderr
     assert [call for call in calls if "pip" in call] == [f"python -m pip install --no-cache-dir {expected}"]
-    assert "apt-get install --yes --no-install-recommends g++" in calls
+    assert "apt-get install --yes --no-install-recommends g++ libgl1 libglib2.0-0" in calls
     assert any(call.startswith("rm -rf /var/lib/apt/lists") for call in calls)
 
 
