@@ -196,5 +196,5 @@ def test_training_and_testing_end_with_the_table(prepared_folder, tmp_path):
         assert done.returncode == 0, done.stderr
     table = (tmp_path / "logs" / "table.md").read_text()
     assert "| SSL-ALPNet | CHAOST2 | 1 | reference |" in table
-    assert (tmp_path / "logs" / "table.csv").is_file()
+    assert (tmp_path / "logs" / "table_fewshot_dice.csv").is_file()
     assert list((tmp_path / "logs").glob("SSL-ALPNet_CHAOST2_setting1_setsall_fold0_*/validation/1/report.html"))

@@ -136,7 +136,8 @@ def _describe(names: Iterable[str], values: Iterable[Hashable]) -> str:
 
 
 def _average_runs(scores: pd.DataFrame, layout: Layout) -> pd.DataFrame:
-    """A row per run and a column per metric: the mean over cases and structures where it is defined."""
+    """A row per run and a column per metric: the mean over cases and structures; and how many values are undefined."""
     names = list(dict.fromkeys((*layout.run, *layout.constant)))
     runs = scores.groupby([*names, "metric"], sort=False)["value"].mean().unstack("metric")
-    return runs.reset_index().rename_axis(columns=None)
+    undefined = scores["value"].isna().groupby([scores[name] for name in names], sort=False).sum()
+    return runs.assign(n_undefined=undefined).reset_index().rename_axis(columns=None)

@@ -65,8 +65,8 @@ class Scores:
     | empty   | some       | 0         | 0         | NaN    | NaN     | 0   |
     | some    | empty      | 0         | NaN       | 0      | NaN     | 0   |
 
-    There is no distance to a surface that does not exist, and any stand-in (infinity, the volume's diagonal) would
-    rule every mean it enters: hd95_mm is NaN and counted as undefined. Dice and NSD of 0 already record the miss.
+    There is no distance to a surface that does not exist, and any replacement (infinity, the volume's diagonal) would
+    dominate every mean: hd95_mm is NaN and counted as undefined. Dice and NSD of 0 already record the miss.
 
     Attributes:
         dice: 2 TP / (2 TP + FP + FN).
@@ -74,7 +74,7 @@ class Scores:
         recall: TP / (TP + FN).
         iou: TP / (TP + FP + FN).
         hd95_mm: the larger of the two 95th percentiles of the distances from one surface to the other, millimetres.
-        nsd: normalised surface Dice, the share of both surfaces' area that lies within the tolerance of the other.
+        nsd: normalised surface Dice, the fraction of both surfaces' area that is within the tolerance of the other.
     """
 
     dice: float
@@ -98,12 +98,12 @@ def overlap_counts(
     truth: Bool[np.ndarray, "..."] | Bool[Tensor, "..."],
     ignore: Bool[np.ndarray, "..."] | Bool[Tensor, "..."] | None = None,
 ) -> Counts:
-    """Counts voxels over all axes; what is marked in `ignore` counts as not predicted, the truth is left as it is.
+    """Counts voxels over all axes; voxels in `ignore` count as not predicted, the truth is used as it is.
 
     Raises:
         DataError: arrays of different shapes.
 
-    Source: SSL-ALPNet, released code (ground truth 255 is taken out of the prediction only).
+    Source: SSL-ALPNet, released code (ground truth 255 is removed from the prediction only).
     """
     shapes = {tuple(mask.shape) for mask in (prediction, truth, ignore) if mask is not None}
     if len(shapes) > 1:
@@ -142,7 +142,7 @@ def score_volume(
     """Scores one binary volume; for empty masks see `Scores`.
 
     The volumes are scored as given: a protocol that scores only some slices passes only those. A single slice
-    (D = 1) is scored as a picture, by its outline.
+    (D = 1) is scored as an image, by its outline.
 
     Args:
         prediction: what the method marks.
@@ -175,7 +175,7 @@ def _hausdorff_95_mm(prediction: np.ndarray, truth: np.ndarray, spacing_mm: tupl
 def _surface_dice(
     prediction: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, ...], tolerance_mm: float
 ) -> float:
-    """The surface runs between voxels and each piece of it weighs by its area, so anisotropic voxels do no harm.
+    """The surface runs between voxels and each piece of it weighs by its area, so anisotropic voxels are handled.
 
     Source: Nikolov et al., Clinically applicable segmentation of head and neck anatomy, JMIR 2021.
     """
@@ -194,13 +194,13 @@ def _surface_dice(
 
 
 class Summary(NamedTuple):
-    """Many scores in short.
+    """Statistics of many scores.
 
     Attributes:
         mean: of the defined values; NaN when there are none.
         std: sample standard deviation (n - 1) of the defined values; NaN for fewer than two.
-        n_defined: number of values that entered.
-        n_undefined: number of NaN values left out.
+        n_defined: number of values that are included.
+        n_undefined: number of NaN values, which are excluded.
     """
 
     mean: float
@@ -226,15 +226,15 @@ def bootstrap_interval(
     n: int = 10_000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of the (weighted) mean when the patients, not the single values, are drawn anew.
+    """Percentile interval of the (weighted) mean when patients, not single values, are resampled.
 
-    All values of a patient are drawn together, since they are not independent. Undefined values are left out.
+    All values of a patient are drawn together, since they are not independent. Undefined values are excluded.
 
     Args:
         values: (N,) scores; NaN = undefined.
-        patients: (N,) whose score each value is.
+        patients: (N,) patient of each value.
         weights: (N,) weight of each value in the mean; None: all the same.
-        level: share of the resampled means that the interval holds.
+        level: fraction of the resampled means within the interval.
         n: number of resamples.
         seed: of the resampling; the same seed gives the same interval.
 

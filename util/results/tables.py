@@ -20,8 +20,9 @@ MEAN = "Mean"  # the column over all columns
 UNDEFINED = "–"
 
 _SPREADS = {
-    "cases": "of the mean over cases ± sample standard deviation over cases [95 % bootstrap interval over patients]",
-    "runs": "of the mean over cases ± sample standard deviation over runs (number of runs)",
+    "cases": "of the mean over cases ± sample standard deviation over cases [95 % bootstrap interval over patients]. "
+    "Undefined scores are excluded from the means and counted.",
+    "runs": "of the mean over cases ± sample standard deviation over runs (number of runs).",
 }
 
 
@@ -75,7 +76,7 @@ def make_tables(scores: pd.DataFrame, layout: Layout, *, is_complete: bool = Fal
 
     Returns:
         A table per metric and value of `layout.tables`. The mean in a cell is that over runs of the mean over cases;
-        undefined values enter nothing, but are counted.
+        undefined values are excluded and counted.
     """
     scores = layout.complete(scores)
     metrics = layout.metrics or tuple(scores["metric"].unique())
@@ -247,8 +248,8 @@ def _meaning(title: str, metric: str, lines: Sequence[_Line], layout: Layout) ->
     ]
     over = " and ".join(f"{name}s" for name in several) or "runs"
     return (
-        f"{title}{'. ' * bool(title)}{known}: mean over {over} {_SPREADS[layout.spread]}. "
-        f"Undefined scores enter no mean; they are counted.{' ' * bool(layout.note)}{layout.note}"
+        f"{title}{'. ' * bool(title)}{known}: mean over {over} {_SPREADS[layout.spread]}"
+        f"{' ' * bool(layout.note)}{layout.note}"
     )
 
 

@@ -101,7 +101,7 @@ def test_published_figures_are_shown_only_where_they_can_be_compared(records):
 
 def test_noise_without_numbers_is_named():
     with pytest.raises(DataError, match=r"noise \('some', '0\.7'\): expected numbers for alpha and beta"):
-        noise_lines(run(alpha="some"))
+        noise_lines(run() | {"alpha": "some"})
 
 
 def test_a_family_without_evaluation_is_named():

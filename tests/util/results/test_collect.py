@@ -139,7 +139,7 @@ def rows_of(path):
 
 
 def test_tables_of_all_families(tmp_path):
-    write(tmp_path, "tloss/seed0", 1, image(0.7), image(0.8, case="b"))
+    write(tmp_path, "tloss/seed0", 1, image(0.7), image(0.8, case="b"), image(float("nan"), case="c"))
     write(tmp_path, "alpnet", 1, scan(0.8), scan(2.5, metric="hd95_mm"))
     text = write_tables(tmp_path, LAYOUTS)
     assert text == (tmp_path / "table.md").read_text()
@@ -153,6 +153,7 @@ def test_tables_of_all_families(tmp_path):
     first, second = rows_of(tmp_path / "runs.csv")
     assert (first["family"], first["method"], first["dice"], first["hd95_mm"]) == ("scans", "ALPNet", "0.8", "2.5")
     assert (second["noise"], second["dice"], second["hd95_mm"]) == ("a0.7", "0.75", "")
+    assert (first["n_undefined"], second["n_undefined"]) == ("0", "1")
 
 
 def test_only_what_was_measured_has_a_table(tmp_path):
