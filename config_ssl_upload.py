@@ -34,7 +34,7 @@ from models.training.state import OptimConfig
 from util.errors import ConfigError, UserError
 from util.files import digest_of, writable
 from util.runtime import distributed
-from util.runtime.run_store import RUN_STORES, observer_for
+from util.runtime.run_store import RUN_STORES, create_observer
 from util.schema import refuse_unknown, select
 
 SETTINGS["CONFIG"]["READ_ONLY_CONFIG"] = False  # type: ignore[index] - checkpoints hold it, as plain values
@@ -290,7 +290,7 @@ def store_runs(config: dict[str, Any], command_name: str, logger: logging.Logger
     if command_name in folders and distributed.plan().is_first:
         with plain_errors():
             folder = writable(read_settings(config).experiment_folder / folders[command_name])
-            observer = observer_for(config["store"], folder)
+            observer = create_observer(config["store"], folder)
         ex.observers[:] = [o for o in ex.observers if not isinstance(o, RUN_STORES)]
         ex.observers.append(observer)
     return {}
