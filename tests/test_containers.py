@@ -50,6 +50,10 @@ def copied_files() -> dict[str, str]:
     return dict(reversed(line.split()) for line in dockerfile_arguments("COPY"))  # type: ignore[misc]
 
 
+def data_packages() -> set[str]:
+    return {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("data/*/__init__.py")}
+
+
 def test_both_use_the_same_pinned_base_image():
     (base,) = dockerfile_arguments("FROM")
     assert {"Bootstrap": "docker", "From": base} == HEADER
@@ -70,8 +74,8 @@ def test_both_copy_the_same_files():
 def test_all_code_and_nothing_else_is_copied():
     sources = set(copied_files().values())
     packages = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("*/__init__.py")} - {"tests", "data"}
-    packages |= {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("data/*/__init__.py")}
-    assert packages <= sources
+    assert packages | data_packages() <= sources
+    assert {path.relative_to(ROOT).as_posix() for path in ROOT.glob("data/*/dataset.json5")} <= sources
     assert {"*.py", "data/*.py", "examples", "LICENSE", "containers/install.sh"} <= sources
     assert not sources & {".", "data", "exps", "tests"}
     for source, target in ((source, target) for target, source in copied_files().items()):
@@ -84,7 +88,7 @@ def test_the_build_context_contains_the_copied_files_and_no_data():
     assert rules[0] == "*"
     allowed = {rule[1:] for rule in rules if rule.startswith("!")}
     assert allowed == set(copied_files().values())
-    assert not any(re.fullmatch(r"data(/\w+)?/?\*{0,2}", rule) for rule in allowed - {"data/check", "data/phantom"})
+    assert not any(re.fullmatch(r"data(/\w+)?/?\*{0,2}", rule) for rule in allowed - data_packages())
 
 
 def test_caches_are_the_same_and_on_the_mount():
