@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Learning from noisy masks without any download: phantom skin images, 70 % of the training masks wrong by 70 % of the
-# lesion's area; the class-weighted baseline against T-Loss, JoCoR and superpixel-guided learning, three seeds each.
-# Ends with the table of the README. About 13 minutes on two cores; finished trainings are used again.
+# Learning from noisy masks without downloads: phantom skin images; in 70 % of the training masks, 70 % of the lesion area
+# is wrong. Compares the class-weighted baseline with T-Loss, JoCoR and superpixel-guided learning, three seeds each.
+# Creates the table in the README. About 13 minutes on two cores; completed runs are reused.
 #
 #   OUT=study JOBS=2 examples/study_noisy_phantom.sh
-#   METHODS="ce upper" OUT=study examples/study_noisy_phantom.sh     # further lines of the same table
+#   METHODS="ce upper" OUT=study examples/study_noisy_phantom.sh     # adds rows to the same table
 set -euo pipefail
 
 OUT=${OUT:-study}
