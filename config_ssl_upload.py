@@ -32,7 +32,7 @@ from models.networks.unet import halvings_of
 from models.training.average import AverageConfig
 from models.training.state import OptimConfig
 from util.errors import ConfigError, UserError
-from util.files import digest_of, writable
+from util.files import ensure_writable, short_digest
 from util.runtime import distributed
 from util.runtime.run_store import RUN_STORES, create_observer
 from util.schema import refuse_unknown, select
@@ -231,7 +231,7 @@ class Settings:
         else:
             what = f"{'+'.join(data.chosen)}_{data.noise.name}"
         prefix = f"{run.exp_prefix}_" if run.exp_prefix else ""
-        name = f"{prefix}{self.method_name}_{data.spec.name}_{what}_seed{run.seed}_{digest_of(shaping)}".replace(
+        name = f"{prefix}{self.method_name}_{data.spec.name}_{what}_seed{run.seed}_{short_digest(shaping)}".replace(
             " ", "-"
         )
         return Path(run.path.log_dir).expanduser() / name
@@ -239,7 +239,7 @@ class Settings:
     @property
     def recipe(self) -> str:
         """A hash that trainings share whose scores may be averaged: all that shapes the weights but seed and fold."""
-        return digest_of({key: value for key, value in _shaping(self.values).items() if key not in _VARIED})
+        return short_digest({key: value for key, value in _shaping(self.values).items() if key not in _VARIED})
 
     def require_same(self, saved: Mapping[str, Any], path: Path) -> None:
         """Refuses to go on from a checkpoint of another training.
@@ -289,7 +289,7 @@ def store_runs(config: dict[str, Any], command_name: str, logger: logging.Logger
     folders = {"train": "runs", "validate": "validation"}
     if command_name in folders and distributed.plan().is_first:
         with plain_errors():
-            folder = writable(read_settings(config).experiment_folder / folders[command_name])
+            folder = ensure_writable(read_settings(config).experiment_folder / folders[command_name])
             observer = create_observer(config["store"], folder)
         ex.observers[:] = [o for o in ex.observers if not isinstance(o, RUN_STORES)]
         ex.observers.append(observer)

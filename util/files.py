@@ -16,7 +16,7 @@ STALE_AFTER_S = 600  # age of a temporary file at which its writer must have bee
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary path in the same folder, with the same suffixes; renames it to `path` when the block succeeds.
 
     Creates the folder if needed. If the block raises, the temporary file is deleted and `path` is unchanged.
@@ -61,13 +61,13 @@ def _unwritable(path: Path, error: OSError) -> UserError:
     )
 
 
-def writable(folder: Path) -> Path:
+def ensure_writable(folder: Path) -> Path:
     """Creates the folder if needed and checks that it is writable, so that a run fails early if not; returns it.
 
     Raises:
         UserError: the folder is not writable.
     """
-    with replacing(folder / ".writable"):
+    with atomic_write(folder / ".writable"):
         pass
     (folder / ".writable").unlink(missing_ok=True)
     return folder
@@ -75,7 +75,7 @@ def writable(folder: Path) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Writes `text` as UTF-8, atomically."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -98,12 +98,12 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not valid JSON ({error}). Run the step that wrote it again.") from error
 
 
-def digest_of(values: Mapping[str, Any]) -> str:
+def short_digest(values: Mapping[str, Any]) -> str:
     """First eight hexadecimal digits of the SHA-256 of JSON-serialisable values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def sha256_of(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -29,7 +29,7 @@ from dataloaders.images.folder import DESCRIPTION, MANIFEST, read_csv
 from dataloaders.io.png import write_png
 from util.cli import parallel_map
 from util.errors import ConfigError, DataError
-from util.files import sha256_of, writable, write_json, write_text
+from util.files import ensure_writable, file_sha256, write_json, write_text
 from util.results.scores import csv_text
 
 SOURCES = {"ISIC2017": isic.SOURCE, "JSRT": jsrt.SOURCE, "SHENZHEN": shenzhen.SOURCE}
@@ -71,7 +71,7 @@ def prepare_images(
         raise ConfigError(f"--size-px {size}: expected 16 or more.")
     images = SOURCES[spec.name].find(raw)
     rule, splits = split_images(images, split, SOURCES[spec.name].split_rules, spec.name)
-    folder = writable(root / spec.prepared_folder(size))
+    folder = ensure_writable(root / spec.prepared_folder(size))
     earlier = _earlier_rows(folder)
     tasks = [Task(image, earlier.get(image.id, {})) for image in images]
     rows: list[Row] = []
@@ -117,7 +117,7 @@ def _prepare(task: Task, spec: DatasetSpec, folder: Path, size_px: int) -> Row |
         **outputs,
         "original_height_px": str(original.shape[0]),
         "original_width_px": str(original.shape[1]),
-        "image_sha256": sha256_of(folder / outputs["image"]),
+        "image_sha256": file_sha256(folder / outputs["image"]),
         "inputs_sha256": inputs,
         **{f"n_not_binary_px_{structure}": str(count) for structure, (_, count) in read.items()},
         **{f"n_object_px_{structure}": str(np.count_nonzero(mask)) for structure, mask in masks.items()},
@@ -132,7 +132,7 @@ def _hash_of(files: Sequence[Path]) -> str:
         DataError: a file cannot be read.
     """
     try:
-        return hashlib.sha256(" ".join([RECIPE, *map(sha256_of, files)]).encode()).hexdigest()
+        return hashlib.sha256(" ".join([RECIPE, *map(file_sha256, files)]).encode()).hexdigest()
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}). Unpack the download again.") from error
 

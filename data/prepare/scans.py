@@ -35,7 +35,7 @@ from dataloaders.scans.manifest import Manifest, statistics_of
 from dataloaders.scans.preprocess import PrepareParameters, parameters_of, prepare_image, prepare_label
 from util.cli import parallel_map
 from util.errors import ConfigError, DataError
-from util.files import read_json, sha256_of, write_json
+from util.files import file_sha256, read_json, write_json
 
 STEPS = ("convert", "normalise", "index", "superpixels")
 VOLUME_OPTIONS, IMAGE_OPTIONS = ("step", "spacing_mm", "size_rule", "numbering"), ("split",)
@@ -87,7 +87,7 @@ class Task:
         files = [
             file for path in (self.image, self.label) for file in (sorted(path.iterdir()) if path.is_dir() else [path])
         ]
-        return {f"{file.parent.name}/{file.name}": sha256_of(file) for file in files if file.is_file()}
+        return {f"{file.parent.name}/{file.name}": file_sha256(file) for file in files if file.is_file()}
 
     def is_done(self, inputs: dict[str, str]) -> bool:
         """Whether an earlier run made the outputs from the same inputs."""

@@ -16,7 +16,7 @@ from matplotlib.patheffects import withStroke
 from dataloaders.description import DatasetSpec
 from dataloaders.images.folder import MANIFEST, ImageFolder
 from util.errors import DataError
-from util.files import read_json, replacing, sha256_of, write_json
+from util.files import atomic_write, file_sha256, read_json, write_json
 from util.results.pictures import COLOURS
 
 JOURNAL = ".making.json"  # what the images of an unfinished folder are being made with
@@ -84,7 +84,7 @@ def hash_of(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         try:
-            digest.update(f"{path.parent.name}/{path.name} {sha256_of(path)}\n".encode())
+            digest.update(f"{path.parent.name}/{path.name} {file_sha256(path)}\n".encode())
         except OSError as error:
             raise DataError(
                 f"{path}: cannot be read ({error.strerror}); {MANIFEST} lists it. Run `python -m data.prepare` again."
@@ -162,5 +162,5 @@ def outline(axes: Axes, mask: Bool[np.ndarray, "H W"], colour: str, dashes: Any 
 
 def save_picture(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG, whole or not at all."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})

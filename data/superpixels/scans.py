@@ -30,7 +30,7 @@ from dataloaders.samples import Volume
 from dataloaders.scans.manifest import Manifest
 from util.cli import parallel_map
 from util.errors import DataError
-from util.files import replacing
+from util.files import atomic_write
 from util.results.pictures import for_viewing
 
 SLICES_PER_BLOCK = 32  # seconds of work, against a fraction of one to read the scan again
@@ -179,7 +179,7 @@ def contact_sheet(folder: Path, spec: DatasetSpec, scale: str, path: Path) -> No
             axes.imshow(_outlined(image[z], ids[z].astype(np.int64)), aspect=aspect)
             axes.set_title(f"scan {scan_id}, slice {z}: {np.count_nonzero(np.unique(ids[z]))} ids", fontsize=9)
             axes.set_axis_off()
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
 
 

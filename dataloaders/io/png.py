@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from util.errors import DataError
-from util.files import replacing
+from util.files import atomic_write
 
 
 def trailing_number(path: Path) -> int | None:
@@ -112,5 +112,5 @@ def _read(path: Path) -> np.ndarray:
 
 def write_png(path: Path, array: np.ndarray) -> None:
     """Writes bool as 0 and 255, uint8 (grey or RGB) and uint16 as they are; whole or not at all."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         Image.fromarray(array.astype(np.uint8) * 255 if array.dtype == bool else array).save(temporary, format="PNG")

@@ -12,7 +12,7 @@ def test_a_failed_write_keeps_the_old_file_and_removes_the_temporary_one(tmp_pat
     files.write_text(path, "old")
 
     def fail():
-        with files.replacing(path) as temporary:
+        with files.atomic_write(path) as temporary:
             assert temporary.name.endswith(".nii.gz")
             temporary.write_text("half")
             raise RuntimeError
@@ -61,4 +61,4 @@ def test_json_round_trip_and_corrupt_files(tmp_path):
 
 def test_sha256_of_a_file(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
-    assert files.sha256_of(tmp_path / "a").startswith("ba7816bf")
+    assert files.file_sha256(tmp_path / "a").startswith("ba7816bf")

@@ -18,7 +18,7 @@ from matplotlib.patheffects import withStroke
 from scipy.ndimage import uniform_filter1d
 
 from util.errors import ConfigError, DataError, UserError
-from util.files import read_json, replacing
+from util.files import atomic_write, read_json
 
 # Told apart on grey, and by the colour-blind; the dashes also without any colour.
 # Source: Okabe & Ito, Color Universal Design (2008); its bright colours.
@@ -199,7 +199,7 @@ def draw_legend(figure: Figure, organs: Mapping[int, str], has_truth: bool) -> N
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG, whole or not at all."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 

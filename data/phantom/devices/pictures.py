@@ -14,7 +14,7 @@ from scipy import ndimage
 from scipy.special import expit
 
 from data.phantom.bodies.shapes import Deformed, Shape, Superquadric, Waves
-from util.files import replacing
+from util.files import atomic_write
 
 SIZES_PX = (32, 2048)
 
@@ -131,5 +131,5 @@ def write_image(path: Path, array: np.ndarray, file_format: str, **options: int)
     if path.exists():
         return
     grey = array.astype(np.uint8) * 255 if array.dtype == bool else array
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         Image.fromarray(grey).save(temporary, format=file_format, **options)

@@ -8,7 +8,7 @@ from data.phantom.bodies.chest import FILM_MM, absorption, draw_chest
 from data.phantom.devices.film import add_marker, add_nodule, develop
 from data.phantom.devices.pictures import SIZES_PX, Frame, write_image
 from data.phantom.writers.formats import LabelledImage, RawFormat, ScanRequest
-from util.files import replacing
+from util.files import atomic_write
 
 NODULE, NO_NODULE = "JPCLN", "JPCNN"
 # Alternating, so that a few images include both kinds: JPCLN001, JPCNN001, JPCLN002, ...
@@ -52,7 +52,7 @@ def write(out: Path, request: ScanRequest) -> None:
     if all(path.exists() for path in (film, *mask_paths.values())):
         return
     sample = make(request)
-    with replacing(film) as temporary:
+    with atomic_write(film) as temporary:
         temporary.write_bytes(sample.image.astype(">u2").tobytes())
     for structure, path in mask_paths.items():
         write_image(path, _downsample(sample.masks[structure]), "GIF")
