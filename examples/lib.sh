@@ -39,7 +39,7 @@ for_each_fold() {
     local label_set fold
     for label_set in ${LABEL_SETS:-0}; do
         for fold in ${FOLDS:-0}; do
-            # shellcheck disable=SC2086 # EXTRA is several words
+            # shellcheck disable=SC2086 # EXTRA may contain several settings
             run "$1" with alpnet "$2" "setting$SETTING" "label_sets=$label_set" "eval_fold=$fold" \
                 "n_steps=${N_STEPS:-100100}" "superpix_scale=${SCALE:-MIDDLE}" "seed=${SEED:-1234}" \
                 "num_workers=${NUM_WORKERS:-4}" "device=${DEVICE:-auto}" \

@@ -65,7 +65,7 @@ for_each_run() {
     for method in $METHODS; do
         for noise in $(noises); do
             for seed in ${SEEDS:-0 1 2}; do
-                # shellcheck disable=SC2086 # EXTRA is several words
+                # shellcheck disable=SC2086 # EXTRA may contain several settings
                 run "$root/$1" with "$2_${method}_$noise" ${SIZE_PX:+"size_px=$SIZE_PX"} "seed=$seed" \
                     "num_workers=${NUM_WORKERS:-4}" \
                     "device=${DEVICE:-auto}" "path.data_dir=$data_dir" "path.log_dir=$log_dir" ${EXTRA:-}

@@ -25,10 +25,10 @@ run -P -m data.superpixels.images isic2017 --data-dir "$DATA_DIR" --size-px 64 -
     --picture "$OUT/superpixels.png"
 for seed in $SEEDS; do
     for method in $METHODS; do
-        words=("$method" isic2017 noisy_small noise.alpha=0.7 noise.beta=0.7 "seed=$seed"
+        settings=("$method" isic2017 noisy_small noise.alpha=0.7 noise.beta=0.7 "seed=$seed"
             "path.data_dir=$DATA_DIR" "path.log_dir=$LOG_DIR")
-        run "$root/training.py" with "${words[@]}"
-        run "$root/validation.py" with "${words[@]}"
+        run "$root/training.py" with "${settings[@]}"
+        run "$root/validation.py" with "${settings[@]}"
     done
 done
 make_table

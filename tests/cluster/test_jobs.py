@@ -129,7 +129,7 @@ def test_a_cancelled_job_is_not_requeued(slurm, running):
 
 
 def test_an_array_of_runs_and_their_table(slurm, prepared_folder, tmp_path):
-    logs = tmp_path / "two words"
+    logs = tmp_path / "with space"
     printed = launch(
         slurm, "--mode", "runs", "--collect", "--sweep", "seed=1,2", *settings(prepared_folder, logs, n_steps=2)
     )

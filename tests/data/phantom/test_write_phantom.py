@@ -202,8 +202,8 @@ def test_the_error_names_the_invalid_setting(arguments, message, tmp_path):
 
 
 def test_command_line(tmp_path, monkeypatch, caplog):
-    words = ["phantom", "sabs", "--out", str(tmp_path), "--scans", "1", "--size-px", str(SIZE), "--seed", "3"]
-    monkeypatch.setattr("sys.argv", words)
+    arguments = ["phantom", "sabs", "--out", str(tmp_path), "--scans", "1", "--size-px", str(SIZE), "--seed", "3"]
+    monkeypatch.setattr("sys.argv", arguments)
     with caplog.at_level(logging.INFO):
         main()
     record = json.loads((tmp_path / "phantom.json").read_text())

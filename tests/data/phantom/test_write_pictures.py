@@ -179,8 +179,8 @@ def test_make_image_rejects_volumetric_data_sets():
 
 
 def test_command_line(tmp_path, monkeypatch, caplog):
-    words = ["phantom", "isic2017", "--out", str(tmp_path), "--scans", "1", "--size-px", str(SIZE), "--seed", "3"]
-    monkeypatch.setattr("sys.argv", words)
+    arguments = ["phantom", "isic2017", "--out", str(tmp_path), "--scans", "1", "--size-px", str(SIZE), "--seed", "3"]
+    monkeypatch.setattr("sys.argv", arguments)
     with caplog.at_level(logging.INFO):
         main()
     record = json.loads((tmp_path / "phantom.json").read_text())
