@@ -1,6 +1,6 @@
-# Each target sets itself up in .venv; nothing but Python 3.11-3.13 and make is needed.
-#   make demo   a phantom data set, from raw files to a Dice table (needs no data, no GPU)
-#   make test   the whole suite
+# Each target creates the environment it needs in .venv. Requires only Python 3.11-3.13 and make.
+#   make demo   trains and validates on a phantom data set (no data or GPU required)
+#   make test   linters, type checks and all tests
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -24,7 +24,7 @@ types: $(BIN)/.dev
 tests: $(BIN)/.dev slurm
 	$(BIN)/python -m pytest
 
-# A Slurm for tests/cluster: finds, installs (as root) or unpacks Debian's; starts nothing.
+# Slurm for tests/cluster: uses an installed one, or installs (as root) or unpacks the Debian packages; starts nothing.
 slurm:
 	tests/cluster/install_slurm.sh .venv/slurm
 

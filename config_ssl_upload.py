@@ -32,9 +32,9 @@ from models.presets import NAMED_CONFIGS, resolve
 from models.training.average import AverageConfig
 from models.training.optim import OptimConfig
 from util.errors import ConfigError, UserError
-from util.files import digest_of, writable
+from util.files import ensure_writable, short_digest
 from util.runtime import distributed
-from util.runtime.run_store import RUN_STORES, observer_for
+from util.runtime.run_store import RUN_STORES, create_observer
 from util.schema import flatten, merge, names_with_role, option, refuse_unknown, select
 
 SETTINGS["CONFIG"]["READ_ONLY_CONFIG"] = False  # type: ignore[index] - checkpoints hold it, as plain values
@@ -159,14 +159,14 @@ class Settings:
         run, data = self.run, self.data
         prefix = f"{run.exp_prefix}_" if run.exp_prefix else ""
         what = data.summary(method_class(run.method).trains_on)
-        digest = digest_of(identity(self.values))
+        digest = short_digest(identity(self.values))
         name = f"{prefix}{self.method_name}_{data.spec.name}_{what}_seed{run.seed}_{digest}"
         return Path(run.path.log_dir).expanduser() / name.replace(" ", "-")
 
     @property
     def config_hash(self) -> str:
         """A hash that repetitions share: all that shapes the weights but seed, fold and the like."""
-        return digest_of({key: value for key, value in identity(self.values).items() if not self._is_replicate(key)})
+        return short_digest({key: value for key, value in identity(self.values).items() if not self._is_replicate(key)})
 
     def _is_replicate(self, key: str) -> bool:
         names = names_with_role("replicate", *_types(self.values))
@@ -245,8 +245,8 @@ def store_runs(config: dict[str, Any], command_name: str, logger: logging.Logger
     folders = {"train": "runs", "validate": "validation"}
     if command_name in folders and distributed.plan().is_first:
         with plain_errors():
-            folder = writable(read_settings(config).experiment_folder / folders[command_name])
-            observer = observer_for(config["store"], folder)
+            folder = ensure_writable(read_settings(config).experiment_folder / folders[command_name])
+            observer = create_observer(config["store"], folder)
         ex.observers[:] = [o for o in ex.observers if not isinstance(o, RUN_STORES)]
         ex.observers.append(observer)
     return {}

@@ -26,7 +26,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parameters_to_vector
 
-from data.phantom import make_patient, make_picture
+from data.phantom import make_image, make_patient
 from dataloaders.samples import DenseBatch, Episode
 from dataloaders.scans.normalise import Normalisation
 from models import METHODS
@@ -79,7 +79,7 @@ def phantom_episode(size_px: int, rank: int) -> Episode:
 
 def phantom_images(size_px: int, rank: int, n_images: int = 2) -> DenseBatch:
     """Skin lesions with their masks, and squares for superpixels."""
-    pictures = [make_picture("isic2017", n_images * rank % 1000 + i, size_px=size_px) for i in range(n_images)]
+    pictures = [make_image("isic2017", n_images * rank % 1000 + i, size_px=size_px) for i in range(n_images)]
     image = torch.from_numpy(np.stack([p.image[:size_px, :size_px] for p in pictures])).permute(0, 3, 1, 2)
     label = torch.from_numpy(np.stack([next(iter(p.masks.values()))[:size_px, :size_px] for p in pictures]))
     cells = torch.arange(size_px) * 8 // size_px

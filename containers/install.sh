@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What both recipes run while an image is built: a compiler, and the requirements with PyTorch of one variant.
+# Build step of both recipes: installs a compiler and the requirements, with the PyTorch build of one variant.
 #
 #   containers/install.sh cpu|cuda|rocm
 set -euo pipefail
@@ -7,7 +7,7 @@ set -euo pipefail
 variant=${1:?expected cpu, cuda or rocm}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# A build for one kind of device ("+cpu", "+rocm7.1") goes before the ordinary one, which brings CUDA's libraries.
+# pip prefers wheels with a local version ("+cpu", "+rocm7.1") over the default wheels, which include CUDA.
 wheels=https://download.pytorch.org/whl
 case $variant in
 cpu) options=(--extra-index-url "$wheels/cpu" -r requirements.txt) ;;

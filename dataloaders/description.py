@@ -11,7 +11,7 @@ from typing import Any, Literal
 import json5
 
 from util.errors import ConfigError, DataError
-from util.files import digest_of, write_json
+from util.files import short_digest, write_json
 from util.schema import build
 
 BACKGROUND = 0  # prepared class value
@@ -273,7 +273,7 @@ class DatasetSpec:
     def digest(self) -> str:
         """Eight hexadecimal digits of everything that can change a result; texts about the set do not count."""
         told = {"title", "source", "licence", "published", "files"}
-        return digest_of({key: value for key, value in self.to_dict().items() if key not in told})
+        return short_digest({key: value for key, value in self.to_dict().items() if key not in told})
 
 
 def read_description(path: Path) -> DatasetSpec:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# From raw files to a Dice table without any data: writes a phantom in the raw CHAOS layout, prepares it, cuts it into
-# superpixels, trains a small ALPNet on those alone, and compares it on the held-out scans with the same network
-# untrained and with a plain intensity threshold. About 4 minutes on two cores; what stands is used again.
+# Demo without data: generates a phantom in the raw CHAOS layout, preprocesses it, computes superpixels, trains a small
+# ALPNet on these pseudo-labels, and compares it on the held-out scans with the untrained network and an intensity
+# threshold. Prints a table of Dice scores. About 4 minutes on two cores; existing results are reused.
 #
 #   OUT=demo JOBS=2 examples/demo.sh
 set -euo pipefail
@@ -20,15 +20,15 @@ for step in convert normalise index; do
 done
 "$PYTHON" -m data.superpixels chaost2 --data-dir "$OUT/data" --scale SMALL --jobs "$JOBS"
 
-# score NAME WORD...: scores once for each training.
+# score NAME SETTING...: validates, unless this was already done since the last training.
 score() {
-    local mark="$OUT/.scored-$1" newest
+    local marker="$OUT/.scored-$1" newest
     newest=$(find "$OUT/exps" -name checkpoint.pt -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2-)
-    if [[ $mark -nt $newest ]]; then
+    if [[ $marker -nt $newest ]]; then
         echo "$1: already scored"
     else
         "$PYTHON" validation.py with "${@:2}"
-        touch "$mark"
+        touch "$marker"
     fi
 }
 

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the scripts of learning from noisy masks share: their settings, and the loop over runs. Sourced, not run.
+# Shared by the scripts for learning from noisy masks: settings, and the loop over runs. Sourced, not run.
 #
 # Settings are environment variables:
 #   METHODS              words of models.presets: methods or losses (default: each script's)
@@ -10,14 +10,14 @@
 #   SIZE_PX              side of the prepared images (default: the paper's)
 #   DATA_DIR             data root with the prepared images (default: data of this repository)
 #   LOG_DIR              results (default: exps of this repository)
-#   NUM_WORKERS  4       processes that prepare batches
+#   NUM_WORKERS  4       DataLoader workers
 #   DEVICE       auto    auto, cpu or cuda (NVIDIA and AMD)
-#   JOBS         4       processes that make noise and superpixels
-#   EXTRA                anything else that `training.py with` takes: "noisy_small" for one CPU (with SIZE_PX=64), "n_steps=1000"
-#   PYTHON               interpreter (default: .venv/bin/python of this repository if there is one, else python3)
+#   JOBS         4       processes for noise and superpixels
+#   EXTRA                further settings for `training.py with`: "noisy_small" for one CPU (with SIZE_PX=64), "n_steps=1000"
+#   PYTHON               interpreter (default: .venv/bin/python of this repository if it exists, else python3)
 #   DRY_RUN              1: print the commands only
 
-set -f # a setting such as [0,1] is no pattern of file names
+set -f # no globbing: settings may contain lists such as [0,1]
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=python3
@@ -25,21 +25,21 @@ python=python3
 data_dir=${DATA_DIR:-$root/data}
 log_dir=${LOG_DIR:-$root/exps}
 
-# run WORD...: a command of this repository.
+# run ARGUMENT...: prints and runs a command of this repository.
 run() {
     local command=("${PYTHON:-$python}" "$@")
     printf '%q ' "${command[@]}"
     echo
-    # -P: a folder named `models` where you happen to be is not taken for ours.
+    # -P: do not import a folder named `models` in the current directory.
     [[ ${DRY_RUN:-0} == 1 ]] || PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" "${command[@]}"
 }
 
-# make_noise DATASET STRUCTURE [SIZE]: noisy masks and superpixels of all settings; what stands is used again.
+# make_noise DATASET STRUCTURE [SIZE]: noisy masks and superpixels for all noise settings; existing ones are reused.
 make_noise() {
     local size_px=${SIZE_PX:-${3:-}} alphas=" ${ALPHAS:-0.3 0.5 0.7} "
     local size=()
     [[ -z $size_px ]] || size=(--size-px "$size_px")
-    alphas=${alphas/ 0 / } # 0 is no noise
+    alphas=${alphas/ 0 / } # 0: no noise
     # shellcheck disable=SC2086 # several numbers
     [[ -z ${alphas// /} ]] || run -P -m data.noise "$1" --alpha $alphas --beta ${BETAS:-0.5 0.7} --structure "$2" \
         --data-dir "$data_dir" --jobs "${JOBS:-4}" "${size[@]}"
@@ -74,7 +74,7 @@ for_each_run() {
     done
 }
 
-# make_table: gathers all validations under LOG_DIR.
+# make_table: collects all validation runs under LOG_DIR in one table.
 make_table() {
     run "$root/validation.py" collect with "path.log_dir=$log_dir"
 }

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Segments a folder of your own scans with a trained network and one annotated scan. Runs from any folder:
+# Segments a folder of scans with a trained network and one annotated scan. Can be run from any folder:
 #
 #   CHECKPOINT=exps/.../checkpoint.pt SUPPORT_IMAGE=a.nii.gz SUPPORT_LABEL=a_label.nii.gz SCANS=my_scans OUT=results \
 #       examples/predict_own_scan.sh --classes liver=6 spleen=1
 #
-# Further options go to `python -m models.predict` (see docs/predict_own_scan.md). PYTHON: another interpreter.
+# Options are passed on to `python -m models.predict` (see docs/predict_own_scan.md). PYTHON: interpreter.
 set -euo pipefail
 
 : "${CHECKPOINT:?set it to the trained network, such as exps/<experiment>/checkpoint.pt}"
@@ -14,7 +14,7 @@ set -euo pipefail
 OUT="${OUT:-segmentations}"
 
 repository="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-# -P: a folder named `models` where you happen to be is not taken for ours.
+# -P: do not import a folder named `models` in the current directory.
 PYTHONPATH="$repository${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" -P -m models.predict \
     --checkpoint "$CHECKPOINT" --support-image "$SUPPORT_IMAGE" --support-label "$SUPPORT_LABEL" \
     --scans "$SCANS" --out "$OUT" --overlays "$@"

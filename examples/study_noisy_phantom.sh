@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Learning from noisy masks without any download: phantom skin images, 70 % of the training masks wrong by 70 % of the
-# lesion's area; the class-weighted baseline against T-Loss, JoCoR and superpixel-guided learning, three seeds each.
-# Ends with the table of the README. About 13 minutes on two cores; finished trainings are used again.
+# Learning from noisy masks without downloads: phantom skin images; in 70 % of the training masks, 70 % of the lesion area
+# is wrong. Compares the class-weighted baseline with T-Loss, JoCoR and superpixel-guided learning, three seeds each.
+# Creates the table in the README. About 13 minutes on two cores; completed runs are reused.
 #
 #   OUT=study JOBS=2 examples/study_noisy_phantom.sh
-#   METHODS="ce upper" OUT=study examples/study_noisy_phantom.sh     # further lines of the same table
+#   METHODS="ce upper" OUT=study examples/study_noisy_phantom.sh     # adds rows to the same table
 set -euo pipefail
 
 OUT=${OUT:-study}
@@ -25,10 +25,10 @@ run -P -m data.superpixels isic2017 --data-dir "$DATA_DIR" --size-px 64 --jobs "
     --picture "$OUT/superpixels.png"
 for seed in $SEEDS; do
     for method in $METHODS; do
-        words=("$method" isic2017 noisy_small noise.alpha=0.7 noise.beta=0.7 "seed=$seed"
+        settings=("$method" isic2017 noisy_small noise.alpha=0.7 noise.beta=0.7 "seed=$seed"
             "path.data_dir=$DATA_DIR" "path.log_dir=$LOG_DIR")
-        run "$root/training.py" with "${words[@]}"
-        run "$root/validation.py" with "${words[@]}"
+        run "$root/training.py" with "${settings[@]}"
+        run "$root/validation.py" with "${settings[@]}"
     done
 done
 make_table

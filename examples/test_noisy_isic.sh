@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Scores what train_noisy_isic.sh trained with the same settings, and gathers all runs in LOG_DIR/table.md.
+# Validates the runs of train_noisy_isic.sh with the same settings and collects all runs in LOG_DIR/table.md.
 #
 #     bash examples/test_noisy_isic.sh                                                    # the paper's grid, three seeds
 #     METHODS="baseline spguided" ALPHAS=0.7 BETAS=0.7 SEEDS=0 bash examples/test_noisy_isic.sh
 #
-# Data: see data/ISIC2017/README.md. All settings: see lib_noisy.sh. A stopped run goes on with the same command.
+# Data: see data/ISIC2017/README.md. All settings: see lib_noisy.sh. Run the same command to resume.
 #
-# No figure of the paper could be verified; T-Loss reports 76.1 for itself at (0.7, 0.7) and concedes that this
-# method is better.
+# The results of the paper could not be verified. The T-Loss paper reports 76.1 for T-Loss at (0.7, 0.7) and states
+# that this method performs better.
 set -euo pipefail
 
 METHODS=${METHODS:-baseline upper coteaching jocor trinet spguided}

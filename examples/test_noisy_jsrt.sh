@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Scores what train_noisy_jsrt.sh trained with the same settings, and gathers all runs in LOG_DIR/table.md.
+# Validates the runs of train_noisy_jsrt.sh with the same settings and collects all runs in LOG_DIR/table.md.
 #
 #     bash examples/test_noisy_jsrt.sh                                                    # the paper's grid, three seeds
 #     METHODS="baseline spguided" ALPHAS=0.7 BETAS=0.7 SEEDS=0 bash examples/test_noisy_jsrt.sh
 #
-# Data: see data/JSRT/README.md. All settings: see lib_noisy.sh. A stopped run goes on with the same command.
+# Data: see data/JSRT/README.md. All settings: see lib_noisy.sh. Run the same command to resume.
 #
-# No figure of the paper could be verified.
+# The results of the paper could not be verified.
 set -euo pipefail
 
 METHODS=${METHODS:-baseline upper coteaching jocor trinet spguided}

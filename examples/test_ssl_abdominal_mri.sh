@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Scores what train_ssl_abdominal_mri.sh trained with the same settings, and gathers all folds in LOG_DIR/table.md.
+# Validates the runs of train_ssl_abdominal_mri.sh with the same settings and collects all folds in LOG_DIR/table.md.
 #
 #     bash examples/test_ssl_abdominal_mri.sh                                          # fold 0, kidneys, setting 2
 #     LABEL_SETS="0 1" FOLDS="0 1 2 3 4" bash examples/test_ssl_abdominal_mri.sh       # the paper's setting 2
 #     SETTING=1 FOLDS="0 1 2 3 4" bash examples/test_ssl_abdominal_mri.sh              # the paper's setting 1
 #
-# Takes minutes. Each fold leaves scores, pictures, masks and report.html below LOG_DIR. All settings: see lib.sh.
+# Takes a few minutes. Scores, figures, masks and report.html of each fold are written to LOG_DIR. All settings: see lib.sh.
 #
-# Expected Dice x 100 (paper, means over five folds; on a single fold, runs of the published code differ by 3 to 5):
+# Expected Dice x 100 (paper, mean over five folds; single-fold results of the published code vary by 3 to 5 between runs):
 #                left kidney  right kidney  spleen  liver   mean
 #   setting 1    81.92        85.18         72.18   76.10   78.84
 #   setting 2    73.63        78.39         67.02   73.05   73.02

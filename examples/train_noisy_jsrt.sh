@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Superpixel-guided learning and its baselines on JSRT, a network per structure: trains every method for every noise and seed.
-# test_noisy_jsrt.sh scores them.
+# Trains superpixel-guided learning and its baselines on JSRT, one network per structure, for all noise settings and seeds.
+# test_noisy_jsrt.sh validates them.
 #
 #     bash examples/train_noisy_jsrt.sh                                                    # the paper's grid, three seeds
 #     METHODS="baseline spguided" ALPHAS=0.7 BETAS=0.7 SEEDS=0 bash examples/train_noisy_jsrt.sh
 #
-# Data: see data/JSRT/README.md. All settings: see lib_noisy.sh. A stopped run goes on with the same command.
+# Data: see data/JSRT/README.md. All settings: see lib_noisy.sh. Run the same command to resume.
 #
-# No figure of the paper could be verified.
+# The results of the paper could not be verified.
 set -euo pipefail
 
 METHODS=${METHODS:-baseline upper coteaching jocor trinet spguided}

@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
-# Trains SSL-ALPNet on SABS (abdominal CT) without annotations; test_ssl_abdominal_ct.sh scores it.
+# Trains SSL-ALPNet on SABS (abdominal CT) without annotations; test_ssl_abdominal_ct.sh validates it.
 #
 #     bash examples/train_ssl_abdominal_ct.sh                                         # fold 0, kidneys, setting 2
 #     LABEL_SETS="0 1" FOLDS="0 1 2 3 4" bash examples/train_ssl_abdominal_ct.sh      # the paper's setting 2
 #     SETTING=1 FOLDS="0 1 2 3 4" bash examples/train_ssl_abdominal_ct.sh             # the paper's setting 1
 #
-# Hours: 1.5 to 3.5 per training, as reported for the published code on one GPU. A stopped training goes on with the
-# same command.
+# Takes 1.5 to 3.5 hours per run on one GPU, as reported for the published code. Run the same command to resume.
 # Data: see data/SABS/README.md. All settings: see lib.sh.
 #
-# Expected Dice x 100 (paper, means over five folds; on a single fold, runs of the published code differ by 3 to 5):
+# Expected Dice x 100 (paper, mean over five folds; single-fold results of the published code vary by 3 to 5 between runs):
 #                left kidney  right kidney  spleen  liver   mean
 #   setting 1    72.36        71.81         70.96   78.29   73.35
 #   setting 2    63.34        54.82         60.25   73.65   63.02

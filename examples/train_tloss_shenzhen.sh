@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# T-Loss and the losses it is compared with on the Shenzhen chest films: trains every method for every noise and seed.
-# test_tloss_shenzhen.sh scores them.
+# Trains T-Loss and the losses of its comparison on the Shenzhen chest films, for all noise settings and seeds.
+# test_tloss_shenzhen.sh validates them.
 #
 #     bash examples/train_tloss_shenzhen.sh                                                    # the paper's grid, three seeds
 #     METHODS="gce tloss" ALPHAS=0.7 BETAS=0.7 SEEDS=0 bash examples/train_tloss_shenzhen.sh
 #
-# Data: see data/SHENZHEN/README.md. All settings: see lib_noisy.sh. A stopped run goes on with the same command.
+# Data: see data/SHENZHEN/README.md. All settings: see lib_noisy.sh. Run the same command to resume.
 #
 # Expected Dice x 100 (paper, table 2): T-Loss 94.8 at (0.3, 0.5), 87.0 at (0.7, 0.7); the others about 93.6 and 82.0.
-# `python -m models.presets shenzhen` lists all.
+# `python -m models.presets shenzhen` lists all expected scores.
 set -euo pipefail
 
 METHODS=${METHODS:-gce mae rce sce ngce nce_rce ngce_mae ngce_rce tloss}

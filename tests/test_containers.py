@@ -1,4 +1,4 @@
-"""The two container recipes: alike, without root, without data, and what they run is run here with stubs."""
+"""The two container recipes are equivalent, run without root and contain no data; install.sh is run with stubs."""
 
 import os
 import re
@@ -18,18 +18,18 @@ SECTIONS = {"arguments", "files", "post", "environment", "runscript", "help"}
 
 
 def instructions(text: str) -> list[tuple[str, str]]:
-    """A Dockerfile's instructions in order, continued lines joined."""
+    """Instructions of a Dockerfile in order, with continuation lines joined."""
     joined = re.sub(r"\\\n\s*", "", "\n".join(line for line in text.splitlines() if not line.startswith("#")))
     pairs = [line.split(maxsplit=1) for line in joined.splitlines() if line.strip()]
     return [(name, arguments) for name, arguments in pairs]
 
 
-def of(name: str) -> list[str]:
+def dockerfile_arguments(name: str) -> list[str]:
     return [arguments for found, arguments in instructions(DOCKERFILE) if found == name]
 
 
 def sections(text: str) -> tuple[dict[str, str], dict[str, str]]:
-    """An Apptainer definition's header and sections."""
+    """Header and sections of an Apptainer definition."""
     head, *parts = re.split(r"^%(\w+)[ \t]*\n", text, flags=re.MULTILINE)
     header = dict(line.split(": ", 1) for line in head.splitlines() if line.strip() and not line.startswith("#"))
     return header, dict(zip(parts[::2], parts[1::2], strict=True))
@@ -46,82 +46,86 @@ def shellcheck(text: str, shell: str) -> str:
     return run.stdout
 
 
-def copied() -> dict[str, str]:
-    return dict(reversed(line.split()) for line in of("COPY"))  # type: ignore[misc]
+def copied_files() -> dict[str, str]:
+    return dict(reversed(line.split()) for line in dockerfile_arguments("COPY"))  # type: ignore[misc]
 
 
-def test_both_begin_with_the_same_pinned_image():
-    (base,) = of("FROM")
+def data_packages() -> set[str]:
+    return {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("data/*/__init__.py")}
+
+
+def test_both_use_the_same_pinned_base_image():
+    (base,) = dockerfile_arguments("FROM")
     assert {"Bootstrap": "docker", "From": base} == HEADER
     assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", base)
 
 
-def test_both_have_the_same_variants_and_install_the_same():
-    assert of("ARG") == [PARTS["arguments"].strip()] == ["VARIANT=cpu"]
+def test_both_have_the_same_variants_and_installation():
+    assert dockerfile_arguments("ARG") == [PARTS["arguments"].strip()] == ["VARIANT=cpu"]
     install = f"bash {CODE}/containers/install.sh"
-    assert of("RUN")[0] == f'{install} "$VARIANT"'
+    assert dockerfile_arguments("RUN")[0] == f'{install} "$VARIANT"'
     assert PARTS["post"].split("\n")[0].strip() == f'{install} "{{{{ VARIANT }}}}"'
 
 
 def test_both_copy_the_same_files():
-    assert [line.strip() for line in PARTS["files"].strip().splitlines()] == of("COPY")
+    assert [line.strip() for line in PARTS["files"].strip().splitlines()] == dockerfile_arguments("COPY")
 
 
-def test_all_code_is_copied_and_nothing_else():
-    sources = set(copied().values())
+def test_all_code_and_nothing_else_is_copied():
+    sources = set(copied_files().values())
     packages = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("*/__init__.py")} - {"tests", "data"}
-    packages |= {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("data/*/__init__.py")}
-    assert packages <= sources
+    assert packages | data_packages() <= sources
+    assert {path.relative_to(ROOT).as_posix() for path in ROOT.glob("data/*/dataset.json5")} <= sources
     assert {"*.py", "data/*.py", "examples", "LICENSE", "containers/install.sh"} <= sources
     assert not sources & {".", "data", "exps", "tests"}
-    for source, target in ((source, target) for target, source in copied().items()):
+    for source, target in ((source, target) for target, source in copied_files().items()):
         assert list(ROOT.glob(source)), source
         assert target == (f"{CODE}/{source}" if "*" not in source else f"{CODE}/{source[:-4]}")
 
 
-def test_the_build_context_holds_what_is_copied_and_no_data():
+def test_the_build_context_contains_the_copied_files_and_no_data():
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
     assert rules[0] == "*"
-    let_in = {rule[1:] for rule in rules if rule.startswith("!")}
-    assert let_in == set(copied().values())
-    assert not any(re.fullmatch(r"data(/\w+)?/?\*{0,2}", rule) for rule in let_in - {"data/check", "data/phantom"})
+    allowed = {rule[1:] for rule in rules if rule.startswith("!")}
+    assert allowed == set(copied_files().values())
+    assert not any(re.fullmatch(r"data(/\w+)?/?\*{0,2}", rule) for rule in allowed - data_packages())
 
 
-def test_caches_are_the_same_and_lie_on_the_mount():
-    docker = dict(pair.split("=", 1) for pair in of("ENV")[0].split())
+def test_caches_are_the_same_and_on_the_mount():
+    docker = dict(pair.split("=", 1) for pair in dockerfile_arguments("ENV")[0].split())
     lines = PARTS["environment"].strip().splitlines()
     exported = dict(line.strip().removeprefix("export ").split("=", 1) for line in lines)
     assert exported.keys() == docker.keys() - {"HOME"}
     for name, value in exported.items():
-        assert value in (docker[name], f'"${{{name}:-{docker[name]}}}"')  # a job's own choice stands
+        assert value in (docker[name], f'"${{{name}:-{docker[name]}}}"')  # a job's own value takes precedence
     caches = {name for name, value in docker.items() if value.startswith("/cache")}
     assert {"MIOPEN_USER_DB_PATH", "MIOPEN_CUSTOM_CACHE_DIR", "TORCH_HOME", "TRITON_CACHE_DIR", "HOME"} <= caches
-    assert "chmod 1777 /results /cache" in of("RUN")[1]
+    assert "chmod 1777 /results /cache" in dockerfile_arguments("RUN")[1]
     assert "chmod 1777 /results /cache" in PARTS["post"]
 
 
 def test_the_image_does_not_run_as_root():
     names = [name for name, _ in instructions(DOCKERFILE)]
-    assert of("USER") == ["1000"]
-    assert "--uid 1000" in of("RUN")[1]
+    assert dockerfile_arguments("USER") == ["1000"]
+    assert "--uid 1000" in dockerfile_arguments("RUN")[1]
     assert names.index("USER") > max(i for i, name in enumerate(names) if name in ("RUN", "COPY"))
     assert "sudo" not in DOCKERFILE + DEFINITION
     assert "ADD" not in names
 
 
-def test_both_report_the_device_when_nothing_else_is_asked():
-    assert of("ENTRYPOINT") == ['["python"]']
-    assert of("CMD") == ['["-m", "util.runtime.device"]']
+def test_both_print_the_device_report_by_default():
+    assert dockerfile_arguments("ENTRYPOINT") == ['["python"]']
+    assert dockerfile_arguments("CMD") == ['["-m", "util.runtime.device"]']
     assert 'exec python "$@"' in PARTS["runscript"]
     assert "set -- -m util.runtime.device" in PARTS["runscript"]
 
 
-def test_the_definition_has_the_sections_it_should():
+def test_the_definition_has_the_expected_sections():
     assert PARTS.keys() == SECTIONS
 
 
-def test_what_they_run_is_clean():
-    for command in of("RUN"):
+def test_commands_pass_shellcheck():
+    for command in dockerfile_arguments("RUN"):
         assert shellcheck(f"export VARIANT=cpu\n{command}\n", "sh") == ""
     post = PARTS["post"].replace("{{ VARIANT }}", "cpu")
     for part in (post, PARTS["environment"], PARTS["runscript"]):
@@ -132,7 +136,7 @@ def test_what_they_run_is_clean():
 
 @pytest.fixture
 def install(tmp_path):
-    """Runs install.sh on a copy with stubs of apt-get and python; returns the run and what the stubs were told."""
+    """Runs a copy of install.sh with stubs of apt-get and python; returns the process and the calls of the stubs."""
     (tmp_path / "containers").mkdir()
     for name in ("requirements.txt", "requirements-rocm.txt", "containers/install.sh"):
         shutil.copy(ROOT / name, tmp_path / name)
@@ -169,7 +173,7 @@ def test_each_variant_installs_its_own_pytorch(install, variant, expected):
 
 
 @pytest.mark.parametrize("arguments", [[], ["hip"]])
-def test_an_unknown_variant_is_refused_before_anything_is_installed(install, arguments):
+def test_an_unknown_variant_is_rejected_before_installation(install, arguments):
     done, calls = install(*arguments)
     assert done.returncode != 0
     assert "expected cpu, cuda or rocm" in done.stderr
@@ -181,7 +185,7 @@ def pins(name: str) -> dict[str, str]:
     return {re.split(r"[=<>]", line, maxsplit=1)[0]: line for line in lines if line}
 
 
-def test_rocm_requirements_are_the_ordinary_ones_but_for_pytorch():
+def test_rocm_requirements_differ_only_in_pytorch():
     ordinary, rocm = pins("requirements.txt"), pins("requirements-rocm.txt")
     assert rocm.keys() == ordinary.keys()
     assert {name for name in rocm if rocm[name] != ordinary[name]} == {"torch", "torchvision"}
@@ -195,7 +199,7 @@ def test_only_a_rocm_build_satisfies_the_rocm_requirements():
         assert rocm[name].partition("+")[2] == index[0].rpartition("/")[2]
 
 
-def test_the_readme_shows_every_variant_and_the_flags_of_amd():
+def test_the_readme_shows_every_variant_and_the_amd_flags():
     text = (RECIPES / "README.md").read_text()
     for needed in (
         "--device=/dev/kfd --device=/dev/dri --group-add video",

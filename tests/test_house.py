@@ -140,8 +140,9 @@ def unsourced_values(source: str) -> list[str]:
     lines = source.splitlines()
     found = []
     for node in ast.parse(source).body:
-        is_values = isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict | ast.DictComp)
-        if is_values and ast.unparse(node.target).isupper():
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.value, ast.Dict | ast.DictComp):
+            continue
+        if ast.unparse(node.target).isupper():
             comment = " ".join(takewhile(lambda line: line.startswith("#"), reversed(lines[: node.lineno - 1])))
             if not re.search(r"Source:|[Nn]ot published", comment):
                 found.append(ast.unparse(node.target))

@@ -1,4 +1,4 @@
-"""What every `python -m data.*` command shares: logging, error messages, exit codes, work spread over processes."""
+"""Helpers shared by the command lines: logging, error messages, exit codes and multiprocessing."""
 
 import logging
 import multiprocessing
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Runs a command's `main` and leaves the process: 0 or its return value; 1 and one line for a `UserError`."""
+    """Runs `main` and exits with its return value (None: 0); a `UserError` is printed on one line, exit code 1."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         sys.exit(main() or 0)
@@ -27,9 +27,9 @@ def run_main(main: Callable[[], int | None]) -> None:
 def parallel_map(
     function: Callable[[Item], Result], items: Iterable[Item], jobs: int, description: str
 ) -> Iterator[Result]:
-    """Yields `function(item)` in the order of `items`, under a progress bar; `jobs` processes when `jobs` > 1.
+    """Yields `function(item)` in the order of `items`, with a progress bar, in `jobs` processes if `jobs` > 1.
 
-    `function` and the items must be picklable (functions of a module, `functools.partial` of them).
+    `function` and the items must be picklable: module-level functions, `functools.partial` of them.
     """
     items = list(items)
     with tqdm(total=len(items), desc=description, disable=None, leave=False) as bar:

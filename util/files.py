@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: every write goes to a temporary name first and is renamed."""
+"""Atomic file writes: each file is written under a temporary name and then renamed. JSON and hashes."""
 
 import glob
 import hashlib
@@ -13,21 +13,21 @@ from typing import Any
 
 from util.errors import UserError
 
-LEFTOVER_AFTER_S = 600  # no single file takes longer to write
+STALE_AFTER_S = 600  # age of a temporary file at which its writer must have been killed
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary path in the same folder, with the same suffixes; renames it to `path` when the block succeeds.
 
-    The folder is made when absent. When the block fails nothing is left behind and `path` keeps its former content.
+    Creates the folder if needed. If the block raises, the temporary file is deleted and `path` is unchanged.
 
     Raises:
-        UserError: the folder cannot be written to, or the disk is full.
+        UserError: the folder is not writable, or the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
+        _remove_stale_files(path)
         handle, name = tempfile.mkstemp(
             dir=path.parent, prefix=f".writing-{path.name}-", suffix="".join(path.suffixes[-2:])
         )
@@ -47,41 +47,41 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Removes what a killed process left half written of `path`; what is younger may still be in the making."""
+def _remove_stale_files(path: Path) -> None:
+    """Removes temporary files of `path` that a killed process left; younger ones may still be written to."""
     for leftover in path.parent.glob(f".writing-{glob.escape(path.name)}-*"):
         with suppress(FileNotFoundError):  # another process may just have renamed it
-            if time.time() - leftover.stat().st_mtime > LEFTOVER_AFTER_S:
+            if time.time() - leftover.stat().st_mtime > STALE_AFTER_S:
                 leftover.unlink()
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(
-        f"{path}: cannot be written ({error.strerror or error}). Nothing that stood there was changed. Free some space "
-        f"or make {path.parent} writable, or choose another output folder; then run the same command again."
+        f"{path}: cannot be written ({error.strerror or error}). Existing files are unchanged. Free some disk space, "
+        f"make {path.parent} writable or choose another output folder; then run the same command again."
     )
 
 
-def writable(folder: Path) -> Path:
-    """Makes the folder if need be and checks that files can be written to it, before anything is computed for it.
+def ensure_writable(folder: Path) -> Path:
+    """Creates the folder if needed and checks that it is writable, so that a run fails early if not; returns it.
 
     Raises:
-        UserError: they cannot.
+        UserError: the folder is not writable.
     """
-    with replacing(folder / ".writable"):
+    with atomic_write(folder / ".writable"):
         pass
     (folder / ".writable").unlink(missing_ok=True)
     return folder
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` as UTF-8, whole or not at all."""
-    with replacing(path) as temporary:
+    """Writes `text` as UTF-8, atomically."""
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes `content` as indented JSON, whole or not at all."""
+    """Writes `content` as indented JSON, atomically."""
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
@@ -89,22 +89,22 @@ def read_json(path: Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-        UserError: the file is absent or is not JSON.
+        UserError: the file is missing or is not valid JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}). Let the step that wrote it write it again.") from error
+        raise UserError(f"{path}: not valid JSON ({error}). Run the step that wrote it again.") from error
 
 
-def digest_of(values: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits that tell such values apart; they are what JSON can hold."""
+def short_digest(values: Mapping[str, Any]) -> str:
+    """First eight hexadecimal digits of the SHA-256 of JSON-serialisable values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal text."""
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

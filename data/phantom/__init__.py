@@ -1,7 +1,7 @@
-"""Made-up patients in the raw layout of each data set: try and test everything before any download.
+"""Synthetic patients in the raw layout of each data set, for tests and demos without downloads.
 
-Bodies and outlines are analytic, so the truth is known to the pixel; sizes, places, poses, shapes and brightness differ
-between patients. Of the scanned patients one, the third, has lost the left kidney.
+Bodies and outlines are analytic, so the ground truth is exact. Size, position, pose, shape and brightness vary between
+patients. The third patient of the volumetric data sets has no left kidney.
 """
 
 import logging
@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from data.phantom.writers.chaos import CHAOST2_RAW
-from data.phantom.writers.formats import Made, Picture, RawFormat, ScanRequest
+from data.phantom.writers.formats import LabelledImage, RawFormat, Sample, ScanRequest
 from data.phantom.writers.isic import ISIC_RAW
 from data.phantom.writers.jsrt import JSRT_RAW
 from data.phantom.writers.sabs import SABS_RAW
@@ -21,73 +21,73 @@ from util.errors import ConfigError, UserError
 from util.files import read_json, write_json
 
 VOLUMES = {"chaost2": CHAOST2_RAW, "sabs": SABS_RAW}
-PICTURES = {"isic2017": ISIC_RAW, "jsrt": JSRT_RAW, "shenzhen": SHENZHEN_RAW}
-FORMATS = {**VOLUMES, **PICTURES}
-RECORD = "phantom.json"
-REVISION = 1  # raised when the same parameters begin to give other scans
+IMAGES = {"isic2017": ISIC_RAW, "jsrt": JSRT_RAW, "shenzhen": SHENZHEN_RAW}
+FORMATS = {**VOLUMES, **IMAGES}
+PARAMETERS_FILE = "phantom.json"
+REVISION = 1  # increment when the same parameters give different scans
 
 _log = logging.getLogger(__name__)
 
 
 def make_patient(dataset: str, scan_index: int, seed: int = 0, size_px: int = 160) -> tuple[Volume, Volume]:
-    """Makes one scan in memory.
+    """Generates one scan in memory.
 
     Args:
         dataset: a key of `VOLUMES`.
-        scan_index: position among the published scan ids, from 0.
-        seed: another seed, other patients.
+        scan_index: index into the published scan ids.
+        seed: different seeds give different patients.
         size_px: rows and columns.
 
     Returns:
-        Image and label (D, H, W), label values as in the catalogue.
+        Image and label (D, H, W), with the label values of the data set.
 
     Raises:
-        ConfigError: an unknown data set, or a number out of range.
+        ConfigError: unknown data set, or a number out of range.
     """
     raw = _format(VOLUMES, dataset, scan_index + 1, size_px, seed)
     return raw.make(ScanRequest(scan_index, seed, size_px))
 
 
-def make_picture(dataset: str, index: int, seed: int = 0, size_px: int = 160) -> Picture:
-    """Makes one picture in memory.
+def make_image(dataset: str, index: int, seed: int = 0, size_px: int = 160) -> LabelledImage:
+    """Generates one image with its masks in memory.
 
     Args:
-        dataset: a key of `PICTURES`.
-        index: position among the published images, from 0.
-        seed: another seed, other patients.
-        size_px: the shorter side.
+        dataset: a key of `IMAGES`.
+        index: index into the published images.
+        seed: different seeds give different patients.
+        size_px: length of the shorter side.
 
     Returns:
-        The image as its file holds it, and the masks of all its structures.
+        The image as stored in its file, and the masks of all structures.
 
     Raises:
-        ConfigError: an unknown data set, or a number out of range.
+        ConfigError: unknown data set, or a number out of range.
     """
-    raw = _format(PICTURES, dataset, index + 1, size_px, seed)
+    raw = _format(IMAGES, dataset, index + 1, size_px, seed)
     return raw.make(ScanRequest(index, seed, size_px))
 
 
 def write_phantom(dataset: str, out: Path, n_scans: int = 8, size_px: int = 160, seed: int = 0, jobs: int = 1) -> None:
-    """Writes the first `n_scans` scans in the raw layout of `dataset`, and a record of the parameters.
+    """Writes the first `n_scans` scans in the raw layout of `dataset`, and a file with the parameters.
 
-    Scans that the same parameters wrote before are left alone, so an interrupted run can be taken up again.
+    Existing scans with the same parameters are kept, so that an interrupted run can be resumed.
 
     Args:
         dataset: a key of `FORMATS`.
-        out: folder to hold the raw layout; made when absent.
+        out: output folder; created if missing.
         n_scans: 1 to the published number of scans or images.
-        size_px: rows and columns; of a picture: the shorter side.
-        seed: another seed, other patients.
-        jobs: processes; the result does not depend on it.
+        size_px: rows and columns; for images the shorter side.
+        seed: different seeds give different patients.
+        jobs: number of processes; does not affect the result.
 
     Raises:
-        ConfigError: an unknown data set, or a number out of range.
-        UserError: `out` holds scans of other parameters or of another origin, or cannot be written to.
+        ConfigError: unknown data set, or a number out of range.
+        UserError: `out` contains scans with other parameters or from another source, or is not writable.
     """
     raw = _format(FORMATS, dataset, n_scans, size_px, seed)
     parameters = {"dataset": dataset, "n_scans": n_scans, "size_px": size_px, "seed": seed, "revision": REVISION}
-    _refuse_foreign_content(out, raw, parameters)
-    write_json(out / RECORD, parameters)
+    _check_output_folder(out, raw, parameters)
+    write_json(out / PARAMETERS_FILE, parameters)
     requests = [ScanRequest(index, seed, size_px) for index in range(n_scans)]
     for _ in parallel_map(partial(raw.write, out), requests, jobs, f"phantom {dataset}"):
         pass
@@ -95,8 +95,8 @@ def write_phantom(dataset: str, out: Path, n_scans: int = 8, size_px: int = 160,
 
 
 def _format(
-    formats: Mapping[str, RawFormat[Made]], dataset: str, n_scans: int, size_px: int, seed: int
-) -> RawFormat[Made]:
+    formats: Mapping[str, RawFormat[Sample]], dataset: str, n_scans: int, size_px: int, seed: int
+) -> RawFormat[Sample]:
     if dataset not in formats:
         raise ConfigError(f"phantom {dataset!r}: unknown data set; expected one of {', '.join(formats)}.")
     raw = formats[dataset]
@@ -109,19 +109,20 @@ def _format(
     return raw
 
 
-def _refuse_foreign_content(out: Path, raw: RawFormat, parameters: dict[str, str | int]) -> None:
-    record = out / RECORD
+def _check_output_folder(out: Path, raw: RawFormat, parameters: dict[str, str | int]) -> None:
+    record = out / PARAMETERS_FILE
     if record.exists():
         found = read_json(record)
         if found != parameters:
             raise UserError(
-                f"{record}: the phantom in this folder was made with {found}, asked for are {parameters}. Choose "
-                f"another --out, or delete {', '.join((*raw.folders, RECORD))} in {out} and run the command again."
+                f"{record}: the phantom in this folder was generated with {found}, but {parameters} were requested. "
+                f"Choose another --out, or delete {', '.join((*raw.folders, PARAMETERS_FILE))} in {out} and run the "
+                "command again."
             )
         return
     foreign = [folder for folder in raw.folders if (out / folder).exists()]
     if foreign:
         raise UserError(
-            f"{out}: holds {', '.join(foreign)} but no {RECORD}, so a phantom did not write it. Nothing was changed. "
-            f"Choose another --out, or move {', '.join(foreign)} away first."
+            f"{out}: contains {', '.join(foreign)} but no {PARAMETERS_FILE}, so it is not a phantom. Nothing was "
+            f"changed. Choose another --out, or move {', '.join(foreign)} elsewhere first."
         )

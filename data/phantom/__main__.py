@@ -1,4 +1,4 @@
-"""`python -m data.phantom DATASET --out DIR`: made-up scans or images in the raw layout of a data set."""
+"""`python -m data.phantom DATASET --out DIR`: writes synthetic scans or images in the raw layout of a data set."""
 
 import argparse
 from pathlib import Path
@@ -8,15 +8,17 @@ from util.cli import run_main
 
 
 def main() -> None:
-    """Reads the command line and writes the phantom."""
+    """Parses the command line and writes the phantom."""
     parser = argparse.ArgumentParser(prog="python -m data.phantom", description=__doc__)
-    parser.add_argument("dataset", choices=FORMATS, help="whose raw layout and modality to imitate")
-    parser.add_argument("--out", type=Path, required=True, help="folder to hold the raw layout")
-    parser.add_argument("--scans", type=int, default=8, help="how many of the published scans or images (default: 8)")
+    parser.add_argument("dataset", choices=FORMATS, help="data set whose layout and modality to imitate")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
+    parser.add_argument("--scans", type=int, default=8, help="number of scans or images (default: 8)")
     sizes = ", ".join(f"{name} {raw.sizes_px[0]} to {raw.sizes_px[1]}" for name, raw in FORMATS.items())
-    parser.add_argument("--size-px", type=int, default=160, help=f"rows and columns, or shorter side: {sizes}")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other patients (default: 0)")
-    parser.add_argument("--jobs", type=int, default=1, help="processes; the result does not depend on it (default: 1)")
+    parser.add_argument(
+        "--size-px", type=int, default=160, help=f"rows and columns, or shorter side (default: 160): {sizes}"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes (default: 1)")
     options = parser.parse_args()
     write_phantom(options.dataset, options.out, options.scans, options.size_px, options.seed, options.jobs)
 

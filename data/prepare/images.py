@@ -31,7 +31,7 @@ from dataloaders.images.geometry import Placement, resize_nearest
 from dataloaders.io.png import write_png
 from util.cli import parallel_map
 from util.errors import ConfigError, DataError
-from util.files import sha256_of, writable, write_json, write_text
+from util.files import write_json, write_text
 from util.results.scores import csv_text
 
 SOURCES = {"ISIC2017": isic.SOURCE, "JSRT": jsrt.SOURCE, "SHENZHEN": shenzhen.SOURCE}
@@ -78,7 +78,7 @@ def prepare_images(
     if spec.files and split is None:
         split = "table" if any(image.part for image in images) else "fractions"
     rule, splits = split_images(images, split, source.split_rules, spec.name)
-    folder = writable(root / spec.prepared_folder(size))
+    folder = ensure_writable(root / spec.prepared_folder(size))
     earlier = _earlier_rows(folder)
     tasks = [Task(image, earlier.get(image.id, {})) for image in images]
     rows: list[Row] = []
@@ -154,7 +154,7 @@ def _prepare(task: Task, spec: DatasetSpec, source: ImageSource, folder: Path, s
         "original_height_px": str(height),
         "original_width_px": str(width),
         **(placement.to_row() if spec.grid.aspect == "pad" else {}),
-        "image_sha256": sha256_of(folder / outputs["image"]),
+        "image_sha256": file_sha256(folder / outputs["image"]),
         "inputs_sha256": inputs,
         **{f"n_not_binary_px_{structure}": str(count) for structure, (_, count) in read.items()},
         **{f"n_object_px_{structure}": str(np.count_nonzero(mask)) for structure, mask in masks.items()},
@@ -169,7 +169,7 @@ def _hash_inputs(files: Sequence[Path], settings: str) -> str:
         DataError: a file cannot be read.
     """
     try:
-        parts = [RECIPE, *([settings] if settings else []), *map(sha256_of, files)]
+        parts = [RECIPE, *([settings] if settings else []), *map(file_sha256, files)]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}). Unpack the download again.") from error

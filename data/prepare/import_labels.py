@@ -22,7 +22,7 @@ import numpy as np
 from dataloaders.images.folder import MANIFEST, ImageFolder
 from dataloaders.io.png import read_image, read_mask, write_png
 from util.errors import ConfigError, DataError
-from util.files import read_json, writable, write_json, write_text
+from util.files import read_json, write_json, write_text
 from util.results.metrics import overlap_counts, overlap_scores
 from util.results.scores import csv_text
 
@@ -141,7 +141,7 @@ def _parse_numbers(path: Path, content: Any) -> np.ndarray:
 
 def _write_all(target: Path, arrays: dict[str, np.ndarray], source: Path, kind: str, table: str | None = None) -> Path:
     """Writes to a temporary folder next to the target and renames it: the import is atomic."""
-    temporary = Path(tempfile.mkdtemp(dir=writable(target.parent), prefix=f".importing-{target.name}-"))
+    temporary = Path(tempfile.mkdtemp(dir=ensure_writable(target.parent), prefix=f".importing-{target.name}-"))
     try:
         for image_id, array in arrays.items():
             write_png(temporary / f"{image_id}.png", array)

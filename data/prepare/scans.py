@@ -21,7 +21,7 @@ from dataloaders.scans.manifest import Manifest, statistics_of
 from dataloaders.scans.preprocess import PrepareParameters, prepare_image, prepare_label
 from util.cli import parallel_map
 from util.errors import ConfigError, DataError
-from util.files import read_json, sha256_of, write_json
+from util.files import file_sha256, read_json, write_json
 from util.ids import natural_key
 
 CONVERTED_RECORD = "converted.json"  # in the folder of the converted files: scan id -> hashes of the raw files
@@ -70,7 +70,7 @@ class Task:
     def input_hashes(self) -> dict[str, str]:
         """SHA-256 of every file read, by folder and file name."""
         files = [file for path in self.scan.inputs for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
-        return {f"{file.parent.name}/{file.name}": sha256_of(file) for file in files if file.is_file()}
+        return {f"{file.parent.name}/{file.name}": file_sha256(file) for file in files if file.is_file()}
 
     def is_done(self, inputs: dict[str, str]) -> bool:
         """Whether an earlier run made the outputs from the same inputs."""

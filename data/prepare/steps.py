@@ -12,7 +12,7 @@ from dataloaders.catalog import ALIASES, dataset, dataset_names
 from dataloaders.description import FILE_NAME, DatasetSpec, read_description
 from dataloaders.images.folder import MANIFEST, ImageFolder, prepare_command
 from util.errors import ConfigError, DataError
-from util.files import read_json, sha256_of, write_json
+from util.files import file_sha256, read_json, write_json
 
 JOURNAL = ".making.json"  # settings and inputs of an unfinished folder
 
@@ -100,7 +100,7 @@ def hash_files(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         try:
-            digest.update(f"{path.parent.name}/{path.name} {sha256_of(path)}\n".encode())
+            digest.update(f"{path.parent.name}/{path.name} {file_sha256(path)}\n".encode())
         except OSError as error:
             raise DataError(
                 f"{path}: cannot be read ({error.strerror}); {MANIFEST} lists it. Run `python -m data.prepare` again."

@@ -20,7 +20,7 @@ from data.sources.raw_images import ImageSource, Masks, RawImage
 from dataloaders.description import DatasetSpec
 from dataloaders.images.folder import SPLITS
 from util.errors import ConfigError, DataError
-from util.files import digest_of
+from util.files import short_digest
 
 MAJORITY = "majority"
 NAMED_AT_MOST = 5  # in warnings and messages
@@ -56,7 +56,7 @@ def own_source(spec: DatasetSpec) -> ImageSource:
     keys = ("channels", "background_colour", "annotators", "intensity")
     content = spec.to_dict()
     classes = [(each.name, each.value, each.colour) for each in spec.classes]
-    settings = digest_of({**{key: content[key] for key in keys}, "classes": classes, "aspect": spec.grid.aspect})
+    settings = short_digest({**{key: content[key] for key in keys}, "classes": classes, "aspect": spec.grid.aspect})
     return ImageSource(
         find=partial(find_images, spec=spec),
         read=partial(read_image, spec=spec),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dataloaders.samples import DenseBatch
 from util.errors import DataError
-from util.files import read_json, replacing, sha256_of, write_json
+from util.files import atomic_write, file_sha256, read_json, write_json
 
 
 @dataclass
@@ -167,9 +167,9 @@ class RefinedLabels:
             UserError: the folder cannot be written to.
         """
         array, note = self._paths(labels.n_replaced)
-        with replacing(array) as temporary:
+        with atomic_write(array) as temporary:
             np.save(temporary, labels.label)
-        write_json(note, {"experiment": self.experiment, "sha256": sha256_of(array)})
+        write_json(note, {"experiment": self.experiment, "sha256": file_sha256(array)})
 
     def restore(self, labels: LabelStore, number: int) -> None:
         """Restores the labels with this number, memory-mapped; 0 are the given ones.
@@ -188,7 +188,7 @@ class RefinedLabels:
             raise DataError(
                 f"{array}: refined by the run {written.get('experiment')!r}, not by {self.experiment!r}. {remedy}"
             )
-        if written.get("sha256") != sha256_of(array):
+        if written.get("sha256") != file_sha256(array):
             raise DataError(f"{array}: damaged: its content has changed since the run wrote it. {remedy}")
         refined = np.load(array, mmap_mode="r")
         if refined.shape != labels.label.shape:

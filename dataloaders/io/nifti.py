@@ -17,7 +17,7 @@ from nibabel.wrapstruct import WrapStructError
 from dataloaders.io.dicom import read_dicom_series as read_dicom_series
 from dataloaders.samples import Volume
 from util.errors import DataError
-from util.files import replacing
+from util.files import atomic_write
 
 GZIP_MAGIC = b"\x1f\x8b"
 NIFTI_ERRORS = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, WrapStructError)
@@ -76,7 +76,7 @@ def write_nifti(path: Path, volume: Volume) -> None:
     image.set_sform(volume.affine, code="scanner")
     image.set_qform(volume.affine, code="unknown" if _is_sheared(volume.affine) else "scanner")
     with (
-        replacing(path) as temporary,
+        atomic_write(path) as temporary,
         temporary.open("wb") as stream,
         gzip.GzipFile("", "wb", GZIP_LEVEL, stream, mtime=0) as compressed,
     ):

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from util.errors import DataError, UserError
-from util.files import replacing
+from util.files import atomic_write
 
 logger = logging.getLogger(__name__)
 DIGEST_LENGTH = 16
@@ -41,7 +41,7 @@ def packed(files: Sequence[Path], read: Callable[[Path], np.ndarray], cache: Pat
     if found is not None:
         return found
     try:
-        with replacing(path) as temporary, temporary.open("wb") as stream:
+        with atomic_write(path) as temporary, temporary.open("wb") as stream:
             _write(stream, _arrays(files, read, cache.name), len(files))
     except DataError:
         raise

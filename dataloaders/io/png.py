@@ -7,7 +7,6 @@ import numpy as np
 from PIL import Image
 
 from util.errors import DataError
-from util.files import replacing
 
 
 def trailing_number(path: Path) -> int | None:
@@ -140,7 +139,7 @@ def read_unchanged(path: Path) -> np.ndarray:
 
 def write_png(path: Path, array: np.ndarray) -> None:
     """Writes bool as 0 and 255, uint8 and uint16 (grey or RGB) as they are; atomically."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         if array.dtype == np.uint16 and array.ndim == 3:
             import cv2  # pillow cannot write 16-bit colour
 

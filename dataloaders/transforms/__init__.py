@@ -1,9 +1,9 @@
-"""Batched augmentation, each in two halves: `draw(generator) -> parameters` and `apply(tensors, parameters)`.
+"""Batched augmentation in two steps: `draw(generators) -> parameters` and `apply(tensors, parameters)`.
 
-Parameters are small and come from one NumPy generator per sample, so a sample is the same whichever process or device
-applies them. Nothing here loops over samples or pixels.
+The parameters come from one NumPy generator per sample, so a sample does not depend on the process or the device that
+applies them. There are no loops over samples or pixels.
 
-Few-shot episodes use `draw` and `apply` of this package, dense batches those of its module `dense`.
+Few-shot episodes use `draw` and `apply` of this package, dense batches those of the module `dense`.
 """
 
 from dataloaders.transforms import dense

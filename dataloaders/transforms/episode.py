@@ -1,4 +1,4 @@
-"""The augmentation of few-shot episodes: one affine and elastic warp of image and mask, then gamma on the image."""
+"""Augmentation of few-shot episodes: affine and elastic warp of image and mask, then gamma on the image."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,13 @@ from dataloaders.transforms.intensity import gamma_correct
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Half-widths and ranges of the uniform draws. The defaults are the reference's `sabs_aug`."""
+    """Half-widths and ranges of the uniform draws. The defaults are `sabs_aug` of the reference."""
 
     rotation_deg: float = 5.0
     shift_px: float = 5.0
     shear_deg: float = 5.0
     zoom: tuple[float, float] = (0.9, 1.2)
-    elastic_amplitude_px: float = 10.0  # of the noise before smoothing; about 0.4 px after it
+    elastic_amplitude_px: float = 10.0  # of the noise before smoothing; about 0.4 px after smoothing
     elastic_sigma_px: float = 5.0
     gamma: tuple[float, float] = (0.5, 1.5)
 
@@ -48,7 +48,7 @@ class Augmentation:
     gamma: Float[Tensor, " B"]
 
     def to(self, device: torch.device) -> "Augmentation":
-        """The same parameters on `device`; nothing waits for it."""
+        """Copies the parameters to `device` without synchronising."""
         moved = (part.to(device, non_blocking=True) for part in (self.matrices, self.elastic_seeds, self.gamma))
         return Augmentation(*moved)
 
@@ -75,8 +75,8 @@ def apply(
 ) -> tuple[Float[Tensor, "B 1 H W"], Bool[Tensor, "B H W"]]:
     """Warps images with their masks and gamma-corrects the images.
 
-    A mask that would leave the frame or vanish in the interpolation stays where it was, with its image: no sample
-    loses its target, and none takes another road through the code.
+    If the warp would move a mask out of the frame or interpolate it away, image and mask stay unwarped, so no sample
+    loses its target. All samples follow the same code path.
     """
     noise = spatial.hash_noise(drawn.elastic_seeds, (image.shape[-2], image.shape[-1]))
     displacement = spatial.smooth_displacement(noise, config.elastic_amplitude_px, config.elastic_sigma_px)

@@ -1,4 +1,4 @@
-"""Intensity augmentation: of whole images, and of single channels with a strength for each."""
+"""Intensity augmentation of images, and of single channels ("planes") with one strength per plane."""
 
 import math
 
@@ -11,7 +11,7 @@ from dataloaders.transforms.spatial import hash_noise, sample_cubic
 
 
 def gamma_correct(images: Float[Tensor, "B C H W"], gamma: Float[Tensor, " B"]) -> Float[Tensor, "B C H W"]:
-    """Raises each image, scaled to its own range, to the power `gamma`; the range is kept.
+    """Gamma correction of each image, rescaled to [0, 1] and back to its own range.
 
     Source: SSL-ALPNet, released code: m + R * ((x - m + e) / R) ** gamma, R = max - m + e, e = 1e-5.
     """
@@ -24,7 +24,7 @@ def gamma_correct(images: Float[Tensor, "B C H W"], gamma: Float[Tensor, " B"]) 
 def add_noise(
     planes: Float[Tensor, "N H W"], sd: Float[Tensor, " N"], seeds: Int[Tensor, " N"]
 ) -> Float[Tensor, "N H W"]:
-    """Adds white Gaussian noise, a function of the seeds alone (Box-Muller on hashed counters)."""
+    """Adds white Gaussian noise that depends only on the seeds (Box-Muller on hashed counters)."""
     rows, columns = planes.shape[-2:]
     radius, angle = hash_noise(seeds, (rows, columns)).unbind(1)  # both U[-1, 1)
     normal = torch.sqrt(-2 * torch.log((1 - radius) / 2)) * torch.cos(math.pi * angle)
@@ -32,7 +32,7 @@ def add_noise(
 
 
 def blur(planes: Float[Tensor, "N H W"], sigma_px: Float[Tensor, " N"], radius: int) -> Float[Tensor, "N H W"]:
-    """Gaussian blur, the kernel cut off at `radius` pixels, the border repeated."""
+    """Gaussian blur with a kernel truncated at `radius` pixels and replicated borders."""
     offsets = torch.arange(-radius, radius + 1, device=planes.device)
     weights = torch.softmax(-0.5 * (offsets / sigma_px[:, None]) ** 2, 1)[:, None, None]  # (N, 1, 1, taps)
     padded = F.pad(planes[None], (radius,) * 4, mode="replicate")[0]
@@ -41,41 +41,41 @@ def blur(planes: Float[Tensor, "N H W"], sigma_px: Float[Tensor, " N"], radius: 
 
 
 def scale_brightness(planes: Float[Tensor, "N H W"], factor: Float[Tensor, " N"]) -> Float[Tensor, "N H W"]:
-    """Multiplies the values, hence scales them about 0."""
+    """Multiplies the values by a factor, that is scales them about 0."""
     return planes * factor[:, None, None]
 
 
 def scale_contrast(planes: Float[Tensor, "N H W"], factor: Float[Tensor, " N"]) -> Float[Tensor, "N H W"]:
-    """Scales the values about their mean; what leaves the former range is clipped to it."""
+    """Scales the values about their mean and clips them to the original range."""
     mean = planes.mean((1, 2), keepdim=True)
     lowest, highest = planes.amin((1, 2), keepdim=True), planes.amax((1, 2), keepdim=True)
     return (mean + (planes - mean) * factor[:, None, None]).clamp(lowest, highest)
 
 
-def lower_resolution(planes: Float[Tensor, "N H W"], zoom: Float[Tensor, " N"]) -> Float[Tensor, "N H W"]:
-    """Samples down to `zoom` (0 to 1) of the size by nearest neighbours and up again by cubic convolution.
+def simulate_low_resolution(planes: Float[Tensor, "N H W"], zoom: Float[Tensor, " N"]) -> Float[Tensor, "N H W"]:
+    """Downsamples to a fraction `zoom` (0 to 1) of the size by nearest neighbour, then upsamples by cubic convolution.
 
-    The small image lies in the upper left corner of a canvas of full size, its last row and column repeated, so that
-    planes of different zoom share each call.
+    Small images are stored in the upper left corner of a full-size canvas, with their last row and column repeated, so
+    that planes of different zoom are processed in one batch.
     """
     rows, columns = planes.shape[-2:]
-    row, row_back = _down_and_up(zoom, rows)
-    column, column_back = _down_and_up(zoom, columns)
+    row, row_back = _resampling_positions(zoom, rows)
+    column, column_back = _resampling_positions(zoom, columns)
     each = torch.arange(len(planes), device=planes.device)[:, None, None]
     canvas = planes[each, row[:, :, None], column[:, None, :]]
     return sample_cubic(canvas[:, None], row_back, column_back)[:, 0]
 
 
-def _down_and_up(zoom: Float[Tensor, " N"], length: int) -> tuple[Int[Tensor, "N L"], Float[Tensor, "N L"]]:
-    """Which pixel each place of the canvas shows, and where on the canvas each pixel is read back."""
+def _resampling_positions(zoom: Float[Tensor, " N"], length: int) -> tuple[Int[Tensor, "N L"], Float[Tensor, "N L"]]:
+    """Source pixel of each canvas position, and canvas position at which each output pixel is sampled."""
     small = (zoom * length).round().long().clamp(min=1)[:, None]
     place = torch.arange(length, device=zoom.device)
     shown = (2 * torch.minimum(place, small - 1) + 1) * length // (2 * small)
     return shown, (place + 0.5) * small / length - 0.5
 
 
-def gamma_keeping_statistics(planes: Float[Tensor, "N H W"], gamma: Float[Tensor, " N"]) -> Float[Tensor, "N H W"]:
-    """Raises values, scaled to [0, 1], to the power `gamma`; mean and standard deviation are those of before."""
+def gamma_retain_stats(planes: Float[Tensor, "N H W"], gamma: Float[Tensor, " N"]) -> Float[Tensor, "N H W"]:
+    """Gamma correction of values rescaled to [0, 1], then restores the original mean and standard deviation."""
     tiny = 1e-7
     sd, mean = torch.std_mean(planes, (1, 2), correction=0, keepdim=True)
     lowest = planes.amin((1, 2), keepdim=True)
@@ -84,6 +84,6 @@ def gamma_keeping_statistics(planes: Float[Tensor, "N H W"], gamma: Float[Tensor
     return mean + (curved - curved_mean) * (sd / (curved_sd + tiny))
 
 
-def gamma_of_negative(planes: Float[Tensor, "N H W"], gamma: Float[Tensor, " N"]) -> Float[Tensor, "N H W"]:
-    """`gamma_keeping_statistics` of the negative, made positive again."""
-    return -gamma_keeping_statistics(-planes, gamma)
+def gamma_inverted(planes: Float[Tensor, "N H W"], gamma: Float[Tensor, " N"]) -> Float[Tensor, "N H W"]:
+    """`gamma_retain_stats` of the inverted image, inverted back."""
+    return -gamma_retain_stats(-planes, gamma)

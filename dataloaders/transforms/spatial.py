@@ -1,4 +1,4 @@
-"""Affine and elastic deformation in one resampling: matrices, displacement fields, and the warp that uses both."""
+"""Affine and elastic deformation with a single resampling, and zoom of images and label maps."""
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,8 @@ def affine_matrices(
 ) -> Float[Tensor, "B 3 3"]:
     """Forward matrices Zoom * Shear * Shift * Rotation on homogeneous pixel positions (column, row, 1).
 
-    Rotation (counter-clockwise as seen on a screen) and zoom leave the image centre (W // 2, H / 2) in place; the shear
-    leaves the origin in place; `shift_px` is (columns, rows).
+    Rotation (counter-clockwise on the screen) and zoom are about the image centre (W // 2, H / 2), the shear about the
+    origin; `shift_px` is (columns, rows).
 
     Source: SSL-ALPNet, released code, transform `sabs_aug`.
     """
@@ -37,10 +37,10 @@ def affine_matrices(
 
 
 def hash_noise(seeds: Int[Tensor, " B"], size: tuple[int, int], fields: int = 2) -> Float[Tensor, "B F H W"]:
-    """White noise U(-1, 1), a pure function of (seed, field, row, column): the same bits on every device.
+    """White noise U(-1, 1) as a pure function of (seed, field, row, column), bit-identical on all devices.
 
-    A 32-bit integer mixer is applied to the counter of each pixel. No generator state, so nothing is left to depend on
-    the order in which samples are made.
+    A 32-bit integer hash is applied to the counter of each pixel. Without generator state, the noise does not depend on
+    the order in which samples are generated.
     """
     rows, columns = size
     counter = torch.arange(fields * rows * columns, device=seeds.device, dtype=torch.int64)
@@ -61,7 +61,7 @@ def smooth_displacement(
 ) -> Float[Tensor, "B 2 H W"]:
     """Displacement (columns, rows) in pixels: Gaussian-blurred noise times `amplitude_px`.
 
-    The kernel reaches 2 sigma, the border is mirrored without repeating the edge pixel.
+    The kernel is truncated at 2 sigma; borders are reflected without repeating the edge pixel.
 
     Source: SSL-ALPNet, released code (21 x 21 kernel at sigma 5).
     """
@@ -78,10 +78,10 @@ def smooth_displacement(
 def sampling_positions(
     matrices: Float[Tensor, "B 3 3"], displacement: Float[Tensor, "B 2 H W"]
 ) -> Float[Tensor, "B H W 2"]:
-    """Where each output pixel is read in the input: (column, row) in pixels.
+    """Input position (column, row) in pixels at which each output pixel is sampled.
 
-    The reference warps twice, first by the matrix, then by the displacement; reading its first result at p + d is
-    reading the input at M^-1 (p + d). Positions beyond the border of that first result are mirrored at the pixel edge.
+    The reference warps twice, by the matrix and then by the displacement. Sampling its first result at p + d equals
+    sampling the input at M^-1 (p + d). Positions outside that first result are mirrored at the pixel edge.
     """
     rows, columns = displacement.shape[-2:]
     options = {"device": displacement.device, "dtype": displacement.dtype}
@@ -94,7 +94,7 @@ def sampling_positions(
 
 
 def inverse_affine(matrices: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B 3 3"]:
-    """Inverses of matrices whose last row is (0, 0, 1), in closed form: a solver would make a GPU's host wait."""
+    """Closed-form inverse of matrices whose last row is (0, 0, 1); a solver would synchronise with the GPU."""
     (a, b, c), (d, e, f) = matrices[:, 0].unbind(1), matrices[:, 1].unbind(1)
     determinant = a * e - b * d
     rows = [torch.stack([e, -b, b * f - c * e], 1), torch.stack([-d, a, c * d - a * f], 1)]
@@ -106,11 +106,11 @@ def inverse_affine(matrices: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B 3 3"]:
 def _mirror(position: Float[Tensor, "..."], length: int) -> Float[Tensor, "..."]:
     position = (position + 0.5).abs() - 0.5
     position = length - 0.5 - (length - 0.5 - position).abs()
-    return position.clamp(0, length - 1)  # between the last pixel's centre and its edge the mirror image is itself
+    return position.clamp(0, length - 1)  # up to the edge of the last pixel, the mirror image is that pixel
 
 
 def warp(images: Float[Tensor, "B C H W"], positions: Float[Tensor, "B H W 2"]) -> Float[Tensor, "B C H W"]:
-    """Reads `images` at `positions` (column, row), linearly; 0 outside."""
+    """Samples `images` at `positions` (column, row) by bilinear interpolation; 0 outside."""
     rows, columns = images.shape[-2:]
     scale = torch.tensor([2 / (columns - 1), 2 / (rows - 1)], dtype=images.dtype).to(images.device, non_blocking=True)
     return F.grid_sample(images, positions * scale - 1, mode="bilinear", padding_mode="zeros", align_corners=True)
@@ -119,28 +119,26 @@ def warp(images: Float[Tensor, "B C H W"], positions: Float[Tensor, "B H W 2"]) 
 def sample_cubic(
     images: Float[Tensor, "B C H W"], row: Float[Tensor, "B R"], column: Float[Tensor, "B S"]
 ) -> Float[Tensor, "B C R S"]:
-    """Reads each image where its rows and columns cross, by cubic convolution; the border is repeated."""
+    """Samples each image on the grid of `row` x `column` by cubic convolution, with replicated borders."""
     rows, columns = images.shape[-2:]
-    crossings = torch.broadcast_tensors(
-        column[:, None, :] * (2 / (columns - 1)) - 1, row[:, :, None] * (2 / (rows - 1)) - 1
-    )
-    return F.grid_sample(images, torch.stack(crossings, -1), mode="bicubic", padding_mode="border", align_corners=True)
+    grid = torch.broadcast_tensors(column[:, None, :] * (2 / (columns - 1)) - 1, row[:, :, None] * (2 / (rows - 1)) - 1)
+    return F.grid_sample(images, torch.stack(grid, -1), mode="bicubic", padding_mode="border", align_corners=True)
 
 
 def zoom_in(images: Float[Tensor, "B C H W"], scale: Float[Tensor, " B"]) -> Float[Tensor, "B C H W"]:
-    """Shows the middle `scale` (0 to 1) of each image's height and width over the whole frame, cubically."""
+    """Enlarges the central fraction `scale` (0 to 1) of height and width to the full frame by cubic convolution."""
     rows, columns = images.shape[-2:]
-    return sample_cubic(images, _zoomed(scale, rows), _zoomed(scale, columns))
+    return sample_cubic(images, _zoom_positions(scale, rows), _zoom_positions(scale, columns))
 
 
 def zoom_in_labels(labels: Int[Tensor, "B H W"], scale: Float[Tensor, " B"]) -> Int[Tensor, "B H W"]:
-    """`zoom_in` of class values or superpixel ids: each pixel takes the value with the most weight.
+    """`zoom_in` for class labels or superpixel ids: each pixel takes the value with the largest total weight.
 
-    The weights are those of linear interpolation; at a tie the greater value wins. With two classes this is
-    "interpolated linearly and set where at least one half". The cost does not depend on the number of values.
+    The weights are those of bilinear interpolation; on ties the larger value wins. For two classes this equals
+    bilinear interpolation of the mask followed by thresholding at 0.5. Cost is independent of the number of values.
     """
     rows, columns = labels.shape[-2:]
-    row, column = _zoomed(scale, rows)[:, :, None], _zoomed(scale, columns)[:, None, :]
+    row, column = _zoom_positions(scale, rows)[:, :, None], _zoom_positions(scale, columns)[:, None, :]
     top, left = row.floor(), column.floor()
     each = torch.arange(len(labels), device=labels.device)[:, None, None]
     values, weights = [], []
@@ -154,7 +152,7 @@ def zoom_in_labels(labels: Int[Tensor, "B H W"], scale: Float[Tensor, " B"]) -> 
     return torch.where(is_best, values, values.amin(0)).amax(0)
 
 
-def _zoomed(scale: Float[Tensor, " B"], length: int) -> Float[Tensor, "B L"]:
-    """Positions that lie `scale` times as far from the centre of the pixel grid as the pixels do."""
+def _zoom_positions(scale: Float[Tensor, " B"], length: int) -> Float[Tensor, "B L"]:
+    """Pixel positions scaled by `scale` about the centre of the pixel grid."""
     centre = (length - 1) / 2
     return centre + scale[:, None] * (torch.arange(length, device=scale.device) - centre)

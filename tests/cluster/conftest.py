@@ -1,6 +1,6 @@
-"""A real Slurm on this machine, started once for all tests of this folder: a controller and four node daemons.
+"""A local Slurm cluster, started once per session: a controller and four node daemons on this machine.
 
-As far as Slurm knows, nodes 1 and 2 have 4 GPUs and 32 cores each; 3 and 4 have Frontier's shape.
+Nodes 1 and 2 are configured with 4 GPUs and 32 cores each, nodes 3 and 4 like those of Frontier.
 """
 
 import os
@@ -20,11 +20,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 UNPACKED = Path(sys.prefix) / "slurm"
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
-NODES = [f"127.0.0.{number}" for number in range(1, 5)]  # addresses, so that a job finds its first node by name
-PATIENCE_S = 120.0
+NODES = [f"127.0.0.{number}" for number in range(1, 5)]  # addresses as names, so that jobs can resolve their first node
+TIMEOUT_S = 120.0
 MISSING = (
-    "No Slurm here. Run `make slurm`, which installs or unpacks Debian's packages; elsewhere install slurmctld, "
-    "slurmd, the Slurm commands and munge."
+    "Slurm is not installed. Run `make slurm`, which installs or unpacks the Debian packages; on other systems install "
+    "slurmctld, slurmd, the Slurm commands and munge."
 )
 CONFIGURATION = """\
 ClusterName=test
@@ -72,25 +72,25 @@ PartitionName=urgent Nodes=127.0.0.[1-2] MaxTime=04:00:00 PriorityTier=10
 PartitionName=batch Nodes=127.0.0.[3-4] MaxTime=02:00:00 OverSubscribe=EXCLUSIVE
 {plugins}
 """
-# Only the names of device files count.
+# Slurm only uses the names of the device files.
 GPUS = "NodeName=127.0.0.[1-2] Name=gpu File=/dev/tty[0-3]\nNodeName=127.0.0.[3-4] Name=gpu File=/dev/tty[0-7]\n"
 
 
-def until(claim: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
-    """Waits until the claim is true."""
-    end = time.monotonic() + patience_s
-    while not claim():
-        assert time.monotonic() < end, f"waited {patience_s} s for {what}"
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = TIMEOUT_S) -> None:
+    """Waits until the condition is true."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, f"timed out after {timeout_s} s waiting for {what}"
         time.sleep(0.1)
 
 
 class Slurm:
-    """A cluster of its own in `folder`, from the machine's programs or from those that `make slurm` unpacked.
+    """A separate cluster in `folder`, run from the installed programs or from those unpacked by `make slurm`.
 
-    Nothing of a Slurm that may be set up on this machine is touched.
+    An existing Slurm configuration of this machine is not touched.
     """
 
-    until = staticmethod(until)
+    wait_until = staticmethod(wait_until)
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -117,7 +117,7 @@ class Slurm:
         self.folder.chmod(0o755)
         for name in ("state", "log", "munge", *(f"spool.{node}" for node in NODES)):
             (self.folder / name).mkdir()
-        (self.folder / "munge").chmod(0o711)  # munged refuses a folder that its clients could not enter
+        (self.folder / "munge").chmod(0o711)  # munged requires a folder that its clients can enter
         key = self.folder / "munge" / "key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o600)
@@ -128,15 +128,15 @@ class Slurm:
         text = CONFIGURATION.format(
             folder=self.folder, user=_user(), port=self.port, slurmd_port=self.port + 1,
             first_srun_port=self.port + 100, last_srun_port=self.port + 199,
-            first_job=40000 + (self.port - 24000) // 4,  # of which jobs derive the port of their process group
+            first_job=40000 + (self.port - 24000) // 4,  # jobs derive the port of their process group from their id
             address=rest, generic=gpus[0], frontier=f"Feature=nvme {gpus[1]}", plugins=plugins, **ports,
         )  # fmt: skip
         (self.folder / "slurm.conf").write_text(text)
         if not self.is_unpacked:
             (self.folder / "gres.conf").write_text(GPUS)
 
-    def fitting(self, path: Path) -> Path:
-        """A site or a job script as this cluster can take it: an unpacked Slurm knows of no GPUs."""
+    def adapt(self, path: Path) -> Path:
+        """Adapts a site or a job script to this cluster: an unpacked Slurm has no GPU support."""
         if not self.is_unpacked:
             return path
         without = self.folder / path.name
@@ -144,28 +144,28 @@ class Slurm:
         return without
 
     def start(self) -> None:
-        """Starts all daemons; returns when all nodes are idle."""
+        """Starts all daemons and waits until all nodes are idle."""
         munge = self.folder / "munge"
         files = [f"--{key}-file={munge / key}" for key in ("key", "pid", "log", "seed")]
         self.call(self._daemon("munged"), *files, f"--socket={munge / 'sock'}", "--num-threads=2")
         self.call(self._daemon("slurmctld"), "-f", str(self.folder / "slurm.conf"))
         for node in NODES:
             self.start_node(node)
-        until(lambda: self.call("sinfo", "-h", "-N", "-o", "%t").split() == ["idle"] * 6, "idle nodes", 30)
+        wait_until(lambda: self.call("sinfo", "-h", "-N", "-o", "%t").split() == ["idle"] * 6, "idle nodes", 30)
 
     def start_node(self, node: str) -> None:
         stepd = ["-d", self._daemon("slurmstepd")] if self.is_unpacked else []
         self.call(self._daemon("slurmd"), "-f", str(self.folder / "slurm.conf"), "-N", node, *stepd)
 
     def kill_node(self, node: str, job: str) -> None:
-        """What a node looks like that lost its power: daemon and job are gone, and the controller has noticed."""
-        victims = [int((self.folder / f"slurmd.{node}.pid").read_text()), *self.processes(job)]
-        for victim in victims:
-            os.kill(victim, signal.SIGKILL)
+        """Simulates a power failure: kills the daemon and the job of a node and marks the node as down."""
+        pids = [int((self.folder / f"slurmd.{node}.pid").read_text()), *self.processes(job)]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
         self.call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
 
     def processes(self, job: str) -> list[int]:
-        """Those of a job of this cluster, and the step daemons above them."""
+        """Process ids of a job of this cluster, including its step daemons."""
         marks = {f"SLURM_CONF={self.folder}/slurm.conf".encode(), f"SLURM_JOB_ID={job}".encode()}
         found = []
         for process in Path("/proc").glob("[0-9]*"):
@@ -178,24 +178,24 @@ class Slurm:
         return found
 
     def stop(self) -> None:
-        """Ends every job, then every daemon."""
+        """Stops all jobs, then all daemons."""
         if (self.folder / "slurmctld.pid").exists():
             self.call("scancel", "--quiet", "--user", _user())
-            until(lambda: not self.call("squeue", "-h"), "the end of all jobs", 30)
+            wait_until(lambda: not self.call("squeue", "-h"), "the end of all jobs", 30)
         pid_files = [*self.folder.glob("slurmd.*.pid"), self.folder / "slurmctld.pid", self.folder / "munge" / "pid"]
         daemons = [int(file.read_text()) for file in pid_files if file.exists()]
         for daemon in daemons:
             os.kill(daemon, signal.SIGTERM)
-        until(lambda: not any(_is_running(daemon) for daemon in daemons), "the end of the daemons", 30)
+        wait_until(lambda: not any(_is_running(daemon) for daemon in daemons), "the end of the daemons", 30)
 
     @staticmethod
     def output(logs: Path) -> str:
-        """What the jobs printed that keep their results in `logs`."""
+        """Output of the jobs whose results are in `logs`."""
         return "".join(path.read_text() for path in (logs / "slurm").glob("*.out"))
 
     def call(self, *command: str, folder: Path = ROOT, **variables: str) -> str:
-        """Runs a command against this cluster; returns what it prints."""
-        done = subprocess.run(
+        """Runs a command against this cluster and returns its output."""
+        result = subprocess.run(
             command,
             cwd=folder,
             env=self.environment | variables,
@@ -204,17 +204,17 @@ class Slurm:
             check=False,
             timeout=60,
         )
-        assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
-        return done.stdout
+        assert result.returncode == 0, f"{' '.join(command)}: {result.stdout}{result.stderr}"
+        return result.stdout
 
     def jobs(self, job: str) -> list[dict[str, str]]:
-        """What Slurm knows of a job, or of each of an array."""
+        """State of a job, or of each job of an array, as reported by scontrol."""
         lines = self.call("scontrol", "show", "job", job, "--oneliner").splitlines()
         return [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in lines]
 
     def wait(self, job: str, *states: str) -> list[dict[str, str]]:
-        """Waits until a job, or all of an array, is in one of the states. A requeued one starts after six seconds."""
-        until(
+        """Waits until a job, or each job of an array, is in one of the states; requeued jobs start after 6 s."""
+        wait_until(
             lambda: all(one["JobState"] in states for one in self.jobs(job)), f"job {job} to be {' or '.join(states)}"
         )
         return self.jobs(job)
@@ -242,7 +242,7 @@ def _is_running(pid: int) -> bool:
 @pytest.fixture(scope="session")
 def slurm():
     """A running cluster."""
-    assert "SLURM_CONF" not in os.environ, "SLURM_CONF is set: these tests start a Slurm of their own; unset it first."
+    assert "SLURM_CONF" not in os.environ, "SLURM_CONF is set, but these tests start their own Slurm: unset it."
     with tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as folder:
         cluster = Slurm(Path(folder))
         try:
@@ -254,7 +254,7 @@ def slurm():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Adds the cluster's view to the report of a failed test."""
+    """Adds the state and logs of the cluster to the report of a failed test."""
     report = yield
     cluster = getattr(item, "funcargs", {}).get("slurm")
     if report.failed and cluster is not None:

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes sure that there is a Slurm for tests/cluster: the one that is installed; else, as root, Debian's packages are
-# installed; else they are unpacked, without installing anything, into the folder named.
+# Provides Slurm for tests/cluster: uses an installed one; otherwise installs the Debian packages (as root), or unpacks
+# them into the given folder without installing anything.
 #
 #     tests/cluster/install_slurm.sh .venv/slurm
 set -euo pipefail
-folder=${1:?the folder to unpack Slurm into}
+folder=${1:?folder to unpack Slurm into}
 PATH=$PATH:/usr/sbin:/sbin
 
 is_installed() {
@@ -18,7 +18,7 @@ if is_installed || [[ -x $folder/usr/sbin/slurmctld-wlm ]]; then
     exit 0
 fi
 if ! command -v apt-get > /dev/null; then
-    echo "error: the tests of job scripts need a Slurm, and there is neither one here nor apt-get to fetch it with." >&2
+    echo "error: the tests of job scripts need Slurm, which is not installed, and apt-get is not available to download it." >&2
     echo "Install slurmctld, slurmd, the Slurm commands (22.05 or later) and munge, then run this again." >&2
     exit 1
 fi

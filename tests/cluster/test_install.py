@@ -7,7 +7,7 @@ from pathlib import Path
 SCRIPT = Path(__file__).parent / "install_slurm.sh"
 
 
-def test_the_script_is_clean():
+def test_the_script_passes_shellcheck():
     shellcheck = shutil.which(
         "shellcheck", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     )
@@ -15,14 +15,14 @@ def test_the_script_is_clean():
     assert subprocess.run([shellcheck, str(SCRIPT)], capture_output=True, text=True, check=False).stdout == ""
 
 
-def test_without_slurm_and_apt_it_says_what_to_install(tmp_path):
+def test_without_slurm_and_apt_the_error_says_what_to_install(tmp_path):
     command = ["/bin/bash", str(SCRIPT), str(tmp_path / "slurm")]
     done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Install slurmctld, slurmd, the Slurm commands (22.05 or later) and munge" in done.stderr
 
 
-def test_an_unpacked_slurm_is_kept(tmp_path):
+def test_an_unpacked_slurm_is_reused(tmp_path):
     program = tmp_path / "slurm" / "usr" / "sbin" / "slurmctld-wlm"
     program.parent.mkdir(parents=True)
     program.touch(mode=0o755)

@@ -163,7 +163,9 @@ def test_grey_codes_in_deep_pictures(greys, tmp_path):
     noise([target, "--alpha", "0.5", "--beta", "0.5", "--picture", str(tmp_path / "noise.png")])
     superpixels([target, "--n-segments", "16", "--picture", str(tmp_path / "sheet.png")])
     assert check([target, "--superpixels"]) == 1  # of 100 segments, not of 16
-    data = open_dense(DenseConfig(target, ("box",), superpixel=SuperpixelConfig(n_segments=16)), target, False, True)
+    data = open_dense(
+        DenseConfig(target, ("box",), superpixel=SuperpixelConfig(n_segments=16)), target, needs_superpixels=True
+    )
     plain = data.labels.batch(np.array([0]))
     first = read_image(folder.image_path(folder.ids("train")[0]))
     np.testing.assert_allclose(plain.image[0, 0].numpy(), first / 65_535, atol=1e-6)
@@ -223,7 +225,7 @@ def test_suspect_masks_have_no_clean_ones(singles, tmp_path):
     assert noisy.labels.clean is None
     assert noisy.labels.noise_types == ("given",) * 4
     with pytest.raises(ConfigError, match="MINE: masks are 'suspect', so there are no clean masks"):
-        open_dense(DenseConfig(singles, size_px=SIDE), root, trains_on_clean=True)
+        open_dense(DenseConfig(singles, size_px=SIDE), root, trains_on="clean")
 
 
 def test_only_changed_images_are_prepared_again(colours, tmp_path, caplog):

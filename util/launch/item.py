@@ -1,10 +1,11 @@
-"""One of many independent runs, as a task of a Slurm job: trains, then validates; joins no process group.
+"""One of many independent runs, as a task of a Slurm job: trains, then validates, without a process group.
 
     srun -n8 python -m util.launch.item --sweep eval_fold=0,1,2,3 label_sets=0,1 -- alpnet chaost2 setting2
     python -m util.launch.item --item 3 --sweep seed=1,2,3,4 -- alpnet chaost2 setting2
 
-Task k of a step runs item k; the second job of an array goes on where the first one's tasks end. A task without an item
-has nothing to do. Leaves with 0, with a run's own code if that failed, or with 75 (try again) if a signal stopped it.
+Task k of a job step runs item k of the sweep; the second job of an array continues where the first one's tasks end.
+Tasks beyond the last item do nothing. Exit codes: 0 on success, the run's own code if it failed, 75 (requeue) if a
+signal stopped it.
 """
 
 import argparse
@@ -21,31 +22,31 @@ from util.launch.sweeps import sweep_items
 
 logger = logging.getLogger(__name__)
 
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
     """Runs this task's item; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sweep", nargs="+", default=[], metavar="KEY=VALUE,VALUE", help="runs all combinations")
-    parser.add_argument("--item", type=int, help="which one (default: by the task's place in the job)")
-    parser.add_argument("--train-only", action="store_true", help="without validation")
-    parser.add_argument("words", nargs="*", help="what follows `training.py with` in every run")
+    parser.add_argument("--sweep", nargs="+", default=[], metavar="KEY=VALUE,VALUE", help="run all combinations")
+    parser.add_argument("--item", type=int, help="index of the item (default: from the Slurm task id)")
+    parser.add_argument("--train-only", action="store_true", help="skip validation")
+    parser.add_argument("settings", nargs="*", help="named configs and KEY=VALUE common to all runs")
     given = parser.parse_args(arguments)
     items = sweep_items(given.sweep)
-    number = item_number(environment) if given.item is None else given.item
-    if not 0 <= number < len(items):
-        logger.info("item %d: nothing to do, there are %d.", number, len(items))
+    index = item_index(environment) if given.item is None else given.item
+    if not 0 <= index < len(items):
+        logger.info("item %d: nothing to do, the sweep has %d items.", index, len(items))
         return 0
-    words = [*given.words, *items[number]]
-    logger.info("item %d of %d: %s", number, len(items), " ".join(words))
+    settings = [*given.settings, *items[index]]
+    logger.info("item %d of %d: %s", index, len(items), " ".join(settings))
     entries = ("training.py",) if given.train_only else ("training.py", "validation.py")
-    with Commands(alone(environment)) as commands:
-        return commands.run([[sys.executable, entry, "with", *words] for entry in entries])
+    with CommandRunner(single_process_environment(environment)) as runner:
+        return runner.run([[sys.executable, entry, "with", *settings] for entry in entries])
 
 
-def item_number(environment: Mapping[str, str]) -> int:
-    """The item of this task: counted over the tasks of a step, then over the jobs of an array."""
+def item_index(environment: Mapping[str, str]) -> int:
+    """Item of this task, from its Slurm array index, number of tasks and task id."""
     job, tasks, task = (
         int(environment.get(name, default))
         for name, default in (("SLURM_ARRAY_TASK_ID", 0), ("SLURM_STEP_NUM_TASKS", 1), ("SLURM_PROCID", 0))
@@ -53,39 +54,39 @@ def item_number(environment: Mapping[str, str]) -> int:
     return job * tasks + task
 
 
-def alone(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which a process is the only one of its world, and still takes this task's GPU."""
-    place = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": environment.get("SLURM_LOCALID", "0")}
-    return dict(environment) | place
+def single_process_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Environment with a world size of 1 that keeps this task's GPU."""
+    variables = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": environment.get("SLURM_LOCALID", "0")}
+    return dict(environment) | variables
 
 
-class Commands:
-    """Runs commands one after the other while the `with` block lasts, and hands signals on to the one that runs."""
+class CommandRunner:
+    """Runs commands in sequence and forwards stop signals to the running one; a context manager."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = environment
         self.received: int | None = None
         self.running: subprocess.Popen | None = None
 
-    def __enter__(self) -> "Commands":
-        self._former = {number: signal.signal(number, self._hand_on) for number in STOPPING}
+    def __enter__(self) -> "CommandRunner":
+        self._previous = {number: signal.signal(number, self._forward_signal) for number in STOP_SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._former.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _hand_on(self, number: int, _: FrameType | None) -> None:
+    def _forward_signal(self, number: int, _: FrameType | None) -> None:
         self.received = self.received or number
         if self.running is not None and self.running.poll() is None:
             self.running.send_signal(number)
 
     def run(self, commands: Sequence[Sequence[str]]) -> int:
-        """Runs them until one fails or a signal comes; returns 0, its code, or 75 after a signal."""
+        """Runs the commands until one fails or a signal arrives; returns 0, the exit code, or 75 after a signal."""
         for command in commands:
             if self.received is None:
                 self.running = subprocess.Popen(command, env=self.environment)
-                if self.received is not None:  # it came while the process was being started
+                if self.received is not None:  # it arrived while the process was starting
                     self.running.send_signal(self.received)
                 code = self.running.wait()
                 if code and self.received is None:

@@ -18,7 +18,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from skimage.segmentation import mark_boundaries
 
-from util.files import replacing
+from util.files import atomic_write
 
 # Distinguishable on grey and by the colour-blind; the dashes also without any colour.
 # Source: Okabe & Ito, Color Universal Design (2008); its bright colours.
@@ -154,5 +154,5 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG, atomically. Texts are printed as they are: a "$" in an id starts no formula."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # type: ignore[attr-defined]
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from util.errors import CheckpointError
-from util.files import replacing
+from util.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def save(path: Path, content: dict[str, Any], keep_previous: bool = False) -> No
     Raises:
         UserError: the folder cannot be written to, or the disk is full; the existing file is untouched.
     """
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.save(content, temporary)
         if keep_previous and path.exists():
             path.replace(previous_path(path))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from util.runtime.device import compile_support, replays_graphs
+from util.runtime.device import compile_support, supports_cuda_graphs
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Compiled(nn.Module):
     def __init__(self, net: nn.Module, device: torch.device) -> None:
         super().__init__()
         self.net = net
-        self.run = CompiledFunction(net, "reduce-overhead" if replays_graphs(device) else "default")
+        self.run = CompiledFunction(net, "reduce-overhead" if supports_cuda_graphs(device) else "default")
 
     @property
     def has_failed(self) -> bool:

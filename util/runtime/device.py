@@ -1,9 +1,9 @@
-"""CPU, CUDA or ROCm: the one place that knows what the accelerator is, what it can do, and how it rounds.
+"""CPU, CUDA or ROCm: device selection, hardware capabilities and numerical precision. No other module depends on these.
 
-    python -m util.runtime.device                      # what is here, and known traps
-    python -m util.runtime.device --json device.json   # the same as a file, to attach to an issue
+    python -m util.runtime.device                      # report of devices and versions, with warnings
+    python -m util.runtime.device --json device.json   # also as a file, to attach to an issue
 
-AMD GPUs are "cuda" to PyTorch; no other file needs to know.
+PyTorch calls AMD GPUs "cuda" as well; no other module needs to distinguish the vendors.
 """
 
 import argparse
@@ -31,29 +31,30 @@ logger = logging.getLogger(__name__)
 
 Backend = Literal["cuda", "rocm", "cpu"]
 Precision = Literal["float32", "tf32", "bf16"]
-OLDEST_COMPILED = (7, 0)  # compute capability from which Triton makes code for NVIDIA GPUs
-GLIBC_THRESHOLDS = (-1, -3)  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
-KEPT_BYTES = 2**30
-NHWC_SWITCHES = ("PYTORCH_MIOPEN_SUGGEST_NHWC", "PYTORCH_MIOPEN_SUGGEST_NHWC_BATCHNORM")
+MIN_TRITON_CAPABILITY = (7, 0)  # lowest compute capability of NVIDIA GPUs that Triton supports
+MALLOC_PARAMETERS = (-1, -3)  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+MALLOC_THRESHOLD_BYTES = 2**30
+NHWC_VARIABLES = ("PYTORCH_MIOPEN_SUGGEST_NHWC", "PYTORCH_MIOPEN_SUGGEST_NHWC_BATCHNORM")
 
 
 def backend() -> Backend:
-    """What PyTorch computes on here when it may choose."""
+    """Backend of the device that "auto" selects."""
     if not torch.cuda.is_available() or not torch.cuda.device_count():
         return "cpu"
     return "rocm" if torch.version.hip else "cuda"
 
 
 def choose_device(name: str, local_rank: int = 0, sees_one_gpu: bool = True) -> torch.device:
-    """The device of this process: "auto" is an accelerator if there is one. AMD GPUs are "cuda" to PyTorch.
+    """Device of this process; "auto" selects a GPU if one is available. PyTorch calls AMD GPUs "cuda" as well.
 
     Args:
         name: auto, cpu or cuda.
-        local_rank: this process's number on its node.
-        sees_one_gpu: the launcher may show each process a GPU of its own, which is number 0 to every one of them.
+        local_rank: rank of this process on its node.
+        sees_one_gpu: if PyTorch sees a single GPU, use it whatever the local rank: launchers such as srun can make a
+            different GPU visible to each process, always with index 0.
 
     Raises:
-        ConfigError: an unknown device, a GPU asked for where PyTorch sees none, or more processes than GPUs.
+        ConfigError: unknown device, no GPU visible to PyTorch, or more processes than GPUs.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and not count):
@@ -62,8 +63,8 @@ def choose_device(name: str, local_rank: int = 0, sees_one_gpu: bool = True) -> 
         raise ConfigError(f"device={name!r}: expected auto, cpu or cuda (NVIDIA and AMD alike).")
     if not count:
         raise ConfigError(
-            "device='cuda': PyTorch sees no GPU here; use device=cpu, or see what `python -m util.runtime.device` says "
-            "of the driver and the build."
+            "device='cuda': PyTorch sees no GPU; use device=cpu, or check the driver and the PyTorch build with "
+            "`python -m util.runtime.device`."
         )
     if local_rank < count:
         return torch.device("cuda", local_rank)
@@ -71,24 +72,24 @@ def choose_device(name: str, local_rank: int = 0, sees_one_gpu: bool = True) -> 
         return torch.device("cuda", 0)
     raise ConfigError(
         f"process {local_rank + 1} of this node has no GPU: PyTorch sees {count}. Start {count} process(es) per node, "
-        "or device=cpu."
+        "or use device=cpu."
     )
 
 
 def group_backend(device: torch.device) -> str:
-    """What torch.distributed communicates with: "nccl" is RCCL on AMD GPUs; a CPU has "gloo"."""
+    """Backend of torch.distributed: "nccl" on GPUs (RCCL on AMD), "gloo" on CPUs."""
     return "nccl" if device.type == "cuda" else "gloo"
 
 
 def supports_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is worth the name there: every AMD GPU and CPU takes it, NVIDIA's from Ampere on."""
+    """Whether the device supports bfloat16: all AMD GPUs and CPUs, NVIDIA GPUs from Ampere on."""
     if device.type != "cuda" or torch.version.hip:
         return True
     return torch.cuda.get_device_properties(device).major >= 8
 
 
 def supports_tf32(device: torch.device) -> bool:
-    """Whether TensorFloat-32 has an effect there: NVIDIA from Ampere on, AMD MI300 (gfx94) and MI350 (gfx95)."""
+    """Whether the device supports TensorFloat-32: NVIDIA from Ampere on, AMD MI300 (gfx94) and MI350 (gfx95)."""
     if device.type != "cuda":
         return False
     if torch.version.hip:
@@ -97,7 +98,7 @@ def supports_tf32(device: torch.device) -> bool:
 
 
 def architecture(device: torch.device) -> str:
-    """Such as gfx90a:sramecc+:xnack- (AMD), sm_90 (NVIDIA) or AVX512 (CPU)."""
+    """Architecture, such as gfx90a:sramecc+:xnack- (AMD), sm_90 (NVIDIA) or AVX512 (CPU)."""
     if device.type != "cuda":
         return torch.backends.cpu.get_cpu_capability()
     properties = torch.cuda.get_device_properties(device)
@@ -105,33 +106,33 @@ def architecture(device: torch.device) -> str:
 
 
 def compile_support(device: torch.device | None = None) -> tuple[bool, str]:
-    """Whether torch.compile can make code for a device (None: the one that "auto" gives), and why, or why not."""
+    """Whether torch.compile works for a device (None: that of "auto"), and the compiler or the reason why not."""
     device = choose_device("auto") if device is None else device
     if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
         return False, "Python.h is missing: install Python's development files (python3-dev)"
     if device.type != "cuda":
         compiler = _compiler("CXX", "g++", "clang++")
-        return (True, compiler) if compiler else (False, "no C++ compiler: install g++, or name one in CXX")
+        return (True, compiler) if compiler else (False, "no C++ compiler: install g++, or set CXX")
     if importlib.util.find_spec("triton") is None:
-        return False, "Triton is missing: it comes with PyTorch's GPU builds"
+        return False, "Triton is missing: it is part of PyTorch's GPU builds"
     compiler = _compiler("CC", "gcc", "clang", "cc")
     if not compiler:
-        return False, "no C compiler, which Triton needs: install gcc, or name one in CC"
+        return False, "no C compiler, which Triton requires: install gcc, or set CC"
     if not torch.version.hip:
         properties = torch.cuda.get_device_properties(device)
-        if (properties.major, properties.minor) < OLDEST_COMPILED:
-            return False, f"{architecture(device)} is older than sm_70, the oldest that Triton makes code for"
+        if (properties.major, properties.minor) < MIN_TRITON_CAPABILITY:
+            return False, f"{architecture(device)} is older than sm_70, the oldest that Triton supports"
     return True, f"Triton and {compiler}"
 
 
 def keep_freed_memory(device: torch.device) -> bool:
-    """Has the C library keep what a step frees for the next one, where that step runs on the CPU.
+    """Makes glibc's malloc keep freed memory for reuse instead of returning it to the system. CPU only.
 
-    Large blocks would go back to the system and come again page by page, each with a fault, in every step. A GPU's
-    memory is kept by PyTorch.
+    Otherwise every training step maps the memory of its large tensors anew, with a page fault for each page. GPU memory
+    is cached by PyTorch itself.
 
     Returns:
-        Whether it does: glibc can be told so.
+        Whether the setting was applied: False for a GPU or another C library.
     """
     if device.type != "cpu":
         return False
@@ -139,55 +140,55 @@ def keep_freed_memory(device: torch.device) -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return False
-    return all(mallopt(which, KEPT_BYTES) == 1 for which in GLIBC_THRESHOLDS)
+    return all(mallopt(which, MALLOC_THRESHOLD_BYTES) == 1 for which in MALLOC_PARAMETERS)
 
 
-def replays_graphs(device: torch.device) -> bool:
-    """Whether a compiled step is to be recorded and replayed as a CUDA graph: on NVIDIA's GPUs, unchecked on AMD's."""
+def supports_cuda_graphs(device: torch.device) -> bool:
+    """Whether compiled steps use CUDA graphs: on NVIDIA GPUs only; not tested on AMD GPUs."""
     return device.type == "cuda" and not torch.version.hip
 
 
 def _compiler(variable: str, *names: str) -> str:
-    """The compiler that a variable names, else the first of `names` to be found; empty if there is none."""
+    """Path of the compiler set in an environment variable, or else the first of `names` found; empty if none is."""
     given = os.environ.get(variable, "").split()[:1]
     return next(filter(None, map(shutil.which, given or names)), "")
 
 
-def set_precision(precision: Precision, device: torch.device, searches_kernels: bool = False) -> torch.autocast:
-    """Sets how products are rounded on the device; nothing else touches these switches.
+def set_precision(precision: Precision, device: torch.device, benchmark_kernels: bool = False) -> torch.autocast:
+    """Sets PyTorch's precision flags; they are set nowhere else.
 
     Args:
-        precision: float32: every product in full. tf32: products with 10 bits of mantissa where the device can, which
-            is no AMD GPU before MI300. bf16: as tf32, and inside the returned context in bfloat16 where that is safe.
+        precision: float32: full precision. tf32: matrix products and convolutions in TensorFloat-32 (10-bit mantissa)
+            if the device supports it; AMD GPUs before MI300 do not. bf16: as tf32, with bfloat16 autocast.
         device: of the computation.
-        searches_kernels: True: cuDNN or MIOpen tries its convolutions on every new shape and keeps the fastest, which
-            pays off where shapes stay the same.
+        benchmark_kernels: value of torch.backends.cudnn.benchmark: cuDNN or MIOpen times its algorithms for every new
+            input shape and keeps the fastest. Useful when shapes stay the same.
 
     Returns:
-        The context in which to run the forward pass; without effect but for bf16. It can be entered again and again.
+        The autocast context of the forward pass, disabled unless `precision` is bf16. It can be reused.
 
     Raises:
-        ConfigError: the device has no bfloat16.
+        ConfigError: the device does not support bfloat16.
     """
     if precision == "bf16" and not supports_bf16(device):
-        raise ConfigError(f"precision='bf16': {architecture(device)} has no bfloat16; use precision=float32.")
+        raise ConfigError(f"precision='bf16': {architecture(device)} does not support bfloat16; use precision=float32.")
     if precision == "tf32" and not supports_tf32(device):
-        logger.info("precision=tf32 has no effect on %s: products stay in float32.", architecture(device))
-    # The older pair of switches: PyTorch refuses to read it once the newer names (fp32_precision) were set.
+        logger.info("precision=tf32 has no effect on %s: computing in float32.", architecture(device))
+    # These older flags on purpose: PyTorch raises on reading them once the newer ones (fp32_precision) have been set.
     torch.backends.cuda.matmul.allow_tf32 = precision != "float32"
     torch.backends.cudnn.allow_tf32 = precision != "float32"
-    torch.backends.cudnn.benchmark = searches_kernels
+    torch.backends.cudnn.benchmark = benchmark_kernels
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def report(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Everything that an answer to "why is it slow, or wrong, on your machine?" begins with; plain values only."""
-    here, device = machine.look_at(environment), choose_device("auto")
+    """Hardware, versions, capabilities and warnings, as needed in a bug report; JSON-serialisable."""
+    host, device = machine.inspect_machine(environment), choose_device("auto")
     can_compile, reason = compile_support(device)
     threads = torch.get_num_threads()
     return {
         "backend": backend(),
-        "versions": _versions(here),
+        "versions": _versions(host),
         "gpus": [_gpu(torch.device("cuda", number)) for number in range(_n_gpus())],
         "architecture": architecture(device),
         "bf16": supports_bf16(device),
@@ -197,11 +198,11 @@ def report(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
             "convolution": torch.backends.cudnn.allow_tf32,
         },
         "compile": {"supported": can_compile, "reason": reason},
-        "channels_last": {name: environment.get(name, "not set") for name in NHWC_SWITCHES},
+        "channels_last": {name: environment.get(name, "not set") for name in NHWC_VARIABLES},
         "distributed": [name for name in ("nccl", "gloo") if getattr(dist, f"is_{name}_available")()],
         "threads": threads,
-        "machine": asdict(here) | {"gpu_vendors": list(here.gpu_vendors)},
-        "warnings": machine.traps(here, backend(), torch.__version__, threads),
+        "machine": asdict(host) | {"gpu_vendors": list(host.gpu_vendors)},
+        "warnings": machine.find_problems(host, backend(), torch.__version__, threads),
     }
 
 
@@ -209,16 +210,16 @@ def _n_gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def _versions(here: machine.Machine) -> dict[str, str | None]:
-    """Of everything between this code and the GPU. PyTorch reports MIOpen's version as cuDNN's."""
-    number = torch.backends.cudnn.version()
+def _versions(host: machine.Machine) -> dict[str, str | None]:
+    """Versions of Python, PyTorch, GPU libraries and drivers. PyTorch reports MIOpen's version as cuDNN's."""
+    version = torch.backends.cudnn.version()
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "hip": torch.version.hip,
-        "miopen" if torch.version.hip else "cudnn": None if number is None else str(number),
-        **{f"driver_{vendor}": version for vendor, version in here.drivers.items()},
+        "miopen" if torch.version.hip else "cudnn": None if version is None else str(version),
+        **{f"driver_{vendor}": version for vendor, version in host.drivers.items()},
     }
 
 
@@ -233,8 +234,8 @@ def _gpu(device: torch.device) -> dict[str, Any]:
     }
 
 
-def as_text(facts: Mapping[str, Any]) -> str:
-    """A report for the eye: a line per fact, warnings last."""
+def format_report(facts: Mapping[str, Any]) -> str:
+    """Formats a report as text, one entry per line, warnings last."""
     lines = [f"{'backend':>14}: {facts['backend']}, {len(facts['gpus'])} visible GPU(s)"]
     for name, value in facts.items():
         if name == "gpus":
@@ -255,12 +256,12 @@ def _inline(value: Any) -> str:
 
 
 def main() -> None:
-    """Reads the command line and reports."""
-    parser = argparse.ArgumentParser(prog="python -m util.runtime.device", description="What PyTorch can use here.")
+    """Parses the command line and prints the report."""
+    parser = argparse.ArgumentParser(prog="python -m util.runtime.device", description="Reports devices and versions.")
     parser.add_argument("--json", type=Path, help="also write the report to this file")
     options = parser.parse_args()
     facts = report()
-    logger.info(as_text(facts))
+    logger.info(format_report(facts))
     if options.json:
         write_json(options.json, facts)
 

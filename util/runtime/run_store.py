@@ -1,11 +1,11 @@
-"""Where Sacred keeps its runs: files (the default), an SQL database, or MongoDB.
+"""Where Sacred stores runs: files (the default), an SQL database or MongoDB.
 
     python training.py with ... store=sql:sqlite:////home/me/runs.db       # one machine
-    python training.py with ... store=sql:postgresql://me@server/runs      # many; password in ~/.pgpass
-    python training.py with ... 'store=$RUN_STORE'                         # the address stays out of the stored run
+    python training.py with ... store=sql:postgresql://me@server/runs      # several machines; password in ~/.pgpass
+    python training.py with ... 'store=$RUN_STORE'                         # the URL is not stored with the run
 
-Databases need `pip install -r requirements-stores.txt`. An SQLite file must not lie on a network disk, whose locks it
-cannot trust. However many runs start at once on one store, each gets a number of its own.
+Databases require `pip install -r requirements-stores.txt`. Do not place an SQLite file on a network file system, where
+file locking is unreliable. Runs that start at the same time get distinct run ids.
 """
 
 import json
@@ -28,24 +28,24 @@ with warnings.catch_warnings():
 logger = logging.getLogger(__name__)
 
 RUN_STORES = (FileStorageObserver, SqlObserver, MongoObserver)
-WAIT_S = 10  # for a server to answer
-LOCK_WAIT_S = 60  # for other processes to finish with an SQLite file
+CONNECT_TIMEOUT_S = 10  # of a database server
+LOCK_TIMEOUT_S = 60  # for the lock of an SQLite file
 
-# What makes a transaction wait for its turn, before it looks which runs there are.
-_TAKE_TURN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(hashtext('sacred runs'))"}
+# Statements that lock the database before a transaction reads the existing run ids.
+_LOCK_STATEMENTS = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(hashtext('sacred runs'))"}
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 
 
-def observer_for(store: str, folder: Path) -> RunObserver:
-    """The observer that keeps a run, once the store has been found to be reachable and writable.
+def create_observer(store: str, folder: Path) -> RunObserver:
+    """Creates the Sacred observer of a run after checking that the store is reachable and writable.
 
     Args:
-        store: "file"; "sql:" and an SQLite or PostgreSQL address; or a MongoDB address, whose database is `sacred`
-            unless it names another. Environment variables ($NAME) are filled in.
-        folder: of the files, and of what a MongoDB server that went away could not take.
+        store: "file"; "sql:" followed by an SQLite or PostgreSQL URL; or a MongoDB URL, with the database `sacred` by
+            default. Environment variables ($NAME) are expanded.
+        folder: of the file store; also receives runs that could not be saved to MongoDB.
 
     Raises:
-        ConfigError: no such kind of store, a package for it is missing, or it cannot be reached or written to.
+        ConfigError: unknown kind of store, missing package, or a store that is not reachable or not writable.
     """
     address = os.path.expandvars(store)
     if address == "file":
@@ -58,57 +58,57 @@ def observer_for(store: str, folder: Path) -> RunObserver:
             return _open_mongo(store, address, folder)
     except ImportError as error:
         raise ConfigError(
-            f"{_named(store)}: this kind of store needs a package that is missing ({error}). Run `pip install -r "
-            "requirements-stores.txt`, or keep the runs in files with store=file."
+            f"{_describe_store(store)}: a required package is missing ({error}). Run `pip install -r "
+            "requirements-stores.txt`, or store runs as files with store=file."
         ) from error
     raise ConfigError(
-        f"{_named(store)}: expected file, sql:sqlite:///FILE, sql:postgresql://USER@HOST/DATABASE or "
+        f"{_describe_store(store)}: expected file, sql:sqlite:///FILE, sql:postgresql://USER@HOST/DATABASE or "
         "mongodb://HOST/DATABASE."
     )
 
 
 class FileStore(FileStorageObserver):
-    """Sacred's store of files; a reader, or a run that is killed, never meets a half-written one.
+    """Sacred's file store with atomic writes, so that readers never see partial files, even after a crash.
 
-    Run numbers are safe as they are: Sacred counts on until it could make the folder itself.
+    Run ids need no lock: Sacred increments the id until it can create the folder.
     """
 
     def save_json(self, obj: Any, filename: str) -> None:
-        """Writes one of the run's JSON files, whole or not at all."""
+        """Writes one of the run's JSON files, atomically."""
         write_text(Path(str(self.dir)) / filename, json.dumps(flatten(obj), sort_keys=True, indent=2))
 
 
 class SqlStore(SqlObserver):
-    """Sacred's SQL store for simultaneous starts, heartbeats from a thread, scalars, and results that are text.
+    """Sacred's SQL store, extended: concurrent starts, heartbeats from a thread, metrics, and non-numeric results.
 
-    Scalars, which Sacred leaves out, stand in the run's `info` under "metrics", as in the store of files. Results that
-    are no numbers, for which there is no column, are left out.
+    Sacred's own observer drops metrics; here they are stored in the run's `info` under "metrics", as in the file store.
+    Non-numeric results are not stored, because the column is numeric.
     """
 
     @classmethod
     def open(cls, engine: Any) -> "SqlStore":
-        """The store in a database; makes its tables where there are none."""
+        """Opens the store in a database; creates missing tables."""
         from sqlalchemy.orm import Session
 
         tables = _tables()
         with engine.begin() as connection:
-            connection.exec_driver_sql(_TAKE_TURN[engine.dialect.name])
+            connection.exec_driver_sql(_LOCK_STATEMENTS[engine.dialect.name])
             tables.create_all(connection)
         self = cls.create_from(engine, Session(engine, expire_on_commit=False))
-        self.lock = RLock()  # one session for both threads, so that a heartbeat reaches the run of the main thread
+        self.lock = RLock()  # the heartbeat thread shares the session of the main thread
         return self
 
     def _add_event(self, *arguments: Any, **named: Any) -> Any:
-        """Adds the run, while no other process adds one."""
+        """Adds the run under a lock against other processes."""
         try:
-            self.session.connection().exec_driver_sql(_TAKE_TURN[self.engine.dialect.name])
+            self.session.connection().exec_driver_sql(_LOCK_STATEMENTS[self.engine.dialect.name])
             with self.session.no_autoflush:
                 return super()._add_event(*arguments, **named)
         finally:
-            self.session.rollback()  # ends a turn that did not come to its commit
+            self.session.rollback()  # releases the lock if the transaction was not committed
 
     def log_metrics(self, metrics_by_name: dict[str, Any], info: dict[str, Any]) -> None:
-        """Adds the scalars since the last heartbeat to `info`."""
+        """Appends the metrics since the last heartbeat to `info`."""
         for name, measured in metrics_by_name.items():
             kept = info.setdefault("metrics", {}).setdefault(name, {"steps": [], "values": [], "timestamps": []})
             kept["steps"] += measured["steps"]
@@ -116,7 +116,7 @@ class SqlStore(SqlObserver):
             kept["timestamps"] += [time.isoformat() for time in measured["timestamps"]]
 
     def heartbeat_event(self, info: Any, captured_out: str, beat_time: Any, result: Any) -> None:
-        """Updates the run; where the server is away for a while, the next heartbeat brings it all."""
+        """Updates the run; if the server is unavailable, the next heartbeat includes the missed update."""
         from sqlalchemy.exc import DBAPIError
 
         with self.lock:
@@ -124,7 +124,7 @@ class SqlStore(SqlObserver):
                 super().heartbeat_event(info, captured_out, beat_time, _number(result))
             except DBAPIError as error:
                 self.session.rollback()
-                logger.warning("the run store could not be written to (%s); tried again.", _reason(error))
+                logger.warning("writing to the run store failed (%s); retrying.", _error_text(error))
 
     def completed_event(self, stop_time: Any, result: Any) -> None:
         """Marks the run as completed."""
@@ -132,7 +132,7 @@ class SqlStore(SqlObserver):
             super().completed_event(stop_time, _number(result))
 
     def join(self) -> None:
-        """Lets go of the database at the end of a run."""
+        """Closes the database connection at the end of a run."""
         self.session.close()
         self.engine.dispose()
 
@@ -144,16 +144,22 @@ def _open_sql(store: str, url: str) -> SqlStore:
     try:
         address = sqlalchemy.make_url(url)
     except ArgumentError as error:
-        raise ConfigError(f"{_named(store)}: no address follows sql:; expected e.g. sql:sqlite:///runs.db.") from error
+        raise ConfigError(
+            f"{_describe_store(store)}: no valid URL after sql:, such as sql:sqlite:///runs.db."
+        ) from error
     kind = address.get_backend_name()
     if kind not in _DRIVERS:
-        raise ConfigError(f"{_named(store)}: SQL database {kind!r}; expected {' or '.join(_DRIVERS)}.")
-    waits = {"timeout": LOCK_WAIT_S, "check_same_thread": False} if kind == "sqlite" else {"connect_timeout": WAIT_S}
-    engine = sqlalchemy.create_engine(address.set(drivername=_DRIVERS[kind]), connect_args=waits, pool_pre_ping=True)
+        raise ConfigError(f"{_describe_store(store)}: SQL database {kind!r}; expected {' or '.join(_DRIVERS)}.")
+    options = (
+        {"timeout": LOCK_TIMEOUT_S, "check_same_thread": False}
+        if kind == "sqlite"
+        else {"connect_timeout": CONNECT_TIMEOUT_S}
+    )
+    engine = sqlalchemy.create_engine(address.set(drivername=_DRIVERS[kind]), connect_args=options, pool_pre_ping=True)
     try:
         return SqlStore.open(engine)
     except DBAPIError as error:
-        raise _unreachable(store, error) from error
+        raise _connection_error(store, error) from error
 
 
 def _open_mongo(store: str, address: str, folder: Path) -> MongoObserver:
@@ -161,19 +167,19 @@ def _open_mongo(store: str, address: str, folder: Path) -> MongoObserver:
     from pymongo.errors import PyMongoError
 
     try:
-        client = pymongo.MongoClient(address, serverSelectionTimeoutMS=1000 * WAIT_S)
-    except PyMongoError as error:  # what is wrong with the address alone
-        raise _unreachable(store, error) from error
+        client = pymongo.MongoClient(address, serverSelectionTimeoutMS=1000 * CONNECT_TIMEOUT_S)
+    except PyMongoError as error:  # invalid URL
+        raise _connection_error(store, error) from error
     try:
         client.admin.command("ping")
     except PyMongoError as error:
         client.close()
-        raise _unreachable(store, error) from error
+        raise _connection_error(store, error) from error
     return MongoObserver(db_name=client.get_default_database("sacred").name, client=client, failure_dir=folder)
 
 
 def _tables() -> Any:
-    """Sacred's tables, with text of any length: PostgreSQL would refuse a path longer than Sacred expects."""
+    """Sacred's tables with unlimited string length: PostgreSQL rejects paths longer than Sacred's columns."""
     from sqlalchemy import String
     from sqlalchemy.exc import MovedIn20Warning
 
@@ -191,18 +197,18 @@ def _number(result: Any) -> float | None:
     return float(result) if isinstance(result, int | float) else None
 
 
-def _named(store: str) -> str:
-    """The setting, for messages; without a password."""
+def _describe_store(store: str) -> str:
+    """The setting as shown in messages, with the password masked."""
     return "store=" + repr(re.sub(r"(://[^:@/]*):[^@/]*@", r"\1:***@", store))
 
 
-def _reason(error: Exception) -> str:
-    """What the database said, on one line and without the statement."""
+def _error_text(error: Exception) -> str:
+    """The database's error message on one line, without the SQL statement."""
     return " ".join(str(getattr(error, "orig", None) or error).split())[:300]
 
 
-def _unreachable(store: str, error: Exception) -> ConfigError:
+def _connection_error(store: str, error: Exception) -> ConfigError:
     return ConfigError(
-        f"{_named(store)}: cannot be reached or written to ({_reason(error)}). Check the address, that the server "
-        "runs and lets you in, and that the folder exists; or keep the runs in files with store=file."
+        f"{_describe_store(store)}: not reachable or not writable ({_error_text(error)}). Check the URL, that the "
+        "server is running and accepts your login, and that the folder exists; or store runs as files with store=file."
     )

@@ -1,1 +1,1 @@
-"""What is imaged: analytic shapes, and the bodies built of them."""
+"""Anatomy: analytic shapes, and the bodies composed of them."""

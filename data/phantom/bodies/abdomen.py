@@ -1,7 +1,6 @@
-"""What lies where in the upper abdomen, and how patients differ: size, place, pose, dents, what the bowel holds.
+"""Upper abdomen: organs and their variation between patients in size, position, pose, surface and bowel content.
 
-The standard frame is that of `data.phantom.bodies.anatomy`. Centres, radii and paths are textbook anatomy in round
-numbers.
+Coordinates are those of `data.phantom.bodies.anatomy`. Centres, radii and paths are rounded values of textbook anatomy.
 """
 
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from data.phantom.bodies.anatomy import Patient, Structure
 from data.phantom.bodies.shapes import (
-    Carved,
+    Deformed,
+    Difference,
     Intersection,
     Offset,
     Shape,
@@ -20,89 +20,88 @@ from data.phantom.bodies.shapes import (
     Tube,
     Union,
     Waves,
-    Wobbly,
 )
 
-# The scan, counted from 0, whose patient has lost an organ: a query scan of fold 0 in every data set.
+# Scan index -> missing organs; this scan is a query scan of fold 0 in every data set.
 MISSING_ORGANS = {2: ("left kidney", "left adrenal gland")}
 
-PARIETAL_MM = 1.5  # organs keep this distance from the wall of the abdomen
+WALL_GAP_MM = 1.5  # distance between organs and the abdominal wall
 
 
 @dataclass(eq=False)
-class _Draw:
-    """Draws bodies around their textbook place, size and pose."""
+class _BodySampler:
+    """Samples bodies around their mean position, size and pose."""
 
     rng: np.random.Generator
     move_mm: float = 3.0
     resize: float = 0.05
     turn_deg: float = 5.0
-    shades: dict[str, float] = field(default_factory=dict)
+    tissue_brightness: dict[str, float] = field(default_factory=dict)
 
-    def blob(self, centre, radii, turn=(0.0, 0.0, 0.0), exponent: float = 2.0, size: float = 1.0) -> Superquadric:
-        """A superquadric near `centre`; `turn` are degrees about the patient's x, y and z axes."""
+    def ellipsoid(self, centre, radii, turn=(0.0, 0.0, 0.0), exponent: float = 2.0, size: float = 1.0) -> Superquadric:
+        """An ellipsoid (superquadric) near `centre`; `turn` is in degrees about the patient's x, y and z axes."""
         rotation = Rotation.from_euler("xyz", self.rng.normal(turn, self.turn_deg), degrees=True).as_matrix()
         resized = np.asarray(radii) * size * np.exp(self.rng.normal(0, self.resize, 3))
         return Superquadric(self.rng.normal(centre, self.move_mm), resized, rotation, exponent)
 
     def tube(self, path, radii, move_mm: float | None = None) -> Tube:
-        """A tube along `path`, each point of it moved a little."""
+        """A tube along `path`, with each point slightly displaced."""
         moved = self.rng.normal(path, self.move_mm if move_mm is None else move_mm)
         widths = np.broadcast_to(np.asarray(radii, float), len(moved))
         return Tube(moved, widths * np.exp(self.rng.normal(0, self.resize)))
 
-    def wobbly(self, shape: Shape, amplitude_mm: float, length_mm: float = 70.0) -> Wobbly:
-        """`shape` with bulges and dents."""
-        return Wobbly(shape, Waves.draw(self.rng, amplitude_mm, length_mm))
+    def deform(self, shape: Shape, amplitude_mm: float, length_mm: float = 70.0) -> Deformed:
+        """`shape` with a smoothly deformed surface."""
+        return Deformed(shape, Waves.draw(self.rng, amplitude_mm, length_mm))
 
-    def shade(self, tissue: str) -> float:
-        """The patient's brightness of a tissue: the same wherever the tissue occurs."""
-        if tissue not in self.shades:
-            self.shades[tissue] = float(np.clip(self.rng.normal(), -2, 2))
-        return self.shades[tissue]
+    def brightness(self, tissue: str) -> float:
+        """Brightness of a tissue in this patient, the same wherever the tissue occurs; see `Structure`."""
+        if tissue not in self.tissue_brightness:
+            self.tissue_brightness[tissue] = float(np.clip(self.rng.normal(), -2, 2))
+        return self.tissue_brightness[tissue]
 
-    def make(self, organ: str, tissue: str, shape: Shape) -> Structure:
-        """A structure with the patient's shade of its tissue."""
-        return Structure(organ, tissue, shape, self.shade(tissue))
+    def structure(self, organ: str, tissue: str, shape: Shape) -> Structure:
+        """A structure with the patient's brightness of its tissue."""
+        return Structure(organ, tissue, shape, self.brightness(tissue))
 
 
 @dataclass(frozen=True, eq=False)
-class _Rooms:
-    """The spaces that hold the organs."""
+class _Regions:
+    """Regions of the trunk that contain the organs."""
 
     trunk: Shape
     wall: Shape
-    oval: Shape  # the cavity before the spine takes its share
+    oval: Shape  # the cavity before subtracting the spine
     cavity: Shape
     abdomen: Shape  # the cavity below the diaphragm
     diaphragm: Shape
 
-    def inside(self, shape: Shape) -> Intersection:
-        """`shape` as far as the abdomen has room for it."""
+    def clip(self, shape: Shape) -> Intersection:
+        """Intersection of `shape` with the abdomen."""
         return Intersection((shape, self.abdomen))
 
 
 def draw_patient(rng: np.random.Generator, missing: tuple[str, ...] = ()) -> Patient:
-    """Draws a patient; bodies of the organs in `missing` are left out, and fat fills their place."""
-    draw = _Draw(rng)
-    rooms = _rooms(draw)
+    """Samples a patient; the organs in `missing` are replaced by fat."""
+    draw = _BodySampler(rng)
+    regions = _regions(draw)
     structures = [
-        *_trunk(draw, rooms),
-        *_spine(draw, rooms),
-        *_bowel(draw, rooms),
-        *_stomach(draw, rooms),
-        *_liver(draw, rooms),
-        *_spleen_and_pancreas(draw, rooms),
-        *_kidney(draw, rooms, "right"),
-        *_kidney(draw, rooms, "left"),
-        *_vessels(draw, rooms),
+        *_trunk(draw, regions),
+        *_spine(draw, regions),
+        *_bowel(draw, regions),
+        *_stomach(draw, regions),
+        *_liver(draw, regions),
+        *_spleen_and_pancreas(draw, regions),
+        *_kidney(draw, regions, "right"),
+        *_kidney(draw, regions, "left"),
+        *_vessels(draw, regions),
     ]
     present = tuple(structure for structure in structures if structure.organ not in missing)
     stretch = rng.uniform(0.94, 1.06) * rng.uniform(0.97, 1.03, 3)
     return Patient(present, stretch, Waves.draw(rng, 3.0, 180.0, channels=3))
 
 
-def _rooms(draw: _Draw) -> _Rooms:
+def _regions(draw: _BodySampler) -> _Regions:
     rng = draw.rng
     width, depth, wall_mm = rng.normal(136, 4), rng.normal(86, 4), rng.uniform(8, 11)
     fat_side, fat_front = rng.uniform(8, 24), rng.uniform(8, 26)
@@ -110,7 +109,7 @@ def _rooms(draw: _Draw) -> _Rooms:
     hump = Superquadric(np.array([0, -66, 0]), np.array([50, 40, np.inf]))
     back = [Superquadric(np.array([x, -80, 0]), np.array([31, 22, np.inf]), exponent=2.4) for x in (-34, 34)]
     trunk_radii = np.array([width + wall_mm + fat_side, depth + wall_mm + 8 + fat_front, np.inf])
-    cavity = Carved(oval, hump, blend_mm=14.0)
+    cavity = Difference(oval, hump, blend_mm=14.0)
     vaults = [
         Superquadric(
             np.array([side * 66, 4, 10]), np.array([92, 102, rng.normal(top, 5)]), exponent=2.3, is_open_below=True
@@ -118,35 +117,35 @@ def _rooms(draw: _Draw) -> _Rooms:
         for side, top in ((1, 106), (-1, 94))
     ]
     vault = Union(tuple(vaults), blend_mm=20.0)
-    return _Rooms(
+    return _Regions(
         trunk=Superquadric(np.array([0, 1, 0]), trunk_radii, exponent=2.25),
         wall=Union((Offset(oval, wall_mm), *back), blend_mm=6.0),
         oval=oval,
         cavity=cavity,
-        abdomen=Intersection((Offset(cavity, -PARIETAL_MM), vault)),
+        abdomen=Intersection((Offset(cavity, -WALL_GAP_MM), vault)),
         diaphragm=Offset(vault, 3.0),
     )
 
 
-def _trunk(draw: _Draw, rooms: _Rooms) -> list[Structure]:
+def _trunk(draw: _BodySampler, regions: _Regions) -> list[Structure]:
     slope = np.array([0, 0.45, 1]) / np.hypot(0.45, 1)
-    rib_layer = Carved(Offset(rooms.oval, 7.0), Offset(rooms.oval, 2.0))
+    rib_layer = Difference(Offset(regions.oval, 7.0), Offset(regions.oval, 2.0))
     chest = Superquadric(np.array([0, -160, 250]), np.array([400, 200, 285]), exponent=8.0)  # y < 40 and z > -35
     ribs = Intersection((Slabs(rib_layer, slope, 27.0, 9.0, draw.rng.uniform(0, 27)), chest))
     return [
-        draw.make("", "skin", rooms.trunk),
-        draw.make("", "subcutaneous fat", Offset(rooms.trunk, -2.5)),
-        draw.make("", "muscle", rooms.wall),
-        draw.make("", "rib", ribs),
-        draw.make("", "lung", rooms.cavity),
-        draw.make("", "heart muscle", draw.blob((-28, 32, 138), (56, 44, 40), (0, 20, 20))),
-        draw.make("", "blood", draw.blob((-30, 32, 140), (40, 28, 27), (0, 20, 20))),
-        draw.make("", "muscle", Intersection((rooms.diaphragm, rooms.cavity))),
-        draw.make("", "visceral fat", Intersection((Offset(rooms.diaphragm, -3.0), rooms.cavity))),
+        draw.structure("", "skin", regions.trunk),
+        draw.structure("", "subcutaneous fat", Offset(regions.trunk, -2.5)),
+        draw.structure("", "muscle", regions.wall),
+        draw.structure("", "rib", ribs),
+        draw.structure("", "lung", regions.cavity),
+        draw.structure("", "heart muscle", draw.ellipsoid((-28, 32, 138), (56, 44, 40), (0, 20, 20))),
+        draw.structure("", "blood", draw.ellipsoid((-30, 32, 140), (40, 28, 27), (0, 20, 20))),
+        draw.structure("", "muscle", Intersection((regions.diaphragm, regions.cavity))),
+        draw.structure("", "visceral fat", Intersection((Offset(regions.diaphragm, -3.0), regions.cavity))),
     ]
 
 
-def _spine(draw: _Draw, rooms: _Rooms) -> list[Structure]:
+def _spine(draw: _BodySampler, regions: _Regions) -> list[Structure]:
     upward, phase = np.array([0.0, 0.0, 1.0]), draw.rng.uniform(0, 34)
 
     def column(x, y, width, depth, exponent: float = 2.0) -> Superquadric:
@@ -154,19 +153,19 @@ def _spine(draw: _Draw, rooms: _Rooms) -> list[Structure]:
 
     vertebra = column(0, -50, 22, 17, 2.5)
     spines = Union((column(0, -97, 3.5, 11), column(-22, -76, 17, 3.5), column(22, -76, 17, 3.5)), blend_mm=3.0)
-    psoas = [draw.blob((side * 38, -46, -95), (17, 18, 85), (0, side * -5, 0)) for side in (-1, 1)]
+    psoas = [draw.ellipsoid((side * 38, -46, -95), (17, 18, 85), (0, side * -5, 0)) for side in (-1, 1)]
     return [
-        *(draw.make("", "muscle", Intersection((shape, rooms.trunk))) for shape in psoas),
-        draw.make("", "marrow", Slabs(spines, upward, 34.0, 18.0, phase + 8)),
-        draw.make("", "marrow", column(0, -77, 17, 13)),
-        draw.make("", "marrow", vertebra),
-        draw.make("", "disc", Slabs(vertebra, upward, 34.0, 8.0, phase)),
-        draw.make("", "spinal fluid", column(0, -76, 9.5, 8)),
-        draw.make("", "spinal cord", column(0, -76, 5.5, 4.5)),
+        *(draw.structure("", "muscle", Intersection((shape, regions.trunk))) for shape in psoas),
+        draw.structure("", "marrow", Slabs(spines, upward, 34.0, 18.0, phase + 8)),
+        draw.structure("", "marrow", column(0, -77, 17, 13)),
+        draw.structure("", "marrow", vertebra),
+        draw.structure("", "disc", Slabs(vertebra, upward, 34.0, 8.0, phase)),
+        draw.structure("", "spinal fluid", column(0, -76, 9.5, 8)),
+        draw.structure("", "spinal cord", column(0, -76, 5.5, 4.5)),
     ]
 
 
-def _bowel(draw: _Draw, rooms: _Rooms) -> list[Structure]:
+def _bowel(draw: _BodySampler, regions: _Regions) -> list[Structure]:
     rng = draw.rng
     colon = [
         ([(102, -8, -170), (106, -2, -120), (100, 8, -75), (88, 36, -48)], 21.0),
@@ -181,49 +180,52 @@ def _bowel(draw: _Draw, rooms: _Rooms) -> list[Structure]:
         loops.append((path, rng.uniform(9, 15)))
     structures = []
     for path, width in loops + colon:
-        tube = draw.wobbly(draw.tube(path, width), 2.0, 40.0)
-        shade = float(np.clip(rng.normal(), -2, 2))  # every loop holds something else
-        structures.append(draw.make("", "bowel wall", rooms.inside(tube)))
-        content = Structure("", "bowel content", rooms.inside(Offset(tube, -2.5)), shade)
+        tube = draw.deform(draw.tube(path, width), 2.0, 40.0)
+        brightness = float(np.clip(rng.normal(), -2, 2))  # the content differs between loops
+        structures.append(draw.structure("", "bowel wall", regions.clip(tube)))
+        content = Structure("", "bowel content", regions.clip(Offset(tube, -2.5)), brightness)
         structures.append(content)
         if rng.random() < 0.35:
-            structures.append(draw.make("", "gas", _floating(content.shape, path, width)))
+            structures.append(draw.structure("", "gas", _gas(content.shape, path, width)))
     return structures
 
 
-def _floating(shape: Shape, path, width: float) -> Intersection:
-    """The part of a hollow organ that gas fills in a patient lying on the back: all above a level."""
+def _gas(shape: Shape, path, width: float) -> Intersection:
+    """Gas in a hollow organ of a supine patient: the part of `shape` above a fluid level."""
     top = np.max(np.asarray(path)[:, 1]) + width
     front = Superquadric(np.array([0, top + 200 - 0.9 * width, 0]), np.array([np.inf, 200, np.inf]))
     return Intersection((shape, front))
 
 
-def _stomach(draw: _Draw, rooms: _Rooms) -> list[Structure]:
+def _stomach(draw: _BodySampler, regions: _Regions) -> list[Structure]:
     size = np.exp(draw.rng.normal(0, 0.12))
     parts = (
-        draw.blob((-64, -2, 74), (40, 42, 38), size=size),
-        draw.blob((-52, 30, 38), (30, 28, 44), (15, 0, 0), size=size),
-        draw.blob((-14, 46, 2), (34, 18, 19), (0, 10, 0), size=size),
+        draw.ellipsoid((-64, -2, 74), (40, 42, 38), size=size),
+        draw.ellipsoid((-52, 30, 38), (30, 28, 44), (15, 0, 0), size=size),
+        draw.ellipsoid((-14, 46, 2), (34, 18, 19), (0, 10, 0), size=size),
     )
-    outer = rooms.inside(draw.wobbly(Union(parts, blend_mm=16.0), 2.0))
-    inner = draw.wobbly(Offset(outer, -5.0), 1.5, 25.0)
-    structures = [draw.make("stomach", "stomach wall", outer), draw.make("stomach", "stomach content", inner)]
+    outer = regions.clip(draw.deform(Union(parts, blend_mm=16.0), 2.0))
+    inner = draw.deform(Offset(outer, -5.0), 1.5, 25.0)
+    structures = [
+        draw.structure("stomach", "stomach wall", outer),
+        draw.structure("stomach", "stomach content", inner),
+    ]
     if draw.rng.random() < 0.6:
-        structures.append(draw.make("stomach", "gas", _floating(inner, [(0, 50 * size, 0)], 14.0)))
+        structures.append(draw.structure("stomach", "gas", _gas(inner, [(0, 50 * size, 0)], 14.0)))
     return structures
 
 
-def _liver(draw: _Draw, rooms: _Rooms) -> list[Structure]:
+def _liver(draw: _BodySampler, regions: _Regions) -> list[Structure]:
     size = np.exp(draw.rng.normal(0, 0.06))
     lobes = (
-        draw.blob((78, 4, 42), (63, 75, 73), (0, -8, 0), 2.3, size),
-        draw.blob((96, 2, -18), (41, 56, 58), (0, 8, 0), 2.2, size),
-        draw.blob((6, 50, 62), (76, 33, 38), (-12, 10, 0), 2.0, size),
+        draw.ellipsoid((78, 4, 42), (63, 75, 73), (0, -8, 0), 2.3, size),
+        draw.ellipsoid((96, 2, -18), (41, 56, 58), (0, 8, 0), 2.2, size),
+        draw.ellipsoid((6, 50, 62), (76, 33, 38), (-12, 10, 0), 2.0, size),
     )
-    porta = draw.blob((24, -6, 8), (26, 34, 30))
-    fossa = draw.blob((36, -42, -10), (27, 26, 56))  # between the right kidney and the spine
-    body = Carved(Union(lobes, blend_mm=18.0), Union((porta, fossa)), blend_mm=14.0)
-    liver = rooms.inside(draw.wobbly(body, 3.0))
+    porta = draw.ellipsoid((24, -6, 8), (26, 34, 30))
+    fossa = draw.ellipsoid((36, -42, -10), (27, 26, 56))  # between the right kidney and the spine
+    body = Difference(Union(lobes, blend_mm=18.0), Union((porta, fossa)), blend_mm=14.0)
+    liver = regions.clip(draw.deform(body, 3.0))
     veins = [
         ([(22, -10, 98), (55, -5, 84), (92, -18, 58), (104, -22, 30)], (6, 5, 3.5, 2)),
         ([(22, -8, 98), (45, 16, 82), (66, 34, 52), (72, 42, 20)], (6, 4.5, 3, 2)),
@@ -235,54 +237,57 @@ def _liver(draw: _Draw, rooms: _Rooms) -> list[Structure]:
         ([(75, -4, 78), (84, 22, 88), (92, 40, 80)], (3.5, 2.5, 1.5)),
         ([(88, -22, 62), (112, -2, 66), (122, 14, 60)], (3, 2.5, 1.5)),
     ]
-    gallbladder = rooms.inside(
-        draw.blob((46, 42, -14), (14, 15, 28), (-25, 12, 0), size=np.exp(draw.rng.normal(0, 0.15)))
+    gallbladder = regions.clip(
+        draw.ellipsoid((46, 42, -14), (14, 15, 28), (-25, 12, 0), size=np.exp(draw.rng.normal(0, 0.15)))
     )
     return [
-        draw.make("liver", "liver", liver),
-        *(draw.make("liver", "liver vein", Intersection((draw.tube(*vein, move_mm=4.0), liver))) for vein in veins),
-        draw.make("gallbladder", "gallbladder wall", gallbladder),
-        draw.make("gallbladder", "bile", Offset(gallbladder, -2.0)),
+        draw.structure("liver", "liver", liver),
+        *(
+            draw.structure("liver", "liver vein", Intersection((draw.tube(*vein, move_mm=4.0), liver)))
+            for vein in veins
+        ),
+        draw.structure("gallbladder", "gallbladder wall", gallbladder),
+        draw.structure("gallbladder", "bile", Offset(gallbladder, -2.0)),
     ]
 
 
-def _spleen_and_pancreas(draw: _Draw, rooms: _Rooms) -> list[Structure]:
+def _spleen_and_pancreas(draw: _BodySampler, regions: _Regions) -> list[Structure]:
     size = np.exp(draw.rng.normal(0, 0.14))
-    body = draw.blob((-102, -26, 56), (35, 52, 48), (20, 0, -15), 2.2, size)
-    hollow = draw.blob((-66, 10, 60), (30, 46, 62))
-    spleen = rooms.inside(draw.wobbly(Carved(body, hollow, blend_mm=8.0), 2.5, 60.0))
+    body = draw.ellipsoid((-102, -26, 56), (35, 52, 48), (20, 0, -15), 2.2, size)
+    hollow = draw.ellipsoid((-66, 10, 60), (30, 46, 62))
+    spleen = regions.clip(draw.deform(Difference(body, hollow, blend_mm=8.0), 2.5, 60.0))
     path = [(34, 14, -14), (28, 18, 0), (4, 26, 8), (-20, 22, 16), (-48, 4, 28), (-74, -10, 40)]
-    pancreas = draw.wobbly(draw.tube(path, (13, 13, 9, 10, 9.5, 8)), 1.5, 30.0)
+    pancreas = draw.deform(draw.tube(path, (13, 13, 9, 10, 9.5, 8)), 1.5, 30.0)
     duodenum = draw.tube([(22, 44, 4), (44, 26, -4), (50, 8, -28), (34, 2, -52), (0, 2, -54)], 11.0)
     return [
-        draw.make("", "bowel wall", rooms.inside(duodenum)),
-        draw.make("", "bowel content", rooms.inside(Offset(duodenum, -3.0))),
-        draw.make("pancreas", "pancreas", rooms.inside(pancreas)),
-        draw.make("spleen", "spleen", spleen),
+        draw.structure("", "bowel wall", regions.clip(duodenum)),
+        draw.structure("", "bowel content", regions.clip(Offset(duodenum, -3.0))),
+        draw.structure("pancreas", "pancreas", regions.clip(pancreas)),
+        draw.structure("spleen", "spleen", spleen),
     ]
 
 
-def _kidney(draw: _Draw, rooms: _Rooms, side: str) -> list[Structure]:
+def _kidney(draw: _BodySampler, regions: _Regions, side: str) -> list[Structure]:
     right = 1 if side == "right" else -1
     height = -4 if side == "right" else 8
-    bean = draw.blob((right * 62, -34, height), (29, 27, 53), (-8, right * -12, right * 18), 2.1)
+    bean = draw.ellipsoid((right * 62, -34, height), (29, 27, 53), (-8, right * -12, right * 18), 2.1)
     toward_hilum = bean.rotation @ np.array([-right, 0.25, 0])
     hilum = replace(bean, centre=bean.centre + 27 * toward_hilum, radii=np.array([15.0, 11, 17]), exponent=2.0)
-    whole = rooms.inside(draw.wobbly(Carved(bean, hilum, blend_mm=6.0), 1.5, 45.0))
+    whole = regions.clip(draw.deform(Difference(bean, hilum, blend_mm=6.0), 1.5, 45.0))
     organ, gland = f"{side} kidney", f"{side} adrenal gland"
-    medulla = Intersection((draw.wobbly(Offset(whole, -9.0), 5.0, 28.0), Offset(whole, -3.0)))
+    medulla = Intersection((draw.deform(Offset(whole, -9.0), 5.0, 28.0), Offset(whole, -3.0)))
     sinus = replace(hilum, centre=bean.centre + 12 * toward_hilum, radii=np.array([11.0, 8, 24]))
     apex = np.array([right * 36, -24, height + 58])
     limbs = [apex + np.array(step) for step in ((right * 3, -20, -8), (0, 0, 0), (right * 16, -14, -14))]
     return [
-        draw.make(gland, "adrenal gland", rooms.inside(draw.tube(limbs, 4.5, move_mm=1.0))),
-        draw.make(organ, "renal cortex", whole),
-        draw.make(organ, "renal medulla", medulla),
-        draw.make(organ, "renal sinus", Intersection((draw.wobbly(sinus, 1.5, 25.0), Offset(whole, -3.0)))),
+        draw.structure(gland, "adrenal gland", regions.clip(draw.tube(limbs, 4.5, move_mm=1.0))),
+        draw.structure(organ, "renal cortex", whole),
+        draw.structure(organ, "renal medulla", medulla),
+        draw.structure(organ, "renal sinus", Intersection((draw.deform(sinus, 1.5, 25.0), Offset(whole, -3.0)))),
     ]
 
 
-def _vessels(draw: _Draw, rooms: _Rooms) -> list[Structure]:
+def _vessels(draw: _BodySampler, regions: _Regions) -> list[Structure]:
     aorta = [(-4, -20, -98), (-8, -18, -40), (-8, -20, 30), (-5, -24, 100)]
     cava = [(18, -20, -98), (20, -18, -40), (24, -14, 40), (21, -8, 104)]
     splenic = [(-82, -14, 48), (-48, -2, 34), (-16, 8, 18), (12, 10, 12)]
@@ -298,4 +303,6 @@ def _vessels(draw: _Draw, rooms: _Rooms) -> list[Structure]:
         ("oesophagus", "oesophagus", [(-2, -14, 118), (-8, -8, 98), (-30, 6, 80)], 8.0),
         ("", "oesophagus", [(-4, -16, 260), (-2, -14, 118)], 8.0),
     ]
-    return [draw.make(organ, tissue, draw.tube(path, width, move_mm=1.5)) for organ, tissue, path, width in branches]
+    return [
+        draw.structure(organ, tissue, draw.tube(path, width, move_mm=1.5)) for organ, tissue, path, width in branches
+    ]

@@ -1,8 +1,8 @@
-"""Bodies in closed form: signed distances in millimetres, to be combined, deformed and sampled on any grid.
+"""Analytic shapes as signed distance functions in mm that can be combined, deformed and sampled on any grid.
 
-Points are arrays (3, ...) of float32 millimetres, x to the patient's right, y to the front, z to the head (RAS+).
-Outlines in a picture are the same with two axes: points (2, ...), see `data.phantom.devices.pictures`.
-A distance is negative inside; it is exact to first order near the surface, which is all that painting needs.
+Points are float32 arrays (3, ...) in mm: x to the patient's right, y to the front, z to the head (RAS+). Outlines in
+images use the same classes with two axes, points (2, ...); see `data.phantom.devices.pictures`.
+Distances are negative inside and first-order accurate near the surface, which is sufficient for rasterisation.
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Shape(ABC):
-    """A body that knows how far any point is from its surface, and a box that it fits into."""
+    """A shape with a signed distance function and a bounding box."""
 
     @abstractmethod
     def distance(self, points: np.ndarray) -> np.ndarray:
@@ -21,19 +21,19 @@ class Shape(ABC):
     @property
     @abstractmethod
     def bounds(self) -> np.ndarray:
-        """(2, 3) lowest and highest corner in mm; infinite where the body has no end."""
+        """Bounding box (2, 3), lowest and highest corner in mm; infinite where the shape is unbounded."""
 
 
 @dataclass(frozen=True, eq=False)
 class Superquadric(Shape):
-    """|x/a|^n + |y/b|^n + |z/c|^n = 1, turned and moved; n = 2 is the ellipsoid, an infinite radius makes a cylinder.
+    """|x/a|^n + |y/b|^n + |z/c|^n = 1, rotated and shifted; n = 2 is an ellipsoid, an infinite radius gives a cylinder.
 
-    A body that `is_open_below` keeps its central cross-section all the way down, like a vault on its walls.
+    If `is_open_below`, the central cross-section is extended downwards indefinitely, as a vault on vertical walls.
     """
 
     centre: np.ndarray  # (3,) mm
     radii: np.ndarray  # (3,) mm
-    rotation: np.ndarray = field(default_factory=lambda: np.eye(3))  # columns: the body's own axes
+    rotation: np.ndarray = field(default_factory=lambda: np.eye(3))  # columns: principal axes
     exponent: float = 2.0
     is_open_below: bool = False
 
@@ -51,7 +51,7 @@ class Superquadric(Shape):
 
     @property
     def bounds(self) -> np.ndarray:
-        """See `Shape`; tight for the ellipsoid, wider for n > 2."""
+        """See `Shape`; tight for ellipsoids, larger than necessary for n > 2."""
         if np.isfinite(self.radii).all():
             own_axes = self.rotation * self.radii
             reach = np.linalg.norm(own_axes, axis=1) if self.exponent <= 2 else np.abs(own_axes).sum(1)
@@ -65,7 +65,7 @@ class Superquadric(Shape):
 
 @dataclass(frozen=True, eq=False)
 class Tube(Shape):
-    """A bent tube of changing width along a chain of points: vessels, gut, limbs of glands."""
+    """A tube of varying width along a polyline: vessels, bowel, limbs of glands."""
 
     path: np.ndarray  # (M, 3) mm
     radii: np.ndarray  # (M,) mm
@@ -91,7 +91,7 @@ class Tube(Shape):
 
 @dataclass(frozen=True, eq=False)
 class Union(Shape):
-    """Several bodies grown together; `blend_mm` rounds the seams (polynomial smooth minimum)."""
+    """Union of shapes; `blend_mm` rounds the transitions (polynomial smooth minimum)."""
 
     parts: tuple[Shape, ...]
     blend_mm: float = 0.0
@@ -112,7 +112,7 @@ class Union(Shape):
 
 @dataclass(frozen=True, eq=False)
 class Intersection(Shape):
-    """What all `parts` share."""
+    """Intersection of shapes."""
 
     parts: tuple[Shape, ...]
 
@@ -128,8 +128,8 @@ class Intersection(Shape):
 
 
 @dataclass(frozen=True, eq=False)
-class Carved(Shape):
-    """`body` without `tool`; `blend_mm` rounds the rim."""
+class Difference(Shape):
+    """`body` without `tool`; `blend_mm` rounds the edge."""
 
     body: Shape
     tool: Shape
@@ -147,7 +147,7 @@ class Carved(Shape):
 
 @dataclass(frozen=True, eq=False)
 class Offset(Shape):
-    """`body` grown by `by_mm` all round; shrunk where negative."""
+    """`body` dilated by `by_mm`, or eroded if negative."""
 
     body: Shape
     by_mm: float
@@ -158,14 +158,14 @@ class Offset(Shape):
 
     @property
     def bounds(self) -> np.ndarray:
-        """See `Shape`; the first-order distance is not exact far out, hence twice the growth."""
-        grown = 2 * max(self.by_mm, 0)
-        return self.body.bounds + np.array([[-grown], [grown]])
+        """See `Shape`; dilated twice as far, because distances are inaccurate far from the surface."""
+        margin = 2 * max(self.by_mm, 0)
+        return self.body.bounds + np.array([[-margin], [margin]])
 
 
 @dataclass(frozen=True, eq=False)
 class Slabs(Shape):
-    """The part of `body` within slabs that recur every `period_mm` along `normal`: ribs of a wall, discs of a spine."""
+    """Intersection of `body` with slabs repeated every `period_mm` along `normal`: ribs, vertebral discs."""
 
     body: Shape
     normal: np.ndarray  # (3,) unit length
@@ -200,7 +200,7 @@ class Waves:
     def draw(
         cls, rng: np.random.Generator, amplitude_mm: float, length_mm: float, channels: int = 1, n_axes: int = 3
     ) -> "Waves":
-        """Draws five waves of about `length_mm` whose sum has a standard deviation of `amplitude_mm` per channel."""
+        """Samples five waves of about `length_mm`; their sum has a standard deviation of `amplitude_mm` per channel."""
         count = 5
         directions = rng.normal(size=(count, n_axes))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -217,25 +217,25 @@ class Waves:
 
     @property
     def reach_mm(self) -> float:
-        """No channel ever exceeds this."""
+        """Upper bound of the absolute value of each channel."""
         return float(np.abs(self.amplitudes).sum(0).max())
 
 
 @dataclass(frozen=True, eq=False)
-class Wobbly(Shape):
-    """`body` with a surface that bulges and dents smoothly."""
+class Deformed(Shape):
+    """`body` with a smoothly deformed surface."""
 
     body: Shape
-    bulge: Waves
+    offset: Waves  # of the surface, one channel
 
     def distance(self, points: np.ndarray) -> np.ndarray:
         """See `Shape`."""
-        return self.body.distance(points) - self.bulge.at(points)[0]
+        return self.body.distance(points) - self.offset.at(points)[0]
 
     @property
     def bounds(self) -> np.ndarray:
         """See `Shape`."""
-        reach = 2 * self.bulge.reach_mm
+        reach = 2 * self.offset.reach_mm
         return self.body.bounds + np.array([[-reach], [reach]])
 
 

@@ -1,1 +1,1 @@
-"""What images it: scanner, dermatoscope, X-ray film."""
+"""Image acquisition: scanners, dermatoscope and X-ray film."""

@@ -1,4 +1,4 @@
-"""How a scanner sees a patient: brightness of tissues, texture, coil shading, blur, noise, and where the slices lie."""
+"""MR and CT acquisition: tissue brightness and texture, coil shading, blur, noise and slice positions."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -7,87 +7,87 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from data.phantom.bodies.anatomy import Patient, corners_of
+from data.phantom.bodies.anatomy import Patient, box_corners
 
 
-class Look(NamedTuple):
-    """Brightness of a tissue (MR: arbitrary units; CT: Hounsfield units)."""
+class Appearance(NamedTuple):
+    """Brightness of a tissue (MR: arbitrary units, CT: Hounsfield units)."""
 
     mean: float
     spread: float  # standard deviation between patients
     texture: float  # standard deviation within the tissue, before noise
-    coarse: float = 0.4  # share of the texture's variance in patches of centimetres rather than millimetres
+    coarse: float = 0.4  # fraction of the texture's variance at a scale of centimetres instead of millimetres
 
 
 # T2-weighted with spectral fat suppression: fluid, kidney and spleen bright, liver and muscle darker, flowing blood
-# dark. Relations between organs are those of T2-SPIR images of the abdomen; no number was fitted to any method.
-MR_LOOKS = {
-    "skin": Look(170, 30, 25),
-    "subcutaneous fat": Look(95, 20, 22, 0.8),
-    "visceral fat": Look(80, 15, 32, 0.2),
-    "muscle": Look(145, 18, 26),
-    "rib": Look(110, 20, 25),
-    "marrow": Look(215, 35, 35),
-    "disc": Look(230, 70, 40),
-    "spinal fluid": Look(850, 80, 40),
-    "spinal cord": Look(420, 50, 30),
-    "lung": Look(25, 5, 12),
-    "heart muscle": Look(170, 30, 40),
-    "blood": Look(120, 60, 70, 0.8),
-    "bowel wall": Look(290, 40, 50),
-    "bowel content": Look(460, 190, 130),
-    "gas": Look(15, 3, 5),
-    "stomach wall": Look(310, 40, 40),
-    "stomach content": Look(560, 170, 110),
-    "liver": Look(340, 45, 36),
-    "liver vein": Look(540, 90, 40),
-    "gallbladder wall": Look(380, 40, 30),
-    "bile": Look(900, 80, 25),
-    "pancreas": Look(360, 50, 55),
-    "spleen": Look(610, 85, 50),
-    "adrenal gland": Look(260, 40, 25),
-    "renal cortex": Look(610, 75, 50),
-    "renal medulla": Look(730, 85, 85),
-    "renal sinus": Look(330, 120, 120, 0.2),
-    "aorta": Look(60, 20, 25),
-    "caval blood": Look(180, 80, 50),
-    "portal blood": Look(330, 110, 50),
-    "oesophagus": Look(260, 50, 50),
+# dark. Contrasts are those of abdominal T2-SPIR images; no value was tuned for a segmentation method.
+MR_APPEARANCE = {
+    "skin": Appearance(170, 30, 25),
+    "subcutaneous fat": Appearance(95, 20, 22, 0.8),
+    "visceral fat": Appearance(80, 15, 32, 0.2),
+    "muscle": Appearance(145, 18, 26),
+    "rib": Appearance(110, 20, 25),
+    "marrow": Appearance(215, 35, 35),
+    "disc": Appearance(230, 70, 40),
+    "spinal fluid": Appearance(850, 80, 40),
+    "spinal cord": Appearance(420, 50, 30),
+    "lung": Appearance(25, 5, 12),
+    "heart muscle": Appearance(170, 30, 40),
+    "blood": Appearance(120, 60, 70, 0.8),
+    "bowel wall": Appearance(290, 40, 50),
+    "bowel content": Appearance(460, 190, 130),
+    "gas": Appearance(15, 3, 5),
+    "stomach wall": Appearance(310, 40, 40),
+    "stomach content": Appearance(560, 170, 110),
+    "liver": Appearance(340, 45, 36),
+    "liver vein": Appearance(540, 90, 40),
+    "gallbladder wall": Appearance(380, 40, 30),
+    "bile": Appearance(900, 80, 25),
+    "pancreas": Appearance(360, 50, 55),
+    "spleen": Appearance(610, 85, 50),
+    "adrenal gland": Appearance(260, 40, 25),
+    "renal cortex": Appearance(610, 75, 50),
+    "renal medulla": Appearance(730, 85, 85),
+    "renal sinus": Appearance(330, 120, 120, 0.2),
+    "aorta": Appearance(60, 20, 25),
+    "caval blood": Appearance(180, 80, 50),
+    "portal blood": Appearance(330, 110, 50),
+    "oesophagus": Appearance(260, 50, 50),
 }
 
 # Portal venous phase of contrast enhancement.
-CT_LOOKS = {
-    "skin": Look(10, 10, 10),
-    "subcutaneous fat": Look(-104, 5, 8),
-    "visceral fat": Look(-98, 6, 16),
-    "muscle": Look(56, 6, 9),
-    "rib": Look(320, 60, 110, 0.1),
-    "marrow": Look(210, 40, 55, 0.1),
-    "disc": Look(85, 10, 10),
-    "spinal fluid": Look(15, 5, 5),
-    "spinal cord": Look(38, 5, 5),
-    "lung": Look(-840, 25, 40),
-    "heart muscle": Look(105, 12, 10),
-    "blood": Look(150, 15, 10),
-    "bowel wall": Look(78, 10, 10),
-    "bowel content": Look(55, 70, 30),
-    "gas": Look(-960, 15, 20),
-    "stomach wall": Look(78, 10, 9),
-    "stomach content": Look(50, 45, 26),
-    "liver": Look(106, 13, 8),
-    "liver vein": Look(142, 16, 8),
-    "gallbladder wall": Look(55, 10, 6),
-    "bile": Look(10, 7, 5),
-    "pancreas": Look(90, 13, 14),
-    "spleen": Look(118, 13, 7),
-    "adrenal gland": Look(72, 10, 8),
-    "renal cortex": Look(172, 22, 11),
-    "renal medulla": Look(148, 24, 13),
-    "renal sinus": Look(-20, 30, 35, 0.1),
-    "aorta": Look(148, 18, 6),
-    "caval blood": Look(125, 18, 12),
-    "portal blood": Look(152, 16, 7),
-    "oesophagus": Look(52, 12, 14),
+CT_APPEARANCE = {
+    "skin": Appearance(10, 10, 10),
+    "subcutaneous fat": Appearance(-104, 5, 8),
+    "visceral fat": Appearance(-98, 6, 16),
+    "muscle": Appearance(56, 6, 9),
+    "rib": Appearance(320, 60, 110, 0.1),
+    "marrow": Appearance(210, 40, 55, 0.1),
+    "disc": Appearance(85, 10, 10),
+    "spinal fluid": Appearance(15, 5, 5),
+    "spinal cord": Appearance(38, 5, 5),
+    "lung": Appearance(-840, 25, 40),
+    "heart muscle": Appearance(105, 12, 10),
+    "blood": Appearance(150, 15, 10),
+    "bowel wall": Appearance(78, 10, 10),
+    "bowel content": Appearance(55, 70, 30),
+    "gas": Appearance(-960, 15, 20),
+    "stomach wall": Appearance(78, 10, 9),
+    "stomach content": Appearance(50, 45, 26),
+    "liver": Appearance(106, 13, 8),
+    "liver vein": Appearance(142, 16, 8),
+    "gallbladder wall": Appearance(55, 10, 6),
+    "bile": Appearance(10, 7, 5),
+    "pancreas": Appearance(90, 13, 14),
+    "spleen": Appearance(118, 13, 7),
+    "adrenal gland": Appearance(72, 10, 8),
+    "renal cortex": Appearance(172, 22, 11),
+    "renal medulla": Appearance(148, 24, 13),
+    "renal sinus": Appearance(-20, 30, 35, 0.1),
+    "aorta": Appearance(148, 18, 6),
+    "caval blood": Appearance(125, 18, 12),
+    "portal blood": Appearance(152, 16, 7),
+    "oesophagus": Appearance(52, 12, 14),
 }
 
 CT_AIR_HU = -1000.0
@@ -95,13 +95,13 @@ CT_AIR_HU = -1000.0
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the voxels lie: `affine` (4, 4) maps (x, y, z, 1) to patient mm; `shape` is (D, H, W)."""
+    """Voxel grid: `affine` (4, 4) maps (x, y, z, 1) to patient mm; `shape` is (D, H, W)."""
 
     affine: np.ndarray
     shape: tuple[int, int, int]
 
     def shifted(self, slices: float) -> "Grid":
-        """The same grid moved along its slice axis by a part of a slice."""
+        """The grid shifted along its slice axis by a fraction of a slice."""
         affine = self.affine.copy()
         affine[:3, 3] += slices * affine[:3, 2]
         return Grid(affine, self.shape)
@@ -121,9 +121,9 @@ def plan_grid(
     tilt_deg: np.ndarray,
     rng: np.random.Generator,
 ) -> Grid:
-    """Plans a scan over all of `organs` with one or more empty slices at both ends; never aimed quite the same.
+    """Plans a scan that covers `organs`, with one or more empty slices at both ends and a random offset.
 
-    Columns run to the patient's left, rows to the back, slices to the head, but for the tilt.
+    Apart from the tilt, columns run to the patient's left, rows to the back and slices to the head.
     """
     axes = Rotation.from_euler("xyz", tilt_deg, degrees=True).as_matrix() @ np.diag([-1.0, -1.0, 1.0])
     low, high = _extent_along(axes, patient, organs)
@@ -138,9 +138,9 @@ def plan_grid(
 
 
 def _extent_along(axes: np.ndarray, patient: Patient, organs: tuple[str, ...]) -> tuple[float, float]:
-    """Lowest and highest mm that `organs` reach along the slice axis, one step of 5 mm wider to be safe."""
+    """Extent of `organs` in mm along the slice axis, with a margin of 5 mm."""
     step_mm = 5.0
-    corners = axes.T @ corners_of(patient.organ_box(organs))
+    corners = axes.T @ box_corners(patient.organ_box(organs))
     low, high = corners.min(1), corners.max(1)
     affine = np.eye(4)
     affine[:3, :3] = axes * step_mm
@@ -154,8 +154,8 @@ def _extent_along(axes: np.ndarray, patient: Patient, organs: tuple[str, ...]) -
 def render(
     patient: Patient, grid: Grid, modality: Literal["MR", "CT"], thickness_mm: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Signal (D, H, W) float32 without noise: tissues with their texture, averaged over the slice thickness."""
-    looks, air = (MR_LOOKS, 0.0) if modality == "MR" else (CT_LOOKS, CT_AIR_HU)
+    """Noise-free signal (D, H, W) float32: tissues with texture, averaged over the slice thickness."""
+    appearances, air = (MR_APPEARANCE, 0.0) if modality == "MR" else (CT_APPEARANCE, CT_AIR_HU)
     fine, coarse = (_correlated(grid, length_mm, rng) for length_mm in (2.5, 9.0))
     n_layers = 1 if thickness_mm < 4 else 3
     offsets = (np.arange(n_layers) - (n_layers - 1) / 2) / n_layers * thickness_mm / grid.spacing_mm[0]
@@ -164,17 +164,20 @@ def render(
     for offset in offsets:
         layer = np.full(grid.shape, air, np.float32)
         for structure, window, distance in patient.visit(grid.shifted(offset).affine, grid.shape):
-            look = looks[structure.tissue]
-            grain = np.sqrt(1 - look.coarse) * fine[window] + np.sqrt(look.coarse) * coarse[window]
-            value = np.float32(look.mean + structure.shade * look.spread) + np.float32(look.texture) * grain
-            cover = np.clip(0.5 - distance / pixel_mm, 0, 1)  # share of the pixel that the body fills
-            layer[window] += cover * (value - layer[window])
+            appearance = appearances[structure.tissue]
+            texture = np.sqrt(1 - appearance.coarse) * fine[window] + np.sqrt(appearance.coarse) * coarse[window]
+            value = (
+                np.float32(appearance.mean + structure.brightness * appearance.spread)
+                + np.float32(appearance.texture) * texture
+            )
+            covered = np.clip(0.5 - distance / pixel_mm, 0, 1)  # fraction of the pixel inside the body
+            layer[window] += covered * (value - layer[window])
         total += layer
     return total / n_layers
 
 
 def _correlated(grid: Grid, length_mm: float, rng: np.random.Generator) -> np.ndarray:
-    """A Gaussian random field (D, H, W) of unit variance whose patches are about `length_mm` across."""
+    """A Gaussian random field (D, H, W) of unit variance with a correlation length of about `length_mm`."""
     sigma = np.maximum(length_mm / 2 / grid.spacing_mm, 0.05)
     field = ndimage.gaussian_filter(rng.standard_normal(grid.shape, np.float32), sigma, mode="wrap")
     return field / field.std()
@@ -190,7 +193,7 @@ def acquire_mr(signal: np.ndarray, grid: Grid, rng: np.random.Generator) -> np.n
 
 
 def _coil_shading(grid: Grid, rng: np.random.Generator) -> np.ndarray:
-    """A smooth gain (D, H, W) around 1: brighter near the surface coils, weaker at both ends, uneven besides."""
+    """Smooth gain (D, H, W) around 1: higher near the surface coils, lower at both ends, with random gradients."""
     z, y, x = np.meshgrid(
         *(np.linspace(-1, 1, size, dtype=np.float32) for size in grid.shape), indexing="ij", sparse=True
     )
@@ -202,7 +205,7 @@ def _coil_shading(grid: Grid, rng: np.random.Generator) -> np.ndarray:
 
 
 def acquire_ct(signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A CT image (D, H, W) int16 in Hounsfield units: in-plane blur and the correlated noise of reconstruction."""
+    """A CT image (D, H, W) int16 in Hounsfield units: in-plane blur and correlated reconstruction noise."""
     blurred = ndimage.gaussian_filter(signal, (0, 0.6, 0.6))
     noise = ndimage.gaussian_filter(rng.standard_normal(signal.shape, np.float32), (0, 0.7, 0.7))
     noise *= np.float32(rng.uniform(9, 17)) / noise.std()

@@ -1,7 +1,7 @@
-"""What made-up pictures of the skin and of the chest share: the frame, soft edges, strands, texture.
+"""Tools for synthetic 2-D images: pixel grid, soft edges, curved strands, texture, and writing.
 
-Points are arrays (2, H, W) of float32 millimetres from the centre, x to the right of the picture and y downwards.
-The outlines are those of `data.phantom.bodies.shapes`, with two axes.
+Points are float32 arrays (2, H, W) in mm from the centre, x to the right of the image and y downwards. Outlines are
+those of `data.phantom.bodies.shapes`, with two axes.
 """
 
 from collections.abc import Iterable
@@ -13,15 +13,15 @@ from PIL import Image
 from scipy import ndimage
 from scipy.special import expit
 
-from data.phantom.bodies.shapes import Shape, Superquadric, Waves, Wobbly
-from util.files import replacing
+from data.phantom.bodies.shapes import Deformed, Shape, Superquadric, Waves
+from util.files import atomic_write
 
 SIZES_PX = (32, 2048)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the pixels lie: `size_px` along the shorter side, which is `side_mm` long; `aspect` is width by height."""
+    """Pixel grid: `size_px` pixels along the shorter side of `side_mm`; `aspect` is width / height."""
 
     size_px: int
     side_mm: float
@@ -39,7 +39,7 @@ class Frame:
 
     @property
     def pixel_mm(self) -> float:
-        """Distance of two neighbouring pixels."""
+        """Pixel spacing."""
         return self.side_mm / self.size_px
 
     def points(self) -> np.ndarray:
@@ -50,12 +50,12 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Strand(Shape):
-    """A thin piece of a parabola with round ends: a hair, a rib, a vessel."""
+    """A thin parabolic arc with round ends: a hair, a rib, a vessel."""
 
     centre: np.ndarray  # (2,) mm
-    turn_rad: float  # direction of the middle, from x towards y
+    turn_rad: float  # direction at the centre, from x towards y
     half_length_mm: float
-    bend: float  # sideways shift at a distance s from the middle: bend * s^2; 1/mm
+    bend: float  # lateral shift at distance s from the centre: bend * s^2; 1/mm
     radius_mm: float
 
     def distance(self, points: np.ndarray) -> np.ndarray:
@@ -76,60 +76,60 @@ class Strand(Shape):
         return np.stack([self.centre - reach, self.centre + reach])
 
 
-def turned(angle_rad: float) -> np.ndarray:
-    """Rotation (2, 2) from x towards y."""
+def rotation_matrix(angle_rad: float) -> np.ndarray:
+    """Rotation matrix (2, 2), from x towards y."""
     cos, sin = np.cos(angle_rad), np.sin(angle_rad)
     return np.array([[cos, -sin], [sin, cos]])
 
 
 def ellipse(centre, radii, turn_rad: float = 0.0, exponent: float = 2.0) -> Superquadric:
-    """An ellipse, or with another exponent its squarer or more pointed kin."""
-    return Superquadric(np.asarray(centre, float), np.asarray(radii, float), turned(turn_rad), exponent)
+    """An ellipse, or a superellipse for other exponents."""
+    return Superquadric(np.asarray(centre, float), np.asarray(radii, float), rotation_matrix(turn_rad), exponent)
 
 
-def wobbly(shape: Shape, amplitude_mm: float, length_mm: float, rng: np.random.Generator) -> Wobbly:
-    """`shape` with bulges and dents."""
-    return Wobbly(shape, Waves.draw(rng, amplitude_mm, length_mm, n_axes=2))
+def deform(shape: Shape, amplitude_mm: float, length_mm: float, rng: np.random.Generator) -> Deformed:
+    """`shape` with a smoothly deformed outline."""
+    return Deformed(shape, Waves.draw(rng, amplitude_mm, length_mm, n_axes=2))
 
 
 def waves(points: np.ndarray, length_mm: float, rng: np.random.Generator) -> np.ndarray:
-    """A smooth random field (H, W) of about unit variance whose patches are about half of `length_mm` across."""
+    """A smooth random field (H, W) of about unit variance with a wavelength of about `length_mm`."""
     return Waves.draw(rng, 1.0, length_mm, n_axes=2).at(points)[0]
 
 
-def cover(distance: np.ndarray, soft_mm: float) -> np.ndarray:
-    """Share (H, W) of each pixel that a body fills whose edge fades over about 4 `soft_mm`."""
+def soft_mask(distance: np.ndarray, soft_mm: float) -> np.ndarray:
+    """Soft mask (H, W) in [0, 1] of a body whose edge has a width of about 4 `soft_mm`."""
     return expit(distance * np.float32(-1 / soft_mm))
 
 
-def nearest(shapes: Iterable[Shape], points: np.ndarray) -> np.ndarray:
-    """Signed distance (H, W) to the union of `shapes`; infinite where there are none."""
+def union_distance(shapes: Iterable[Shape], points: np.ndarray) -> np.ndarray:
+    """Signed distance (H, W) to the union of `shapes`; infinite if there are none."""
     result = np.full(points.shape[1:], np.inf, np.float32)
     for shape in shapes:
         np.minimum(result, shape.distance(points), out=result)
     return result
 
 
-def grain(shape: tuple[int, ...], sigma_px: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise (H, W) or (H, W, C) float32 of unit variance, correlated over `sigma_px` pixels."""
+def correlated_noise(shape: tuple[int, ...], sigma_px: float, rng: np.random.Generator) -> np.ndarray:
+    """Noise (H, W) or (H, W, C) float32 of unit variance, smoothed by a Gaussian of `sigma_px` pixels."""
     sigma = (sigma_px, sigma_px, *[0] * (len(shape) - 2))
     noise = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), sigma, mode="wrap", truncate=3)
     return noise / noise.std()
 
 
-def to_bytes(image: np.ndarray) -> np.ndarray:
-    """Brightness from 0 to 1 as uint8."""
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """Converts brightness in [0, 1] to uint8."""
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
 def write_image(path: Path, array: np.ndarray, file_format: str, **options: int) -> None:
-    """Writes an image (a mask as 0 and 255) whole or not at all; a file that is there already is left alone.
+    """Writes an image (masks as 0 and 255) atomically; an existing file is kept.
 
     Raises:
-        UserError: the folder cannot be written to, or the disk is full.
+        UserError: the folder is not writable, or the disk is full.
     """
     if path.exists():
         return
     grey = array.astype(np.uint8) * 255 if array.dtype == bool else array
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         Image.fromarray(grey).save(temporary, format=file_format, **options)

@@ -1,4 +1,4 @@
-"""The phantom as the CHAOS challenge offers its MR training scans: DICOM slices and PNG annotations."""
+"""Phantom in the format of the CHAOS challenge's MR training scans: DICOM slices and PNG annotations."""
 
 import tempfile
 from pathlib import Path
@@ -20,21 +20,21 @@ CHAOST2 = dataset("CHAOST2")
 
 LABELS = {"liver": 1, "right kidney": 2, "left kidney": 3, "spleen": 4}
 GREY_OF_LABEL = np.array([0, 63, 126, 189, 252], np.uint8)
-THICKNESS_OF_DISTANCE = 0.7  # slices are thinner than the distance between them: only positions tell the true spacing
-HEAD_FIRST_EVERY = 4  # every fourth scan numbers its slices from the head down
+THICKNESS_PER_SPACING = 0.7  # slice thickness differs from the spacing, which only the slice positions give
+HEAD_FIRST_EVERY = 4  # in every fourth scan, slices are numbered from head to foot
 
 
 def make(request: ScanRequest) -> tuple[Volume, Volume]:
-    """Makes one scan in memory: image uint16 and label uint8, both (D, H, W), in the order of the DICOM instances.
+    """Generates one scan in memory: image uint16 and label uint8, both (D, H, W), in the order of the DICOM instances.
 
-    Slices are a few degrees oblique and 7 to 9 mm apart, pixels 370 to 400 mm / `size_px`.
+    Slices are a few degrees oblique and 7 to 9 mm apart; the pixel spacing is 370 to 400 mm / `size_px`.
     """
     patient_rng, rng = request.generators("chaost2")
     patient = draw_patient(patient_rng, MISSING_ORGANS.get(request.scan_index, ()))
     field_mm, slice_mm = rng.uniform(370, 400), rng.uniform(7, 9)
     tilt_deg = rng.choice([-1, 1], 3) * rng.uniform(1, 4, 3)
     grid = plan_grid(patient, tuple(LABELS), request.size_px, field_mm, slice_mm, tilt_deg, rng)
-    signal = render(patient, grid, "MR", THICKNESS_OF_DISTANCE * slice_mm, rng)
+    signal = render(patient, grid, "MR", THICKNESS_PER_SPACING * slice_mm, rng)
     image = acquire_mr(signal, grid, rng)
     label = patient.labels(grid.affine, grid.shape, LABELS)
     affine = grid.affine
@@ -45,10 +45,10 @@ def make(request: ScanRequest) -> tuple[Volume, Volume]:
 
 
 def write(out: Path, request: ScanRequest) -> None:
-    """Writes `MR/<id>/T2SPIR/{DICOM_anon,Ground}`; a scan that is there already is left alone.
+    """Writes `MR/<id>/T2SPIR/{DICOM_anon,Ground}`; an existing scan is kept.
 
     Raises:
-        UserError: the folder cannot be written to, or the disk is full.
+        UserError: the folder is not writable, or the disk is full.
     """
     scan_id = CHAOST2.cases[request.scan_index]
     folder = out / "MR" / scan_id
@@ -63,8 +63,8 @@ def write(out: Path, request: ScanRequest) -> None:
             staged.rename(folder)
     except OSError as error:
         raise UserError(
-            f"{folder}: cannot be written ({error.strerror or error}). Scans already there are whole. Free some space "
-            f"or make {out} writable; then run the same command again."
+            f"{folder}: cannot be written ({error.strerror or error}). Existing scans are complete. Free some disk "
+            f"space or make {out} writable; then run the same command again."
         ) from error
 
 
@@ -100,7 +100,7 @@ def _slice_dataset(pixels: np.ndarray, affine: np.ndarray, index: int, key: str,
     dataset.ImageType, dataset.PatientPosition = ["ORIGINAL", "PRIMARY"], "HFS"
     dataset.ScanningSequence, dataset.SequenceVariant, dataset.ScanOptions = "SE", "SK", "FS"
     dataset.MRAcquisitionType, dataset.EchoTime, dataset.RepetitionTime = "2D", 70, 1600
-    dataset.SliceThickness = _decimal(round(THICKNESS_OF_DISTANCE * slice_mm, 2))
+    dataset.SliceThickness = _decimal(round(THICKNESS_PER_SPACING * slice_mm, 2))
     dataset.ImagePositionPatient = [_decimal(value) for value in position]
     dataset.ImageOrientationPatient = [_decimal(value) for value in (*columns / column_mm, *rows / row_mm)]
     dataset.PixelSpacing = [_decimal(row_mm), _decimal(column_mm)]

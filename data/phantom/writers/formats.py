@@ -1,4 +1,4 @@
-"""What every raw on-disk format of the phantom has to offer."""
+"""Interface of the raw on-disk formats of the phantom."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,30 +7,30 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-Made = TypeVar("Made")
+Sample = TypeVar("Sample")
 
 
 @dataclass(frozen=True)
 class ScanRequest:
-    """Which scan to make; equal requests give equal scans, in whatever order and process they are made."""
+    """Specifies a scan. Equal requests give equal scans, independent of order and process."""
 
-    scan_index: int  # position among the published scan ids, from 0
+    scan_index: int  # index into the published scan ids
     seed: int = 0
-    size_px: int = 160  # rows and columns; of a picture: the shorter side
+    size_px: int = 160  # rows and columns; for images the shorter side
 
     def generators(self, dataset: str) -> tuple[np.random.Generator, np.random.Generator]:
-        """Two independent streams: one for the patient, which no `size_px` changes, and one for the scanner."""
+        """Independent generators of the patient and of the scanner; the patient does not depend on `size_px`."""
         name = int.from_bytes(dataset.encode(), "little")
         patient, scanner = np.random.SeedSequence([self.seed, self.scan_index, name]).spawn(2)
         return np.random.default_rng(patient), np.random.default_rng(scanner)
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """One image with the truth about it.
+class LabelledImage:
+    """An image with its ground truth.
 
     Attributes:
-        image: (H, W, 3) uint8 in colour, or (H, W) uint8 or uint16.
+        image: RGB (H, W, 3) uint8, or grey (H, W) uint8 or uint16.
         masks: structure -> bool (H, W); they may overlap.
     """
 
@@ -39,21 +39,21 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class RawFormat(Generic[Made]):
-    """A data set in the layout in which its publishers offer it for download.
+class RawFormat(Generic[Sample]):
+    """A data set in the layout of its original download.
 
     Attributes:
-        n_published: scans in the published data set; the phantom has no more.
-        folders: what it writes below the output folder.
-        make: request -> what `Made` is: image and label of a volume, label values as in the catalogue; or a picture.
-        write: output folder, request -> writes one scan whole or not at all; a scan that is there is left alone.
-        sizes_px: smallest and largest size that can be asked for.
-        size_step_px: sizes must be multiples of it.
+        n_published: number of scans in the published data set, the maximum of the phantom.
+        folders: folders created in the output folder.
+        make: generates a scan: image and label of a volume, with the label values of the data set; or an image.
+        write: writes one scan to the output folder, atomically; an existing scan is kept.
+        sizes_px: smallest and largest allowed size.
+        size_step_px: sizes must be a multiple of this.
     """
 
     n_published: int
     folders: tuple[str, ...]
-    make: Callable[[ScanRequest], Made]
+    make: Callable[[ScanRequest], Sample]
     write: Callable[[Path, ScanRequest], None]
     sizes_px: tuple[int, int] = (32, 512)
     size_step_px: int = 1

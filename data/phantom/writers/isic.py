@@ -1,4 +1,4 @@
-"""The phantom as the challenge of ISIC 2017 offers it: dermoscopic JPEGs, masks as PNG, and files to stumble over."""
+"""Phantom in the format of the ISIC 2017 challenge: dermoscopic JPEGs, PNG masks, and additional superpixel files."""
 
 from pathlib import Path
 
@@ -7,19 +7,19 @@ import numpy as np
 from data.phantom.bodies import skin
 from data.phantom.devices import dermatoscope
 from data.phantom.devices.pictures import SIZES_PX, write_image
-from data.phantom.writers.formats import Picture, RawFormat, ScanRequest
+from data.phantom.writers.formats import LabelledImage, RawFormat, ScanRequest
 from dataloaders.catalog import dataset
 
 ISIC2017 = dataset("ISIC2017")
 
 TRAIN_FOLDERS = ("ISIC-2017_Training_Data", "ISIC-2017_Training_Part1_GroundTruth")
 TEST_FOLDERS = ("ISIC-2017_Test_v2_Data", "ISIC-2017_Test_v2_Part1_GroundTruth")
-TEST_EVERY, FIRST_TEST = 4, 1  # the second image and every fourth from it on belong to the test set
+TEST_EVERY, FIRST_TEST = 4, 1  # every fourth image, starting with the second, is in the test set
 SUPERPIXELS_ACROSS = 12
 
 
-def make(request: ScanRequest) -> Picture:
-    """Makes one picture in memory: image (H, W, 3) uint8 and the mask "lesion"; 4 : 3, 3 : 2 or square."""
+def make(request: ScanRequest) -> LabelledImage:
+    """Generates one image in memory: (H, W, 3) uint8 with aspect ratio 4:3, 3:2 or 1:1, and the mask "lesion"."""
     rng, camera = request.generators("isic2017")
     frame = skin.draw_frame(rng, request.size_px)
     points = frame.points()
@@ -27,7 +27,8 @@ def make(request: ScanRequest) -> Picture:
     melanin, blood = skin.pigments(lesion, frame, points, rng, camera)
     dermatoscope.add_small_moles(melanin, lesion, frame, points, rng)
     image = skin.colours(melanin, blood)
-    has_veil, has_hairs, has_bubbles, has_ruler, has_sticker, has_tube = rng.random(6) < [0.2, 0.5, 0.3, 0.2, 0.2, 0.25]
+    is_present = rng.random(6) < [0.2, 0.5, 0.3, 0.2, 0.2, 0.25]
+    has_veil, has_hairs, has_bubbles, has_ruler, has_sticker, has_dark_corners = is_present
     if has_veil:
         skin.add_veil(image, lesion, points, rng)
     if has_sticker:
@@ -39,18 +40,18 @@ def make(request: ScanRequest) -> Picture:
     if has_bubbles:
         dermatoscope.add_bubbles(image, frame, points, rng)
     image = dermatoscope.illuminate(image, frame, points, rng)
-    if has_tube:
-        image = dermatoscope.through_the_tube(image, frame, points, rng)
-    return Picture(dermatoscope.photograph(image, camera), {"lesion": lesion.outline.distance(points) < 0})
+    if has_dark_corners:
+        image = dermatoscope.darken_corners(image, frame, points, rng)
+    return LabelledImage(dermatoscope.add_camera_noise(image, camera), {"lesion": lesion.outline.distance(points) < 0})
 
 
 def write(out: Path, request: ScanRequest) -> None:
-    """Writes `<images>/ISIC_<number>.jpg` and, last, its mask; an image that is there with its mask is left alone.
+    """Writes `<images>/ISIC_<number>.jpg`, then its mask; an existing image with its mask is kept.
 
-    The first image of either set is joined by a picture of superpixels, of which the publishers add one to each image.
+    The first image of each set also gets a superpixel file; in the published data, every image has one.
 
     Raises:
-        UserError: the folder cannot be written to, or the disk is full.
+        UserError: the folder is not writable, or the disk is full.
     """
     index = request.scan_index
     image_folder, mask_folder = TEST_FOLDERS if index % TEST_EVERY == FIRST_TEST else TRAIN_FOLDERS
@@ -60,15 +61,15 @@ def write(out: Path, request: ScanRequest) -> None:
     has_superpixels = index in (0, FIRST_TEST)
     if image_path.exists() and mask_path.exists() and (superpixel_path.exists() or not has_superpixels):
         return
-    picture = make(request)
-    write_image(image_path, picture.image, "JPEG", quality=95, subsampling=0)
+    sample = make(request)
+    write_image(image_path, sample.image, "JPEG", quality=95, subsampling=0)
     if has_superpixels:
-        write_image(superpixel_path, _superpixels(picture.image.shape[:2]), "PNG")
-    write_image(mask_path, picture.masks["lesion"], "PNG")
+        write_image(superpixel_path, _superpixels(sample.image.shape[:2]), "PNG")
+    write_image(mask_path, sample.masks["lesion"], "PNG")
 
 
 def _superpixels(shape: tuple[int, int]) -> np.ndarray:
-    """Ids of a plain chequered partition coded as colours (H, W, 3) uint8, as the publishers code theirs."""
+    """A grid of square superpixels, ids encoded as colours (H, W, 3) uint8 as in the published files."""
     row, column = (np.arange(count) * SUPERPIXELS_ACROSS // count for count in shape)
     ids = row[:, None] * SUPERPIXELS_ACROSS + column
     return np.stack([ids % 256, ids // 256, np.zeros_like(ids)], axis=-1).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The phantom as the Japanese Society of Radiological Technology offers its chest films, with the masks of SCR."""
+"""Phantom in the format of the JSRT chest films (Japanese Society of Radiological Technology), with SCR masks."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ import numpy as np
 from data.phantom.bodies.chest import FILM_MM, absorption, draw_chest
 from data.phantom.devices.film import add_marker, add_nodule, develop
 from data.phantom.devices.pictures import SIZES_PX, Frame, write_image
-from data.phantom.writers.formats import Picture, RawFormat, ScanRequest
-from util.files import replacing
+from data.phantom.writers.formats import LabelledImage, RawFormat, ScanRequest
+from util.files import atomic_write
 
 NODULE, NO_NODULE = "JPCLN", "JPCNN"
-# Both kinds in turn, so that few images suffice to have both: JPCLN001, JPCNN001, JPCLN002, ...
+# Alternating, so that a few images include both kinds: JPCLN001, JPCNN001, JPCLN002, ...
 IDS = tuple(
     f"{kind}{number:03d}"
     for number in range(1, 155)
@@ -24,8 +24,8 @@ FOLDS = ("fold1", "fold2")  # of the images with odd and with even numbers
 WHITE = 4095  # 12 bits
 
 
-def make(request: ScanRequest) -> Picture:
-    """Makes one film in memory: image (H, W) uint16 of 12 bits, bone dark as in the files; masks of `STRUCTURES`."""
+def make(request: ScanRequest) -> LabelledImage:
+    """Generates one film in memory: 12-bit image (H, W) uint16, bone dark as in the files; masks of `STRUCTURES`."""
     rng, detector = request.generators("jsrt")
     chest, frame = draw_chest(rng), Frame(request.size_px, FILM_MM)
     points = chest.place(frame.points())
@@ -36,14 +36,14 @@ def make(request: ScanRequest) -> Picture:
     add_marker(bright, frame, rng)
     outlines = {**chest.lungs, **chest.clavicles, "heart": chest.heart}
     masks = {name: outlines[name].distance(points) < 0 for name in STRUCTURES}
-    return Picture(np.rint((1 - np.clip(bright, 0, 1)) * WHITE).astype(np.uint16), masks)
+    return LabelledImage(np.rint((1 - np.clip(bright, 0, 1)) * WHITE).astype(np.uint16), masks)
 
 
 def write(out: Path, request: ScanRequest) -> None:
-    """Writes `<id>.IMG`, headerless and big-endian, and its five masks of half the size; what is there is left alone.
+    """Writes `<id>.IMG`, headerless and big-endian, and its five masks of half the size; existing files are kept.
 
     Raises:
-        UserError: the folder cannot be written to, or the disk is full.
+        UserError: the folder is not writable, or the disk is full.
     """
     name = IDS[request.scan_index]
     fold = FOLDS[0] if int(name[-3:]) % 2 else FOLDS[1]
@@ -51,15 +51,15 @@ def write(out: Path, request: ScanRequest) -> None:
     mask_paths = {structure: out / fold / "masks" / structure / f"{name}.gif" for structure in STRUCTURES}
     if all(path.exists() for path in (film, *mask_paths.values())):
         return
-    picture = make(request)
-    with replacing(film) as temporary:
-        temporary.write_bytes(picture.image.astype(">u2").tobytes())
+    sample = make(request)
+    with atomic_write(film) as temporary:
+        temporary.write_bytes(sample.image.astype(">u2").tobytes())
     for structure, path in mask_paths.items():
-        write_image(path, _halved(picture.masks[structure]), "GIF")
+        write_image(path, _downsample(sample.masks[structure]), "GIF")
 
 
-def _halved(mask: np.ndarray) -> np.ndarray:
-    """A mask (H / 2, W / 2): set where at least half of four pixels are."""
+def _downsample(mask: np.ndarray) -> np.ndarray:
+    """Mask (H / 2, W / 2), set if at least two of the four pixels are."""
     rows, columns = mask.shape
     return mask.reshape(rows // 2, 2, columns // 2, 2).sum((1, 3)) >= 2
 

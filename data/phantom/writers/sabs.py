@@ -1,4 +1,4 @@
-"""The phantom as the Synapse multi-atlas abdomen challenge offers its CT training scans: NIfTI pairs."""
+"""Phantom in the format of the Synapse multi-atlas abdomen challenge: CT training scans as NIfTI pairs."""
 
 from pathlib import Path
 
@@ -16,15 +16,15 @@ ORGANS = (
 )
 LABELS = {organ: value for value, organ in enumerate(ORGANS, 1)}
 FILE_NUMBERS = (*range(1, 11), *range(21, 41))  # img0001 to img0010 and img0021 to img0040, as published
-FLIPS = {3: (1, 1), 7: (-1, -1)}  # scan index modulo 8 -> signs of (x, y): RAS and LPS among LAS
+FLIPS = {3: (1, 1), 7: (-1, -1)}  # scan index modulo 8 -> signs of (x, y): RAS and LPS instead of LAS
 LAS = (-1, 1)
 
 
 def make(request: ScanRequest) -> tuple[Volume, Volume]:
-    """Makes one scan in memory: image int16 in Hounsfield units and label uint8, both (D, H, W).
+    """Generates one scan in memory: image int16 in Hounsfield units and label uint8, both (D, H, W).
 
-    Axes are straight. Slices are 3 to 5 mm apart at the full 512 pixels, up to 9 mm at smaller sizes; pixels 400 to
-    440 mm / `size_px`.
+    Axes are not oblique. Slices are 3 to 5 mm apart at 512 pixels and up to 9 mm at smaller sizes; the pixel spacing is
+    400 to 440 mm / `size_px`.
     """
     patient_rng, rng = request.generators("sabs")
     patient = draw_patient(patient_rng, MISSING_ORGANS.get(request.scan_index, ()))
@@ -33,11 +33,11 @@ def make(request: ScanRequest) -> tuple[Volume, Volume]:
     image = acquire_ct(render(patient, grid, "CT", float(slice_mm), rng), rng)
     label = patient.labels(grid.affine, grid.shape, LABELS)
     x_sign, y_sign = FLIPS.get(request.scan_index % 8, LAS)
-    return _turned(Volume(image, grid.affine), x_sign, y_sign), _turned(Volume(label, grid.affine), x_sign, y_sign)
+    return _reorient(Volume(image, grid.affine), x_sign, y_sign), _reorient(Volume(label, grid.affine), x_sign, y_sign)
 
 
-def _turned(volume: Volume, x_sign: int, y_sign: int) -> Volume:
-    """The same volume with columns running along `x_sign` * right and rows along `y_sign` * front."""
+def _reorient(volume: Volume, x_sign: int, y_sign: int) -> Volume:
+    """Flips a volume so that columns run along `x_sign` * right and rows along `y_sign` * front."""
     array, affine = volume.array, volume.affine.copy()
     for column, sign, axis in ((0, x_sign, 2), (1, y_sign, 1)):
         if np.sign(affine[column, column]) != sign:
@@ -48,10 +48,10 @@ def _turned(volume: Volume, x_sign: int, y_sign: int) -> Volume:
 
 
 def write(out: Path, request: ScanRequest) -> None:
-    """Writes `img/img<number>.nii.gz` and, last, `label/label<number>.nii.gz`; a scan that is there is left alone.
+    """Writes `img/img<number>.nii.gz`, then `label/label<number>.nii.gz`; an existing scan is kept.
 
     Raises:
-        UserError: the folder cannot be written to, or the disk is full.
+        UserError: the folder is not writable, or the disk is full.
     """
     number = f"{FILE_NUMBERS[request.scan_index]:04d}"
     image_path, label_path = out / "img" / f"img{number}.nii.gz", out / "label" / f"label{number}.nii.gz"

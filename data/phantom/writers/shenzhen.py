@@ -1,4 +1,4 @@
-"""The phantom as the chest films of Shenzhen are offered: PNG images of two kinds, and lung masks of most of them."""
+"""Phantom in the format of the Shenzhen chest films: grey and RGB PNG images, and lung masks of most of them."""
 
 from pathlib import Path
 
@@ -6,18 +6,18 @@ import numpy as np
 
 from data.phantom.bodies.chest import FILM_MM, absorption, draw_chest
 from data.phantom.devices.film import add_marker, add_opacities, add_wires, collimate, develop
-from data.phantom.devices.pictures import SIZES_PX, Frame, to_bytes, write_image
-from data.phantom.writers.formats import Picture, RawFormat, ScanRequest
+from data.phantom.devices.pictures import SIZES_PX, Frame, to_uint8, write_image
+from data.phantom.writers.formats import LabelledImage, RawFormat, ScanRequest
 
-N_FILMS = 662  # published, of which 566 have a mask
-UNMASKED_EVERY, FIRST_UNMASKED = 7, 4  # the fifth image and every seventh from it on have no mask
+N_FILMS = 662  # published; 566 of them have a mask
+UNMASKED_EVERY, FIRST_UNMASKED = 7, 4  # every seventh image, starting with the fifth, has no mask
 COLOUR_EVERY = 3  # every third image is stored as RGB of three equal channels
 
 
-def make(request: ScanRequest) -> Picture:
-    """Makes one film in memory: image uint8, (H, W) or (H, W, 3) with equal channels, not quite square; mask "lung".
+def make(request: ScanRequest) -> LabelledImage:
+    """Generates one film in memory: image uint8, (H, W) or (H, W, 3) with equal channels, not square; mask "lung".
 
-    Images of odd index show tuberculosis.
+    Images with an odd index show tuberculosis.
     """
     rng, detector = request.generators("shenzhen")
     chest, frame = draw_chest(rng), Frame(request.size_px, FILM_MM, float(rng.uniform(0.9, 1.12)))
@@ -33,10 +33,10 @@ def make(request: ScanRequest) -> Picture:
         add_marker(bright, frame, rng)
     if has_edges:
         collimate(bright, frame, rng)
-    grey = to_bytes(bright)
+    grey = to_uint8(bright)
     image = np.repeat(grey[..., None], 3, axis=-1) if request.scan_index % COLOUR_EVERY == 0 else grey
     lung = np.logical_or.reduce([outline.distance(points) < 0 for outline in chest.lungs.values()])
-    return Picture(image, {"lung": lung})
+    return LabelledImage(image, {"lung": lung})
 
 
 def _is_tuberculous(index: int) -> bool:
@@ -44,10 +44,10 @@ def _is_tuberculous(index: int) -> bool:
 
 
 def write(out: Path, request: ScanRequest) -> None:
-    """Writes `img/CHNCXR_<number>_<0|1>.png` and, for most, `mask/<same>_mask.png`; what is there is left alone.
+    """Writes `img/CHNCXR_<number>_<0|1>.png` and, for most, `mask/<same>_mask.png`; existing files are kept.
 
     Raises:
-        UserError: the folder cannot be written to, or the disk is full.
+        UserError: the folder is not writable, or the disk is full.
     """
     index = request.scan_index
     name = f"CHNCXR_{index + 1:04d}_{int(_is_tuberculous(index))}"
@@ -55,10 +55,10 @@ def write(out: Path, request: ScanRequest) -> None:
     has_mask = index % UNMASKED_EVERY != FIRST_UNMASKED
     if image_path.exists() and (mask_path.exists() or not has_mask):
         return
-    picture = make(request)
-    write_image(image_path, picture.image, "PNG")
+    sample = make(request)
+    write_image(image_path, sample.image, "PNG")
     if has_mask:
-        write_image(mask_path, picture.masks["lung"], "PNG")
+        write_image(mask_path, sample.masks["lung"], "PNG")
 
 
 SHENZHEN_RAW = RawFormat(N_FILMS, ("img", "mask"), make, write, sizes_px=SIZES_PX)

@@ -53,7 +53,7 @@ def test_chaos_layout_is_the_published_one(chaos):
     assert 20 <= len(dicom) <= 40
 
 
-def test_dicom_slices_hold_the_scan_made_in_memory(chaos):
+def test_dicom_slices_equal_the_scan_in_memory(chaos):
     image, label = make_patient("chaost2", 1, size_px=SIZE)
     slices = slices_of(chaos, 2)
     np.testing.assert_array_equal(np.stack([each.pixel_array for each in slices]), image.array)
@@ -68,7 +68,7 @@ def test_dicom_slices_hold_the_scan_made_in_memory(chaos):
 
 
 @pytest.mark.parametrize(("scan_index", "scan_id"), [(1, 2), (3, 5)])
-def test_dicom_geometry_is_that_of_the_volume(chaos, scan_index, scan_id):
+def test_dicom_geometry_matches_the_affine(chaos, scan_index, scan_id):
     image, _ = make_patient("chaost2", scan_index, size_px=SIZE)
     for z, each in enumerate(slices_of(chaos, scan_id)):
         column, row = 7, 11
@@ -80,7 +80,7 @@ def test_dicom_geometry_is_that_of_the_volume(chaos, scan_index, scan_id):
         np.testing.assert_allclose(lps * [-1, -1, 1], ras, atol=1e-6)
 
 
-def test_slices_are_oblique_and_their_thickness_is_not_their_distance(chaos):
+def test_slices_are_oblique_and_thinner_than_their_spacing(chaos):
     slices = slices_of(chaos, 1)
     along_row, along_column = np.array(slices[0].ImageOrientationPatient, float).reshape(2, 3)
     assert abs(along_row @ along_column) < 1e-9
@@ -93,13 +93,13 @@ def test_slices_are_oblique_and_their_thickness_is_not_their_distance(chaos):
     assert float(slices[0].SliceThickness) < 0.8 * distance
 
 
-def test_some_scans_number_their_slices_from_the_head(chaos):
+def test_some_scans_number_slices_from_head_to_foot(chaos):
     heights = {scan: [float(each.ImagePositionPatient[2]) for each in slices_of(chaos, scan)] for scan in (1, 5)}
     assert heights[1] == sorted(heights[1])
     assert heights[5] == sorted(heights[5], reverse=True)
 
 
-def test_sabs_files_hold_the_scans_made_in_memory(sabs):
+def test_sabs_files_equal_the_scans_in_memory(sabs):
     assert {path.name for path in sabs.iterdir()} == {"img", "label", "phantom.json"}
     for index in (0, 3):
         number = f"{FILE_NUMBERS[index]:04d}"
@@ -114,7 +114,7 @@ def test_sabs_files_hold_the_scans_made_in_memory(sabs):
             np.testing.assert_allclose(found.affine, expected.affine, rtol=1e-5, atol=1e-3)
 
 
-def test_one_sabs_scan_in_four_is_stored_flipped_and_still_lies_right(sabs):
+def test_every_fourth_sabs_scan_is_flipped_with_a_matching_affine(sabs):
     signs = []
     for number in FILE_NUMBERS[:4]:
         label = read_nifti(sabs / f"label/label{number:04d}.nii.gz")
@@ -131,7 +131,7 @@ def test_orientations_of_sabs_scans(scan_index, axes):
     assert "".join(nib.orientations.aff2axcodes(image.affine)) == axes
 
 
-def test_neither_processes_nor_the_number_of_scans_change_a_byte(chaos, tmp_path):
+def test_files_do_not_depend_on_jobs_or_the_number_of_scans(chaos, tmp_path):
     write_phantom("chaost2", tmp_path, n_scans=2, size_px=SIZE, jobs=2)
     for scan_id in ("1", "2"):
         assert contents(tmp_path / "MR" / scan_id) == contents(chaos / "MR" / scan_id)
@@ -142,7 +142,7 @@ def test_another_seed_gives_another_patient():
     assert image.array.shape != other.array.shape or (image.array != other.array).mean() > 0.5
 
 
-def test_a_finished_phantom_is_left_alone_and_an_interrupted_one_completed(tmp_path):
+def test_existing_scans_are_kept_and_missing_ones_added(tmp_path):
     write_phantom("sabs", tmp_path, n_scans=2, size_px=SIZE)
     before = nifti_scans(tmp_path)
     kept, lost = tmp_path / "img/img0001.nii.gz", tmp_path / "label/label0002.nii.gz"
@@ -155,30 +155,30 @@ def test_a_finished_phantom_is_left_alone_and_an_interrupted_one_completed(tmp_p
     assert all((before[name].array == after[name].array).all() for name in before)
 
 
-def test_foreign_scans_are_never_touched(tmp_path):
+def test_folders_with_other_scans_are_rejected_unchanged(tmp_path):
     real = tmp_path / "MR" / "1" / "T2SPIR" / "DICOM_anon" / "IMG-0004-00001.dcm"
     real.parent.mkdir(parents=True)
     real.write_bytes(b"a patient")
-    with pytest.raises(UserError, match=r"holds MR but no phantom\.json.*another --out") as error:
+    with pytest.raises(UserError, match=r"contains MR but no phantom\.json.*another --out") as error:
         write_phantom("chaost2", tmp_path, n_scans=1, size_px=SIZE)
     assert str(tmp_path) in str(error.value)
     assert contents(tmp_path) == {str(real.relative_to(tmp_path)): b"a patient"}
 
 
-def test_other_files_in_the_folder_do_not_matter(tmp_path):
+def test_other_files_in_the_folder_are_ignored(tmp_path):
     (tmp_path / "README.md").write_text("mine")
     write_phantom("sabs", tmp_path, n_scans=1, size_px=SIZE)
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
-def test_other_parameters_are_refused(chaos):
+def test_different_parameters_are_rejected(chaos):
     before = contents(chaos)
     with pytest.raises(UserError, match=r"phantom\.json.*'seed': 0.*'seed': 5.*another --out, or delete MR"):
         write_phantom("chaost2", chaos, n_scans=4, size_px=SIZE, seed=5)
     assert contents(chaos) == before
 
 
-def test_folder_that_cannot_be_written_to(tmp_path):
+def test_a_folder_that_is_not_writable_is_an_error(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     with pytest.raises(UserError, match="cannot be written"):
@@ -195,15 +195,15 @@ def test_folder_that_cannot_be_written_to(tmp_path):
         ({"seed": -1}, "seed=-1; expected 0 to"),
     ],
 )
-def test_bad_settings_are_named(arguments, message, tmp_path):
+def test_the_error_names_the_invalid_setting(arguments, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         write_phantom(**{"dataset": "chaost2", "out": tmp_path, **arguments})
     assert not list(tmp_path.iterdir())
 
 
 def test_command_line(tmp_path, monkeypatch, caplog):
-    words = ["phantom", "sabs", "--out", str(tmp_path), "--scans", "1", "--size-px", str(SIZE), "--seed", "3"]
-    monkeypatch.setattr("sys.argv", words)
+    arguments = ["phantom", "sabs", "--out", str(tmp_path), "--scans", "1", "--size-px", str(SIZE), "--seed", "3"]
+    monkeypatch.setattr("sys.argv", arguments)
     with caplog.at_level(logging.INFO):
         main()
     record = json.loads((tmp_path / "phantom.json").read_text())

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.phantom import PICTURES, make_picture, write_phantom
+from data.phantom import IMAGES, make_image, write_phantom
 from data.phantom.__main__ import main
 from data.phantom.writers.formats import ScanRequest
 from data.phantom.writers.jsrt import IDS
@@ -17,7 +17,7 @@ SIZE, N = 32, 8
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    folders = {name: tmp_path_factory.mktemp(name) for name in PICTURES}
+    folders = {name: tmp_path_factory.mktemp(name) for name in IMAGES}
     for name, out in folders.items():
         write_phantom(name, out, n_scans=N, size_px=SIZE)
     return folders
@@ -36,10 +36,10 @@ def read(path):
         return np.asarray(image.convert("L") if image.mode == "P" else image)
 
 
-def test_every_image_set_of_the_catalogue_has_a_phantom():
-    assert {name.upper() for name in PICTURES} == set(dataset_names("images"))
+def test_every_image_data_set_has_a_phantom():
+    assert {name.upper() for name in IMAGES} == set(dataset_names("images"))
     for name in ("isic2017", "jsrt"):
-        assert PICTURES[name].n_published == sum(dataset(name).published.values())
+        assert IMAGES[name].n_published == sum(dataset(name).published.values())
 
 
 def test_isic_layout_is_the_published_one(written):
@@ -52,20 +52,20 @@ def test_isic_layout_is_the_published_one(written):
     assert files(written["isic2017"]) == sorted(expected)
 
 
-def test_isic_files_hold_the_picture_made_in_memory(written):
-    picture = make_picture("isic2017", 1, size_px=SIZE)
+def test_isic_files_equal_the_image_in_memory(written):
+    sample = make_image("isic2017", 1, size_px=SIZE)
     image = read(written["isic2017"] / "ISIC-2017_Test_v2_Data/ISIC_0000001.jpg")
     mask = read(written["isic2017"] / "ISIC-2017_Test_v2_Part1_GroundTruth/ISIC_0000001_segmentation.png")
     superpixels = read(written["isic2017"] / "ISIC-2017_Test_v2_Data/ISIC_0000001_superpixels.png")
-    assert image.shape == picture.image.shape == superpixels.shape
-    assert np.abs(image.astype(int) - picture.image).mean() < 3
+    assert image.shape == sample.image.shape == superpixels.shape
+    assert np.abs(image.astype(int) - sample.image).mean() < 3
     assert mask.dtype == np.uint8
     assert set(np.unique(mask)) == {0, 255}
-    np.testing.assert_array_equal(mask == 255, picture.masks["lesion"])
+    np.testing.assert_array_equal(mask == 255, sample.masks["lesion"])
 
 
-def test_isic_images_differ_in_shape_and_the_shorter_side_is_the_size():
-    shapes = {make_picture("isic2017", index, size_px=SIZE).image.shape for index in range(12)}
+def test_isic_images_differ_in_aspect_ratio_with_a_fixed_shorter_side():
+    shapes = {make_image("isic2017", index, size_px=SIZE).image.shape for index in range(12)}
     assert shapes == {(SIZE, SIZE, 3), (SIZE, round(SIZE * 4 / 3), 3), (SIZE, SIZE * 3 // 2, 3)}
 
 
@@ -84,14 +84,14 @@ def test_jsrt_ids_are_the_published_ones():
     assert len(IDS) == len(published) == 247
 
 
-def test_jsrt_films_are_headerless_big_endian_12_bit_and_masks_half_as_large(written):
-    picture = make_picture("jsrt", 2, size_px=SIZE)
+def test_jsrt_films_are_headerless_big_endian_12_bit_with_half_size_masks(written):
+    sample = make_image("jsrt", 2, size_px=SIZE)
     film = (written["jsrt"] / "All247images/JPCLN002.IMG").read_bytes()
     assert len(film) == 2 * SIZE**2
     array = np.frombuffer(film, ">u2").reshape(SIZE, SIZE)
     assert array.max() < 4096
-    np.testing.assert_array_equal(array, picture.image)
-    for name, full in picture.masks.items():
+    np.testing.assert_array_equal(array, sample.image)
+    for name, full in sample.masks.items():
         mask = read(written["jsrt"] / "fold2/masks" / name / "JPCLN002.gif")
         assert mask.shape == (SIZE // 2, SIZE // 2)
         assert set(np.unique(mask)) == {0, 255}
@@ -107,29 +107,29 @@ def test_shenzhen_layout_is_the_published_one_and_some_images_have_no_mask(writt
     assert files(written["shenzhen"]) == sorted(expected)
 
 
-def test_shenzhen_files_hold_the_pictures_made_in_memory_some_in_three_equal_channels(written):
+def test_shenzhen_files_equal_the_images_in_memory_and_some_are_rgb(written):
     for index, n_axes in ((0, 3), (1, 2)):
-        picture = make_picture("shenzhen", index, size_px=SIZE)
+        sample = make_image("shenzhen", index, size_px=SIZE)
         id_ = f"CHNCXR_{index + 1:04d}_{index % 2}"
         image = read(written["shenzhen"] / f"img/{id_}.png")
         assert image.ndim == n_axes
-        np.testing.assert_array_equal(image, picture.image)
-        np.testing.assert_array_equal(read(written["shenzhen"] / f"mask/{id_}_mask.png"), 255 * picture.masks["lung"])
+        np.testing.assert_array_equal(image, sample.image)
+        np.testing.assert_array_equal(read(written["shenzhen"] / f"mask/{id_}_mask.png"), 255 * sample.masks["lung"])
     colour = read(written["shenzhen"] / "img/CHNCXR_0001_0.png")
     assert (colour == colour[..., :1]).all()
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_neither_the_order_nor_the_number_of_images_changes_a_byte(name, written, tmp_path):
+@pytest.mark.parametrize("name", IMAGES)
+def test_files_do_not_depend_on_the_order_or_number_of_images(name, written, tmp_path):
     for index in (5, 2, 0):
-        PICTURES[name].write(tmp_path, ScanRequest(index, seed=0, size_px=SIZE))
+        IMAGES[name].write(tmp_path, ScanRequest(index, seed=0, size_px=SIZE))
     again = contents(tmp_path)
     assert len(again) >= 6
     assert again.items() <= contents(written[name]).items()
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_an_interrupted_run_is_completed_and_what_is_there_left_alone(name, tmp_path):
+@pytest.mark.parametrize("name", IMAGES)
+def test_existing_images_are_kept_and_missing_ones_added(name, tmp_path):
     write_phantom(name, tmp_path, n_scans=2, size_px=SIZE)
     before = contents(tmp_path)
     stamps = {key: (tmp_path / key).stat().st_mtime_ns for key in before if key != "phantom.json"}
@@ -149,10 +149,10 @@ def test_an_interrupted_run_is_completed_and_what_is_there_left_alone(name, tmp_
         ("shenzhen", "img/CHNCXR_0001_0.png"),
     ],
 )
-def test_foreign_images_are_never_touched(name, file, tmp_path):
+def test_folders_with_other_images_are_rejected_unchanged(name, file, tmp_path):
     (tmp_path / file).parent.mkdir(parents=True)
     (tmp_path / file).write_bytes(b"a patient")
-    with pytest.raises(UserError, match=rf"holds {file.partition('/')[0]} but no phantom\.json.*another --out"):
+    with pytest.raises(UserError, match=rf"contains {file.partition('/')[0]} but no phantom\.json.*another --out"):
         write_phantom(name, tmp_path, n_scans=1, size_px=SIZE)
     assert contents(tmp_path) == {file: b"a patient"}
 
@@ -167,24 +167,24 @@ def test_foreign_images_are_never_touched(name, file, tmp_path):
         ({"dataset": "jsrt", "size_px": 33}, "size_px=33; expected a multiple of 2"),
     ],
 )
-def test_bad_settings_are_named(arguments, message, tmp_path):
+def test_the_error_names_the_invalid_setting(arguments, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         write_phantom(**{"dataset": "isic2017", "out": tmp_path, **arguments})
     assert not list(tmp_path.iterdir())
 
 
-def test_a_picture_of_a_set_of_volumes_is_refused():
+def test_make_image_rejects_volumetric_data_sets():
     with pytest.raises(ConfigError, match=r"'sabs'.*expected one of isic2017, jsrt, shenzhen"):
-        make_picture("sabs", 0)
+        make_image("sabs", 0)
 
 
 def test_command_line(tmp_path, monkeypatch, caplog):
-    words = ["phantom", "isic2017", "--out", str(tmp_path), "--scans", "1", "--size-px", str(SIZE), "--seed", "3"]
-    monkeypatch.setattr("sys.argv", words)
+    arguments = ["phantom", "isic2017", "--out", str(tmp_path), "--scans", "1", "--size-px", str(SIZE), "--seed", "3"]
+    monkeypatch.setattr("sys.argv", arguments)
     with caplog.at_level(logging.INFO):
         main()
     record = json.loads((tmp_path / "phantom.json").read_text())
     assert record == {"dataset": "isic2017", "n_scans": 1, "size_px": SIZE, "seed": 3, "revision": 1}
     assert "1 scans, seed 3" in caplog.text
     mask = read(tmp_path / "ISIC-2017_Training_Part1_GroundTruth/ISIC_0000000_segmentation.png")
-    np.testing.assert_array_equal(mask == 255, make_picture("isic2017", 0, seed=3, size_px=SIZE).masks["lesion"])
+    np.testing.assert_array_equal(mask == 255, make_image("isic2017", 0, seed=3, size_px=SIZE).masks["lesion"])

@@ -18,7 +18,7 @@ from dataloaders.images.folder import ImageFolder
 from dataloaders.images.geometry import resize_nearest
 from dataloaders.io.png import read_image, read_mask
 from util.errors import ConfigError, DataError
-from util.files import sha256_of
+from util.files import file_sha256
 
 ISIC2017 = dataset("ISIC2017")
 JSRT = dataset("JSRT")
@@ -88,7 +88,7 @@ def test_the_manifest_tells_where_everything_is_from(tmp_path, raw):
     ]
     assert (row["image"], row["mask_lesion"]) == (f"images/{IDS[0]}.png", f"masks/lesion/{IDS[0]}.png")
     assert (row["original_height_px"], row["original_width_px"], row["n_object_px_lesion"]) == ("32", "48", "64")
-    assert row["image_sha256"] == sha256_of(folder / row["image"])
+    assert row["image_sha256"] == file_sha256(folder / row["image"])
     description = json.loads((folder / "dataset.json").read_text())
     assert description["split"] == {"rule": "official", "seed": 0, "n_test": 2, "n_train": 4}
     assert {key: description[key] for key in ("dataset", "size_px", "channels", "structures", "n_empty")} == {

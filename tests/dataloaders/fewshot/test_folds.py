@@ -87,7 +87,7 @@ def test_folds_of_the_table_come_first_then_those_of_the_description():
 
 
 def test_a_set_without_any_label_is_trained_on_as_a_whole():
-    records = dict.fromkeys(ids("2 10"), ScanRecord(is_labelled=False))
+    records = {str(scan): ScanRecord(is_labelled=False) for scan in ids("2 10")}
     fold = make_fold(OWN, ids("10 2"), 0, records=records)
     assert (fold.train, fold.query, fold.support) == (ids("2 10"), (), ())
 

@@ -134,7 +134,7 @@ def test_without_a_writable_folder_the_array_is_in_memory_with_one_warning(files
     def refuse(path):
         raise UserError(f"{path}: cannot be written (Read-only file system).")
 
-    monkeypatch.setattr(module, "replacing", refuse)
+    monkeypatch.setattr(module, "atomic_write", refuse)
     with caplog.at_level(logging.WARNING):
         array = packed(files, np.load, tmp_path / "all")
     np.testing.assert_array_equal(array, np.stack([np.load(path) for path in files]))

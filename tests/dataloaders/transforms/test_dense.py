@@ -8,8 +8,8 @@ from dataloaders.transforms import dense
 from dataloaders.transforms.dense import DENSE_PRESETS, DenseAugmentConfig
 from util.errors import ConfigError
 
-NONE = DENSE_PRESETS["none"]
-ALWAYS = replace(DENSE_PRESETS["nnunet"], **{f.name: 1.0 for f in fields(NONE) if f.name.endswith("_p")})
+IDENTITY = DENSE_PRESETS["none"]
+ALWAYS = replace(DENSE_PRESETS["nnunet"], **{f.name: 1.0 for f in fields(IDENTITY) if f.name.endswith("_p")})
 
 
 def generators(count, seed=0):
@@ -36,7 +36,7 @@ def assert_same(one, other, atol=0.0):
 
 
 @pytest.mark.parametrize("config", [*DENSE_PRESETS.values(), ALWAYS])
-def test_the_same_generators_give_the_same_batch(config):
+def test_augmentation_is_reproducible(config):
     assert_same(augmented(config), augmented(config))
 
 
@@ -55,20 +55,20 @@ def test_no_step_shifts_the_draws_of_another():
     one = dense.draw(generators(5), ALWAYS, (3, 32, 32))
     other = dense.draw(generators(5), quiet, (3, 32, 32))
     assert len(other.zoomed.index) == len(other.noisy.index) == len(other.blurred.index) == 0
-    for name in ("brightened", "contrasted", "coarsened", "negative_gamma", "gamma"):
+    for name in ("brightness", "contrast", "low_resolution", "negative_gamma", "gamma"):
         assert torch.equal(getattr(one, name).index, getattr(other, name).index)
         assert torch.equal(getattr(one, name).value, getattr(other, name).value)
 
 
-def test_preset_none_changes_nothing_and_arguments_are_never_changed():
-    assert_same(augmented(NONE), batch())
+def test_preset_none_is_the_identity_and_arguments_are_not_modified():
+    assert_same(augmented(IDENTITY), batch())
     image, labels = batch()
     changed, _ = dense.apply(image, labels, dense.draw(generators(4), ALWAYS, (3, 32, 32)), ALWAYS)
     assert_same((image, labels), batch())
     assert (changed != image).flatten(1).any(1).all()
 
 
-def test_what_is_not_drawn_stays_identical_to_the_last_bit():
+def test_planes_without_a_step_stay_bit_identical():
     image, labels = batch(64, rows=16, columns=16)
     config = replace(ALWAYS, rotation_p=0.0, zoom_p=0.5, mirror_p=0.0, low_resolution_p=0.3)
     config = replace(config, **{f"{name}_p": 0.1 for name in ("noise", "blur", "brightness", "contrast", "gamma")})
@@ -77,7 +77,7 @@ def test_what_is_not_drawn_stays_identical_to_the_last_bit():
     changed, (label, superpixel) = dense.apply(image, labels, drawn, config)
     touched_samples, touched = torch.zeros(64, dtype=torch.bool), torch.zeros(64 * 3, dtype=torch.bool)
     touched_samples[drawn.zoomed.index] = True
-    for name in ("noisy", "blurred", "brightened", "contrasted", "coarsened", "negative_gamma", "gamma"):
+    for name in ("noisy", "blurred", "brightness", "contrast", "low_resolution", "negative_gamma", "gamma"):
         touched[getattr(drawn, name).index] = True
     touched = touched.view(64, 3) | touched_samples[:, None]
     assert 0 < touched.sum() < touched.numel()
@@ -86,7 +86,7 @@ def test_what_is_not_drawn_stays_identical_to_the_last_bit():
     assert torch.equal(superpixel[~touched_samples], labels[1][~touched_samples])
 
 
-def test_images_in_channels_last_order_are_augmented_alike():
+def test_channels_last_gives_the_same_result():
     image, labels = batch()
     drawn = dense.draw(generators(4), ALWAYS, image.shape[1:])
     other = dense.apply(image.contiguous(memory_format=torch.channels_last), labels, drawn, ALWAYS)
@@ -94,50 +94,55 @@ def test_images_in_channels_last_order_are_augmented_alike():
 
 
 @pytest.mark.parametrize(
-    "config", [replace(NONE, rotation_p=1.0), replace(NONE, mirror_p=0.7), replace(NONE, rotation_p=0.5, mirror_p=0.5)]
+    "config",
+    [
+        replace(IDENTITY, rotation_p=1.0),
+        replace(IDENTITY, mirror_p=0.7),
+        replace(IDENTITY, rotation_p=0.5, mirror_p=0.5),
+    ],
 )
-def test_image_and_labels_turn_and_mirror_together(config):
+def test_image_and_labels_are_rotated_and_mirrored_together(config):
     label = torch.arange(64).view(1, 8, 8).repeat(20, 1, 1)
-    image, (turned, also) = dense.apply(
+    image, (rotated, second) = dense.apply(
         label[:, None].float(), (label, label + 5), dense.draw(generators(20), config, (1, 8, 8)), config
     )
-    assert torch.equal(image[:, 0].long(), turned)
-    assert torch.equal(also, turned + 5)
-    assert len(turned.unique(dim=0)) >= 3  # 90, 180 and 270 degrees; none, one or both axes
+    assert torch.equal(image[:, 0].long(), rotated)
+    assert torch.equal(second, rotated + 5)
+    assert len(rotated.unique(dim=0)) >= 3  # 90, 180 and 270 degrees; none, one or both axes
 
 
 def test_image_and_labels_are_zoomed_together():
-    config = replace(NONE, zoom_p=1.0, zoom=(0.85, 0.9))
+    config = replace(IDENTITY, zoom_p=1.0, zoom=(0.85, 0.9))
     disc = ((torch.arange(40)[:, None] - 14) ** 2 + (torch.arange(40) - 22) ** 2 < 10**2).long().repeat(5, 1, 1)
     drawn = dense.draw(generators(5), config, (1, 40, 40))
-    image, (label, also) = dense.apply(disc[:, None].float(), (disc, disc + 3), drawn, config)
+    image, (label, second) = dense.apply(disc[:, None].float(), (disc, disc + 3), drawn, config)
     assert ((image[:, 0] > 0.5) != (label == 1)).float().mean() < 0.003
-    assert torch.equal(also, label + 3)
+    assert torch.equal(second, label + 3)
     assert (label.sum((1, 2)) > 1.15 * disc.sum((1, 2))).all()  # 1 / 0.9 ** 2 = 1.23
 
 
-def test_turning_by_hand():
-    config = replace(NONE, rotation_p=1.0)
+def test_rotation_of_a_small_array():
+    config = replace(IDENTITY, rotation_p=1.0)
     drawn = dense.draw(generators(12), config, (1, 2, 2))
     label = torch.tensor([[1, 2], [3, 4]]).repeat(12, 1, 1)
-    _, (turned,) = dense.apply(label[:, None].float(), (label,), drawn, config)
+    _, (rotated,) = dense.apply(label[:, None].float(), (label,), drawn, config)
     expected = ([[2, 4], [1, 3]], [[4, 3], [2, 1]], [[3, 1], [4, 2]])  # counter-clockwise by 90, 180, 270 degrees
-    for samples, corners in zip(drawn.turned, expected, strict=True):
+    for samples, corners in zip(drawn.rotated, expected, strict=True):
         assert len(samples)
-        assert all(turned[k].tolist() == corners for k in samples)
+        assert all(rotated[k].tolist() == corners for k in samples)
 
 
 @pytest.mark.parametrize(
     ("config", "shape"),
     [(replace(ALWAYS, only_half_turns=True), (1, 8, 8)), (ALWAYS, (1, 8, 12)), (DENSE_PRESETS["nnunet180"], (1, 8, 8))],
 )
-def test_only_half_turns_where_asked_for_or_not_square(config, shape):
-    quarter, half, three_quarter = dense.draw(generators(50), config, shape).turned
+def test_half_turns_only_if_configured_or_not_square(config, shape):
+    quarter, half, three_quarter = dense.draw(generators(50), config, shape).rotated
     assert len(quarter) == len(three_quarter) == 0
     assert len(half) > 0
 
 
-def test_images_that_are_not_square_go_through_every_step():
+def test_non_square_images_pass_every_step():
     image, (label, superpixel) = augmented(ALWAYS, channels=1, rows=24, columns=56)
     assert image.shape == (4, 1, 24, 56)
     assert image.isfinite().all()
@@ -145,30 +150,30 @@ def test_images_that_are_not_square_go_through_every_step():
     assert set(superpixel.unique().tolist()) <= {10 * row + column for row in range(6) for column in range(14)}
 
 
-def test_mirroring_by_hand():
-    config = replace(NONE, mirror_p=1.0)
+def test_mirroring_of_a_small_array():
+    config = replace(IDENTITY, mirror_p=1.0)
     label = torch.tensor([[[1, 2, 3], [4, 5, 6]]])
     _, (mirrored,) = dense.apply(label[:, None].float(), (label,), dense.draw(generators(1), config, (1, 2, 3)), config)
     assert mirrored.tolist() == [[[6, 5, 4], [3, 2, 1]]]
 
 
-def test_steps_are_taken_as_often_as_configured():
+def test_steps_have_the_configured_probability():
     config, count = DENSE_PRESETS["nnunet"], 4000
     drawn = dense.draw(generators(count), config, (3, 16, 16))
-    share = lambda index, of=count: pytest.approx(len(index) / of, abs=0.025)  # noqa: E731 - about three deviations
-    for samples in drawn.turned:
-        assert share(samples) == config.rotation_p / 3
+    frequency = lambda index, total=count: pytest.approx(len(index) / total, abs=0.025)  # noqa: E731 - about three standard deviations
+    for samples in drawn.rotated:
+        assert frequency(samples) == config.rotation_p / 3
     for samples in drawn.mirrored:
-        assert share(samples) == config.mirror_p
-    assert share(drawn.zoomed.index) == config.zoom_p
+        assert frequency(samples) == config.mirror_p
+    assert frequency(drawn.zoomed.index) == config.zoom_p
     planes = 3 * count
-    assert share(drawn.noisy.index, planes) == config.noise_p
-    assert share(drawn.blurred.index, planes) == config.blur_p * config.blur_channel_p
-    assert share(drawn.brightened.index, planes) == config.brightness_p
-    assert share(drawn.contrasted.index, planes) == config.contrast_p
-    assert share(drawn.coarsened.index, planes) == config.low_resolution_p * config.low_resolution_channel_p
-    assert share(drawn.negative_gamma.index, planes) == config.negative_gamma_p
-    assert share(drawn.gamma.index, planes) == config.gamma_p
+    assert frequency(drawn.noisy.index, planes) == config.noise_p
+    assert frequency(drawn.blurred.index, planes) == config.blur_p * config.blur_channel_p
+    assert frequency(drawn.brightness.index, planes) == config.brightness_p
+    assert frequency(drawn.contrast.index, planes) == config.contrast_p
+    assert frequency(drawn.low_resolution.index, planes) == config.low_resolution_p * config.low_resolution_channel_p
+    assert frequency(drawn.negative_gamma.index, planes) == config.negative_gamma_p
+    assert frequency(drawn.gamma.index, planes) == config.gamma_p
     assert len(drawn.noise_seeds.unique()) == len(drawn.noisy.index)
     assert len((drawn.blurred.index // 3).unique()) / count == pytest.approx(0.2 * 7 / 8, abs=0.025)
 
@@ -180,14 +185,14 @@ def test_strengths_cover_their_ranges():
         "zoomed": config.zoom,
         "noisy": config.noise_sd,
         "blurred": config.blur_sigma_px,
-        "brightened": config.brightness,
-        "coarsened": config.low_resolution,
+        "brightness": config.brightness,
+        "low_resolution": config.low_resolution,
     }.items():
         value = getattr(drawn, name).value
         assert low <= value.min() < low + 0.05 * (high - low)
         assert high >= value.max() > high - 0.05 * (high - low)
         assert value.mean().item() == pytest.approx((low + high) / 2, abs=0.05 * (high - low))
-    for name, (low, high) in {"contrasted": config.contrast, "gamma": config.gamma}.items():
+    for name, (low, high) in {"contrast": config.contrast, "gamma": config.gamma}.items():
         value = getattr(drawn, name).value
         assert low <= value.min() < value.max() <= high
         assert (value < 1).float().mean().item() == pytest.approx(0.5, abs=0.04)
@@ -195,8 +200,8 @@ def test_strengths_cover_their_ranges():
         assert value[value < 1].mean().item() == pytest.approx((1 + low) / 2, abs=0.02)
 
 
-def test_noise_of_an_image_has_one_strength_and_a_field_per_channel():
-    config = replace(NONE, noise_p=1.0, noise_sd=(0.2, 0.2))
+def test_noise_has_one_strength_per_image_and_a_field_per_channel():
+    config = replace(IDENTITY, noise_p=1.0, noise_sd=(0.2, 0.2))
     image, label = torch.zeros(2, 3, 64, 64), torch.zeros(2, 64, 64, dtype=torch.long)
     noisy, _ = dense.apply(image, (label,), dense.draw(generators(2), config, (3, 64, 64)), config)
     torch.testing.assert_close(noisy.std((2, 3)), torch.full((2, 3), 0.2), rtol=0.05, atol=0)
@@ -205,11 +210,11 @@ def test_noise_of_an_image_has_one_strength_and_a_field_per_channel():
     assert torch.equal(drawn.noisy.value[:3], drawn.noisy.value[0].expand(3))
 
 
-def test_to_keeps_every_parameter():
+def test_to_copies_every_parameter():
     drawn = dense.draw(generators(6), ALWAYS, (3, 16, 16))
     moved = drawn.to(torch.device("cpu"))
     assert torch.equal(moved.gamma.value, drawn.gamma.value)
-    assert all(torch.equal(one, other) for one, other in zip(moved.turned, drawn.turned, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(moved.rotated, drawn.rotated, strict=True))
     assert drawn.to(torch.device("meta")).mirrored[1].device.type == "meta"
     assert drawn.to(torch.device("meta")).zoomed.value.device.type == "meta"
 
@@ -225,6 +230,6 @@ def test_to_keeps_every_parameter():
         ({"blur_sigma_px": (0.0, 1.0)}, "blur_sigma_px"),
     ],
 )
-def test_settings_out_of_range_are_refused_by_name(settings, named):
+def test_the_error_names_a_setting_out_of_range(settings, named):
     with pytest.raises(ConfigError, match=f"augmentation {named}.*expected"):
         DenseAugmentConfig(**settings)

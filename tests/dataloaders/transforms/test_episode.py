@@ -17,7 +17,7 @@ def test_gamma_equals_the_reference(golden_file):
     np.testing.assert_allclose(corrected[0, 0], golden["gamma0/output"][..., 0], atol=1e-5)
 
 
-def test_replay_gives_the_same_sample_and_batching_changes_nothing():
+def test_augmentation_is_reproducible_and_independent_of_the_batch():
     config = PRESETS["sabs_aug"]
     image, mask = torch.randn(3, 1, 64, 64), torch.zeros(3, 64, 64, dtype=torch.bool)
     mask[:, 20:40, 20:40] = True
@@ -37,13 +37,13 @@ def test_image_and_mask_move_together():
     mask[:, 30:60, 35:70] = True
     image = mask[:, None].float() * 3 - 1
     images, masks = apply(image, mask, draw(generators(6), config, (96, 96)), config)
-    bright = images[:, 0] > images.amax((1, 2, 3))[:, None, None] * 0.99  # gamma keeps the highest value the highest
+    bright = images[:, 0] > images.amax((1, 2, 3))[:, None, None] * 0.99  # gamma keeps the maximum
     assert (bright & ~masks).sum() == 0
     assert not torch.equal(masks, mask)
 
 
 @pytest.mark.parametrize("corner", [(slice(0, 2), slice(0, 2)), (slice(62, 64), slice(62, 64)), (slice(5, 6),) * 2])
-def test_no_mask_is_ever_lost(corner):
+def test_masks_never_become_empty(corner):
     config = PRESETS["aug_v3"]
     mask = torch.zeros(64, 64, 64, dtype=torch.bool)
     mask[:, *corner] = True
@@ -51,12 +51,12 @@ def test_no_mask_is_ever_lost(corner):
     images, masks = apply(image, mask, draw(generators(64), config, (64, 64)), config)
     assert masks.flatten(1).any(1).all()
     stayed = (masks == mask).flatten(1).all(1)
-    assert stayed.any()  # some were lost by the warp, and kept their place
+    assert stayed.any()  # masks that the warp would have removed
     assert not stayed.all()
     assert images.isfinite().all()
 
 
-def test_preset_none_changes_nothing():
+def test_preset_none_is_the_identity():
     image, mask = torch.randn(2, 1, 32, 32), torch.rand(2, 32, 32) > 0.5
     config = PRESETS["none"]
     images, masks = apply(image, mask, draw(generators(2), config, (32, 32)), config)

@@ -12,7 +12,7 @@ def planes():
     return torch.rand(3, 24, 30, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def test_noise_has_the_standard_deviation_asked_for_and_is_white():
+def test_noise_is_white_with_the_given_standard_deviation():
     sd = torch.tensor([0.1, 0.5])
     noise = intensity.add_noise(torch.zeros(2, 128, 128), sd, torch.tensor([3, 4]))
     torch.testing.assert_close(noise.std((1, 2)), sd, rtol=0.02, atol=0)
@@ -24,7 +24,7 @@ def test_noise_has_the_standard_deviation_asked_for_and_is_white():
     assert abs(torch.corrcoef(z.flatten(1))[0, 1]) < 0.02
 
 
-def test_noise_depends_on_the_seed_alone():
+def test_noise_depends_only_on_the_seed():
     plane = torch.zeros(2, 16, 16)
     noise = intensity.add_noise(plane, torch.ones(2), torch.tensor([7, 2**32 - 1]))
     assert torch.equal(noise[1:], intensity.add_noise(plane[:1], torch.ones(1), torch.tensor([2**32 - 1])))
@@ -53,10 +53,10 @@ def test_contrast_scales_about_the_mean_and_keeps_the_range():
 
 
 @pytest.mark.parametrize("zoom", [0.5, 0.62, 0.9])
-def test_low_resolution_follows_two_resizings(planes, zoom):
+def test_low_resolution_equals_two_resizings(planes, zoom):
     ramp = torch.linspace(-1, 1, 24)[:, None] * torch.linspace(0.5, 1, 30)
     smooth = torch.stack([ramp, ramp.flip(0)])
-    lowered = intensity.lower_resolution(smooth, torch.full((2,), zoom))
+    lowered = intensity.simulate_low_resolution(smooth, torch.full((2,), zoom))
     small = round(24 * zoom), round(30 * zoom)
     for plane, result in zip(smooth.numpy(), lowered.numpy(), strict=True):
         options = {"mode": "edge", "anti_aliasing": False}
@@ -66,26 +66,28 @@ def test_low_resolution_follows_two_resizings(planes, zoom):
         assert np.abs(result - plane).mean() > 0.005
 
 
-def test_low_resolution_at_half_size_reads_between_the_sampled_pixels():
+def test_low_resolution_at_half_size_interpolates_between_pixels():
     constant_in_blocks = torch.arange(8.0).repeat_interleave(2)[None, :, None].expand(1, 16, 6)
-    lowered = intensity.lower_resolution(constant_in_blocks, torch.tensor([0.5]))
+    lowered = intensity.simulate_low_resolution(constant_in_blocks, torch.tensor([0.5]))
     inner = lowered[0, 4:12].mean(1)
     torch.testing.assert_close(inner, torch.arange(1.75, 5.5, 0.5), atol=0.05, rtol=0)
 
 
-def test_low_resolution_of_full_size_changes_nothing(planes):
-    torch.testing.assert_close(intensity.lower_resolution(planes, torch.ones(3)), planes, atol=1e-4, rtol=0)
+def test_low_resolution_at_full_size_is_the_identity(planes):
+    torch.testing.assert_close(intensity.simulate_low_resolution(planes, torch.ones(3)), planes, atol=1e-4, rtol=0)
 
 
-def test_low_resolution_treats_each_plane_by_its_own_zoom(planes):
+def test_low_resolution_uses_the_zoom_of_each_plane(planes):
     zoom = torch.tensor([0.5, 0.7, 0.95])
-    together = intensity.lower_resolution(planes, zoom)
+    together = intensity.simulate_low_resolution(planes, zoom)
     for k in range(3):
-        torch.testing.assert_close(together[k : k + 1], intensity.lower_resolution(planes[k : k + 1], zoom[k : k + 1]))
+        torch.testing.assert_close(
+            together[k : k + 1], intensity.simulate_low_resolution(planes[k : k + 1], zoom[k : k + 1])
+        )
 
 
-def test_gamma_keeps_mean_and_deviation_but_not_the_histogram(planes):
-    for function in (intensity.gamma_keeping_statistics, intensity.gamma_of_negative):
+def test_gamma_keeps_mean_and_standard_deviation_but_not_the_histogram(planes):
+    for function in (intensity.gamma_retain_stats, intensity.gamma_inverted):
         curved = function(planes, torch.tensor([0.7, 1.0, 1.5]))
         torch.testing.assert_close(curved.mean((1, 2)), planes.mean((1, 2)), atol=1e-5, rtol=0)
         torch.testing.assert_close(curved.std((1, 2)), planes.std((1, 2)), atol=1e-5, rtol=0)
@@ -93,13 +95,13 @@ def test_gamma_keeps_mean_and_deviation_but_not_the_histogram(planes):
         assert (curved[[0, 2]] - planes[[0, 2]]).abs().amax((1, 2)).min() > 0.05
 
 
-def test_gamma_by_hand():
+def test_gamma_of_a_small_array():
     plane = torch.tensor([[[0.0, 0.5, 1.0]]])  # squared: 0, 1/4, 1 of mean 5/12 and deviation sqrt(26/144)
-    curved = intensity.gamma_keeping_statistics(plane, torch.tensor([2.0]))
+    curved = intensity.gamma_retain_stats(plane, torch.tensor([2.0]))
     ratio = np.sqrt(1 / 6) / np.sqrt(26 / 144)
     expected = 0.5 + (np.array([0, 0.25, 1]) - 5 / 12) * ratio
     np.testing.assert_allclose(curved[0, 0], expected, atol=1e-6)
-    negative = intensity.gamma_of_negative(plane, torch.tensor([2.0]))
+    negative = intensity.gamma_inverted(plane, torch.tensor([2.0]))
     np.testing.assert_allclose(negative[0, 0], 1 - expected[::-1], atol=1e-6)
 
 
@@ -107,9 +109,9 @@ def test_constant_planes_stay_constant():
     flat = torch.full((1, 8, 8), 0.3)
     one = torch.tensor([0.8])
     for function in (
-        intensity.gamma_keeping_statistics,
-        intensity.gamma_of_negative,
+        intensity.gamma_retain_stats,
+        intensity.gamma_inverted,
         intensity.scale_contrast,
-        intensity.lower_resolution,
+        intensity.simulate_low_resolution,
     ):
         torch.testing.assert_close(function(flat, one), flat, atol=1e-5, rtol=0)

@@ -5,8 +5,8 @@ import torch
 from dataloaders.transforms import spatial
 
 
-def still(size):
-    """Displacement of nothing."""
+def zero_displacement(size):
+    """A displacement field of zeros."""
     return torch.zeros(1, 2, *size)
 
 
@@ -22,9 +22,9 @@ def test_matrices_and_affine_warp_equal_the_reference(golden, case):
     matrix = spatial.affine_matrices(one(rotation), torch.tensor([[tx, ty]]), one(shear), one(zoom), (128, 128))
     np.testing.assert_allclose(matrix[0], golden[f"affine{case}/matrix"], atol=5e-6)
     image = torch.from_numpy(golden["input"]).permute(2, 0, 1)[None]
-    warped = spatial.warp(image, spatial.sampling_positions(matrix, still((128, 128))))[0].permute(1, 2, 0)
+    warped = spatial.warp(image, spatial.sampling_positions(matrix, zero_displacement((128, 128))))[0].permute(1, 2, 0)
     error = np.abs(warped.numpy() - golden[f"affine{case}/output"])
-    # the reference interpolates with weights rounded to 1/32: half of that times the largest step between pixels, twice
+    # the reference rounds its interpolation weights to 1/32: an error of 1/64 of the largest pixel difference per axis
     largest_step = np.abs(np.diff(golden["input"], axis=0)).max()
     assert error.max() <= largest_step / 32
     assert error.mean() < 2e-3
@@ -43,7 +43,7 @@ def test_elastic_field_and_warp_equal_the_reference(golden):
 
 def test_identity_returns_the_image():
     image = torch.rand(1, 2, 24, 40)
-    positions = spatial.sampling_positions(torch.eye(3)[None], still((24, 40)))
+    positions = spatial.sampling_positions(torch.eye(3)[None], zero_displacement((24, 40)))
     torch.testing.assert_close(spatial.warp(image, positions), image, atol=1e-5, rtol=0)
 
 
@@ -53,12 +53,12 @@ def test_a_shift_moves_the_content_by_that_many_pixels():
     matrix = spatial.affine_matrices(
         torch.zeros(1), torch.tensor([[3.0, -2.0]]), torch.zeros(1), torch.ones(1), (16, 16)
     )
-    moved = spatial.warp(image, spatial.sampling_positions(matrix, still((16, 16))))
+    moved = spatial.warp(image, spatial.sampling_positions(matrix, zero_displacement((16, 16))))
     assert moved[0, 0, 3, 9] == pytest.approx(1, abs=1e-5)
     assert moved.sum() == pytest.approx(1, abs=1e-4)
 
 
-def test_positions_beyond_the_border_are_mirrored_at_the_pixel_edge():
+def test_positions_outside_the_image_are_mirrored_at_the_pixel_edge():
     displacement = torch.zeros(1, 2, 4, 4)
     displacement[0, 0, :, 0] = -1.5  # column 0 -> -1.5, mirrored to 0.5
     displacement[0, 1, 3, :] = 0.4  # row 3 -> 3.4: beyond the last centre, its mirror image is the pixel itself
@@ -67,7 +67,7 @@ def test_positions_beyond_the_border_are_mirrored_at_the_pixel_edge():
     torch.testing.assert_close(positions[0, 3, :, 1], torch.full((4,), 3.0))
 
 
-def test_hash_noise_is_uniform_white_and_a_function_of_the_seed_alone():
+def test_hash_noise_is_uniform_white_and_depends_only_on_the_seed():
     seeds = torch.tensor([0, 1, 2**32 - 1, 77])
     noise = spatial.hash_noise(seeds, (128, 128))
     assert torch.equal(noise[1], spatial.hash_noise(seeds[1:2], (128, 128))[0])
@@ -93,8 +93,8 @@ def test_zoom_keeps_the_centre_of_the_pixel_grid_and_enlarges():
     ramp = torch.arange(16.0)[:, None].expand(16, 12) + 0.0
     zoomed = spatial.zoom_in(ramp[None, None], torch.tensor([0.9]))[0, 0]
     expected = 7.5 + 0.9 * (torch.arange(16.0) - 7.5)
-    torch.testing.assert_close(zoomed[2:-2, 5], expected[2:-2], atol=0.05, rtol=0)  # straight lines to 1/20
-    torch.testing.assert_close(zoomed, 15 - zoomed.flip(0), atol=1e-4, rtol=0)  # half a pixel off the centre: 0.1
+    torch.testing.assert_close(zoomed[2:-2, 5], expected[2:-2], atol=0.05, rtol=0)  # linear up to 1/20
+    torch.testing.assert_close(zoomed, 15 - zoomed.flip(0), atol=1e-4, rtol=0)  # half a pixel off centre would give 0.1
 
 
 def test_zoomed_labels_follow_the_image():
@@ -107,8 +107,8 @@ def test_zoomed_labels_follow_the_image():
     assert label.sum().item() == pytest.approx(disc.sum().item() / 0.85**2, rel=0.02)
 
 
-def test_zoomed_labels_take_the_value_of_most_weight():
-    # a scale of 1/3 about the centre (0.5, 0.5) of 2 x 2 reads at 1/3 and 2/3: weights 4/9, 2/9, 2/9, 1/9
+def test_zoomed_labels_take_the_value_with_the_largest_weight():
+    # a scale of 1/3 about the centre (0.5, 0.5) of 2 x 2 samples at 1/3 and 2/3: weights 4/9, 2/9, 2/9, 1/9
     third = torch.tensor([1 / 3])
     label = torch.tensor([[[7, 9], [2, 2]]])
     expected = [[7, 9], [2, 2]]  # above: 7 by 4/9 against 2 by 3/9; below: 2 by 6/9
@@ -129,14 +129,14 @@ def test_zoomed_binary_labels_are_set_where_linear_interpolation_is_at_least_one
         assert torch.equal((interpolated > 0.5)[decided], (zoomed == 1)[decided])
 
 
-def test_cubic_sampling_returns_the_pixels_at_their_places():
+def test_cubic_sampling_at_pixel_centres_returns_the_pixels():
     image = torch.rand(2, 3, 9, 7)
     row, column = torch.tensor([[0.0, 4.0, 8.0]] * 2), torch.tensor([[6.0, 1.0]] * 2)
     sampled = spatial.sample_cubic(image, row, column)
     torch.testing.assert_close(sampled, image[:, :, [0, 4, 8]][..., [6, 1]], atol=1e-5, rtol=0)
 
 
-def test_cubic_sampling_half_way_between_pixels():
+def test_cubic_sampling_midway_between_pixels():
     impulse = torch.zeros(1, 1, 9, 3)
     impulse[0, 0, 4] = 1
     half_way = torch.tensor([[1.5, 2.5, 3.5, 4.5, 5.5, 6.5]])
@@ -145,7 +145,7 @@ def test_cubic_sampling_half_way_between_pixels():
     torch.testing.assert_close(sampled, expected, atol=1e-5, rtol=0)
 
 
-def test_affine_matrices_are_inverted_in_closed_form():
+def test_closed_form_inverse_of_affine_matrices():
     values = torch.rand(5, 4, dtype=torch.float64)
     matrices = spatial.affine_matrices(
         values[:, 0] * 60 - 30, values[:, 1:3] * 20, values[:, 3] * 10, values[:, 0] + 0.5, (32, 48)

@@ -112,7 +112,7 @@ def test_clean_masks_are_not_needed(data, trained, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     known = rank_suspects(trained, data, CPU, tmp_path / "known").read_text()
     blind = open_dense(data.config, str(data.folder.folder))
-    blind.__dict__["labels"] = dataclasses.replace(data.labels, clean=None)  # the cached property
+    vars(blind)["labels"] = dataclasses.replace(data.labels, clean=None)  # the cached property
     caplog.clear()
     assert rank_suspects(trained, blind, CPU, tmp_path / "blind").read_text() == known
     assert "AUROC" not in caplog.text

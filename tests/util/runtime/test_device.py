@@ -25,7 +25,7 @@ PASCAL = {"name": "Tesla P100", "major": 6, "minor": 0}
 
 @pytest.fixture
 def pretend(monkeypatch):
-    """Makes PyTorch believe that it sees `count` GPUs with these properties; AMD ones have no compute capability."""
+    """Mocks PyTorch to report `count` GPUs with these properties; AMD GPUs have no compute capability."""
 
     def see(properties, count=1):
         is_amd = "gcnArchName" in properties
@@ -41,7 +41,7 @@ def pretend(monkeypatch):
 
 @pytest.fixture
 def switches():
-    """PyTorch's switches, put back afterwards."""
+    """Returns PyTorch's precision flags; restores them afterwards."""
     found = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
     yield lambda: (
         torch.backends.cuda.matmul.allow_tf32,
@@ -69,7 +69,7 @@ def test_both_vendors_are_cuda_to_pytorch(pretend, properties, expected):
     assert device.choose_device("cpu") == CPU
 
 
-def test_a_task_that_sees_one_gpu_takes_it_and_one_that_sees_all_takes_its_own(pretend):
+def test_a_process_uses_its_only_visible_gpu_or_that_of_its_local_rank(pretend):
     pretend(MI250X, count=1)
     assert device.choose_device("auto", local_rank=5) == GPU
     pretend(MI250X, count=8)
@@ -77,7 +77,7 @@ def test_a_task_that_sees_one_gpu_takes_it_and_one_that_sees_all_takes_its_own(p
 
 
 @pytest.mark.parametrize(("launcher", "count"), [("torchrun", 1), ("torchrun", 4), ("srun", 4)])
-def test_more_processes_than_gpus(pretend, launcher, count):
+def test_more_processes_than_gpus_are_rejected(pretend, launcher, count):
     pretend(A100, count=count)
     place = Plan(rank=5, world_size=8, local_rank=5, launcher=launcher)
     with pytest.raises(ConfigError, match=rf"process 6 of this node has no GPU: PyTorch sees {count}. Start {count}"):
@@ -85,7 +85,7 @@ def test_more_processes_than_gpus(pretend, launcher, count):
     assert place.device("cpu") == CPU
 
 
-def test_a_group_on_amd_gpus_uses_nccl_and_takes_its_device(pretend, monkeypatch):
+def test_a_process_group_on_amd_gpus_uses_nccl_and_sets_its_device(pretend, monkeypatch):
     pretend(MI250X)
     called = {}
     monkeypatch.setattr(torch.cuda, "set_device", lambda chosen: called.update(device=chosen))
@@ -105,33 +105,33 @@ def test_a_group_on_amd_gpus_uses_nccl_and_takes_its_device(pretend, monkeypatch
         (PASCAL, "sm_60", False, False),
     ],
 )
-def test_what_a_gpu_can(pretend, properties, name, bf16, tf32):
+def test_capabilities_of_gpus(pretend, properties, name, bf16, tf32):
     pretend(properties)
     assert device.architecture(GPU) == name
     assert device.supports_bf16(GPU) is bf16
     assert device.supports_tf32(GPU) is tf32
 
 
-def test_what_a_cpu_can():
+def test_capabilities_of_a_cpu():
     assert device.supports_bf16(CPU)
     assert not device.supports_tf32(CPU)
     with torch.autocast("cpu", torch.bfloat16):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
 
 
-def test_precisions(pretend, switches):
+def test_precision_flags(pretend, switches):
     pretend(A100)
     device.set_precision("float32", GPU)
     assert switches() == (False, False, False)
-    device.set_precision("tf32", GPU, searches_kernels=True)
+    device.set_precision("tf32", GPU, benchmark_kernels=True)
     assert switches() == (True, True, True)
     device.set_precision("float32", GPU)
     assert switches() == (False, False, False)
-    assert torch.get_float32_matmul_precision() == "highest"  # raises where older and newer names were mixed
+    assert torch.get_float32_matmul_precision() == "highest"  # raises if the older and newer flags were mixed
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bf16", torch.bfloat16)])
-def test_the_context_of_a_precision(switches, precision, dtype):
+def test_the_autocast_context(switches, precision, dtype):
     context = device.set_precision(precision, CPU)
     for _ in range(2):
         with context:
@@ -139,7 +139,7 @@ def test_the_context_of_a_precision(switches, precision, dtype):
     assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
-def test_a_precision_that_the_gpu_lacks(pretend, switches, caplog):
+def test_unsupported_precisions(pretend, switches, caplog):
     pretend(PASCAL)
     with pytest.raises(ConfigError, match=r"precision='bf16': sm_60 .* precision=float32"):
         device.set_precision("bf16", GPU)
@@ -151,7 +151,7 @@ def test_a_precision_that_the_gpu_lacks(pretend, switches, caplog):
 
 @pytest.fixture
 def compiler(tmp_path, monkeypatch):
-    """A path on which nothing but a C and a C++ compiler is found."""
+    """A PATH that contains only a C and a C++ compiler."""
     for name in ("gcc", "g++"):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
@@ -166,7 +166,7 @@ def compiler(tmp_path, monkeypatch):
 def test_compiling_needs_a_compiler(compiler, monkeypatch):
     assert device.compile_support(CPU) == (True, str(compiler / "g++"))
     monkeypatch.setenv("CXX", "icpx -O2")
-    assert device.compile_support(CPU) == (False, "no C++ compiler: install g++, or name one in CXX")
+    assert device.compile_support(CPU) == (False, "no C++ compiler: install g++, or set CXX")
     monkeypatch.setenv("CXX", "g++ -O2")
     assert device.compile_support(CPU)[0]
     (compiler / "Python.h").unlink()
@@ -178,14 +178,14 @@ def test_compiling_for_a_gpu_needs_triton_and_a_c_compiler(compiler, pretend, mo
     monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: name == "triton" or None)
     assert device.compile_support() == (True, f"Triton and {compiler / 'gcc'}")
     pretend(PASCAL)
-    assert device.compile_support() == (False, "sm_60 is older than sm_70, the oldest that Triton makes code for")
+    assert device.compile_support() == (False, "sm_60 is older than sm_70, the oldest that Triton supports")
     (compiler / "gcc").unlink()
-    assert device.compile_support(GPU) == (False, "no C compiler, which Triton needs: install gcc, or name one in CC")
+    assert device.compile_support(GPU) == (False, "no C compiler, which Triton requires: install gcc, or set CC")
     monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None)
-    assert device.compile_support(GPU) == (False, "Triton is missing: it comes with PyTorch's GPU builds")
+    assert device.compile_support(GPU) == (False, "Triton is missing: it is part of PyTorch's GPU builds")
 
 
-def test_the_report_of_an_amd_node(pretend):
+def test_report_of_an_amd_node(pretend):
     pretend(MI250X, count=8)
     facts = device.report({"SLURM_NTASKS": "8", "PYTORCH_MIOPEN_SUGGEST_NHWC": "1"})
     assert facts["backend"] == "rocm"
@@ -204,7 +204,7 @@ def test_the_report_of_an_amd_node(pretend):
     assert facts["channels_last"]["PYTORCH_MIOPEN_SUGGEST_NHWC"] == "1"
     assert any("MIOPEN_USER_DB_PATH" in warning for warning in facts["warnings"])
     assert json.loads(json.dumps(facts)) == facts
-    text = device.as_text(facts)
+    text = device.format_report(facts)
     assert "rocm, 8 visible GPU(s)" in text
     assert "gpu 7: name AMD Instinct MI250X" in text
     assert "WARNING: MIOPEN_USER_DB_PATH" in text
@@ -233,16 +233,16 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def test_freed_memory_is_kept_for_the_next_step():
+def test_freed_memory_is_reused_by_the_next_step():
     if platform.libc_ver()[0] != "glibc":
         assert not device.keep_freed_memory(CPU)
         return
     faults = [
         int(subprocess.run([sys.executable, "-c", FAULTS, how], cwd=ROOT, capture_output=True, check=True).stdout)
-        for how in ("kept", "as always")
+        for how in ("kept", "default")
     ]
     assert faults[0] < 0.05 * faults[1]
 
 
-def test_a_gpus_memory_is_left_to_pytorch():
+def test_gpu_memory_is_managed_by_pytorch():
     assert not device.keep_freed_memory(GPU)

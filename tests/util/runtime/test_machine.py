@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from util.runtime.machine import Machine, filesystem_of, look_at, traps
+from util.runtime.machine import Machine, filesystem_type, find_problems, inspect_machine
 
-SOUND = Machine(cores=8, cores_installed=8, shared_memory_gib=64.0, home_filesystem="ext4")
+HEALTHY = Machine(cores=8, cores_installed=8, shared_memory_gib=64.0, home_filesystem="ext4")
 TORCH = "2.10.0+rocm7.1"
 CACHES = {"MIOPEN_USER_DB_PATH": "/mnt/bb/me/7", "MIOPEN_CUSTOM_CACHE_DIR": "/mnt/bb/me/7"}
 MOUNTS = """\
@@ -17,10 +17,10 @@ scratch /home/me/scratch lustre rw 0 0
 
 
 @pytest.mark.parametrize("backend", ["cpu", "cuda", "rocm"])
-def test_a_sound_machine_has_no_traps(backend):
-    assert traps(SOUND, backend, TORCH, threads=8) == []
-    in_job = replace(SOUND, environment={"SLURM_NTASKS": "8", "LOCAL_WORLD_SIZE": "8", **CACHES})
-    assert traps(in_job, backend, TORCH, threads=1) == []
+def test_a_correctly_configured_machine_has_no_problems(backend):
+    assert find_problems(HEALTHY, backend, TORCH, threads=8) == []
+    in_job = replace(HEALTHY, environment={"SLURM_NTASKS": "8", "LOCAL_WORLD_SIZE": "8", **CACHES})
+    assert find_problems(in_job, backend, TORCH, threads=1) == []
 
 
 @pytest.mark.parametrize(
@@ -32,39 +32,39 @@ def test_a_sound_machine_has_no_traps(backend):
         ({}, "cpu", TORCH, 9, "9 threads on 8 cores.*OMP_NUM_THREADS=8"),
         ({"environment": {"OMP_NUM_THREADS": "16,2"}}, "cpu", TORCH, 1, "16 threads on 8 cores"),
         ({"cores": 1, "environment": {"LOCAL_WORLD_SIZE": "8"}}, "cpu", TORCH, 1, "one core of 8.*srun"),
-        ({"shared_memory_gib": 0.0625}, "cpu", TORCH, 1, "/dev/shm holds 64 MiB.*--ipc=host.*num_workers=0"),
+        ({"shared_memory_gib": 0.0625}, "cpu", TORCH, 1, "/dev/shm has 64 MiB.*--ipc=host.*num_workers=0"),
         ({"home_filesystem": "nfs4"}, "cuda", TORCH, 1, "network file system.*TORCH_HOME"),
         ({"environment": {"FI_MR_CACHE_MONITOR": "memhooks"}}, "cuda", TORCH, 1, "memhooks can deadlock.*kdreg2"),
         ({"environment": {"SLURM_NTASKS": "8"}}, "rocm", TORCH, 1, "MIOPEN_USER_DB_PATH and MIOPEN_CUSTOM.*not set"),
         (
             {"environment": {"ROCR_VISIBLE_DEVICES": "3", "CUDA_VISIBLE_DEVICES": "3"}},
-            "rocm", TORCH, 1, "CUDA_VISIBLE_DEVICES=3 beside ROCR_VISIBLE_DEVICES=3.*leaves 1 GPU.*number 3",
+            "rocm", TORCH, 1, "CUDA_VISIBLE_DEVICES=3 with ROCR_VISIBLE_DEVICES=3.*leaves 1 GPU.*index 3",
         ),
     ],
 )  # fmt: skip
-def test_each_trap_is_named_with_its_remedy(changes, backend, torch, threads, expected):
-    (found,) = traps(replace(SOUND, **changes), backend, torch, threads)
+def test_each_problem_is_reported_with_a_fix(changes, backend, torch, threads, expected):
+    (found,) = find_problems(replace(HEALTHY, **changes), backend, torch, threads)
     assert re.search(expected, found)
 
 
-def test_slurms_three_lists_that_agree_are_no_trap():
+def test_consistent_device_lists_from_slurm_are_no_problem():
     names = ("ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
     for lists in (("0", "0", "0"), ("4,5", "0,1", "0,1"), ("GPU-8f2", "GPU-8f2", "0")):
-        given = replace(SOUND, environment=dict(zip(names, lists, strict=True)))
-        assert traps(given, "rocm", TORCH, 1) == []
+        given = replace(HEALTHY, environment=dict(zip(names, lists, strict=True)))
+        assert find_problems(given, "rocm", TORCH, 1) == []
 
 
-def test_contradicting_lists_are_found_where_pytorch_therefore_sees_no_gpu():
+def test_conflicting_device_lists_are_found_when_pytorch_sees_no_gpu():
     given = {"ROCR_VISIBLE_DEVICES": "2,3", "HIP_VISIBLE_DEVICES": "0,2", **CACHES}
-    found = traps(replace(SOUND, gpu_vendors=("amd",), environment=given), "cpu", TORCH, 1)
-    assert any("HIP_VISIBLE_DEVICES=0,2" in trap and "number 2 does not exist" in trap for trap in found)
+    found = find_problems(replace(HEALTHY, gpu_vendors=("amd",), environment=given), "cpu", TORCH, 1)
+    assert any("HIP_VISIBLE_DEVICES=0,2" in problem and "index 2 does not exist" in problem for problem in found)
 
 
-def test_miopen_in_a_home_folder_on_the_network_is_a_trap_outside_jobs_too():
-    found = traps(replace(SOUND, home_filesystem="nfs"), "rocm", TORCH, 1)
-    assert any("MIOPEN_USER_DB_PATH" in trap for trap in found)
-    assert not traps(
-        replace(SOUND, home_filesystem="nfs", environment={"TORCH_HOME": "/x", **CACHES}), "rocm", TORCH, 1
+def test_miopen_databases_in_a_network_home_are_a_problem_outside_jobs_too():
+    found = find_problems(replace(HEALTHY, home_filesystem="nfs"), "rocm", TORCH, 1)
+    assert any("MIOPEN_USER_DB_PATH" in problem for problem in found)
+    assert not find_problems(
+        replace(HEALTHY, home_filesystem="nfs", environment={"TORCH_HOME": "/x", **CACHES}), "rocm", TORCH, 1
     )
 
 
@@ -72,9 +72,9 @@ def test_miopen_in_a_home_folder_on_the_network_is_a_trap_outside_jobs_too():
     ("folder", "expected"),
     [("/home/me", "nfs4"), ("/home/me/scratch/x", "lustre"), ("/homes/me", "ext4"), ("/", "ext4")],
 )
-def test_file_systems(folder, expected):
-    assert filesystem_of(Path(folder), MOUNTS) == expected
-    assert filesystem_of(Path(folder), "") == ""
+def test_filesystem_type(folder, expected):
+    assert filesystem_type(Path(folder), MOUNTS) == expected
+    assert filesystem_type(Path(folder), "") == ""
 
 
 def test_facts_are_read_from_the_system(tmp_path):
@@ -92,19 +92,19 @@ def test_facts_are_read_from_the_system(tmp_path):
         (tmp_path / name).write_text(text)
     caches = {"MIOPEN_USER_DB_PATH": "/home/me/db", "TORCH_HOME": "/scratch/me/mean"}
     environment = {"HOME": "/home/me", "USER": "me", "SECRET_TOKEN": "x"} | caches
-    here = look_at(environment, tmp_path)
+    here = inspect_machine(environment, tmp_path)
     assert here.memory_gib == 64
     assert here.gpu_vendors == ("amd",)
     assert here.drivers == {"amd": "6.12.12", "nvidia": "570.86.15"}
     assert here.home_filesystem == "nfs4"
     assert here.shared_memory_gib
-    assert here.environment == {"MIOPEN_USER_DB_PATH": "~/db", "TORCH_HOME": "/scratch/USER/mean"}  # fit to be shown
+    assert here.environment == {"MIOPEN_USER_DB_PATH": "~/db", "TORCH_HOME": "/scratch/USER/mean"}  # without names
     (tmp_path / "sys/fs/cgroup/memory.max").write_text(f"{2**30}\n")
-    assert look_at(environment, tmp_path).memory_gib == 1
+    assert inspect_machine(environment, tmp_path).memory_gib == 1
 
 
-def test_an_unknown_system_has_no_facts_and_no_traps(tmp_path):
-    here = look_at({}, tmp_path)
+def test_an_unknown_system_has_no_facts_and_no_problems(tmp_path):
+    here = inspect_machine({}, tmp_path)
     assert (here.memory_gib, here.shared_memory_gib, here.home_filesystem, here.gpu_vendors) == (None, None, "", ())
-    assert traps(here, "cpu", TORCH, 1) == []
+    assert find_problems(here, "cpu", TORCH, 1) == []
     assert here.cores >= 1

@@ -25,19 +25,19 @@ from util.runtime.run_store import FileStore
 ROOT = Path(__file__).parents[3]
 N_STARTS = 16
 
-# Starts runs at one moment: processes that share nothing but the store, and wait for each other first.
+# Starts runs in several processes at the same time, synchronised by a barrier.
 STARTS = """
 import multiprocessing, sys
 from pathlib import Path
-import psycopg, sqlalchemy  # before the start, which is then the more simultaneous
+import psycopg, sqlalchemy  # imported before the barrier, so that the starts are closer in time
 from sacred import Experiment
-from util.runtime.run_store import observer_for
+from util.runtime.run_store import create_observer
 
 def start(gate, store, folder, number):
     ex = Experiment("many", save_git_info=False)
     ex.add_config(number=number, seed=1)
     gate.wait()
-    ex.observers.append(observer_for(store, folder))
+    ex.observers.append(create_observer(store, folder))
 
     @ex.main
     def main(_run):
@@ -57,12 +57,12 @@ if __name__ == "__main__":
 """
 
 
-def observer_for(store, folder) -> Any:
-    return run_store.observer_for(store, folder)
+def create_observer(store, folder) -> Any:
+    return run_store.create_observer(store, folder)
 
 
 def start_together(store, tmp_path):
-    script = tmp_path / ("deep" * 20) / "starts.py"  # a path longer than Sacred's columns is no obstacle
+    script = tmp_path / ("deep" * 20) / "starts.py"  # a path longer than Sacred's columns
     script.parent.mkdir()
     script.write_text(STARTS)
     command = [sys.executable, str(script), store, str(tmp_path / "runs"), str(N_STARTS)]
@@ -72,7 +72,7 @@ def start_together(store, tmp_path):
 
 
 def one_run(observer, result="a path"):
-    """A short run that logs two scalars, with a heartbeat from the other thread between them."""
+    """A short run that logs two metrics, with a heartbeat from the other thread in between."""
     ex = Experiment("one", save_git_info=False)
     ex.add_config(seed=1, path={"log_dir": "x" * 100})
     ex.observers.append(observer)
@@ -95,7 +95,7 @@ def sql_rows(database, columns="run_id, status, result, config, info"):
     return rows
 
 
-def assert_all_kept(run_ids, statuses, configs, infos):
+def assert_all_stored(run_ids, statuses, configs, infos):
     assert len(set(run_ids)) == N_STARTS
     assert set(statuses) == {"COMPLETED"}
     numbers = [json.loads(config)["number"] for config in configs]
@@ -103,7 +103,7 @@ def assert_all_kept(run_ids, statuses, configs, infos):
     assert [json.loads(info)["metrics"]["loss"]["values"] for info in infos] == [[float(n)] for n in numbers]
 
 
-def test_simultaneous_starts_get_folders_of_their_own(tmp_path):
+def test_concurrent_starts_get_distinct_folders(tmp_path):
     start_together("file", tmp_path)
     folders = [folder for folder in (tmp_path / "runs").iterdir() if folder.name.isdigit()]
     assert {folder.name for folder in folders} == {str(number) for number in range(1, N_STARTS + 1)}
@@ -118,18 +118,18 @@ def test_simultaneous_starts_get_folders_of_their_own(tmp_path):
     assert not list((tmp_path / "runs").rglob(".writing-*"))
 
 
-def test_simultaneous_starts_on_one_sqlite_file(tmp_path):
+def test_concurrent_starts_on_one_sqlite_file(tmp_path):
     start_together(f"sql:sqlite:///{tmp_path}/runs.db", tmp_path)
     ids, statuses, _, configs, infos = zip(*sql_rows(tmp_path / "runs.db"), strict=True)
-    assert_all_kept(ids, statuses, configs, infos)
+    assert_all_stored(ids, statuses, configs, infos)
 
 
 @pytest.fixture
 def postgres(tmp_path):
-    """The address of an empty PostgreSQL database, on a socket; skipped where PostgreSQL is not installed."""
+    """URL of an empty PostgreSQL database on a Unix socket; skipped if PostgreSQL is not installed."""
     if not shutil.which("initdb"):
         pytest.skip("PostgreSQL's initdb is not installed")
-    user: dict[str, Any] = {"user": "postgres"} if os.geteuid() == 0 else {}  # it refuses to be run by root
+    user: dict[str, Any] = {"user": "postgres"} if os.geteuid() == 0 else {}  # it refuses to run as root
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         folder = Path(name)
         if user:
@@ -143,29 +143,29 @@ def postgres(tmp_path):
             while "ready to accept connections" not in log.read_text() and server.poll() is None:
                 time.sleep(0.05)
             yield f"postgresql://me@/postgres?host={name}"
-            server.send_signal(signal.SIGINT)  # shuts down although someone may still be connected
+            server.send_signal(signal.SIGINT)  # shuts down even with open connections
             server.wait(timeout=30)
 
 
-def test_simultaneous_starts_on_one_postgresql_server(postgres, tmp_path):
+def test_concurrent_starts_on_one_postgresql_server(postgres, tmp_path):
     start_together(f"sql:{postgres}", tmp_path)
     engine = sqlalchemy.create_engine(postgres.replace("postgresql:", "postgresql+psycopg:"))
     with engine.connect() as connection:
         rows = connection.exec_driver_sql("select run_id, status, config, info from run").fetchall()
     engine.dispose()
-    assert_all_kept(*zip(*rows, strict=True))
-    assert one_run(observer_for(f"sql:{postgres}", tmp_path)).status == "COMPLETED"
+    assert_all_stored(*zip(*rows, strict=True))
+    assert one_run(create_observer(f"sql:{postgres}", tmp_path)).status == "COMPLETED"
 
 
-def test_a_file_store_is_sacreds(tmp_path):
-    run = one_run(observer_for("file", tmp_path))
+def test_a_file_store_has_sacreds_layout(tmp_path):
+    run = one_run(create_observer("file", tmp_path))
     assert run._id == "1"
     metrics = json.loads((tmp_path / "1" / "metrics.json").read_text())
     assert metrics["loss"]["values"] == [0.5, 0.25]
     assert json.loads((tmp_path / "1" / "run.json").read_text())["result"] == "a path"
 
 
-def test_a_file_that_cannot_be_finished_leaves_the_former_one(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_previous_file(tmp_path, monkeypatch):
     store = FileStore(tmp_path)
     store.dir = str(tmp_path)
     store.save_json({"status": "RUNNING"}, "run.json")
@@ -180,8 +180,8 @@ def test_a_file_that_cannot_be_finished_leaves_the_former_one(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(("result", "kept"), [("a path", None), (0.75, 0.75), (None, None)])
-def test_an_sql_store_keeps_scalars_and_numbers(tmp_path, result, kept):
-    observer = observer_for(f"sql:sqlite:///{tmp_path}/runs.db", tmp_path)
+def test_an_sql_store_saves_metrics_and_numeric_results(tmp_path, result, kept):
+    observer = create_observer(f"sql:sqlite:///{tmp_path}/runs.db", tmp_path)
     assert one_run(observer, result).status == "COMPLETED"
     ((_, status, stored, config, info),) = sql_rows(tmp_path / "runs.db")
     assert (status, stored) == ("COMPLETED", kept)
@@ -190,8 +190,8 @@ def test_an_sql_store_keeps_scalars_and_numbers(tmp_path, result, kept):
     assert (loss["steps"], loss["values"], len(loss["timestamps"])) == ([1, 2], [0.5, 0.25], 2)
 
 
-def test_an_sql_store_holds_what_a_killed_run_had_logged(tmp_path):
-    observer = observer_for(f"sql:sqlite:///{tmp_path}/runs.db", tmp_path)
+def test_an_sql_store_has_the_metrics_of_a_killed_run(tmp_path):
+    observer = create_observer(f"sql:sqlite:///{tmp_path}/runs.db", tmp_path)
     ex = Experiment("long", save_git_info=False)
     ex.observers.append(observer)
     found = []
@@ -199,7 +199,7 @@ def test_an_sql_store_holds_what_a_killed_run_had_logged(tmp_path):
     @ex.main
     def main(_run: Run):
         _run.log_scalar("loss", 0.5, 1)
-        _run._stop_heartbeat()  # its last beat comes from its own thread, before the run has ended
+        _run._stop_heartbeat()  # the last heartbeat comes from its thread, before the run ends
         found.extend(sql_rows(tmp_path / "runs.db", "status, info"))
 
     ex.run(config_updates={"seed": 1})
@@ -208,8 +208,8 @@ def test_an_sql_store_holds_what_a_killed_run_had_logged(tmp_path):
     assert json.loads(info)["metrics"]["loss"]["values"] == [0.5]
 
 
-def test_a_heartbeat_that_fails_is_made_up_for_by_the_next(tmp_path, monkeypatch, caplog):
-    observer = observer_for(f"sql:sqlite:///{tmp_path}/runs.db", tmp_path)
+def test_the_heartbeat_after_a_failed_one_includes_its_update(tmp_path, monkeypatch, caplog):
+    observer = create_observer(f"sql:sqlite:///{tmp_path}/runs.db", tmp_path)
     failures = iter([OperationalError("UPDATE run", {}, Exception("server closed the connection"))])
     commit = observer.session.commit
 
@@ -238,15 +238,15 @@ def test_a_heartbeat_that_fails_is_made_up_for_by_the_next(tmp_path, monkeypatch
 
 @pytest.fixture
 def mongo(monkeypatch):
-    """A MongoDB server in memory."""
+    """An in-memory mock of MongoDB."""
     enable_gridfs_integration()
     monkeypatch.setattr("pymongo.MongoClient", mongomock.MongoClient)
     return mongomock.MongoClient
 
 
-@pytest.mark.parametrize(("path", "database"), [("/ours", "ours"), ("", "sacred")])
-def test_a_mongodb_store_keeps_runs_in_the_named_database(mongo, tmp_path, path, database):
-    observer = observer_for(f"mongodb://somewhere:27017{path}", tmp_path)
+@pytest.mark.parametrize(("path", "database"), [("/mine", "mine"), ("", "sacred")])
+def test_a_mongodb_store_uses_the_given_database(mongo, tmp_path, path, database):
+    observer = create_observer(f"mongodb://somewhere:27017{path}", tmp_path)
     runs = [one_run(observer) for _ in range(2)]
     assert [run._id for run in runs] == [1, 2]
     assert observer.runs.database.name == database
@@ -255,9 +255,9 @@ def test_a_mongodb_store_keeps_runs_in_the_named_database(mongo, tmp_path, path,
     assert observer.metrics.find_one({"run_id": 1, "name": "loss"})["values"] == [0.5, 0.25]
 
 
-def test_an_address_may_come_from_the_environment(tmp_path, monkeypatch):
-    monkeypatch.setenv("OUR_STORE", f"sql:sqlite:///{tmp_path}/runs.db")
-    observer_for("$OUR_STORE", tmp_path).join()
+def test_the_store_may_come_from_an_environment_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("RUN_STORE", f"sql:sqlite:///{tmp_path}/runs.db")
+    create_observer("$RUN_STORE", tmp_path).join()
     assert (tmp_path / "runs.db").exists()
 
 
@@ -266,25 +266,25 @@ def test_an_address_may_come_from_the_environment(tmp_path, monkeypatch):
     [
         ("files", r"store='files': expected file, sql:sqlite:///FILE"),
         ("$NOT_SET", r"store='\$NOT_SET': expected file"),
-        ("sql:", r"store='sql:': no address follows sql:"),
+        ("sql:", r"store='sql:': no valid URL after sql:"),
         ("sql:oracle://me@host/runs", r"SQL database 'oracle'; expected sqlite or postgresql"),
-        ("sql:sqlite:////nowhere/at/all/runs.db", r"cannot be reached.*unable to open.*store=file"),
-        ("sql:postgresql://me:secret@127.0.0.1:1/runs", r"me:\*\*\*@127.*cannot be reached.*refused.*that the server"),
-        ("mongodb://me:secret@127.0.0.1:1/runs", r"me:\*\*\*@127.*cannot be reached.*refused.*that the server"),
-        ("mongodb://", r"store='mongodb://': cannot be reached"),
+        ("sql:sqlite:////nowhere/at/all/runs.db", r"not reachable.*unable to open.*store=file"),
+        ("sql:postgresql://me:secret@127.0.0.1:1/runs", r"me:\*\*\*@127.*not reachable.*refused.*that the server"),
+        ("mongodb://me:secret@127.0.0.1:1/runs", r"me:\*\*\*@127.*not reachable.*refused.*that the server"),
+        ("mongodb://", r"store='mongodb://': not reachable"),
     ],
 )
-def test_a_store_that_cannot_be_used_is_refused_at_once(tmp_path, monkeypatch, store, message):
-    monkeypatch.setattr("util.runtime.run_store.WAIT_S", 1)
+def test_unusable_stores_are_rejected_before_the_run(tmp_path, monkeypatch, store, message):
+    monkeypatch.setattr("util.runtime.run_store.CONNECT_TIMEOUT_S", 1)
     with pytest.raises(ConfigError, match=message) as caught:
-        observer_for(store, tmp_path)
+        create_observer(store, tmp_path)
     assert "secret" not in str(caught.value)
 
 
-def test_a_file_that_may_not_be_written_is_found_before_the_run(tmp_path):
-    (tmp_path / "runs.db").write_text("no database at all, but a text that is longer than a header " * 20)
+def test_a_file_that_is_not_a_database_is_rejected_before_the_run(tmp_path):
+    (tmp_path / "runs.db").write_text("not a database, but text longer than a database header " * 20)
     with pytest.raises(ConfigError, match=r"file is not a database.*store=file"):
-        observer_for(f"sql:sqlite:///{tmp_path}/runs.db", tmp_path)
+        create_observer(f"sql:sqlite:///{tmp_path}/runs.db", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_a_file_that_may_not_be_written_is_found_before_the_run(tmp_path):
         ("mongodb://host/runs", "pymongo"),
     ],
 )
-def test_a_missing_package_is_named_with_the_remedy(tmp_path, monkeypatch, store, package):
+def test_the_error_names_a_missing_package_and_a_fix(tmp_path, monkeypatch, store, package):
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     with pytest.raises(ConfigError, match=rf"store=.*{package}.*pip install -r requirements-stores\.txt"):
-        observer_for(store, tmp_path)
+        create_observer(store, tmp_path)

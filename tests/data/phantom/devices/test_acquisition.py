@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from data.phantom.bodies.abdomen import draw_patient
-from data.phantom.devices.acquisition import CT_LOOKS, MR_LOOKS, acquire_ct
+from data.phantom.devices.acquisition import CT_APPEARANCE, MR_APPEARANCE, acquire_ct
 from data.phantom.writers.formats import ScanRequest
 
 
@@ -12,12 +12,12 @@ def percentiles(scan, value, low, high):
 
 
 def overlap(first, second):
-    """Share of the narrower range that two ranges have in common."""
+    """Overlap of two ranges as a fraction of the narrower one."""
     shared = min(first[1], second[1]) - max(first[0], second[0])
     return shared / min(first[1] - first[0], second[1] - second[0])
 
 
-def test_no_threshold_parts_organs_within_an_mr_scan(mr_scans):
+def test_no_threshold_separates_organs_within_an_mr_scan(mr_scans):
     spleen, right_kidney = (np.array([percentiles(scan, value, 5, 95) for scan in mr_scans]) for value in (4, 2))
     assert all(overlap(*ranges) > 0.3 for ranges in zip(spleen, right_kidney, strict=True))
     liver_high = [percentiles(scan, 1, 50, 99)[1] for scan in mr_scans]
@@ -25,7 +25,7 @@ def test_no_threshold_parts_organs_within_an_mr_scan(mr_scans):
     assert all(high > low for high, low in zip(liver_high, kidney_low, strict=True))
 
 
-def test_no_threshold_parts_organs_between_mr_scans(mr_scans):
+def test_no_threshold_separates_organs_across_mr_scans(mr_scans):
     medians = {value: [np.median(image.array[label.array == value]) for image, label in mr_scans] for value in (1, 2)}
     assert max(medians[1]) / min(medians[1]) > 1.15
     brightest_liver = max(percentiles(scan, 1, 5, 95)[1] for scan in mr_scans)
@@ -43,7 +43,7 @@ def test_mr_air_is_rician_and_below_the_body_threshold(mr_scans):
         assert air.mean() / air.std() == pytest.approx(np.sqrt(np.pi / (4 - np.pi)), rel=0.1)  # Rayleigh
 
 
-def test_coil_shading_changes_an_organ_across_the_scan(mr_scans):
+def test_coil_shading_varies_organ_brightness_across_slices(mr_scans):
     image, label = mr_scans[0]
     slices = [image.array[z][label.array[z] == 1] for z in range(len(label.array))]
     means = np.array([each.mean() for each in slices if each.size > 40])
@@ -59,7 +59,7 @@ def test_ct_is_in_hounsfield_units(ct_scan):
     assert image.array.max() > 250  # bone
 
 
-def test_ct_noise_is_of_quantum_strength_and_blurs_nothing_away():
+def test_ct_noise_has_a_realistic_strength_and_zero_mean():
     flat = np.full((4, 64, 64), 40, np.float32)
     noisy = acquire_ct(flat, np.random.default_rng(0)).astype(float)
     assert 8 < noisy.std() < 18
@@ -68,8 +68,8 @@ def test_ct_noise_is_of_quantum_strength_and_blurs_nothing_away():
     assert neighbours > 0.3
 
 
-def test_every_tissue_has_a_look_in_both_modalities():
+def test_every_tissue_has_an_appearance_in_both_modalities():
     patient_rng, _ = ScanRequest(0).generators("chaost2")
     tissues = {structure.tissue for structure in draw_patient(patient_rng).structures}
-    assert tissues - {"gas"} <= MR_LOOKS.keys() - {"gas"}
-    assert MR_LOOKS.keys() == CT_LOOKS.keys()
+    assert tissues - {"gas"} <= MR_APPEARANCE.keys() - {"gas"}
+    assert MR_APPEARANCE.keys() == CT_APPEARANCE.keys()

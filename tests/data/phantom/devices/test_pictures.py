@@ -3,17 +3,28 @@ import pytest
 from scipy import ndimage
 from skimage import measure
 
-from data.phantom import PICTURES, make_picture
+from data.phantom import IMAGES, make_image
 from data.phantom.bodies.chest import draw_chest
 from data.phantom.bodies.skin import draw_frame, draw_lesion
-from data.phantom.devices.film import spots_in_lungs
-from data.phantom.devices.pictures import Frame, Strand, cover, ellipse, grain, nearest, to_bytes, turned, waves, wobbly
+from data.phantom.devices.film import sample_lung_positions
+from data.phantom.devices.pictures import (
+    Frame,
+    Strand,
+    correlated_noise,
+    deform,
+    ellipse,
+    rotation_matrix,
+    soft_mask,
+    to_uint8,
+    union_distance,
+    waves,
+)
 from dataloaders.catalog import dataset
 
 JSRT = dataset("JSRT")
 
 N, SIZE = 24, 64
-AREAS = {  # share of the image: lowest and highest
+AREAS = {  # fraction of the image: lowest and highest
     "lesion": (0.05, 0.45),
     "lung": (0.12, 0.42),
     "left lung": (0.06, 0.20),
@@ -25,46 +36,46 @@ AREAS = {  # share of the image: lowest and highest
 
 
 @pytest.fixture(scope="module")
-def pictures():
-    return {name: [make_picture(name, index, size_px=SIZE) for index in range(N)] for name in PICTURES}
+def samples():
+    return {name: [make_image(name, index, size_px=SIZE) for index in range(N)] for name in IMAGES}
 
 
-def brightness(picture):
-    """Grey (H, W), dark in air and in pigment, whatever the file's polarity."""
-    image = picture.image.astype(float)
-    if picture.image.dtype == np.uint16:
+def brightness(sample):
+    """Grey image (H, W), dark in air and pigment for either polarity of the file."""
+    image = sample.image.astype(float)
+    if sample.image.dtype == np.uint16:
         return (4095 - image) / 16
     return image.mean(-1) if image.ndim == 3 else image
 
 
 def rim(mask, width):
-    """The pixels around a mask up to `width` pixels away, without the nearest one."""
+    """The pixels around a mask up to `width` pixels away, without the adjacent ones."""
     distance = np.asarray(ndimage.distance_transform_edt(~mask))
     return (distance > 1) & (distance <= width)
 
 
-def test_images_are_of_the_published_kind(pictures):
+def test_images_have_the_published_type(samples):
     kinds = {"isic2017": (np.uint8, {3}), "jsrt": (np.uint16, {2}), "shenzhen": (np.uint8, {2, 3})}
     for name, (dtype, axes) in kinds.items():
-        assert {picture.image.dtype for picture in pictures[name]} == {np.dtype(dtype)}
-        assert {picture.image.ndim for picture in pictures[name]} == axes
-    for picture in [each for group in pictures.values() for each in group]:
-        assert all(mask.dtype == bool and mask.shape == picture.image.shape[:2] for mask in picture.masks.values())
-        assert len(np.unique(picture.image)) > 60
+        assert {sample.image.dtype for sample in samples[name]} == {np.dtype(dtype)}
+        assert {sample.image.ndim for sample in samples[name]} == axes
+    for sample in [each for group in samples.values() for each in group]:
+        assert all(mask.dtype == bool and mask.shape == sample.image.shape[:2] for mask in sample.masks.values())
+        assert len(np.unique(sample.image)) > 60
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_a_picture_depends_on_its_index_and_seed_alone(name, pictures):
-    again = make_picture(name, 5, size_px=SIZE)
-    np.testing.assert_array_equal(again.image, pictures[name][5].image)
-    others = make_picture(name, 5, seed=1, size_px=SIZE), pictures[name][6]
+@pytest.mark.parametrize("name", IMAGES)
+def test_an_image_depends_only_on_its_index_and_seed(name, samples):
+    again = make_image(name, 5, size_px=SIZE)
+    np.testing.assert_array_equal(again.image, samples[name][5].image)
+    others = make_image(name, 5, seed=1, size_px=SIZE), samples[name][6]
     for other in others:
         assert other.image.shape != again.image.shape or (other.image != again.image).mean() > 0.5
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_another_size_shows_the_same_patient(name):
-    small, large = (make_picture(name, 3, size_px=size) for size in (48, 96))
+    small, large = (make_image(name, 3, size_px=size) for size in (48, 96))
     for structure, mask in small.masks.items():
         halved = large.masks[structure][::2, ::2][: mask.shape[0], : mask.shape[1]]
         mask = mask[: halved.shape[0], : halved.shape[1]]
@@ -75,11 +86,11 @@ def test_another_size_shows_the_same_patient(name):
     assert np.corrcoef(one[:rows, :columns].ravel(), blurred[:rows, :columns].ravel())[0, 1] > 0.9
 
 
-def test_areas_are_in_range_and_vary(pictures):
+def test_areas_are_in_range_and_vary(samples):
     areas = {}
-    for group in pictures.values():
-        for picture in group:
-            for name, mask in picture.masks.items():
+    for group in samples.values():
+        for sample in group:
+            for name, mask in sample.masks.items():
                 areas.setdefault(name, []).append(mask.mean())
     assert areas.keys() == AREAS.keys()
     for name, (lowest, highest) in AREAS.items():
@@ -88,7 +99,7 @@ def test_areas_are_in_range_and_vary(pictures):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_outline_of_a_lesion_has_the_area_drawn_for_it(seed):
+def test_the_outline_of_a_lesion_has_the_sampled_area(seed):
     rng = np.random.default_rng(seed)
     frame = draw_frame(rng, 96)
     lesion = draw_lesion(rng, frame)
@@ -96,35 +107,35 @@ def test_the_outline_of_a_lesion_has_the_area_drawn_for_it(seed):
     assert area_mm2 == pytest.approx(np.pi * lesion.radius_mm**2, rel=0.02)
 
 
-def test_every_structure_is_in_one_piece(pictures):
-    for picture in pictures["isic2017"] + pictures["jsrt"]:
-        for name, mask in picture.masks.items():
+def test_every_structure_is_connected(samples):
+    for sample in samples["isic2017"] + samples["jsrt"]:
+        for name, mask in sample.masks.items():
             pieces = measure.label(mask, connectivity=2)
             assert np.bincount(np.asarray(pieces)[mask]).max() > 0.97 * mask.sum(), name
 
 
-def test_lesions_are_darker_than_the_skin_around_them_to_various_degrees(pictures):
+def test_lesions_are_darker_than_the_surrounding_skin_with_varying_contrast(samples):
     contrasts = []
-    for picture in pictures["isic2017"]:
-        mask, grey = picture.masks["lesion"], brightness(picture)
+    for sample in samples["isic2017"]:
+        mask, grey = sample.masks["lesion"], brightness(sample)
         contrasts.append(np.median(grey[rim(mask, 4)]) - np.median(grey[mask]))
     assert min(contrasts) > 5
     assert max(contrasts) > 2.5 * min(contrasts)
 
 
-def test_darkness_alone_does_not_give_the_lesion(pictures):
+def test_a_threshold_does_not_segment_the_lesion(samples):
     dice = []
-    for picture in pictures["isic2017"]:
-        mask, grey = picture.masks["lesion"], brightness(picture)
+    for sample in samples["isic2017"]:
+        mask, grey = sample.masks["lesion"], brightness(sample)
         found = grey < np.quantile(grey, mask.mean())
         dice.append(2 * (found & mask).sum() / (found.sum() + mask.sum()))
     assert np.quantile(dice, 0.25) < 0.85
     assert np.median(dice) > 0.7
 
 
-def test_lungs_are_darker_and_clavicles_and_hearts_brighter_than_what_surrounds_them(pictures):
-    for picture in pictures["jsrt"]:
-        grey, masks = brightness(picture), picture.masks
+def test_lungs_are_darker_and_clavicles_and_hearts_brighter_than_their_surroundings(samples):
+    for sample in samples["jsrt"]:
+        grey, masks = brightness(sample), sample.masks
         lungs = masks["left lung"] | masks["right lung"]
         assert grey[lungs].mean() + 20 < grey[rim(lungs, 4)].mean()
         assert grey[masks["heart"]].mean() > grey[lungs].mean() + 40
@@ -135,34 +146,34 @@ def test_lungs_are_darker_and_clavicles_and_hearts_brighter_than_what_surrounds_
                 assert grey[over].mean() > grey[rim(bone, 4) & lungs].mean() + 5
 
 
-def test_films_of_the_second_set_show_dark_lungs_without_the_heart(pictures):
-    for picture in pictures["shenzhen"]:
-        grey, lung = brightness(picture), picture.masks["lung"]
+def test_shenzhen_lungs_are_dark_and_exclude_the_heart(samples):
+    for sample in samples["shenzhen"]:
+        grey, lung = brightness(sample), sample.masks["lung"]
         assert grey[lung].mean() + 15 < grey[rim(lung, 4)].mean()
         middle = lung[:, lung.shape[1] // 2 - 3 : lung.shape[1] // 2 + 3]
         assert middle.mean() < 0.1
 
 
-def test_structures_lie_as_on_a_film_seen_from_the_front(pictures):
-    for picture in pictures["jsrt"]:
-        centres = {name: np.mean(np.nonzero(mask), axis=1) / SIZE for name, mask in picture.masks.items()}
+def test_structures_have_the_positions_of_a_frontal_film(samples):
+    for sample in samples["jsrt"]:
+        centres = {name: np.mean(np.nonzero(mask), axis=1) / SIZE for name, mask in sample.masks.items()}
         row, column = ({name: centre[axis] for name, centre in centres.items()} for axis in (0, 1))
         assert column["right lung"] < column["heart"] < column["left lung"]
         assert column["heart"] > (column["right lung"] + column["left lung"]) / 2 - 0.02
         assert row["right clavicle"] < row["right lung"] < row["heart"]
         assert column["right clavicle"] < 0.5 < column["left clavicle"]
-        assert not (picture.masks["heart"] & (picture.masks["left lung"] | picture.masks["right lung"])).any()
+        assert not (sample.masks["heart"] & (sample.masks["left lung"] | sample.masks["right lung"])).any()
 
 
-def test_clavicles_overlap_the_lungs_and_fit_into_the_published_crop(pictures):
-    top, bottom, left, right = (share * SIZE for share in JSRT.structure("clavicle").crop)
+def test_clavicles_overlap_the_lungs_and_are_inside_the_published_crop(samples):
+    top, bottom, left, right = (fraction * SIZE for fraction in JSRT.structure("clavicle").crop)
     overlaps = 0
-    for picture in pictures["jsrt"]:
-        bones = picture.masks["left clavicle"] | picture.masks["right clavicle"]
+    for sample in samples["jsrt"]:
+        bones = sample.masks["left clavicle"] | sample.masks["right clavicle"]
         rows, columns = np.nonzero(bones)
         assert top <= rows.min() <= rows.max() < bottom
         assert left <= columns.min() <= columns.max() < right
-        overlaps += (bones & (picture.masks["left lung"] | picture.masks["right lung"])).any()
+        overlaps += (bones & (sample.masks["left lung"] | sample.masks["right lung"])).any()
     assert overlaps > 0.8 * N
 
 
@@ -181,12 +192,12 @@ def test_frame_measures_the_shorter_side():
     ("point", "expected"),
     [((0, 2), 1.5), ((4, 0), -0.5), ((7, 0), 1.5), ((8, 4), 4.5)],
 )
-def test_straight_strand_is_a_round_ended_stick(point, expected):
+def test_distance_to_a_straight_strand(point, expected):
     strand = Strand(np.zeros(2), 0.0, 5.0, 0.0, 0.5)
     np.testing.assert_allclose(strand.distance(np.array(point, np.float32).reshape(2, 1)), expected, atol=1e-5)
 
 
-def test_bent_strand_passes_through_its_parabola():
+def test_bent_strand_follows_its_parabola():
     strand = Strand(np.array([3.0, 1.0]), np.pi / 2, 4.0, 0.25, 0.1)
     along = np.array([0, 2, -4], np.float32)
     on_curve = np.stack([3 - 0.25 * along**2, 1 + along])
@@ -199,27 +210,27 @@ def test_outlines_in_the_plane():
     points = np.array([[3, 0, 0], [0, 1, 0]], np.float32)
     np.testing.assert_allclose(ellipse([0, 0], [3, 1]).distance(points[:, :2]), 0, atol=1e-5)
     np.testing.assert_allclose(ellipse([0, 0], [1, 3], np.pi / 2).distance(points[:, :2]), 0, atol=1e-5)
-    np.testing.assert_allclose(turned(np.pi / 2) @ [1, 0], [0, 1], atol=1e-12)
-    assert np.isposinf(nearest((), points)).all()
-    two = nearest((ellipse([0, 0], [1, 1]), ellipse([3, 0], [2, 2])), points)
+    np.testing.assert_allclose(rotation_matrix(np.pi / 2) @ [1, 0], [0, 1], atol=1e-12)
+    assert np.isposinf(union_distance((), points)).all()
+    two = union_distance((ellipse([0, 0], [1, 1]), ellipse([3, 0], [2, 2])), points)
     np.testing.assert_allclose(two, [-2, 0, -1], atol=1e-5)
 
 
-def test_dents_and_texture_have_the_amplitude_asked_for():
+def test_deformation_and_texture_have_the_given_amplitude():
     points, disc = Frame(64, 100.0).points(), ellipse([0, 0], [30, 20])
     assert 0.6 < waves(points, 20.0, np.random.default_rng(0)).std() < 1.4
-    assert grain((64, 48, 3), 1.5, np.random.default_rng(0)).std() == pytest.approx(1, rel=1e-5)
-    dents = wobbly(disc, 1.5, 40.0, np.random.default_rng(0)).distance(points) - disc.distance(points)
-    assert 0.8 < dents.std() < 2.2
+    assert correlated_noise((64, 48, 3), 1.5, np.random.default_rng(0)).std() == pytest.approx(1, rel=1e-5)
+    displacement = deform(disc, 1.5, 40.0, np.random.default_rng(0)).distance(points) - disc.distance(points)
+    assert 0.8 < displacement.std() < 2.2
 
 
-def test_edges_are_half_covered_and_bytes_are_clipped():
-    np.testing.assert_allclose(cover(np.array([-9, 0, 9], np.float32), 0.5), [1, 0.5, 0], atol=1e-6)
-    np.testing.assert_array_equal(to_bytes(np.array([-0.2, 0.5, 1.4])), [0, 128, 255])
+def test_soft_mask_is_one_half_at_edges_and_uint8_values_are_clipped():
+    np.testing.assert_allclose(soft_mask(np.array([-9, 0, 9], np.float32), 0.5), [1, 0.5, 0], atol=1e-6)
+    np.testing.assert_array_equal(to_uint8(np.array([-0.2, 0.5, 1.4])), [0, 128, 255])
 
 
-def test_shadows_are_placed_within_the_lungs():
+def test_sampled_positions_are_inside_the_lungs():
     chest = draw_chest(np.random.default_rng(0))
-    spots = spots_in_lungs(chest, 4, 6.0, np.random.default_rng(1))
-    assert spots.shape == (4, 2)
-    assert (nearest(chest.lungs.values(), spots.T.astype(np.float32)[:, None]) <= -6).all()
+    positions = sample_lung_positions(chest, 4, 6.0, np.random.default_rng(1))
+    assert positions.shape == (4, 2)
+    assert (union_distance(chest.lungs.values(), positions.T.astype(np.float32)[:, None]) <= -6).all()
