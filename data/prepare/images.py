@@ -31,7 +31,7 @@ from dataloaders.images.geometry import Placement, resize_nearest
 from dataloaders.io.png import write_png
 from util.cli import parallel_map
 from util.errors import ConfigError, DataError
-from util.files import write_json, write_text
+from util.files import ensure_writable, file_sha256, write_json, write_text
 from util.results.scores import csv_text
 
 SOURCES = {"ISIC2017": isic.SOURCE, "JSRT": jsrt.SOURCE, "SHENZHEN": shenzhen.SOURCE}

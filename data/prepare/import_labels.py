@@ -22,7 +22,7 @@ import numpy as np
 from dataloaders.images.folder import MANIFEST, ImageFolder
 from dataloaders.io.png import read_image, read_mask, write_png
 from util.errors import ConfigError, DataError
-from util.files import read_json, write_json, write_text
+from util.files import ensure_writable, read_json, write_json, write_text
 from util.results.metrics import overlap_counts, overlap_scores
 from util.results.scores import csv_text
 

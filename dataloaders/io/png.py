@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from util.errors import DataError
+from util.files import atomic_write
 
 
 def trailing_number(path: Path) -> int | None:
