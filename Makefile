@@ -22,7 +22,7 @@ types: $(BIN)/.dev
 	$(BIN)/pyright
 
 tests: $(BIN)/.dev slurm
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES)
 
 # Slurm for tests/cluster: uses an installed one, or installs (as root) or unpacks the Debian packages; starts nothing.
 slurm:

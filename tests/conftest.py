@@ -27,6 +27,13 @@ NOISE = NoiseConfig(0.7, 0.7)
 SUPERPIXEL = SuperpixelConfig(n_segments=24)
 
 
+def pytest_collection_modifyitems(items):
+    """Keeps the tests of a file in one process, and those that share the local Slurm cluster."""
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group("cluster" if folder == "cluster" else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def golden_file():
     """Loads a file of reference values: `golden_file("fewshot/alp_module.npz")["case/array"]`."""

@@ -68,7 +68,8 @@ class Suspect:
 def measure_disagreement(predicted: Bool[np.ndarray, "N K H W"], given: Bool[np.ndarray, "N K H W"]) -> Disagreement:
     """Compares predictions with given masks, image by image and structure by structure."""
     doubted = (predicted != given).sum((2, 3))
-    outlines = [(mask & ~np.asarray(binary_erosion(mask, CROSS))).sum((2, 3)) for mask in (predicted, given)]
+    inner = [np.asarray(binary_erosion(mask, CROSS), bool) for mask in (predicted, given)]
+    outlines = [(mask & ~core).sum((2, 3)) for mask, core in zip((predicted, given), inner, strict=True)]
     areas = predicted.sum((2, 3)) + given.sum((2, 3))
     return Disagreement(
         score=doubted / np.maximum(np.maximum(*outlines), 1),

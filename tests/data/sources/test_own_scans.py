@@ -113,7 +113,7 @@ def test_a_missing_or_unreadable_table_is_named(table, tmp_path):
         find_scans(table("id,image,note\na,a.nii.gz,übung\n", "latin-1"), SPEC)
 
 
-def volume(values, dtype=np.int16, affine=AFFINE):
+def volume(values, dtype: type = np.int16, affine=AFFINE):
     return Volume(np.array(values, dtype).reshape(2, 2, 3), affine)
 
 
