@@ -13,6 +13,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
 import training
+from dataloaders.description import DatasetSpec
 from dataloaders.images.data import DenseConfig
 from dataloaders.ordering import JointDataset, LoaderOptions, Part, step_loader
 from dataloaders.samples import DenseBatch, ImageCase, JointBatch, UnlabelledBatch
@@ -182,6 +183,10 @@ class ToyData:
     labels = None
     preparation = None
     nbytes = 0
+
+    @property
+    def spec(self) -> DatasetSpec:
+        return self.config.spec
 
     def fit_normalisation(self) -> Normalisation:
         return Normalisation()
