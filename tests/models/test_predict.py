@@ -12,7 +12,8 @@ from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import parameters_of
-from models.predict import find_scans, main, name_scans, volumes
+from models.predict import main
+from models.prediction.scans import find_scans, name_scans, volumes
 from models.training.average import AverageConfig
 from models.training.optim import OptimConfig
 from models.training.state import build_state
@@ -176,5 +177,5 @@ def test_names_stay_apart(tmp_path):
     paths = [tmp_path / name for name in ("a/T2", "b/T2", "b/c.v2.nii.gz", "b/../a/T2")]
     assert name_scans(paths) == {"a_T2": paths[0], "b_T2": paths[1], "b_c.v2": paths[2]}
     assert list(name_scans(paths[1:3])) == ["T2", "c.v2"]
-    with pytest.raises(DataError, match=r"c\.nii: another scan has the same name"):
+    with pytest.raises(DataError, match=r"c\.nii: another file has the same name"):
         name_scans([tmp_path / "c.nii", tmp_path / "c.nii.gz"])
