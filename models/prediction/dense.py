@@ -154,7 +154,7 @@ class DensePredictor:
             )
         height_px, width_px = image.shape[:2]
         placement = Placement.fit(height_px, width_px, self.task.side_px, self.task.spec.grid.aspect)
-        case = ImageCase(("image",), tuple(range(1, len(self.task.names) + 1)), self._network_input(image, placement))
+        case = ImageCase(("image",), tuple(range(1, len(self.task.names) + 1)), self.network_input(image, placement))
         with torch.inference_mode():
             probabilities = self.method.probabilities(case.to(self.device))
             masks = self.method.masks(probabilities)[:, 0].cpu().numpy()
@@ -165,7 +165,8 @@ class DensePredictor:
             {name: self._restore(each, placement, image) for name, each in zip(self.task.names, shares, strict=True)},
         )
 
-    def _network_input(self, image: np.ndarray, placement: Placement) -> Float[Tensor, "1 C H W"]:
+    def network_input(self, image: np.ndarray, placement: Placement) -> Float[Tensor, "1 C H W"]:
+        """The window of the prepared image, normalised."""
         square = place_image(image, placement)[self.task.window]
         return normalise(image_tensor(square.reshape(1, *square.shape[:2], self.task.spec.channels)))
 
