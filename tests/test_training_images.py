@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import training  # noqa: F401 - registers the command
 from config_ssl_upload import InputError, ex
 from util.runtime import checkpoint
 

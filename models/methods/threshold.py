@@ -23,7 +23,7 @@ class IntensityThresholdConfig:
 
 
 class IntensityThreshold(Method):
-    """Marks the pixels whose normalised intensity lies in the central range of the supporting slice's organ.
+    """Marks the pixels whose normalised intensity is in the central range of the support slice's organ.
 
     A lower bound for comparison: a method that is not clearly better has learned nothing.
     """

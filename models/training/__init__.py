@@ -1,1 +1,1 @@
-"""What a training run changes and a checkpoint holds: state, optimisers, averaged weights, loading."""
+"""What training changes and a checkpoint contains: state, optimisers, averaged weights, loading."""

@@ -9,7 +9,7 @@ import torch
 from util.runtime import checkpoint
 
 
-def differences_of_trainings(one: Path, other: Path) -> list[str]:
+def differences_of_runs(one: Path, other: Path) -> list[str]:
     """Every part of the checkpoints below two folders, and every file of refined labels, that differs."""
     paths = [next(folder.rglob("checkpoint.pt")) for folder in (one, other)]
     states = [checkpoint.load(path) for path in paths]

@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 import memory  # noqa: E402
 import trainee  # noqa: E402
-from differences import differences_of_trainings  # noqa: E402
+from differences import differences_of_runs  # noqa: E402
 
 from util.errors import CheckpointError  # noqa: E402
 from util.files import write_json  # noqa: E402
@@ -225,7 +225,7 @@ def main() -> int:
     soak.train_broken(given.kill_every, given.blows)
     if given.side_by_side:
         wait_for_alone()
-    soak.report.differences = differences_of_trainings(soak.folder("alone"), soak.folder("broken"))
+    soak.report.differences = differences_of_runs(soak.folder("alone"), soak.folder("broken"))
     return 0 if soak.conclude() else 1
 
 
