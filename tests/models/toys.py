@@ -1,7 +1,7 @@
 """Small methods that use the whole training contract, and their data: two networks, a teacher, several streams."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -10,19 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
-import training
+from data.check.training import CHECKS
+from dataloaders import catalog
+from dataloaders.build import FAMILIES, Family
 from dataloaders.description import DatasetSpec
-from dataloaders.images.data import DenseConfig
 from dataloaders.ordering import JointDataset, LoaderOptions, Part, step_loader
+from dataloaders.protocol import DataConfig, TrainingData
 from dataloaders.samples import DenseBatch, ImageCase, JointBatch, UnlabelledBatch
 from dataloaders.scans.normalise import Normalisation
 from models import METHODS
+from models.evaluation import EVALUATIONS, Evaluation
 from models.methods.base import Method, exclusive_masks
 from models.networks.frozen import call_frozen
-from models.networks.unet import UNetConfig
 from models.training.optim import OptimConfig, Trainable
+from util.results.layout import GENERIC
 
 SIZE = 16
 N_IMAGES = {"labelled": 5, "unlabelled_1": 12, "unlabelled_2": 12}
@@ -31,9 +34,9 @@ FIRST_UNLABELLED = 2  # the first step that sees unlabelled images
 
 @dataclass(frozen=True)
 class ToyConfig:
-    """Nothing of its own; the experiment expects a network for images."""
+    """Hyper-parameters of all toys."""
 
-    unet: UNetConfig = field(default_factory=UNetConfig)
+    weight: float = 1.0  # of the terms on unlabelled images
 
 
 def convolutions(*channels: int) -> nn.Sequential:
@@ -45,7 +48,7 @@ class Toy(Method):
     """Segments images into two classes with the network that `predictor` returns."""
 
     Config = ToyConfig
-    family = "dense"
+    family = "toy"
     batch_type = JointBatch
 
     def __init__(self, config: ToyConfig) -> None:
@@ -175,23 +178,36 @@ class LateJointDataset(JointDataset):
 
 
 @dataclass(frozen=True)
-class ToyData:
+class ToyDataConfig(DataConfig):
+    """The keys of the toys' data."""
+
+    dataset: str = "JSRT"
+
+    @property
+    def spec(self) -> DatasetSpec:
+        return catalog.dataset(self.dataset, "images")
+
+    def derived(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {}
+
+    def summary(self, trains_on: str) -> str:
+        return "squares"
+
+
+@dataclass(frozen=True)
+class ToyData(TrainingData):
     """Labelled images, and twice as many unlabelled ones in each of two streams."""
 
-    config: DenseConfig
+    config: ToyDataConfig
     is_late: bool
     labels = None
     preparation = None
     nbytes = 0
 
-    @property
-    def spec(self) -> DatasetSpec:
-        return self.config.spec
-
     def fit_normalisation(self) -> Normalisation:
         return Normalisation()
 
-    def dataset(self, seed: int, batch_size: int, options: LoaderOptions) -> JointDataset:
+    def joint_dataset(self, seed: int, batch_size: int, options: LoaderOptions) -> JointDataset:
         parts = {
             name: Part(np.arange(n), batch_size if name == "labelled" else 2 * batch_size, seed, options.plan, name)
             for name, n in N_IMAGES.items()
@@ -199,26 +215,40 @@ class ToyData:
         kind = LateJointDataset if self.is_late else JointDataset
         return kind({name: ToyImages(part) for name, part in parts.items()})
 
-    def loader(self, normalisation: Any, seed: int, batch_size: int, steps: range, options: LoaderOptions) -> Any:
-        return step_loader(self.dataset(seed, batch_size, options), steps, options)
+    def loader(
+        self, normalisation: Normalisation, seed: int, batch_size: int, steps: range, options: LoaderOptions
+    ) -> DataLoader:
+        return step_loader(self.joint_dataset(seed, batch_size, options), steps, options)
 
     def describe(self) -> str:
         return "toys"
 
 
+class ToyEvaluation(Evaluation):
+    """Scores nothing."""
+
+    layout = GENERIC
+
+    def curve(self, method: Method, normalisation: Normalisation) -> dict[str, float]:
+        return {}
+
+    def score(self, candidates: Any, out: Any, options: Any) -> Any:
+        raise NotImplementedError
+
+
 def install(name: str, patch: Any) -> None:
-    """Makes a toy known to the experiment; `patch` has `setitem` and `setattr`, as pytest's monkeypatch."""
-    patch.setitem(METHODS, name, TOYS[name])
+    """Makes a toy and its family known; `patch` has `setitem`, as pytest's monkeypatch."""
     is_late = TOYS[name].has_unused_parameters
-    patch.setattr(training, "open_data", lambda config, *_: ToyData(config, is_late))
-    patch.setattr(training, "evaluation_of", lambda data, device: None)
+    patch.setitem(METHODS, name, TOYS[name])
+    patch.setitem(FAMILIES, "toy", Family(ToyDataConfig, lambda config, *_: ToyData(config, is_late)))
+    patch.setitem(EVALUATIONS, "toy", ToyEvaluation)
+    patch.setitem(CHECKS, "toy", lambda data: None)
 
 
 class ForGood:
     """As monkeypatch, in a process of its own."""
 
     setitem = staticmethod(dict.__setitem__)
-    setattr = staticmethod(setattr)
 
 
 def build_toy(name: str) -> Toy:
@@ -227,6 +257,6 @@ def build_toy(name: str) -> Toy:
 
 def batches(name: str, n_steps: int, batch_size: int = 2, seed: int = 0) -> Iterator[JointBatch]:
     """The batches of a toy's first steps."""
-    data = ToyData(replace(DenseConfig(), size_px=SIZE), TOYS[name].has_unused_parameters)
-    dataset = data.dataset(seed, batch_size, LoaderOptions())
+    data = ToyData(ToyDataConfig(), TOYS[name].has_unused_parameters)
+    dataset = data.joint_dataset(seed, batch_size, LoaderOptions())
     return (dataset[step] for step in range(n_steps))

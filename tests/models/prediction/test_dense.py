@@ -130,7 +130,8 @@ def test_validation_writes_the_same_label_maps_and_the_patients(trained, tmp_pat
     (saved,) = trained.glob("exps/*/validation/*/predictions/last/original_size")
     assert predict(trained, tmp_path, images=["img/c4.png", "img/c5.png"]) == 0
     for name in ("c4", "c5"):
-        np.testing.assert_array_equal(*(read(folder / f"{name}_segmentation.png") for folder in (saved, tmp_path)))
+        expected, found = (read(folder / f"{name}_segmentation.png") for folder in (saved, tmp_path))
+        np.testing.assert_array_equal(found, expected)
     assert read(saved.parent / "disc" / "c4.png").shape == (SIDE, SIDE)
     scores = read_scores(saved.parents[2] / "scores.csv").query("metric == 'dice' and case != ''")
     assert set(zip(scores["case"], scores["patient"], strict=True)) == {("c4", "p4"), ("c5", "p5")}
@@ -141,7 +142,7 @@ def test_an_image_is_prepared_as_by_the_command(trained):
     assert (predictor.task.spec.name, predictor.values) == ("MINE", VALUES)
     for n in range(len(SIZES)):
         image = predictor.read(trained / f"img/c{n}.png")
-        placement = Placement.fit(*image.shape, SIDE, "pad")
+        placement = Placement.fit(len(image), len(image[0]), SIDE, "pad")
         (prepared,) = trained.glob(f"data/MINE/*/images/c{n}.png")
         expected = read(prepared).astype(np.float32) / np.float32(65_535)
         np.testing.assert_array_equal(predictor.network_input(image, placement)[0, 0].numpy(), expected)
