@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import training  # noqa: F401 - registers the command
 from config_ssl_upload import ex
 from dataloaders.samples import ImageCase
 from dataloaders.scans.normalise import Normalisation
@@ -23,18 +24,14 @@ from util.runtime import checkpoint
 ROOT = Path(__file__).parents[1]
 N_STEPS = 12
 SETTINGS = {
-    "dataset": "JSRT",
-    "size_px": 16,
     "n_steps": N_STEPS,
     "batch_size": 2,
     "print_interval": 4,
     "checkpoint_every": 3,
     "num_workers": 0,
     "device": "cpu",
-    "check_data": False,
     "optim": {"name": "adam", "lr": 0.01, "weight_decay": 0.0, "step_every": 5, "step_gamma": 0.5},
     "ema": {"decay": 0.5, "every": 1},
-    "unet": {"halvings": [2, 2]},
 }
 CPU = torch.device("cpu")
 PLAIN = torch.autocast("cpu", enabled=False)
@@ -154,6 +151,7 @@ def test_the_teacher_follows_the_student_and_predicts(tmp_path, monkeypatch):
 
 RANK = """
 import json, sys
+import training  # noqa: F401 - registers the command
 from tests.models.toys import ForGood, install
 from config_ssl_upload import ex
 

@@ -7,8 +7,6 @@ from data.check import require_valid
 from data.check.images import require_valid_images
 from util.errors import ConfigError
 
-MIN_SLICE_PX = 64  # rows and columns of a scan's slices, below which the encoder leaves too few features
-
 
 def check_scans(data: Any) -> None:
     """Validates scans, labels, superpixels and the fold of few-shot data.
@@ -18,7 +16,7 @@ def check_scans(data: Any) -> None:
     """
     config = data.config
     scale = config.superpix_scale if config.train_on == "superpixels" else None
-    require_valid(data.folder.folder, config.spec, scale, config.eval_fold, MIN_SLICE_PX, config.support_idx)
+    require_valid(data.folder.folder, config.spec, scale, config.eval_fold, config.min_size_px, config.support_idx)
 
 
 def check_images(data: Any) -> None:

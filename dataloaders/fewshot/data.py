@@ -39,7 +39,7 @@ class FewShotConfig(DataConfig):
     exclude_cls_list: tuple[int, ...] = option((), "replicate")  # training slices showing these are left out
     train_on: Literal["superpixels", "labels"] = "superpixels"  # labels: supervised training of the comparison methods
     superpix_scale: str = "MIDDLE"  # which pseudo-labels
-    min_size_px: int = 64  # rows and columns of prepared slices, below which the encoder leaves too few features
+    min_size_px: int = option(64, "practical")  # least side of prepared slices, for enough features
     max_iters_per_load: int | None = None  # episodes in one pass over the slices; None: every slice once
     min_fg_data: int = 1  # pixels that a class needs on a training slice (train_on=labels)
     which_aug: str = "sabs_aug"  # augmentation preset: sabs_aug, aug_v3 or none

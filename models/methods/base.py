@@ -12,8 +12,6 @@ from dataloaders.images.labels import LabelStore
 from dataloaders.protocol import DataFacts
 from models.training.optim import OptimConfig, Trainable
 
-Family = Literal["fewshot", "dense"]
-
 
 class Method(nn.Module, ABC):
     """A published training objective as one module: networks, peers, learnable losses, and how they predict.
@@ -23,7 +21,9 @@ class Method(nn.Module, ABC):
     """
 
     Config: ClassVar[type]  # frozen dataclass of hyper-parameters; its fields become configuration keys
-    family: ClassVar[Family]  # the data it takes and how it is scored: a support set and scans, or images
+    family: ClassVar[
+        str
+    ]  # key of dataloaders.build.FAMILIES: the data it takes and how it is scored: a support set and scans, or images
     batch_type: ClassVar[type | None]  # the sample it trains on; None: nothing to train
     trains_on: ClassVar[Literal["given", "clean"]] = "given"  # clean: the upper bound of learning from noisy labels
     needs_superpixels: ClassVar[bool] = False  # dense batches then contain superpixel ids
