@@ -126,6 +126,7 @@ def _fresh_or_resumed(settings: Settings, data: TrainingData, path: Path, device
     state = build_state(
         *(settings.values, run.seed, run.optim, run.ema, data.fit_normalisation(), device, data.preparation),
         channels_last=run.channels_last,
+        spec=data.spec,
     )
     state.labels, state.refined = data.labels, RefinedLabels(path.parent / "refined_labels", path.parent.name)
     saved = checkpoint.load_newest(path, device)

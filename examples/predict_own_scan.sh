@@ -4,7 +4,7 @@
 #   CHECKPOINT=exps/.../checkpoint.pt SUPPORT_IMAGE=a.nii.gz SUPPORT_LABEL=a_label.nii.gz SCANS=my_scans OUT=results \
 #       examples/predict_own_scan.sh --classes liver=6 spleen=1
 #
-# Options are passed on to `python -m models.predict` (see docs/predict_own_scan.md). PYTHON: interpreter.
+# Options are passed on to `python -m models.predict` (see docs/predict.md). PYTHON: interpreter.
 set -euo pipefail
 
 : "${CHECKPOINT:?set it to the trained network, such as exps/<experiment>/checkpoint.pt}"

@@ -17,9 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from PIL import Image
 
 from data.prepare.splits import SEED, split_images
 from data.sources import isic, jsrt, shenzhen
@@ -27,7 +25,8 @@ from data.sources.own_images import own_source
 from data.sources.raw_images import ImageSource, Masks, RawImage, read_raw_mask
 from dataloaders.description import DatasetSpec, write_description
 from dataloaders.images.folder import DESCRIPTION, MANIFEST, read_csv
-from dataloaders.images.geometry import Placement, resize_nearest
+from dataloaders.images.geometry import Placement, place_image, resize_nearest
+from dataloaders.images.preprocess import to_depth
 from dataloaders.io.png import write_png
 from util.cli import parallel_map
 from util.errors import ConfigError, DataError
@@ -136,7 +135,7 @@ def _prepare(task: Task, spec: DatasetSpec, source: ImageSource, folder: Path, s
     original = source.read(raw.image)
     height, width = original.shape[:2]
     placement = Placement.fit(height, width, size_px, spec.grid.aspect)
-    image = _to_depth(place_image(original, placement), raw.bits)
+    image = to_depth(place_image(original, placement), raw.bits)
     read = source.read_masks(raw, (height, width)) if source.read_masks else _unite_all(raw, (height, width))
     masks = {
         structure: placement.pad(resize_nearest(mask, placement.height_px, placement.width_px))
@@ -195,35 +194,6 @@ def _unite(raw: RawImage, files: Sequence[Path], shape: tuple[int, ...]) -> tupl
                 f"{shape[0]} x {shape[1]}; expected {ratio}. Unpack both files again."
             )
     return np.any([mask for mask, _ in parts], axis=0), sum(count for _, count in parts)
-
-
-def resize_image(image: np.ndarray, size_px: int) -> np.ndarray:
-    """(H, W) or (H, W, 3), values 0 to 255, to a square uint8 image, whatever the aspect.
-
-    Source: superpixel-guided learning and T-Loss, released code. Note: shrinking averages over all pixels (pillow's
-        bilinear filter); it does not pick four of them.
-    """
-    resized = Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR)
-    return np.clip(np.rint(np.asarray(resized)), 0, 255).astype(np.uint8)
-
-
-def place_image(image: np.ndarray, placement: Placement) -> np.ndarray:
-    """(H, W) or (H, W, 3) on the square of a placement; uint16 stays uint16, all else becomes uint8.
-
-    Note: squeezed images of 8 bits are resized by pillow, as published; others by OpenCV, which averages over areas of
-        any depth.
-    """
-    size = placement.size_px
-    if image.dtype != np.uint16 and (placement.height_px, placement.width_px) == (size, size):
-        return resize_image(image, size)
-    is_smaller = placement.height_px * placement.width_px < image.shape[0] * image.shape[1]
-    method = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR
-    return placement.pad(cv2.resize(image, (placement.width_px, placement.height_px), interpolation=method))
-
-
-def _to_depth(image: np.ndarray, bits: int) -> np.ndarray:
-    """An image of 8 bits in a set of 16 bits takes its whole range."""
-    return image.astype(np.uint16) * 257 if bits == 16 and image.dtype == np.uint8 else image
 
 
 def _write_manifest(path: Path, rows: Sequence[Row]) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.sources import pictures
 from dataloaders.description import DatasetSpec
+from dataloaders.io import pictures
 from util.errors import DataError
 
 

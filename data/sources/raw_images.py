@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dataloaders.io.pictures import threshold_mask
 from util.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-GREATEST = 255  # value of 8-bit masks
 
 
 @dataclass(frozen=True)
@@ -114,38 +114,12 @@ def read_grey(path: Path) -> np.ndarray:
 
 
 def read_raw_mask(path: Path) -> tuple[np.ndarray, int]:
-    """Reads a mask of 8 bits; see `threshold_mask`.
+    """Reads a mask of 8 bits; see `dataloaders.io.pictures.threshold_mask`.
 
     Raises:
         DataError: absent, damaged, or a label map instead of a mask.
     """
     return threshold_mask(path, read_grey(path))
-
-
-def threshold_mask(path: Path, grey: np.ndarray) -> tuple[np.ndarray, int]:
-    """A mask as (H, W) bool, and the number of pixels that were neither background nor the object's one value.
-
-    A mask of 0 and one other value is the object wherever it is not 0. Greys in between, left by interpolation or lossy
-    compression, are thresholded at half of the largest value.
-
-    Args:
-        path: of the mask, for the message.
-        grey: (H, W) uint8 or uint16.
-
-    Raises:
-        DataError: several values that are all in the lower half: a label map rather than greys.
-    """
-    greatest = GREATEST if grey.dtype == np.uint8 else np.iinfo(np.uint16).max
-    values = np.unique(grey)
-    values = values[values > 0]
-    if len(values) <= 1:
-        return grey > 0, 0
-    if values[-1] <= greatest // 2:
-        raise DataError(
-            f"{path}: values {', '.join(map(str, values[:5]))} besides 0; expected a mask of 0 and one other value, or "
-            f"greys up to {greatest}. Write the object as {greatest} and all else as 0."
-        )
-    return grey > greatest // 2, int(np.count_nonzero((grey > 0) & (grey < greatest)))
 
 
 def _read_as(path: Path, mode: str) -> np.ndarray:

@@ -23,6 +23,7 @@ from dataloaders.images.folder import (
 )
 from dataloaders.images.geometry import to_original
 from dataloaders.images.labels import LabelsOnDevice, LabelStore, image_tensor, normalise
+from dataloaders.images.task import ImageTask
 from dataloaders.io.packed import packed
 from dataloaders.io.png import read_image, read_mask, read_superpixels
 from dataloaders.ordering import LoaderOptions, Part, step_loader
@@ -94,20 +95,22 @@ class DenseConfig(DataConfig):
     @property
     def chosen(self) -> tuple[str, ...]:
         """The structures to segment; their places are the class values from 1."""
-        return self.structures or (self.spec.classes[0].name,)
+        return self.task.names
+
+    @property
+    def task(self) -> ImageTask:
+        """What is segmented, and on which part of the prepared images."""
+        return ImageTask(self.spec, self.structures, self.size_px)
 
     @property
     def side_px(self) -> int:
         """Rows and columns of the prepared images."""
-        return self.size_px or self.spec.grid.size_px
+        return self.task.side_px
 
     @property
     def window(self) -> tuple[slice, slice]:
         """The rows and columns that are used: a structure's own crop where it is learned alone."""
-        first, *others = self.chosen
-        if others:
-            return slice(0, self.side_px), slice(0, self.side_px)
-        return self.spec.structure(first).window(self.side_px)
+        return self.task.window
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -182,11 +185,8 @@ class DenseData(TrainingData):
             yield ImageCase(ids[part], tuple(range(1, len(masks) + 1)), image, patients), truth
 
     def in_full(self, part: np.ndarray) -> np.ndarray:
-        """Pads a (H, W) map of the window to the whole prepared image with 0."""
-        side = self.config.side_px
-        full = np.zeros((side, side), np.uint16)
-        full[self.config.window] = part
-        return full
+        """Pads a (H, W) map of the window to the whole prepared image with 0; uint16."""
+        return self.config.task.in_full(part.astype(np.uint16))
 
     def to_original(self, image_id: str, mask: np.ndarray) -> np.ndarray:
         """Takes a (H, W) bool or uint8 mask of the window to the grid of the original picture; 0 outside the window.
@@ -195,11 +195,15 @@ class DenseData(TrainingData):
             DataError: the manifest does not record the original size.
         """
         row = self.folder.row(image_id)
-        if not row.get("original_height_px"):
+        if not self.has_original_size(image_id):
             raise DataError(
                 f"{self.folder.folder / MANIFEST}: no original size of {image_id}. Run `python -m data.prepare` again."
             )
-        return to_original(self.in_full(mask).astype(mask.dtype), row)
+        return to_original(self.config.task.in_full(mask), row)
+
+    def has_original_size(self, image_id: str) -> bool:
+        """Whether the manifest records the size of the original picture."""
+        return bool(self.folder.row(image_id).get("original_height_px"))
 
     @property
     def nbytes(self) -> int:

@@ -56,13 +56,43 @@ class Placement:
         square[self.window] = resized
         return square
 
+    def to_picture(self, mask: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
+        """Takes a (size_px, size_px) mask or label map to the grid of a picture, each pixel from the nearest one."""
+        return resize_nearest(mask[self.window], height_px, width_px)
+
+
+def resize_image(image: np.ndarray, size_px: int) -> np.ndarray:
+    """(H, W) or (H, W, 3), values 0 to 255, to a square uint8 image, whatever the aspect.
+
+    Source: superpixel-guided learning and T-Loss, released code. Note: shrinking averages over all pixels (pillow's
+        bilinear filter); it does not pick four of them.
+    """
+    resized = Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR)
+    return np.clip(np.rint(np.asarray(resized)), 0, 255).astype(np.uint8)
+
+
+def place_image(image: np.ndarray, placement: Placement) -> np.ndarray:
+    """(H, W) or (H, W, 3) on the square of a placement; uint16 stays uint16, all else becomes uint8.
+
+    Note: squeezed images of 8 bits are resized by pillow, as published; others by OpenCV, which averages over areas of
+        any depth.
+    """
+    size = placement.size_px
+    if image.dtype != np.uint16 and (placement.height_px, placement.width_px) == (size, size):
+        return resize_image(image, size)
+    import cv2  # slow to import, and only images that are not squeezed to 8 bits need it
+
+    is_smaller = placement.height_px * placement.width_px < image.shape[0] * image.shape[1]
+    method = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR
+    return placement.pad(cv2.resize(image, (placement.width_px, placement.height_px), interpolation=method))
+
 
 def resize_nearest(mask: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
-    """(H, W) bool or uint8 to another size, by the nearest pixel."""
-    is_binary = mask.dtype == bool
-    picture = Image.fromarray(mask.astype(np.uint8)).resize((width_px, height_px), Image.Resampling.NEAREST)
-    array = np.asarray(picture)
-    return array > 0 if is_binary else array
+    """(H, W) bool, uint8 or uint16 to another size, by the nearest pixel."""
+    # Not as 16 bits, of which pillow takes other pixels than of 8 and 32 bits in some sizes.
+    picture = Image.fromarray(mask.astype(np.int32 if mask.dtype == np.uint16 else np.uint8))
+    array = np.asarray(picture.resize((width_px, height_px), Image.Resampling.NEAREST))
+    return array > 0 if mask.dtype == bool else array.astype(mask.dtype)
 
 
 def to_original(mask: np.ndarray, row: Mapping[str, str]) -> np.ndarray:
@@ -75,5 +105,5 @@ def to_original(mask: np.ndarray, row: Mapping[str, str]) -> np.ndarray:
     Returns:
         (original height, original width), each pixel taken from the nearest one.
     """
-    window = Placement.from_row(row, len(mask)).window
-    return resize_nearest(mask[window], int(row["original_height_px"]), int(row["original_width_px"]))
+    height_px, width_px = int(row["original_height_px"]), int(row["original_width_px"])
+    return Placement.from_row(row, len(mask)).to_picture(mask, height_px, width_px)

@@ -21,6 +21,7 @@ from models.evaluation.overlap import compute_dice, compute_iou, count_overlap, 
 from models.evaluation.probabilities import export_probabilities
 from models.evaluation.suspects import rank_suspects
 from models.methods.base import Method
+from models.prediction.dense import write_segmentation
 from models.presets.published import TEST_IMAGES, published_dice
 from util.errors import DataError
 from util.ids import natural_key
@@ -186,9 +187,21 @@ class DenseEvaluation(Evaluation):
         )
 
     def _save_masks(self, folder: Path, case: ImageCase, masks: np.ndarray) -> None:
-        for name, mask in zip(self.data.config.chosen, masks, strict=True):
-            for image_id, one in zip(case.ids, mask, strict=True):
-                write_png(folder / name / f"{image_id}.png", one)
+        """Writes a mask per structure on the prepared grid and, where its size is known, a label map of the original.
+
+        Args:
+            folder: receives `<structure>/<id>.png`, and `original_size/<id>_segmentation.png` as prediction writes it.
+            case: N images.
+            masks: (K, N, H, W) bool.
+        """
+        task = self.data.config.task
+        for place, image_id in enumerate(case.ids):
+            by_name = dict(zip(task.names, masks[:, place], strict=True))
+            for name, mask in by_name.items():
+                write_png(folder / name / f"{image_id}.png", mask)
+            if self.data.has_original_size(image_id):
+                original = {name: self.data.to_original(image_id, mask) for name, mask in by_name.items()}
+                write_segmentation(folder / "original_size", image_id, original, task.supplied_values)
 
     def _agreement(self, method: Method) -> dict[str, float]:
         """Mean Dice of predictions on training images with their clean and their given masks, per type of noise."""
@@ -240,7 +253,9 @@ class DenseEvaluation(Evaluation):
         """Scores of every image and structure, and those over all pixels of all images."""
         names = self.data.config.chosen
         found = [
-            context | {"case": image_id, "structure": name, "metric": metric, "value": getattr(scores, metric)[n, k]}
+            context
+            | {"case": image_id, "patient": self.data.folder.patient(image_id), "structure": name}
+            | {"metric": metric, "value": getattr(scores, metric)[n, k]}
             for n, image_id in sorted(enumerate(scores.ids), key=lambda pair: natural_key(pair[1]))
             for k, name in enumerate(names)
             for metric in ("dice", "iou", "hd95_px")

@@ -15,6 +15,7 @@ from dataloaders.fewshot.data import FewShotData, FewShotTask, ScoredCase
 from dataloaders.io.geometry import Grid, paste_back
 from dataloaders.io.nifti import write_nifti
 from dataloaders.samples import Volume
+from dataloaders.scans.labels import to_supplied_values
 from dataloaders.scans.normalise import Normalisation
 from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, inference, mean_defined
 from models.methods.base import Method
@@ -160,11 +161,11 @@ class FewShotEvaluation(Evaluation):
         }
 
     def _records(self, context: dict[str, Any], result: CaseResult) -> list[dict[str, Any]]:
-        scan = str(result.scored.case.scan_id)  # every scan is of another patient
+        folder, scan = self.data.folder, str(result.scored.case.scan_id)
         return [
             context
-            | {"case": scan, "patient": scan, "structure": self.data.folder.spec.class_names[label], "label": label}
-            | {"metric": metric, "value": value}
+            | {"case": scan, "patient": folder.patient(scan), "structure": folder.spec.class_names[label]}
+            | {"label": folder.spec.supplied_value(label), "metric": metric, "value": value}
             for label, scores in result.scores.items()
             for metric, value in asdict(scores).items()
         ]
@@ -189,16 +190,21 @@ class FewShotEvaluation(Evaluation):
         return path
 
     def _save_masks(self, out: Path, result: CaseResult) -> None:
-        """Writes a mask per organ (values 0 and the label), on the prepared and, where known, on the original grid."""
-        scan = result.scored.case.scan_id
+        """Writes a mask per organ on the prepared and, where known, on the original grid.
+
+        Its values are 0 and the organ's value in the label maps as they were supplied.
+        """
+        scan, spec = result.scored.case.scan_id, self.data.folder.spec
         original = self.data.folder.manifest.scans.get(str(scan), {}).get("original")
         for value, mask in zip(result.scored.case.classes, result.masks, strict=True):
-            labelled = Volume(mask.astype(np.uint8) * value, result.scored.stored.affine)
-            write_nifti(out / f"scan_{scan}_label_{value}.nii.gz", labelled)
+            prepared = mask.astype(np.uint8) * np.uint8(value)
+            labelled = Volume(to_supplied_values(prepared, spec), result.scored.stored.affine)
+            name = f"scan_{scan}_label_{spec.supplied_value(value)}.nii.gz"
+            write_nifti(out / name, labelled)
             if original:
                 grid = Grid.from_json(original)
                 pasted = paste_back(labelled, grid.shape, grid.affine)
-                write_nifti(out / "original_grid" / f"scan_{scan}_label_{value}.nii.gz", pasted)
+                write_nifti(out / "original_grid" / name, pasted)
 
 
 def _name(candidate: Candidate) -> str:

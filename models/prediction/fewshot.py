@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from dataloaders import catalog
 from dataloaders.description import DatasetSpec
 from dataloaders.fewshot import protocol
 from dataloaders.io.geometry import Grid, on_grid_of
@@ -19,8 +18,9 @@ from dataloaders.samples import EvalCase, SupportSet, Volume
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import PrepareParameters, parameters_of, paste_back, prepare_image, prepare_label
 from models.methods.base import Method
+from models.prediction.origin import find_dataset, require_family
 from models.training.load import load_trained
-from util.errors import CheckpointError, ConfigError, DataError, UserError
+from util.errors import ConfigError, DataError, UserError
 from util.runtime import checkpoint
 from util.runtime.device import choose_device, set_precision
 
@@ -109,15 +109,14 @@ class FewShotPredictor:
         """
         content = checkpoint.load(path)
         stored = content.get("settings", {})
-        spec = _find_dataset(path, content.get("dataset"), stored.get("dataset"), dataset)
+        require_family(path, content, "fewshot")
+        spec = find_dataset(path, content, "scans", dataset)
         if "modelname" not in stored and modelname is None:
             raise ConfigError(f"{path}: does not contain the name of its encoder; set modelname, e.g. dlfcn_res101.")
         settings = {"method": "alpnet", "modelname": modelname} | stored
         target = choose_device(device)
         set_precision("float32", target)
         trained = load_trained(path, settings, weights, target)
-        if trained.method.family != "fewshot":
-            raise CheckpointError(f"{path}: trained with method={stored['method']}; expected the few-shot alpnet.")
         normalisation = trained.normalisation or normalisation
         if normalisation is None and spec.intensity.normalise_by == "training_scans":
             raise ConfigError(
@@ -211,26 +210,6 @@ def most_probable(probabilities: Float[Tensor, "K D H W"], masks: Bool[Tensor, "
     """Number (1 to K) of the most probable of those classes whose mask contains the voxel; 0: none."""
     value, place = probabilities.masked_fill(~masks, -1).max(0)
     return torch.where(value >= 0, place + 1, 0).to(torch.uint8)
-
-
-def _find_dataset(path: Path, described: dict[str, Any] | None, name: str | None, given: str | None) -> DatasetSpec:
-    """The description stored in a checkpoint; else that of the data set it names; else the given one.
-
-    Raises:
-        ConfigError: nothing says what the network was trained on, or the given data set is another one.
-    """
-    if described is not None:
-        spec = DatasetSpec.from_dict(described)
-    elif name or given:
-        spec = catalog.dataset(name or str(given), "scans")
-    else:
-        raise ConfigError(
-            f"{path}: does not say what it was trained on; name it (dataset): "
-            f"{', '.join(catalog.dataset_names('scans'))}, or the path of a description."
-        )
-    if given is not None and catalog.dataset(given).name != spec.name:
-        raise ConfigError(f"{path}: trained on {spec.name}, not on {given}. Leave dataset out.")
-    return spec
 
 
 def _check_array(volume: Volume, what: str, kinds: str = "iuf") -> None:

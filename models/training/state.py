@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dataloaders.description import DatasetSpec
 from dataloaders.images.labels import LabelStore, RefinedLabels
 from dataloaders.scans.normalise import Normalisation
 from models import build_method
@@ -34,6 +35,7 @@ class TrainingState:
     normalisation: Normalisation
     settings: dict[str, Any] = field(default_factory=dict)
     preparation: dict[str, Any] | None = None  # of the training scans, as in their manifest; None: unknown
+    spec: DatasetSpec | None = None  # of the data; None: unknown
     labels: LabelStore | None = None  # of dense methods, which may refine them
     refined: RefinedLabels | None = None  # where refined labels are stored
     history: list[dict[str, float]] = field(default_factory=list)  # result of each evaluation during training
@@ -136,6 +138,7 @@ class TrainingState:
             "format": "frugalseg-1",
             "step": self.step,
             "settings": self.settings,
+            "dataset": None if self.spec is None else self.spec.to_dict(),
             "normalisation": self.normalisation.to_dict(),
             "preparation": self.preparation,
             "method": weights,
@@ -185,6 +188,7 @@ def build_state(
     device: torch.device,
     preparation: dict[str, Any] | None = None,
     channels_last: Literal["auto", "on", "off"] = "auto",
+    spec: DatasetSpec | None = None,
 ) -> TrainingState:
     """The method with initial weights from the seed, its average and its optimisers.
 
@@ -197,10 +201,11 @@ def build_state(
         device: where to train.
         preparation: how the scans were prepared; saved with the weights.
         channels_last: memory order of the weights, see `models.training.speed.to_memory_format`.
+        spec: description of the data set; saved with the weights, so that prediction needs no other file.
     """
     seed_everything(seed)
     method = to_memory_format(build_method(settings).to(device), device, channels_last)
     averaged = method.averaged()
     average = None if averaged is None else MovingAverage(averaged, ema)
     optimisers = Optimisers(method.optimisers(optim), settings.get("n_steps", 0))
-    return TrainingState(method, average, optimisers, normalisation, settings, preparation)
+    return TrainingState(method, average, optimisers, normalisation, settings, preparation, spec)

@@ -12,11 +12,14 @@ from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import parameters_of
-from models.predict import find_scans, main, name_scans, volumes
+from models.predict import main
+from models.prediction import scans
+from models.prediction.dense import DensePredictor
+from models.prediction.scans import find_scans, name_scans, volumes
 from models.training.average import AverageConfig
 from models.training.optim import OptimConfig
 from models.training.state import build_state
-from util.errors import ConfigError, DataError, UserError
+from util.errors import CheckpointError, ConfigError, DataError, UserError
 from util.runtime import checkpoint
 
 CHAOST2 = dataset("CHAOST2")
@@ -146,6 +149,35 @@ def test_bad_support_names_its_files(inputs, tmp_path):
     assert not (tmp_path / "volumes.csv").exists()
 
 
+def test_options_of_images_are_refused(inputs, tmp_path):
+    with pytest.raises(ConfigError, match=r"^--images, --probabilities: not for .*\.pth, .* few-shot .*--support"):
+        run(inputs, tmp_path, "--images", "x", "--probabilities")
+    with pytest.raises(ConfigError, match=r"^--support-label, --scans: missing; .*snapshot\.pth"):
+        main([f"--checkpoint={inputs / 'snapshot.pth'}", f"--out={tmp_path}", "--support-image=A.nii.gz"])
+    with pytest.raises(CheckpointError, match=r"method alpnet is few-shot \(segments scans\); expected .* dense"):
+        DensePredictor.from_checkpoint(inputs / "snapshot.pth")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unexpected_error_does_not_stop_the_others(inputs, tmp_path, monkeypatch, caplog):
+    read_one = scans.read_volume
+
+    def read_all_but_second(path):
+        if path.name == "second.nii.gz":
+            raise RuntimeError("out of memory")
+        return read_one(path)
+
+    write_nifti(tmp_path / "in" / "first.nii.gz", Volume(scan(1)[0], AFFINE))
+    write_nifti(tmp_path / "in" / "second.nii.gz", Volume(scan(1)[0], AFFINE))
+    write_nifti(tmp_path / "in" / "third.nii.gz", Volume(scan(2)[0], AFFINE))
+    monkeypatch.setattr(scans, "read_volume", read_all_but_second)
+    assert run(inputs, tmp_path / "out", scans=[tmp_path / "in"]) == 1
+    assert f"not segmented: {tmp_path / 'in' / 'second.nii.gz'}: RuntimeError: out of memory" in caplog.messages
+    assert any(record.exc_info for record in caplog.records)  # the traceback, for a report
+    with (tmp_path / "out" / "volumes.csv").open() as stream:
+        assert {record["scan"] for record in csv.DictReader(stream)} == {"first", "third"}
+
+
 def test_class_must_be_a_number(inputs, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(inputs, tmp_path, "--classes", "liver")
@@ -176,5 +208,5 @@ def test_names_stay_apart(tmp_path):
     paths = [tmp_path / name for name in ("a/T2", "b/T2", "b/c.v2.nii.gz", "b/../a/T2")]
     assert name_scans(paths) == {"a_T2": paths[0], "b_T2": paths[1], "b_c.v2": paths[2]}
     assert list(name_scans(paths[1:3])) == ["T2", "c.v2"]
-    with pytest.raises(DataError, match=r"c\.nii: another scan has the same name"):
+    with pytest.raises(DataError, match=r"c\.nii: another file has the same name"):
         name_scans([tmp_path / "c.nii", tmp_path / "c.nii.gz"])

@@ -15,8 +15,8 @@ from util.results.pictures import draw_label_outlines, draw_legend, panel_grid, 
 
 Labels = Bool[np.ndarray, "_ _ _"] | Integer[np.ndarray, "_ _ _"]  # (D, H, W)
 
-# Title, image (C, H, W) of any range, truth (K, H, W) bool, prediction (K, H, W) bool.
-Case = tuple[str, np.ndarray, np.ndarray, np.ndarray]
+# Title, image (C, H, W) of any range, truth (K, H, W) bool or None: unknown, prediction (K, H, W) bool.
+Case = tuple[str, np.ndarray, np.ndarray | None, np.ndarray]
 COLUMNS = 4  # images in a row
 
 _OPPOSITE = dict(zip("LRAPSI", "RLPAIS", strict=True))
@@ -37,10 +37,11 @@ def save_image_overlays(path: Path, cases: Sequence[Case], structures: Sequence[
     figure, grid = panel_grid(title, math.ceil(len(cases) / COLUMNS), COLUMNS, panel, dpi=120)
     for axes, (caption, image, truth, prediction) in zip(grid.flat, cases, strict=False):
         show_image(axes, image[0] if len(image) == 1 else _scale(image).transpose(1, 2, 0), caption)
-        for value, (true, found) in enumerate(zip(truth, prediction, strict=True), start=1):
-            draw_label_outlines(axes, true * value, names, is_truth=True)
+        for value, found in enumerate(prediction, start=1):
+            if truth is not None:
+                draw_label_outlines(axes, truth[value - 1] * value, names, is_truth=True)
             draw_label_outlines(axes, found * value, names)
-    draw_legend(figure, structures, has_truth=True)
+    draw_legend(figure, structures, has_truth=any(truth is not None for _, _, truth, _ in cases))
     save_figure(figure, path)
 
 

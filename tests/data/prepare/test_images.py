@@ -12,10 +12,10 @@ from PIL import Image
 
 from data.prepare import images as module
 from data.prepare.__main__ import main
-from data.prepare.images import prepare_images, resize_image
+from data.prepare.images import prepare_images
 from dataloaders.catalog import dataset
 from dataloaders.images.folder import ImageFolder
-from dataloaders.images.geometry import resize_nearest
+from dataloaders.images.geometry import resize_image, resize_nearest
 from dataloaders.io.png import read_image, read_mask
 from util.errors import ConfigError, DataError
 from util.files import file_sha256

@@ -13,8 +13,9 @@ from PIL import Image
 
 from data.prepare.splits import split_by_fractions, split_images
 from data.sources.label_codes import read_label_map
-from data.sources.own_images import find_images, own_source, read_image, read_masks
+from data.sources.own_images import find_images, own_source, read_masks
 from dataloaders.description import ClassSpec, DatasetSpec, IntensityRule, SplitRule
+from dataloaders.images.preprocess import read_image
 from util.errors import ConfigError, DataError
 
 RED, GREEN = (200, 0, 0), (0, 180, 0)

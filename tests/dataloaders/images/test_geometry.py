@@ -57,3 +57,12 @@ def test_label_maps_keep_their_values():
         *([[0, 2]] * 2),
         *([[3, 1]] * 2),
     ]
+
+
+def test_values_of_every_type_are_taken_from_the_same_pixels():
+    values = np.arange(32 * 17).reshape(32, 17) % 251
+    expected = resize_nearest(values.astype(np.uint8), 90, 60)
+    deep = resize_nearest((values * 256).astype(np.uint16), 90, 60)
+    assert deep.dtype == np.uint16
+    np.testing.assert_array_equal(deep // 256, expected)
+    np.testing.assert_array_equal(resize_nearest(values > 100, 90, 60), expected > 100)

@@ -1,12 +1,15 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from dataloaders.description import ClassSpec, DatasetSpec
 from dataloaders.fewshot.data import FewShotTask, ScoredCase
+from dataloaders.io.nifti import read_nifti
 from dataloaders.samples import EvalCase, SupportSet, Volume
-from models.evaluation.fewshot import evaluate
+from models.evaluation.fewshot import FewShotEvaluation, evaluate
 from models.methods.base import Method
 
 
@@ -67,3 +70,18 @@ def test_the_support_is_encoded_once_and_the_mode_is_restored():
     assert [score.recall for score in scores] == [0.5] * 4
     assert len(method.supports) == 1
     assert method.training
+
+
+def test_masks_have_the_supplied_values_and_scores_the_patient(tmp_path):
+    spec = DatasetSpec("MINE", "scans", classes=(ClassSpec("cyst"), ClassSpec("tumour", value=500)))
+    folder = SimpleNamespace(spec=spec, manifest=SimpleNamespace(scans={}), patient=lambda scan: f"patient of {scan}")
+    evaluation = FewShotEvaluation(SimpleNamespace(folder=folder), torch.device("cpu"))
+    truth = np.full((3, 8, 8), 2, np.uint8)
+    (result,) = evaluate(Marks(), task_of(truth, np.ones((1, 3), bool)), torch.device("cpu"))
+    evaluation._save_masks(tmp_path, result)
+    saved = read_nifti(tmp_path / "scan_0_label_500.nii.gz").array
+    assert saved.dtype == np.uint16
+    assert np.unique(saved[..., :4]).tolist() == [500]
+    assert not saved[..., 4:].any()
+    record = evaluation._records({}, result)[0]
+    assert [record[key] for key in ("case", "patient", "structure", "label")] == ["0", "patient of 0", "tumour", 500]

@@ -223,7 +223,7 @@ def test_label_map_shifted_against_its_image_is_refused():
     shift = np.eye(4)
     shift[0, 3] = 2.1
     label = Volume(label.array, shift @ label.affine)
-    with pytest.raises(DataError, match=r"2\.1 mm away from the image's"):
+    with pytest.raises(DataError, match=r"2\.1 mm from the image's"):
         make_predictor().set_support(image, label)
 
 

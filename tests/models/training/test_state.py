@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from dataloaders.description import ClassSpec, DatasetSpec
 from dataloaders.scans.normalise import Normalisation
 from models.methods.base import Method
 from models.training import state as state_module
@@ -75,6 +76,14 @@ def test_metrics_are_logged_under_both_names_and_replayed_after_a_restart():
     other.load_state_dict(state.state_dict())
     other.replay_log(again)
     assert again.logged == run.logged
+
+
+def test_the_description_of_the_data_is_saved():
+    spec = DatasetSpec("mine", "scans", classes=(ClassSpec("cyst", value=7),))
+    state = build_state(SETTINGS, 0, OptimConfig(), AverageConfig(), Normalisation(), CPU, spec=spec)
+    for content in (state.snapshot(), state.state_dict()):
+        assert DatasetSpec.from_dict(content["dataset"]) == spec
+    assert fresh(OptimConfig()).snapshot()["dataset"] is None
 
 
 class Parts(Method):

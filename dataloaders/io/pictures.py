@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from data.sources.raw_images import threshold_mask
 from dataloaders.io.png import is_16_bit_colour, read_unchanged
 from util.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 LOSSY_SUFFIXES, TIFF_SUFFIXES = (".jpg", ".jpeg"), (".tif", ".tiff")
+GREATEST = 255  # value of 8-bit masks
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # red, green, blue; ITU-R BT.601, as pillow's mode L
 
 
@@ -40,7 +40,7 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def read_binary_mask(path: Path) -> tuple[np.ndarray, int]:
-    """A mask as (H, W) bool and the number of its grey pixels; see `raw_images.threshold_mask`.
+    """A mask as (H, W) bool and the number of its grey pixels; see `threshold_mask`.
 
     Raises:
         DataError: absent, damaged, or a label map instead of a mask.
@@ -49,6 +49,32 @@ def read_binary_mask(path: Path) -> tuple[np.ndarray, int]:
     array = _without_transparency(array)
     grey = array if array.ndim == 2 else array[..., :3].max(axis=-1)
     return threshold_mask(path, index if index is not None and not grey.any() else grey)
+
+
+def threshold_mask(path: Path, grey: np.ndarray) -> tuple[np.ndarray, int]:
+    """A mask as (H, W) bool, and the number of pixels that were neither background nor the object's one value.
+
+    A mask of 0 and one other value is the object wherever it is not 0. Greys in between, left by interpolation or lossy
+    compression, are thresholded at half of the largest value.
+
+    Args:
+        path: of the mask, for the message.
+        grey: (H, W) uint8 or uint16.
+
+    Raises:
+        DataError: several values that are all in the lower half: a label map rather than greys.
+    """
+    greatest = GREATEST if grey.dtype == np.uint8 else np.iinfo(np.uint16).max
+    values = np.unique(grey)
+    values = values[values > 0]
+    if len(values) <= 1:
+        return grey > 0, 0
+    if values[-1] <= greatest // 2:
+        raise DataError(
+            f"{path}: values {', '.join(map(str, values[:5]))} besides 0; expected a mask of 0 and one other value, or "
+            f"greys up to {greatest}. Write the object as {greatest} and all else as 0."
+        )
+    return grey > greatest // 2, int(np.count_nonzero((grey > 0) & (grey < greatest)))
 
 
 def read_grey_codes(path: Path) -> np.ndarray:

@@ -1,0 +1,218 @@
+"""Segments images of any size with a trained dense network; validation writes its masks with the same functions."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+
+from dataloaders.catalog import is_built_in
+from dataloaders.images.geometry import Placement, place_image
+from dataloaders.images.labels import image_tensor, normalise
+from dataloaders.images.preprocess import read_image
+from dataloaders.images.task import ImageTask
+from dataloaders.io.png import write_png
+from dataloaders.samples import ImageCase
+from models.methods.base import Method
+from models.prediction.origin import find_dataset, require_family
+from models.training.load import load_trained
+from util.errors import DataError
+from util.runtime import checkpoint
+from util.runtime.device import choose_device, set_precision
+
+logger = logging.getLogger(__name__)
+
+SEGMENTATION = "_segmentation.png"
+PROBABILITY = "_probability.png"
+FULL = 65_535  # value of probability 1 in files
+DARK_BELOW = 4096  # largest value of 16-bit images that hold 12 bits
+
+
+@dataclass(frozen=True)
+class DensePrediction:
+    """The structures of one image, on the grid of the image.
+
+    Attributes:
+        masks: structure -> (H, W) bool.
+        values: structure -> value in label maps.
+        probabilities: structure -> (H, W) uint16, 65535 is 1; 0 outside the window that the network sees.
+    """
+
+    masks: Mapping[str, Bool[np.ndarray, "H W"]]
+    values: Mapping[str, int]
+    probabilities: Mapping[str, Shaped[np.ndarray, "H W"]]
+
+    @property
+    def has_overlaps(self) -> bool:
+        """Whether a pixel belongs to several structures."""
+        return overlap(self.masks)
+
+    @property
+    def label_map(self) -> Shaped[np.ndarray, "H W"]:
+        """(H, W) uint8 or uint16 with the values that the data set's own label maps use.
+
+        A pixel of several structures gets the most probable one.
+        """
+        masks = np.stack(list(self.masks.values()))
+        probabilities = np.where(masks, np.stack(list(self.probabilities.values())).astype(np.int32), -1)
+        values = np.array(list(self.values.values()), smallest_type(self.values))
+        return np.where(masks.any(0), values[probabilities.argmax(0)], 0).astype(values.dtype)
+
+
+class DensePredictor:
+    """Segments images with a trained dense network, prepared as those that it was trained on.
+
+        predictor = DensePredictor.from_checkpoint(Path("checkpoint.pt"))
+        prediction = predictor.predict(predictor.read(Path("image.png")))
+        label_map = prediction.label_map  # at the size of the image
+
+    Attributes:
+        method: in evaluation mode, on `device`.
+        task: data set, structures, and the part of the prepared image that the network sees.
+        device: where to compute.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        task: ImageTask,
+        device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
+    ) -> None:
+        self.method = method.to(device).eval()
+        self.task = task
+        self.device = device
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: Path,
+        weights: Literal["last", "ema"] = "last",
+        device: str = "auto",
+        *,
+        dataset: str | None = None,
+    ) -> "DensePredictor":
+        """Makes a predictor with the weights, the data set's description and the settings of a file.
+
+        Args:
+            path: a checkpoint or snapshot of any dense method.
+            weights: which of the weights in the file.
+            device: auto, cpu or cuda. PyTorch computes there in full single precision.
+            dataset: name or description of the data set, for checkpoints that store none.
+
+        Raises:
+            CheckpointError: unreadable, or of a method that is not dense.
+            ConfigError: the data set is unknown, or another one than `dataset`.
+        """
+        content = checkpoint.load(path)
+        require_family(path, content, "dense")
+        settings = content["settings"]
+        spec = find_dataset(path, content, "images", dataset)
+        target = choose_device(device)
+        set_precision("float32", target)
+        trained = load_trained(path, settings, weights, target)
+        return cls(trained.method, ImageTask(spec, tuple(settings["structures"]), settings["size_px"]), target)
+
+    @property
+    def values(self) -> dict[str, int]:
+        """Structure -> value in label maps."""
+        return self.task.supplied_values
+
+    def read(self, path: Path) -> np.ndarray:
+        """Reads an image with the channels and intensities of the data set; upright, (H, W) or (H, W, 3).
+
+        Raises:
+            DataError: absent, damaged, of several pages, or with fractions outside 0 to 1.
+        """
+        image = read_image(path, self.task.spec)
+        if is_built_in(self.task.spec) and image.dtype == np.uint16 and image.max() < DARK_BELOW:
+            logger.warning(
+                "%s: values up to %d of 65535, which a network for %s sees as black; export it with 8 bits, or with "
+                "the whole range of 16.",
+                path, image.max(), self.task.spec.name,
+            )  # fmt: skip
+        return image
+
+    def predict(self, image: np.ndarray) -> DensePrediction:
+        """Segments an image.
+
+        Args:
+            image: (H, W) or (H, W, 3) uint8 or uint16, as `read` returns it.
+
+        Raises:
+            DataError: other channels or another type.
+        """
+        channels = self.task.spec.channels
+        if image.dtype not in (np.uint8, np.uint16) or image.shape[2:] != ((3,) if channels == 3 else ()):
+            raise DataError(
+                f"an image of shape {image.shape} and type {image.dtype}; expected {channels} channel(s) of 8 or 16 "
+                "bits. Read it with DensePredictor.read."
+            )
+        height_px, width_px = image.shape[:2]
+        placement = Placement.fit(height_px, width_px, self.task.side_px, self.task.spec.grid.aspect)
+        case = ImageCase(("image",), tuple(range(1, len(self.task.names) + 1)), self.network_input(image, placement))
+        with torch.inference_mode():
+            probabilities = self.method.probabilities(case.to(self.device))
+            masks = self.method.masks(probabilities)[:, 0].cpu().numpy()
+        shares = (probabilities[:, 0].cpu() * FULL).round().to(torch.int32).numpy().astype(np.uint16)
+        return DensePrediction(
+            {name: self._restore(mask, placement, image) for name, mask in zip(self.task.names, masks, strict=True)},
+            self.values,
+            {name: self._restore(each, placement, image) for name, each in zip(self.task.names, shares, strict=True)},
+        )
+
+    def network_input(self, image: np.ndarray, placement: Placement) -> Float[Tensor, "1 C H W"]:
+        """The window of the prepared image, normalised."""
+        square = place_image(image, placement)[self.task.window]
+        return normalise(image_tensor(square.reshape(1, *square.shape[:2], self.task.spec.channels)))
+
+    def _restore(self, part: np.ndarray, placement: Placement, image: np.ndarray) -> np.ndarray:
+        return placement.to_picture(self.task.in_full(part), *image.shape[:2])
+
+
+def overlap(masks: Mapping[str, Bool[np.ndarray, "H W"]]) -> bool:
+    """Whether a pixel is in several masks."""
+    return bool((np.sum(list(masks.values()), axis=0) > 1).any())
+
+
+def smallest_type(values: Mapping[str, int]) -> np.dtype[Any]:
+    """The type of a label map with these values: uint8 or uint16."""
+    return np.min_scalar_type(max(values.values()))
+
+
+def write_segmentation(
+    folder: Path, name: str, masks: Mapping[str, Bool[np.ndarray, "H W"]], values: Mapping[str, int]
+) -> None:
+    """Writes `<name>_segmentation.png`, a label map; if structures overlap, a mask `<name>_<structure>_...` each.
+
+    Args:
+        folder: where to.
+        name: of the image.
+        masks: by structure.
+        values: structure -> value in the label map; in a mask of its own a structure is 255.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    if overlap(masks):
+        for structure, mask in masks.items():
+            write_png(folder / f"{name}_{structure}{SEGMENTATION}", mask)
+        return
+    label_map = np.zeros(next(iter(masks.values())).shape, smallest_type(values))
+    for structure, mask in masks.items():
+        label_map[mask] = values[structure]
+    write_png(folder / f"{name}{SEGMENTATION}", label_map)
+
+
+def write_probabilities(folder: Path, name: str, prediction: DensePrediction) -> None:
+    """Writes `<name>_<structure>_probability.png`, 16 bits, 65535 is 1.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    for structure, probability in prediction.probabilities.items():
+        write_png(folder / f"{name}_{structure}{PROBABILITY}", probability)

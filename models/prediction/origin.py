@@ -1,0 +1,61 @@
+"""What a checkpoint says about its training: the family of the method and the data set."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dataloaders import catalog
+from dataloaders.description import DatasetSpec
+from models import method_class
+from models.methods.base import Family
+from util.errors import CheckpointError, ConfigError
+
+USES = {"fewshot": "few-shot (segments scans)", "dense": "dense (segments images)"}
+
+
+def family(content: Mapping[str, Any]) -> Family:
+    """The family of the method in a checkpoint; released checkpoints, which hold weights alone, are few-shot.
+
+    Raises:
+        ConfigError: a method that does not exist.
+    """
+    return method_class(content["settings"]["method"]).family if "settings" in content else "fewshot"
+
+
+def require_family(path: Path, content: Mapping[str, Any], expected: Family) -> None:
+    """Checks the family of the method in a checkpoint.
+
+    Raises:
+        CheckpointError: another one.
+    """
+    found = family(content)
+    if found != expected:
+        name = content.get("settings", {}).get("method", "released weights")
+        raise CheckpointError(f"{path}: method {name} is {USES[found]}; expected one that is {USES[expected]}.")
+
+
+def find_dataset(path: Path, content: Mapping[str, Any], kind: catalog.Kind, given: str | None) -> DatasetSpec:
+    """The description stored in a checkpoint; else that of the data set it names; else the given one.
+
+    Args:
+        path: of the checkpoint, for messages.
+        content: of the checkpoint.
+        kind: what the method segments.
+        given: name or description of a data set; None: not given.
+
+    Raises:
+        ConfigError: nothing says what the network was trained on, or the given data set is another one.
+    """
+    described, name = content.get("dataset"), content.get("settings", {}).get("dataset")
+    if described is not None:
+        spec = DatasetSpec.from_dict(described)
+    elif name or given:
+        spec = catalog.dataset(name or str(given), kind)
+    else:
+        raise ConfigError(
+            f"{path}: does not contain its data set; name it with --dataset (dataset): "
+            f"{', '.join(catalog.dataset_names(kind))}, or the path of a description."
+        )
+    if given is not None and catalog.dataset(given).name != spec.name:
+        raise ConfigError(f"{path}: trained on {spec.name}, not on {given}. Leave dataset out.")
+    return spec

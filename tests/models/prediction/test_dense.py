@@ -1,0 +1,270 @@
+"""Prediction of images from the checkpoint alone: the same pixels as in preparation and validation, original sizes."""
+
+import csv
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import training  # noqa: F401 - registers its command
+import validation  # noqa: F401
+from config_ssl_upload import ex
+from data.prepare.__main__ import main as prepare
+from dataloaders.catalog import dataset
+from dataloaders.description import ClassSpec, DatasetSpec, GridRule
+from dataloaders.images.geometry import Placement
+from dataloaders.images.task import ImageTask
+from dataloaders.io.png import write_png
+from models.methods.base import Method
+from models.predict import main
+from models.prediction.dense import DensePredictor, write_segmentation
+from models.prediction.fewshot import FewShotPredictor
+from models.prediction.images import find_images, name_images
+from util.errors import CheckpointError, ConfigError, DataError, UserError
+from util.results.scores import read_scores
+
+SIDE = 32
+SIZES = [(48, 64), (40, 40), (70, 50), (64, 33), (50, 50), (90, 60)]  # rows, columns
+VALUES = {"disc": 100, "box": 300}
+SMALL = {
+    "structures": ["disc", "box"],
+    "size_px": SIDE,
+    "n_steps": 32,
+    "eval_every": 0,
+    "batch_size": 4,
+    "checkpoint_every": 32,
+    "num_workers": 0,
+    "device": "cpu",
+    "which_aug": "none",
+    "optim": {"name": "adam", "lr": 0.03},
+    "unet": {"base_features": 8, "max_features": 8, "halvings": [2, 2]},
+}
+
+
+def label_of(shape):
+    """A disc on the left and a square on the right, as values 1 and 2."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]] / np.array(shape)[:, None, None]
+    label = np.zeros(shape, np.uint8)
+    label[(rows - 0.5) ** 2 + (columns - 0.28) ** 2 < 0.2**2] = 1
+    label[(abs(rows - 0.5) < 0.25) & (abs(columns - 0.75) < 0.2)] = 2
+    return label
+
+
+def picture_of(number, label):
+    """16 bits, of which the values below 10,000 mean nothing."""
+    grey = np.array([20_000, 60_000, 40_000])[label] + np.random.default_rng(number).normal(0, 500, label.shape)
+    return grey.clip(0, 65_535).astype(np.uint16)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Folder with raw images in `img`, checkpoint, validation results; the description and its table are gone."""
+    folder = tmp_path_factory.mktemp("own")
+    classes = [{"name": name, "value": value} for name, value in VALUES.items()]
+    content = {"name": "MINE", "kind": "images", "classes": classes, "files": "mine.csv"}
+    content |= {"grid": {"size_px": 64, "aspect": "pad"}, "intensity": {"window": [10_000, 65_535]}}
+    (folder / "mine.json5").write_text(json.dumps(content))
+    lines = ["id,image,label,patient,split"]
+    for n, shape in enumerate(SIZES):
+        label = label_of(shape)
+        write_png(folder / f"img/c{n}.png", picture_of(n, label))
+        write_png(folder / f"map/c{n}.png", np.array([0, *VALUES.values()], np.uint16)[label])
+        lines.append(f"c{n},img/c{n}.png,map/c{n}.png,p{n},{'train' if n < 4 else 'test'}")
+    (folder / "mine.csv").write_text("\n".join(lines) + "\n")
+    data, logs = str(folder / "data"), str(folder / "exps")
+    prepare([str(folder / "mine.json5"), "--out", data, "--size-px", str(SIDE)])
+    changes = SMALL | {"dataset": str(folder / "mine.json5"), "path": {"data_dir": data, "log_dir": logs}}
+    path = ex.run("train", named_configs=["baseline"], config_updates=changes).result
+    ex.run("validate", named_configs=["baseline"], config_updates=changes | {"surface_scores": False})
+    (folder / path).rename(folder / "checkpoint.pt")
+    for file in [folder / "mine.json5", folder / "mine.csv", *(folder / "data").rglob("dataset.json5")]:
+        file.unlink()
+    return folder
+
+
+def predict(trained, out, *further, images=("img",)):
+    places = [str(trained / place) for place in images]
+    return main(
+        [f"--checkpoint={trained / 'checkpoint.pt'}", "--device=cpu", f"--out={out}", *further, "--images", *places]
+    )
+
+
+def read(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_images_are_segmented_from_the_checkpoint_alone(trained, tmp_path):
+    assert predict(trained, tmp_path, "--overlays", "--probabilities") == 0
+    dice = []
+    for n, shape in enumerate(SIZES):
+        found, truth = read(tmp_path / f"c{n}_segmentation.png"), label_of(shape)
+        assert found.shape == shape
+        assert found.dtype == np.uint16
+        assert set(np.unique(found)) <= {0, *VALUES.values()}
+        for place, value in enumerate(VALUES.values(), start=1):
+            dice.append(
+                2 * ((found == value) & (truth == place)).sum() / ((found == value).sum() + (truth == place).sum())
+            )
+        probability = read(tmp_path / f"c{n}_box_probability.png")
+        assert probability.shape == shape
+        assert (probability[found == VALUES["box"]] >= 65_535 // 3).all()
+        assert (tmp_path / f"c{n}_overlay.png").read_bytes().startswith(b"\x89PNG")
+    assert np.mean(dice) > 0.7
+    with (tmp_path / "areas.csv").open() as stream:
+        records = list(csv.DictReader(stream))
+    assert [(r["image"], r["label"], r["structure"]) for r in records[:2]] == [
+        ("c0", "100", "disc"),
+        ("c0", "300", "box"),
+    ]
+    for record in records:
+        is_label = read(tmp_path / f"{record['image']}_segmentation.png") == int(record["label"])
+        assert int(record["pixels"]) == is_label.sum()
+        assert float(record["fraction_of_image"]) == pytest.approx(is_label.mean(), abs=1e-6)
+
+
+def test_validation_writes_the_same_label_maps_and_the_patients(trained, tmp_path):
+    (saved,) = trained.glob("exps/*/validation/*/predictions/last/original_size")
+    assert predict(trained, tmp_path, images=["img/c4.png", "img/c5.png"]) == 0
+    for name in ("c4", "c5"):
+        expected, found = (read(folder / f"{name}_segmentation.png") for folder in (saved, tmp_path))
+        np.testing.assert_array_equal(found, expected)
+    assert read(saved.parent / "disc" / "c4.png").shape == (SIDE, SIDE)
+    scores = read_scores(saved.parents[2] / "scores.csv").query("metric == 'dice' and case != ''")
+    assert set(zip(scores["case"], scores["patient"], strict=True)) == {("c4", "p4"), ("c5", "p5")}
+
+
+def test_an_image_is_prepared_as_by_the_command(trained):
+    predictor = DensePredictor.from_checkpoint(trained / "checkpoint.pt", "ema", device="cpu")
+    assert (predictor.task.spec.name, predictor.values) == ("MINE", VALUES)
+    for n in range(len(SIZES)):
+        image = predictor.read(trained / f"img/c{n}.png")
+        placement = Placement.fit(len(image), len(image[0]), SIDE, "pad")
+        (prepared,) = trained.glob(f"data/MINE/*/images/c{n}.png")
+        expected = read(prepared).astype(np.float32) / np.float32(65_535)
+        np.testing.assert_array_equal(predictor.network_input(image, placement)[0, 0].numpy(), expected)
+
+
+@pytest.fixture
+def messages(caplog):
+    caplog.set_level(logging.INFO)
+    return lambda: [r.getMessage() for r in caplog.records if r.name == "models.predict"]
+
+
+def test_what_fails_is_named_and_the_rest_is_done(trained, tmp_path, messages, monkeypatch):
+    folder = tmp_path / "new"
+    for name in ("a.png", "broken.png", "odd.png"):
+        write_png(folder / name, picture_of(0, label_of((30, 40))))
+    (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:200])
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / "colour.jpg")
+    predict_one = DensePredictor.predict
+
+    def predict_all_but_odd(self, image):
+        if image.shape == (7, 7):
+            raise ZeroDivisionError("seven")
+        return predict_one(self, image)
+
+    write_png(folder / "odd.png", np.zeros((7, 7), np.uint16))
+    monkeypatch.setattr(DensePredictor, "predict", predict_all_but_odd)
+    assert predict(trained, tmp_path / "out", images=[folder]) == 1
+    told = messages()
+    assert f"2 of 4 images segmented, in {tmp_path / 'out'}" in told
+    failed = [message for message in told if message.startswith("not segmented: ")]
+    assert failed[0].startswith(f"not segmented: {folder / 'broken.png'}: cannot be read as an image")
+    assert failed[1:] == [f"not segmented: {folder / 'odd.png'}: ZeroDivisionError: seven"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("a_segmentation.png", "colour_segmentation.png", "areas.csv")
+    }
+    assert read(tmp_path / "out/colour_segmentation.png").shape == (20, 30)  # grey is made of colours
+    with pytest.raises(UserError, match=r"areas\.csv: exists already .*--overwrite"):
+        predict(trained, tmp_path / "out", images=[folder / "a.png"])
+    assert predict(trained, tmp_path / "out", "--overwrite", images=[folder / "a.png"]) == 0
+
+
+def test_options_of_the_other_kind_are_refused(trained, tmp_path):
+    with pytest.raises(ConfigError, match=r"^--scans, --parts: not for .* dense \(segments images\).*expected --im"):
+        predict(trained, tmp_path, "--parts", "3", "--scans", "x")
+    with pytest.raises(ConfigError, match=r"^--images: missing; .* needs --images"):
+        main([f"--checkpoint={trained / 'checkpoint.pt'}", f"--out={tmp_path}"])
+    with pytest.raises(DataError, match=r"nowhere: no image found; expected .*\.png"):
+        predict(trained, tmp_path, images=["nowhere"])
+    with pytest.raises(CheckpointError, match=r"method supervised is dense .*; expected one that is few-shot"):
+        FewShotPredictor.from_checkpoint(trained / "checkpoint.pt")
+    with pytest.raises(ConfigError, match="trained on MINE, not on jsrt"):
+        predict(trained, tmp_path, "--dataset", "jsrt")
+    assert not list(tmp_path.iterdir())
+
+
+class Bright(Method):
+    """Marks what is red, and what is bright in any colour."""
+
+    Config = dict
+    family = "dense"
+    batch_type = None
+
+    def forward(self, batch):
+        return {}
+
+    def probabilities(self, case, support=None):
+        red, brightest = case.image[:, 0], case.image.amax(1)
+        return torch.stack([(each + 1) / 2 for each in (red, brightest)][: len(case.classes)])
+
+
+def bright(*structures, crop=(0.0, 1.0, 0.0, 1.0)):
+    classes = (ClassSpec("red", value=7, crop=crop), ClassSpec("bright", value=9))
+    spec = DatasetSpec("colours", "images", channels=3, classes=classes, grid=GridRule(size_px=16))
+    return DensePredictor(Bright(), ImageTask(spec, structures))
+
+
+def test_turned_colour_photographs_are_segmented_upright(tmp_path):
+    image = np.zeros((16, 32, 3), np.uint8)
+    image[:8, :8] = (255, 0, 0)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the first row is on the right
+    Image.fromarray(image).save(tmp_path / "photo.png", exif=exif)
+    predictor = bright("red")
+    prediction = predictor.predict(predictor.read(tmp_path / "photo.png"))
+    assert prediction.label_map.shape == (32, 16)
+    assert prediction.label_map.dtype == np.uint8
+    expected = np.zeros((32, 16), np.uint8)
+    expected[:8, 8:] = 7
+    assert (prediction.label_map != expected).mean() < 0.05
+
+
+def test_a_structure_is_found_in_its_crop_alone():
+    found = bright("red", crop=(0.5, 1.0, 0.0, 1.0)).predict(np.full((40, 20, 3), 200, np.uint8))
+    assert not found.masks["red"][:20].any()
+    assert found.masks["red"][20:].all()
+    assert not found.probabilities["red"][:20].any()
+
+
+def test_structures_that_overlap_have_a_file_each(tmp_path):
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[:, :8], image[:8, 8:] = (150, 0, 200), (0, 255, 0)
+    found = bright("red", "bright").predict(image)
+    assert found.has_overlaps
+    assert found.label_map.tolist() == [[9] * 16] * 8 + [[9] * 8 + [0] * 8] * 8  # the more probable one
+    write_segmentation(tmp_path, "a", found.masks, found.values)
+    assert {path.name for path in tmp_path.iterdir()} == {"a_red_segmentation.png", "a_bright_segmentation.png"}
+    np.testing.assert_array_equal(read(tmp_path / "a_red_segmentation.png") == 255, found.masks["red"])
+    with pytest.raises(DataError, match=r"expected 3 channel\(s\) of 8 or 16 bits"):
+        bright("red").predict(image[..., 0])
+
+
+def test_dark_radiographs_are_told(tmp_path, caplog):
+    write_png(tmp_path / "dark.png", np.full((20, 20), 4000, np.uint16))
+    DensePredictor(Bright(), ImageTask(dataset("JSRT"))).read(tmp_path / "dark.png")
+    assert "dark.png: values up to 4000 of 65535, which a network for JSRT sees as black" in caplog.text
+
+
+def test_images_are_found_below_a_folder_except_results(tmp_path):
+    for name in ("b/2.TIF", "b/1.jpg", "a.bmp", "a.txt", ".hidden/a.png", "a_segmentation.png", "x_overlay.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)] == ["a.bmp", "b/1.jpg", "b/2.TIF"]
+    assert find_images(tmp_path / "a_segmentation.png") == [tmp_path / "a_segmentation.png"]
+    names = name_images([tmp_path / "b/1.jpg", tmp_path / "c/1.jpg"])
+    assert list(names) == ["b_1", "c_1"]
