@@ -24,7 +24,8 @@ import torch
 from config_ssl_upload import Settings, command, ex, read_settings, run_folder
 from dataloaders.build import open_data
 from models import build_method, method_class
-from models.evaluation import LAYOUTS, Candidate, ScoreOptions, make_evaluation
+from models.evaluation import LAYOUTS, Candidate, Evaluation, ScoreOptions, make_evaluation
+from models.methods.base import Method
 from models.training.load import load_trained
 from util.errors import CheckpointError
 from util.files import write_text
@@ -98,6 +99,15 @@ def _find_checkpoint(settings: Settings) -> Path:
     return path
 
 
+def _open_trained(settings: Settings) -> tuple[Method, Evaluation]:
+    """The trained method and its evaluation on the training images."""
+    device = plan().device(settings.run.device)
+    kind = method_class(settings.run.method)
+    data = open_data(kind.family, settings.data, settings.run.path.data_dir, kind.trains_on)
+    method = _load_candidate(settings, "last", device).method
+    return method, make_evaluation(kind.family, data, device)
+
+
 @command
 def collect(_config: dict[str, Any]) -> str:
     """Gathers all finished validations below `path.log_dir`, of every family, into tables there."""
@@ -115,12 +125,8 @@ def probabilities(_config: dict[str, Any]) -> str:
     networks, those that predict (`predict_with`) are averaged.
     """
     settings = read_settings(_config)
-    device = plan().device(settings.run.device)
-    method_type = method_class(settings.run.method)
-    data = open_data(method_type.family, settings.data, settings.run.path.data_dir, method_type.trains_on)
-    method = load_trained(_find_checkpoint(settings), settings.values, "last", device).method
+    method, evaluation = _open_trained(settings)
     folder = settings.experiment_folder / "probabilities"
-    evaluation = make_evaluation(method_type.family, data, device)
     n_images = evaluation.export_probabilities(method, folder, settings.run.export_temperature)
     logger.info("%s: probabilities of %d training images", folder, n_images)
     return str(folder)
@@ -133,11 +139,7 @@ def suspects(_config: dict[str, Any]) -> str:
     Writes suspects.csv and suspects.png to `<experiment>/suspects`.
     """
     settings = read_settings(_config)
-    device = plan().device(settings.run.device)
-    method_type = method_class(settings.run.method)
-    data = open_data(method_type.family, settings.data, settings.run.path.data_dir, method_type.trains_on)
-    method = load_trained(_find_checkpoint(settings), settings.values, "last", device).method
-    evaluation = make_evaluation(method_type.family, data, device)
+    method, evaluation = _open_trained(settings)
     return str(evaluation.rank_suspects(method, settings.experiment_folder / "suspects"))
 
 

@@ -147,7 +147,7 @@ def test_a_checkpoint_of_another_experiment_is_refused_with_what_differs(prepare
     state = checkpoint.load(path)
     state["settings"] |= {"proto_grid_size": 8, "seed": 7, "num_workers": 5}
     checkpoint.save(path, state)
-    with pytest.raises(InputError, match=r"another training \(proto_grid_size: 8 there, 4 here; seed: 7 there, 1234"):
+    with pytest.raises(InputError, match=r"another training \(seed: 7 there, 1234 here; proto_grid_size: 8 there, 4"):
         train(prepared_folder, tmp_path, n_steps=1)
     assert checkpoint.load(path)["settings"]["seed"] == 7
 
@@ -293,5 +293,5 @@ def test_the_command_line_prints_the_message_alone(tmp_path):
     command = command_line(tmp_path, tmp_path / "logs", eval_fold=0)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "no image_N.nii.gz found" in done.stderr
+    assert "run `python -m data.prepare CHAOST2`" in done.stderr
     assert "Traceback" not in done.stderr

@@ -245,6 +245,6 @@ def test_probabilities_are_of_the_networks_that_predict(logs, image_folder, tmp_
 def test_probabilities_are_for_one_structure_of_images(chest_folder, prepared_folder, tmp_path, words, changes):
     folder = prepared_folder if changes is None else chest_folder
     paths = {"path": {"data_dir": str(folder), "log_dir": str(tmp_path)}}
-    given = paths if changes is None else SMALL | paths | changes
+    given = {"reload_model_path": "none"} | paths | ({} if changes is None else SMALL | changes)
     with pytest.raises(InputError, match="probabilities: for one structure of a set of images"):
         ex.run("probabilities", named_configs=words, config_updates=given)

@@ -28,7 +28,7 @@ def export_probabilities(
     ids, chunks = data.folder.ids("train"), data.labels.chunks(data.config.test_batch)
     for where, batch in tqdm(chunks, desc="probabilities", disable=None):
         with torch.inference_mode():
-            found = method.class_probabilities(batch.image.to(device), temperature)[:, 1].cpu()  # type: ignore[operator]
+            found = method.class_probabilities(batch.image.to(device), temperature)[:, 1].cpu()
         for image_id, one in zip(ids[where], found, strict=True):
             write_png(folder / f"{image_id}.png", data.in_full((one * 65535).round().to(torch.int32).numpy()))
     return len(ids)

@@ -137,7 +137,7 @@ def rank_suspects(method: Method, data: DenseData, device: torch.device, out: Pa
 
 def _predict(method: Method, data: DenseData, device: torch.device, where: slice) -> torch.Tensor:
     """(N, K, H, W) probabilities of some training images, with the background."""
-    return method.class_probabilities(data.labels.batch(where).image.to(device))  # type: ignore[operator]
+    return method.class_probabilities(data.labels.batch(where).image.to(device))
 
 
 def _parts(data: DenseData) -> Iterator[slice]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dataloaders.images.labels import LabelStore
 from dataloaders.protocol import DataFacts
 from models.training.optim import OptimConfig, Trainable
+from util.errors import ConfigError
 
 
 class Method(nn.Module, ABC):
@@ -21,9 +22,7 @@ class Method(nn.Module, ABC):
     """
 
     Config: ClassVar[type]  # frozen dataclass of hyper-parameters; its fields become configuration keys
-    family: ClassVar[
-        str
-    ]  # key of dataloaders.build.FAMILIES: the data it takes and how it is scored: a support set and scans, or images
+    family: ClassVar[str]  # key of dataloaders.build.FAMILIES: the data it takes and how it is scored
     batch_type: ClassVar[type | None]  # the sample it trains on; None: nothing to train
     trains_on: ClassVar[Literal["given", "clean"]] = "given"  # clean: the upper bound of learning from noisy labels
     needs_superpixels: ClassVar[bool] = False  # dense batches then contain superpixel ids
@@ -69,6 +68,16 @@ class Method(nn.Module, ABC):
     def predict(self, case: Any, support: Any = None) -> Bool[Tensor, "K D H W"]:
         """One mask per requested class, in the case's own grid; arguments as of `probabilities`."""
         return self.masks(self.probabilities(case, support))
+
+    def class_probabilities(
+        self, image: Float[Tensor, "B C H W"], temperature: float = 1.0
+    ) -> Float[Tensor, "B K H W"]:
+        """Probability of every class of each image, with the background: softmax(logits / temperature).
+
+        Raises:
+            ConfigError: the method compares with a support set, or has no logits.
+        """
+        raise ConfigError(f"{type(self).__name__} has no class probabilities; choose a method of images with logits.")
 
     def encode_support(self, support: Any) -> Any:
         """Precomputes what all cases share of a support set; None for methods without support."""

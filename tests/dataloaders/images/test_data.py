@@ -114,11 +114,11 @@ def test_given_labels_are_noisy_and_clean_ones_the_experts(data, image_folder):
     assert labels.n_classes == 2
 
 
-@pytest.mark.parametrize("trains_on_clean", [True, False])
-def test_clean_labels_need_no_noise(make_image_folder, tmp_path, trains_on_clean):
+@pytest.mark.parametrize("trains_on", ["clean", "given"])
+def test_clean_labels_need_no_noise(make_image_folder, tmp_path, trains_on):
     folder = make_image_folder(tmp_path, n_train=2, n_test=1, noise=None, superpixel=None)
-    config = DenseConfig(size_px=32, noise=NOISE if trains_on_clean else NoiseConfig())
-    labels = open_dense(config, str(folder), trains_on_clean).labels
+    config = DenseConfig(size_px=32, noise=NOISE if trains_on == "clean" else NoiseConfig())
+    labels = open_dense(config, str(folder), trains_on).labels
     assert labels.label is labels.clean
     assert labels.noise_types == ("clean", "clean")
     assert labels.superpixel is None

@@ -77,7 +77,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_intact(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("torch.save", full)
-    with pytest.raises(UserError, match=r"c\.pt: cannot be written \(No space left.*Free some space"):
+    with pytest.raises(UserError, match=r"c\.pt: cannot be written \(No space left.*Free some disk space"):
         checkpoint.save(path, content(2), keep_previous=True)
     assert newest_step(path) == 1
     assert len(list(tmp_path.iterdir())) == 1
