@@ -20,7 +20,6 @@ from pathlib import Path
 
 from dataloaders.io.volumes import read_volume
 from dataloaders.scans.normalise import Normalisation
-from models.methods.base import Family
 from models.prediction import images as image_files
 from models.prediction import origin
 from models.prediction import scans as scan_files
@@ -34,8 +33,8 @@ from util.runtime import checkpoint
 logger = logging.getLogger(__name__)
 
 # Options of one family alone, those that it needs first.
-NEEDED: dict[Family, tuple[str, ...]] = {"dense": ("images",), "fewshot": ("support_image", "support_label", "scans")}
-FURTHER: dict[Family, tuple[str, ...]] = {
+NEEDED: dict[str, tuple[str, ...]] = {"dense": ("images",), "fewshot": ("support_image", "support_label", "scans")}
+FURTHER: dict[str, tuple[str, ...]] = {
     "dense": ("probabilities",),
     "fewshot": ("classes", "parts", "modelname", "mean_std"),
 }
@@ -45,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the command line and segments; returns 1 if an image or scan failed, else 0."""
     given = _parser().parse_args(arguments)
     family = origin.family(checkpoint.load(given.checkpoint))
+    if family not in COMMANDS:
+        raise ConfigError(f"{given.checkpoint}: no predictor of {family} methods; expected {' or '.join(COMMANDS)}.")
     _check_options(given, family)
     failures, number = COMMANDS[family](given)
     what = {"dense": "images", "fewshot": "scans"}[family]
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def _check_options(given: argparse.Namespace, family: Family) -> None:
+def _check_options(given: argparse.Namespace, family: str) -> None:
     """Checks that the options suit the checkpoint.
 
     Raises:
@@ -112,7 +113,7 @@ def _segment_scans(given: argparse.Namespace) -> tuple[dict[str, str], int]:
     return scan_files.segment_scans(predictor, scans, given.out, given.overlays), len(scans)
 
 
-COMMANDS: dict[Family, Callable[[argparse.Namespace], tuple[dict[str, str], int]]] = {
+COMMANDS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, str], int]]] = {
     "dense": _segment_images,
     "fewshot": _segment_scans,
 }

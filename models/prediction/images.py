@@ -92,4 +92,4 @@ def _draw(path: Path, name: str, image: np.ndarray, prediction: DensePrediction)
     step = -(-max(image.shape[:2]) // OVERLAY_SIDE_PX)
     shown = np.atleast_3d(image)[::step, ::step].transpose(2, 0, 1).astype(np.float32)
     masks = np.stack(list(prediction.masks.values()))[:, ::step, ::step]
-    save_image_overlays(path, [(name, shown, None, masks)], list(prediction.masks), "Prediction")
+    save_image_overlays(path, [(name, shown, None, masks)], list(prediction.masks), "Prediction", 6.0)

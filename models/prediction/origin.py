@@ -7,13 +7,12 @@ from typing import Any
 from dataloaders import catalog
 from dataloaders.description import DatasetSpec
 from models import method_class
-from models.methods.base import Family
 from util.errors import CheckpointError, ConfigError
 
 USES = {"fewshot": "few-shot (segments scans)", "dense": "dense (segments images)"}
 
 
-def family(content: Mapping[str, Any]) -> Family:
+def family(content: Mapping[str, Any]) -> str:
     """The family of the method in a checkpoint; released checkpoints, which hold weights alone, are few-shot.
 
     Raises:
@@ -22,7 +21,7 @@ def family(content: Mapping[str, Any]) -> Family:
     return method_class(content["settings"]["method"]).family if "settings" in content else "fewshot"
 
 
-def require_family(path: Path, content: Mapping[str, Any], expected: Family) -> None:
+def require_family(path: Path, content: Mapping[str, Any], expected: str) -> None:
     """Checks the family of the method in a checkpoint.
 
     Raises:
@@ -31,7 +30,9 @@ def require_family(path: Path, content: Mapping[str, Any], expected: Family) -> 
     found = family(content)
     if found != expected:
         name = content.get("settings", {}).get("method", "released weights")
-        raise CheckpointError(f"{path}: method {name} is {USES[found]}; expected one that is {USES[expected]}.")
+        raise CheckpointError(
+            f"{path}: method {name} is {USES.get(found, found)}; expected one that is {USES[expected]}."
+        )
 
 
 def find_dataset(path: Path, content: Mapping[str, Any], kind: catalog.Kind, given: str | None) -> DatasetSpec:

@@ -22,7 +22,9 @@ COLUMNS = 4  # images in a row
 _OPPOSITE = dict(zip("LRAPSI", "RLPAIS", strict=True))
 
 
-def save_image_overlays(path: Path, cases: Sequence[Case], structures: Sequence[str], title: str) -> None:
+def save_image_overlays(
+    path: Path, cases: Sequence[Case], structures: Sequence[str], title: str, width_inches: float = 2.8
+) -> None:
     """Writes a PNG of images with the outlines of the ground truth (white) and of the prediction (coloured).
 
     Args:
@@ -30,11 +32,13 @@ def save_image_overlays(path: Path, cases: Sequence[Case], structures: Sequence[
         cases: what to show, in this order.
         structures: K names, for the legend.
         title: above all.
+        width_inches: of an image.
     """
     names = dict(enumerate(structures, start=1))
     height, width = cases[0][1].shape[1:]
-    panel = (2.8, 2.8 * height / width)
-    figure, grid = panel_grid(title, math.ceil(len(cases) / COLUMNS), COLUMNS, panel, dpi=120)
+    panel = (width_inches, width_inches * height / width)
+    n_columns = min(COLUMNS, len(cases))
+    figure, grid = panel_grid(title, math.ceil(len(cases) / n_columns), n_columns, panel, dpi=120)
     for axes, (caption, image, truth, prediction) in zip(grid.flat, cases, strict=False):
         show_image(axes, image[0] if len(image) == 1 else _scale(image).transpose(1, 2, 0), caption)
         for value, found in enumerate(prediction, start=1):
