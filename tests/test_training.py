@@ -147,7 +147,7 @@ def test_a_checkpoint_of_another_experiment_is_refused_with_what_differs(prepare
     state = checkpoint.load(path)
     state["settings"] |= {"proto_grid_size": 8, "seed": 7, "num_workers": 5}
     checkpoint.save(path, state)
-    with pytest.raises(InputError, match=r"another training \(seed: 7 there, 1234 here; proto_grid_size: 8 there, 4"):
+    with pytest.raises(InputError, match=r"another run \(proto_grid_size: 8 there, 4 here; seed: 7 there, 1234"):
         train(prepared_folder, tmp_path, n_steps=1)
     assert checkpoint.load(path)["settings"]["seed"] == 7
 

@@ -240,7 +240,7 @@ def test_probabilities_are_of_the_networks_that_predict(logs, image_folder, tmp_
 
 @pytest.mark.parametrize(
     ("words", "changes"),
-    [(["jsrt_lung", "baseline"], {"structures": ["lung", "heart"]}), (["chaost2", "alpnet"], None)],
+    [(["jsrt_lung", "baseline"], {"structures": ["lung", "heart"]}), (["chaost2", "alpnet", "small"], None)],
 )
 def test_probabilities_are_for_one_structure_of_images(chest_folder, prepared_folder, tmp_path, words, changes):
     folder = prepared_folder if changes is None else chest_folder

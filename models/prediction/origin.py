@@ -54,7 +54,7 @@ def find_dataset(path: Path, content: Mapping[str, Any], kind: catalog.Kind, giv
         spec = catalog.dataset(name or str(given), kind)
     else:
         raise ConfigError(
-            f"{path}: does not contain its data set; name it with --dataset (dataset): "
+            f"{path}: does not contain its data set; name it with --dataset: "
             f"{', '.join(catalog.dataset_names(kind))}, or the path of a description."
         )
     if given is not None and catalog.dataset(given).name != spec.name:

@@ -321,7 +321,7 @@ def test_released_checkpoints_must_be_told_about(tmp_path):
     state = build_state(SETTINGS, 0, OptimConfig(), AverageConfig(), Normalisation(), torch.device("cpu"))
     checkpoint.save(path, dict(state.method.state_dict()))
     load = FewShotPredictor.from_checkpoint
-    with pytest.raises(ConfigError, match=r"100000\.pth: does not say what it was trained on"):
+    with pytest.raises(ConfigError, match=r"100000\.pth: does not contain its data set"):
         load(path)
     with pytest.raises(ConfigError, match=r"100000\.pth: does not contain the name of its encoder"):
         load(path, dataset="chaost2")
