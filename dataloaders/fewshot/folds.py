@@ -32,7 +32,7 @@ def make_fold(
     support_idx: Sequence[int] = (-1,),
     records: Mapping[str, ScanRecord] | None = None,
 ) -> Fold:
-    """Divides the scans at hand into training, query and support scans.
+    """Divides the available scans into training, query and support scans.
 
     The labelled scans form a circle that is cut into one interval per fold. The held-out list of fold k holds the scans
     of the k-th interval and the `len(support_idx)` scans that follow it. `support_idx` selects the support scans from

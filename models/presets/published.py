@@ -1,4 +1,4 @@
-"""Figures that the papers print, to stand beside ours."""
+"""Published figures, printed next to ours."""
 
 NOISE_COLUMNS = ((0.0, 0.0), (0.3, 0.5), (0.3, 0.7), (0.5, 0.5), (0.5, 0.7), (0.7, 0.5), (0.7, 0.7))
 
