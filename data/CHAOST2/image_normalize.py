@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 # %%
-from data.prepare.scans import SOURCES, normalise
+from data.prepare.scans import SCAN_SOURCES, normalise
 from dataloaders.catalog import dataset
 from dataloaders.scans.preprocess import parameters_of
 
@@ -49,7 +49,7 @@ import matplotlib.pyplot as plt
 from dataloaders.io.nifti import read_nifti
 from util.results.overlays import for_viewing
 
-before = read_nifti(OUT / SOURCES["CHAOST2"].converted_folder / f"image_{SCAN}.nii.gz")
+before = read_nifti(OUT / SCAN_SOURCES["CHAOST2"].converted_folder / f"image_{SCAN}.nii.gz")
 after = read_nifti(OUT / CHAOST2.prepared_folder() / f"image_{SCAN}.nii.gz")
 
 figure, grid = plt.subplots(2, 2, figsize=(9, 8), layout="constrained")

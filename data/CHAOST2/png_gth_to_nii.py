@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 # %%
-from data.prepare.scans import SOURCES, convert
+from data.prepare.scans import SCAN_SOURCES, convert
 from dataloaders.catalog import dataset
 
 CHAOST2 = dataset("CHAOST2")
@@ -48,7 +48,7 @@ from IPython.display import Image, display
 from dataloaders.io.nifti import read_nifti
 from util.results.overlays import save_overlays
 
-folder = OUT / SOURCES["CHAOST2"].converted_folder
+folder = OUT / SCAN_SOURCES["CHAOST2"].converted_folder
 image, label = (read_nifti(folder / f"{kind}_{SCAN}.nii.gz") for kind in ("image", "label"))
 organs = dict(enumerate(CHAOST2.class_names[1:], start=1))
 picture = folder / f"overlay_{SCAN}.png"

@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 # %%
-from data.prepare.scans import SOURCES, convert
+from data.prepare.scans import SCAN_SOURCES, convert
 from dataloaders.catalog import dataset
 
 SABS = dataset("SABS")
@@ -49,7 +49,7 @@ from dataloaders.io.nifti import read_nifti
 from dataloaders.scans.preprocess import apply_window, parameters_of
 from util.results.overlays import for_viewing
 
-image = read_nifti(OUT / SOURCES["SABS"].converted_folder / f"image_{SCAN}.nii.gz")
+image = read_nifti(OUT / SCAN_SOURCES["SABS"].converted_folder / f"image_{SCAN}.nii.gz")
 window_hu = parameters_of(SABS).window_hu
 windowed = apply_window(image.array, window_hu)
 

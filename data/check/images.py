@@ -57,7 +57,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Facts:
+class PictureFacts:
     """Content of a file; `values` are those that occur in a mask, ascending; empty for other kinds."""
 
     shape: tuple[int, ...]
@@ -113,7 +113,7 @@ def check_images(
     with ThreadPoolExecutor(jobs) as pool:
         facts = list(pool.map(_read_facts, files))
     findings += _unreadable(files, facts)
-    sound = [(file, each) for file, each in zip(files, facts, strict=True) if isinstance(each, Facts)]
+    sound = [(file, each) for file, each in zip(files, facts, strict=True) if isinstance(each, PictureFacts)]
     findings += [*_equal_shapes(sound, spec), *_sound_masks(sound)]
     return sorted(_gathered(findings), key=lambda finding: finding.severity)
 
@@ -240,29 +240,29 @@ def _options(config: NoiseConfig | SuperpixelConfig) -> list[str]:
     return command_options({key: value for key, value in as_settings(config).items() if value != usual[key]})
 
 
-def _read_facts(file: File) -> Facts | str:
+def _read_facts(file: File) -> PictureFacts | str:
     """The facts, or the reason why the file cannot be read."""
     if not file.path.exists():
         return f"is missing, though {MANIFEST} lists its image."
     try:
         if file.kind == "superpixels":
-            return Facts(read_superpixels(file.path).shape)
+            return PictureFacts(read_superpixels(file.path).shape)
         array = read_image(file.path)
     except UserError as error:
         return str(error).removeprefix(f"{file.path}: ")
     if file.kind == "image":
-        return Facts(array.shape)
-    return Facts(array.shape, tuple(np.flatnonzero(np.bincount(array.ravel(), minlength=256)).tolist()))
+        return PictureFacts(array.shape)
+    return PictureFacts(array.shape, tuple(np.flatnonzero(np.bincount(array.ravel(), minlength=256)).tolist()))
 
 
-def _unreadable(files: Sequence[File], facts: Sequence[Facts | str]) -> Iterator[Finding]:
+def _unreadable(files: Sequence[File], facts: Sequence[PictureFacts | str]) -> Iterator[Finding]:
     """Every file exists and is complete."""
     for file, each in zip(files, facts, strict=True):
         if isinstance(each, str):
             yield Finding("error", file.path, f"{each} {file.remedy}")
 
 
-def _equal_shapes(sound: Sequence[tuple[File, Facts]], spec: DatasetSpec) -> Iterator[Finding]:
+def _equal_shapes(sound: Sequence[tuple[File, PictureFacts]], spec: DatasetSpec) -> Iterator[Finding]:
     """All images, masks and superpixels have one size; the number of channels is that of the set."""
     sizes = Counter(facts.shape[:2] for file, facts in sound if file.kind == "image")
     usual = sizes.most_common(1)[0][0] if sizes else None
@@ -276,7 +276,7 @@ def _equal_shapes(sound: Sequence[tuple[File, Facts]], spec: DatasetSpec) -> Ite
             yield Finding("error", file.path, f"{n_channels} channel(s); expected {n_expected}. {file.remedy}")
 
 
-def _sound_masks(sound: Sequence[tuple[File, Facts]]) -> Iterator[Finding]:
+def _sound_masks(sound: Sequence[tuple[File, PictureFacts]]) -> Iterator[Finding]:
     """Masks are binary; those of training images are not empty."""
     for file, facts in sound:
         if file.kind not in ("mask", "noisy mask"):

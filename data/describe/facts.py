@@ -34,7 +34,7 @@ Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Facts:
+class FileFacts:
     """What a file holds.
 
     Attributes:
@@ -108,7 +108,7 @@ class Unreadable:
     reason: str
 
 
-def read_facts(root: Path, item: Item) -> Facts | Unreadable:
+def read_facts(root: Path, item: Item) -> FileFacts | Unreadable:
     """Reads a file or series; never raises, so that no file stops the others."""
     path = root / item.path
     imageglobals.logger.setLevel(logging.CRITICAL)  # nibabel's own remarks; what it raises is reported
@@ -123,7 +123,7 @@ def read_facts(root: Path, item: Item) -> Facts | Unreadable:
         return Unreadable(reason.removeprefix(f"{path}: ").replace(f"{root}/", ""))
 
 
-def _series_facts(folder: Path) -> Facts:
+def _series_facts(folder: Path) -> FileFacts:
     """The facts of a DICOM series.
 
     Raises:
@@ -142,7 +142,7 @@ def _series_facts(folder: Path) -> Facts:
     return _volume_facts(read_dicom_slices(folder).volume, modality=modality, patient=patient)
 
 
-def _volume_facts(volume: Volume, modality: str = "", patient: str = "") -> Facts:
+def _volume_facts(volume: Volume, modality: str = "", patient: str = "") -> FileFacts:
     array, notes = volume.array, []
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         notes.append(f"{np.count_nonzero(~np.isfinite(array))} voxels are not finite (NaN or infinite)")
@@ -153,7 +153,7 @@ def _volume_facts(volume: Volume, modality: str = "", patient: str = "") -> Fact
     values = _values(array)
     if values and array.dtype.kind == "f" and (array % 1).any():
         notes.append("values that are not exactly whole, which label maps must have: round them")
-    return Facts(
+    return FileFacts(
         shape=volume.array.shape,
         dtype=str(volume.array.dtype),
         percentiles=_percentiles(array),
@@ -168,7 +168,7 @@ def _volume_facts(volume: Volume, modality: str = "", patient: str = "") -> Fact
     )
 
 
-def _picture_facts(path: Path) -> Facts:
+def _picture_facts(path: Path) -> FileFacts:
     """The facts of a picture, upright.
 
     Raises:
@@ -188,7 +188,7 @@ def _picture_facts(path: Path) -> Facts:
     if not is_colour and len(values) != 2 and path.suffix.lower() in (".jpg", ".jpeg") and _is_soft_mask(grey):
         values = {0: int((grey <= 127).sum()), 255: int((grey > 127).sum())}
         notes.append("a mask with greys from JPEG compression, split at half of 255")
-    facts = Facts(
+    facts = FileFacts(
         shape=grey.shape,
         dtype=str(array.dtype),
         percentiles=_percentiles(grey),

@@ -7,7 +7,7 @@ import numpy as np
 from nibabel.orientations import io_orientation
 
 from data.describe.columns import Column
-from data.describe.facts import Colour, Facts
+from data.describe.facts import Colour, FileFacts
 from data.describe.names import safe
 from data.describe.survey import OBJECT, Survey
 
@@ -86,7 +86,7 @@ def _find_classes(survey: Survey) -> tuple[list[ClassDraft], Colour | None]:
     return [ClassDraft(names[v], v, None, voxels[v] / total, n_cases[v]) for v in values], None
 
 
-def _label_facts(survey: Survey, labels: dict[Column, str]) -> list[Facts]:
+def _label_facts(survey: Survey, labels: dict[Column, str]) -> list[FileFacts]:
     return [survey.facts[path] for path in labels.values()]
 
 
@@ -112,7 +112,7 @@ def _mask_class(survey: Survey, name: str) -> ClassDraft:
     return ClassDraft(name, None, None, sum(voxels) / max(total, 1), n_cases)
 
 
-def _colour_classes(labels: list[list[Facts]]) -> tuple[list[ClassDraft], Colour]:
+def _colour_classes(labels: list[list[FileFacts]]) -> tuple[list[ClassDraft], Colour]:
     """Classes of colour-coded masks; black is the background, else the most frequent colour."""
     as_colours = [
         [facts.colours or {(v, v, v): count for v, count in facts.values.items()} for facts in several]
@@ -156,7 +156,7 @@ def propose_grid(survey: Survey) -> GridDraft:
     return GridDraft(min(max(size, SMALLEST_PX), LARGEST_PX), (between, pixel, pixel), axis_codes, plane, field_mm)
 
 
-def _in_patient_axes(facts: Facts) -> tuple[np.ndarray, np.ndarray]:
+def _in_patient_axes(facts: FileFacts) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of voxels and spacing along right-left, front-back and feet-head."""
     axes = io_orientation(np.array(facts.affine))[:, 0].astype(int)  # of the file's x, y, z
     shape, spacing = np.empty(3, int), np.empty(3)

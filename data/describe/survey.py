@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from data.describe.columns import Column, LabelTable, arrange_labels, keep_one_annotator
-from data.describe.facts import Facts, Unreadable, read_facts
+from data.describe.facts import FileFacts, Unreadable, read_facts
 from data.describe.folder import Item, LeftOut, Listing, list_folder
 from data.describe.names import choose_ids, guess_patients, safe
 from data.describe.pairing import Entry, Pairing, count_common_folders, pair
@@ -58,7 +58,7 @@ class Survey:
     kind: Kind
     cases: list[Case]
     columns: list[Column]
-    facts: dict[str, Facts]
+    facts: dict[str, FileFacts]
     left_out: list[LeftOut]
     n_files: int
     n_ignored: int
@@ -68,7 +68,7 @@ class Survey:
     patients_are_guessed: bool = True
 
     @property
-    def images(self) -> list[Facts]:
+    def images(self) -> list[FileFacts]:
         """Facts of the images, by case."""
         return [self.facts[case.image] for case in self.cases]
 
@@ -140,7 +140,7 @@ def _compare_grids(survey: Survey) -> None:
                 )
 
 
-def _read_all(root: Path, listing: Listing, jobs: int) -> tuple[dict[str, Facts], list[LeftOut]]:
+def _read_all(root: Path, listing: Listing, jobs: int) -> tuple[dict[str, FileFacts], list[LeftOut]]:
     """Facts by path, and what could not be read."""
     jobs = jobs if len(listing.items) > FEW_FILES else 1
     results = parallel_map(partial(read_facts, root), listing.items, jobs, "reading")
@@ -153,12 +153,12 @@ def _read_all(root: Path, listing: Listing, jobs: int) -> tuple[dict[str, Facts]
     return facts, failures
 
 
-def _entries(listing: Listing, facts: dict[str, Facts], kind: Kind) -> list[Entry]:
+def _entries(listing: Listing, facts: dict[str, FileFacts], kind: Kind) -> list[Entry]:
     items = [item for item in listing.items if KIND[item.format] == kind and item.path in facts]
     return [_entry(item, facts[item.path]) for item in items]
 
 
-def _entry(item: Item, facts: Facts) -> Entry:
+def _entry(item: Item, facts: FileFacts) -> Entry:
     is_folder = item.format == "dicom"
     return Entry(
         item.path,
@@ -171,7 +171,7 @@ def _entry(item: Item, facts: Facts) -> Entry:
     )
 
 
-def _other_kind(listing: Listing, facts: dict[str, Facts], kind: Kind, is_given: bool) -> list[LeftOut]:
+def _other_kind(listing: Listing, facts: dict[str, FileFacts], kind: Kind, is_given: bool) -> list[LeftOut]:
     """What is left out since it is of the other kind."""
     other = "images" if kind == "scans" else "scans"
     why = f"only {kind} are described" if is_given else f"there are more {kind}; --kind {other} describes these"
@@ -191,7 +191,7 @@ def _explain_nothing(root: Path, kind: Kind, given: Kind | None, left_out: list[
     )
 
 
-def _cases(pairing: Pairing, table: LabelTable, facts: dict[str, Facts]) -> list[Case]:
+def _cases(pairing: Pairing, table: LabelTable, facts: dict[str, FileFacts]) -> list[Case]:
     ids = choose_ids([entry.path for entry in pairing.images], pairing.names)
     return [
         Case(id_, entry.path, labels, part=name.part or "", note="; ".join(_notes(facts[entry.path])))
@@ -199,7 +199,7 @@ def _cases(pairing: Pairing, table: LabelTable, facts: dict[str, Facts]) -> list
     ]
 
 
-def _notes(facts: Facts) -> tuple[str, ...]:
+def _notes(facts: FileFacts) -> tuple[str, ...]:
     is_constant = facts.percentiles[0] == facts.percentiles[-1]
     return (*facts.notes, "all intensities are equal") if is_constant else facts.notes
 

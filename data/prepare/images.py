@@ -33,7 +33,7 @@ from util.errors import ConfigError, DataError
 from util.files import ensure_writable, file_sha256, write_json, write_text
 from util.results.scores import csv_text
 
-SOURCES = {"ISIC2017": isic.SOURCE, "JSRT": jsrt.SOURCE, "SHENZHEN": shenzhen.SOURCE}
+IMAGE_SOURCES = {"ISIC2017": isic.SOURCE, "JSRT": jsrt.SOURCE, "SHENZHEN": shenzhen.SOURCE}
 UNFINISHED = "manifest.unfinished.csv"  # of the run in progress, or of one that was stopped
 NOTE_EVERY = 50  # images; the manifest of the unfinished run is then written
 WARN_BELOW = 2**14  # largest value of images of 16 bits
@@ -44,7 +44,7 @@ Row = dict[str, str]
 
 
 @dataclass(frozen=True)
-class Task:
+class ImageJob:
     """One image, and its line of an earlier manifest; empty where there is none."""
 
     raw: RawImage
@@ -79,7 +79,7 @@ def prepare_images(
     rule, splits = split_images(images, split, source.split_rules, spec.name)
     folder = ensure_writable(root / spec.prepared_folder(size))
     earlier = _earlier_rows(folder)
-    tasks = [Task(image, earlier.get(image.id, {})) for image in images]
+    tasks = [ImageJob(image, earlier.get(image.id, {})) for image in images]
     rows: list[Row] = []
     n_made = 0
     work = partial(_prepare, spec=spec, source=source, folder=folder, size_px=size)
@@ -104,12 +104,12 @@ def source_for(spec: DatasetSpec) -> ImageSource:
     """
     if spec.files:
         return own_source(spec)
-    if spec.name not in SOURCES:
+    if spec.name not in IMAGE_SOURCES:
         raise ConfigError(
             f"{spec.name}: files: missing in the description; expected the name of the table of files (CSV). Write a "
             "draft with `python -m data.describe FOLDER`."
         )
-    return SOURCES[spec.name]
+    return IMAGE_SOURCES[spec.name]
 
 
 def _assignment(raw: RawImage, splits: dict[str, str]) -> Row:
@@ -125,7 +125,7 @@ def _earlier_rows(folder: Path) -> dict[str, Row]:
     return {row["id"]: {key: cell for key, cell in row.items() if key not in ("split", "patient")} for row in rows}
 
 
-def _prepare(task: Task, spec: DatasetSpec, source: ImageSource, folder: Path, size_px: int) -> Row | None:
+def _prepare(task: ImageJob, spec: DatasetSpec, source: ImageSource, folder: Path, size_px: int) -> Row | None:
     """Writes one image with its masks; returns its line without split and patient, or None if it is up to date."""
     raw, name = task.raw, f"{task.raw.id}.png"
     inputs = _hash_inputs(raw.files, source.settings + (f"{raw.bits}" if source.settings else ""))

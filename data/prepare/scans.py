@@ -29,7 +29,7 @@ CONVERTED_RECORD = "converted.json"  # in the folder of the converted files: sca
 log = logging.getLogger(__name__)
 
 OWN = "own"  # any set whose description names a table of files
-SOURCES: dict[str, ScanSource] = {"CHAOST2": chaos.SOURCE, "SABS": sabs.SOURCE, OWN: own_scans.SOURCE}
+SCAN_SOURCES: dict[str, ScanSource] = {"CHAOST2": chaos.SOURCE, "SABS": sabs.SOURCE, OWN: own_scans.SOURCE}
 
 
 def source_for(spec: DatasetSpec) -> ScanSource:
@@ -38,18 +38,18 @@ def source_for(spec: DatasetSpec) -> ScanSource:
     Raises:
         ConfigError: the set is not built in and its description names no table of files.
     """
-    if spec.files or spec.name not in SOURCES:
+    if spec.files or spec.name not in SCAN_SOURCES:
         if not spec.files:
             raise ConfigError(
                 f"{spec.name}: the description names no files; expected `files`, a table (CSV) of the scans. Write a "
                 "draft with `python -m data.describe FOLDER`."
             )
-        return SOURCES[OWN]
-    return SOURCES[spec.name]
+        return SCAN_SOURCES[OWN]
+    return SCAN_SOURCES[spec.name]
 
 
 @dataclass(frozen=True)
-class Task:
+class ScanJob:
     """One scan in one step.
 
     Attributes:
@@ -94,7 +94,7 @@ def convert(spec: DatasetSpec, raw: Path, root: Path, jobs: int = 1) -> None:
         log.warning("%s: %d of the %d published scans under %s", spec.name, len(scans), len(spec.cases), raw)
     folder = root / source.converted_folder
     records = read_json(folder / CONVERTED_RECORD) if (folder / CONVERTED_RECORD).exists() else {}
-    tasks = [Task(scan, folder, records.get(scan.id, {})) for scan in scans]
+    tasks = [ScanJob(scan, folder, records.get(scan.id, {})) for scan in scans]
     work = partial(_convert_scan, spec=spec)
     for task, record in zip(tasks, parallel_map(work, tasks, jobs, "convert"), strict=True):
         if record:
@@ -103,7 +103,7 @@ def convert(spec: DatasetSpec, raw: Path, root: Path, jobs: int = 1) -> None:
         log.info("%s scan %s: %s", spec.name, task.scan.id, "converted" if record else "already converted")
 
 
-def _convert_scan(task: Task, spec: DatasetSpec) -> dict[str, Any] | None:
+def _convert_scan(task: ScanJob, spec: DatasetSpec) -> dict[str, Any] | None:
     inputs = task.input_hashes()
     if task.is_done(inputs):
         return None
@@ -143,7 +143,7 @@ def normalise(
     manifest.save(folder)
     write_description(folder, spec)
     _remove_other_scans(folder, spec, manifest, {scan.id for scan in scans})
-    tasks = [Task(scan, folder, manifest.scans.get(scan.id, {})) for scan in scans]
+    tasks = [ScanJob(scan, folder, manifest.scans.get(scan.id, {})) for scan in scans]
     work = partial(_normalise_scan, spec=spec, parameters=parameters)
     for task, record in zip(tasks, parallel_map(work, tasks, jobs, "normalise"), strict=True):
         manifest.scans[task.scan.id] = _with_facts(record or task.record, task.scan)
@@ -199,7 +199,7 @@ def _remove_other_scans(folder: Path, spec: DatasetSpec, manifest: Manifest, wan
         log.warning("%s: %s holds scans %s, which were not prepared here; kept", spec.name, folder, ", ".join(foreign))
 
 
-def _normalise_scan(task: Task, spec: DatasetSpec, parameters: PrepareParameters) -> dict[str, Any] | None:
+def _normalise_scan(task: ScanJob, spec: DatasetSpec, parameters: PrepareParameters) -> dict[str, Any] | None:
     inputs = task.input_hashes()
     if task.is_done(inputs):
         return None

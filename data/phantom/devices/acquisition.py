@@ -94,17 +94,17 @@ CT_AIR_HU = -1000.0
 
 
 @dataclass(frozen=True)
-class Grid:
+class ScanGrid:
     """Voxel grid: `affine` (4, 4) maps (x, y, z, 1) to patient mm; `shape` is (D, H, W)."""
 
     affine: np.ndarray
     shape: tuple[int, int, int]
 
-    def shifted(self, slices: float) -> "Grid":
+    def shifted(self, slices: float) -> "ScanGrid":
         """The grid shifted along its slice axis by a fraction of a slice."""
         affine = self.affine.copy()
         affine[:3, 3] += slices * affine[:3, 2]
-        return Grid(affine, self.shape)
+        return ScanGrid(affine, self.shape)
 
     @property
     def spacing_mm(self) -> np.ndarray:
@@ -120,7 +120,7 @@ def plan_grid(
     slice_mm: float,
     tilt_deg: np.ndarray,
     rng: np.random.Generator,
-) -> Grid:
+) -> ScanGrid:
     """Plans a scan that covers `organs`, with one or more empty slices at both ends and a random offset.
 
     Apart from the tilt, columns run to the patient's left, rows to the back and slices to the head.
@@ -134,7 +134,7 @@ def plan_grid(
     affine[:3, :3] = axes * [pixel_mm, pixel_mm, slice_mm]
     corner = -pixel_mm * (size_px - 1) / 2
     affine[:3, 3] = axes @ np.array([*rng.normal(corner, 5, 2), low])
-    return Grid(affine, (n_slices, size_px, size_px))
+    return ScanGrid(affine, (n_slices, size_px, size_px))
 
 
 def _extent_along(axes: np.ndarray, patient: Patient, organs: tuple[str, ...]) -> tuple[float, float]:
@@ -152,7 +152,7 @@ def _extent_along(axes: np.ndarray, patient: Patient, organs: tuple[str, ...]) -
 
 
 def render(
-    patient: Patient, grid: Grid, modality: Literal["MR", "CT"], thickness_mm: float, rng: np.random.Generator
+    patient: Patient, grid: ScanGrid, modality: Literal["MR", "CT"], thickness_mm: float, rng: np.random.Generator
 ) -> np.ndarray:
     """Noise-free signal (D, H, W) float32: tissues with texture, averaged over the slice thickness."""
     appearances, air = (MR_APPEARANCE, 0.0) if modality == "MR" else (CT_APPEARANCE, CT_AIR_HU)
@@ -176,14 +176,14 @@ def render(
     return total / n_layers
 
 
-def _correlated(grid: Grid, length_mm: float, rng: np.random.Generator) -> np.ndarray:
+def _correlated(grid: ScanGrid, length_mm: float, rng: np.random.Generator) -> np.ndarray:
     """A Gaussian random field (D, H, W) of unit variance with a correlation length of about `length_mm`."""
     sigma = np.maximum(length_mm / 2 / grid.spacing_mm, 0.05)
     field = ndimage.gaussian_filter(rng.standard_normal(grid.shape, np.float32), sigma, mode="wrap")
     return field / field.std()
 
 
-def acquire_mr(signal: np.ndarray, grid: Grid, rng: np.random.Generator) -> np.ndarray:
+def acquire_mr(signal: np.ndarray, grid: ScanGrid, rng: np.random.Generator) -> np.ndarray:
     """An MR image (D, H, W) uint16: coil shading, receiver gain, in-plane blur, Rician noise."""
     blurred = ndimage.gaussian_filter(np.maximum(signal, 0), (0, 0.5, 0.5))
     shaded = blurred * _coil_shading(grid, rng) * np.float32(rng.uniform(0.75, 1.25))
@@ -192,7 +192,7 @@ def acquire_mr(signal: np.ndarray, grid: Grid, rng: np.random.Generator) -> np.n
     return np.clip(np.rint(np.hypot(shaded + real, imaginary)), 0, 4095).astype(np.uint16)
 
 
-def _coil_shading(grid: Grid, rng: np.random.Generator) -> np.ndarray:
+def _coil_shading(grid: ScanGrid, rng: np.random.Generator) -> np.ndarray:
     """Smooth gain (D, H, W) around 1: higher near the surface coils, lower at both ends, with random gradients."""
     z, y, x = np.meshgrid(
         *(np.linspace(-1, 1, size, dtype=np.float32) for size in grid.shape), indexing="ij", sparse=True
