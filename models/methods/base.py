@@ -106,7 +106,10 @@ class Method(nn.Module, ABC):
         """Called after each optimiser step, with its number from 0: teachers, ramps, learning-rate rules."""
 
     def after_round(self, labels: LabelStore | None) -> dict[str, float]:
-        """Called after each round of steps (an "epoch"); may replace labels; returns values to log."""
+        """Called after each round of steps (an "epoch"), on the first process only; returns values to log.
+
+        May replace labels and change buffers, but not parameters: other processes receive only buffers.
+        """
         return {}
 
 
