@@ -1,8 +1,18 @@
-"""Ids of cases (scans, images): which texts are allowed, and in which order ids are listed."""
+"""Ids of cases (scans, images): which texts are allowed, how they are ordered, and which words mark label maps."""
 
 import re
 import unicodedata
 
+# Words in names of files and folders that mark a label map or an image.
+_LABEL_WORDS = """
+label labels lbl lbls labelmap labelmaps mask masks seg segs segm segmentation segmentations gt gts ground truth truths
+groundtruth groundtruths annotation annotations annot annots manual contour contours delineation delineations roi rois
+"""
+_IMAGE_WORDS = """
+image images img imgs im scan scans volume volumes vol vols picture pictures photo photos data raw orig original
+originals jpegimages dicom
+"""
+LABEL_WORDS, IMAGE_WORDS = frozenset(_LABEL_WORDS.split()), frozenset(_IMAGE_WORDS.split())
 MAX_ID_BYTES = 80  # as UTF-8; files of a case have names of up to 255 bytes, in which its id can appear twice
 _REFUSED = "/\\"
 _REFUSED_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")  # control characters, lone surrogates, line and paragraph separators

@@ -97,6 +97,8 @@ def check_images(
         return [Finding("error", folder / MANIFEST, str(error).removeprefix(f"{folder / MANIFEST}: "))]
     if images is None or not rows:
         text = f"{'no such file' if images is None else 'no image'}. {_prepare(spec)}"
+        others = sorted(path.parent.name for path in folder.parent.glob(f"*/{MANIFEST}") if path.parent != folder)
+        text += f" Prepared here: {', '.join(others)}; --size-px chooses the size." if others else ""
         return [Finding("error", folder / MANIFEST, text)]
     findings = [
         *_same_description(images),

@@ -85,7 +85,7 @@ def render_description(survey: Survey, name: str, table: str, own_path: str) -> 
         "{",
         _entry("name", name, f"Prepared files are stored in data/{name}/."),
         _entry("kind", survey.kind, _explain_kind(survey)),
-        _entry("files", table, "One line per case: id, image, label, patient, split. Edit it in a spreadsheet."),
+        _entry("files", table, "The table of files, one line per case. Edit it in a spreadsheet."),
         *(_scan_entries(survey) if survey.kind == "scans" else _image_entries(survey)),
         _class_entry(survey, classes, background),
         _masks_entry(survey),
@@ -157,7 +157,7 @@ def _image_entries(survey: Survey) -> list[str]:
         _entry(
             "grid",
             {"size_px": propose_image_size(survey), "aspect": "squeeze"},
-            f"size_px: images are resized to size_px x size_px pixels. Sides found: {low} to {high} px.",
+            f"size_px: images are resized to size_px x size_px pixels (found: {low} to {high}). Fewer train faster.",
             "aspect: images that are not square are squeezed; pad: they keep their shape, with black borders.",
         ),
     ]

@@ -7,18 +7,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
+from util.ids import IMAGE_WORDS, LABEL_WORDS
+
 Role = Literal["image", "label"]
 Words = tuple[str, ...]
 
-_LABEL_WORDS = """
-label labels lbl lbls labelmap labelmaps mask masks seg segs segm segmentation segmentations gt gts ground truth truths
-groundtruth groundtruths annotation annotations annot annots manual contour contours delineation delineations roi rois
-"""
-_IMAGE_WORDS = """
-image images img imgs im scan scans volume volumes vol vols picture pictures photo photos data raw orig original
-originals jpegimages dicom
-"""
-LABEL_WORDS, IMAGE_WORDS = frozenset(_LABEL_WORDS.split()), frozenset(_IMAGE_WORDS.split())
 PARTS = {
     "train": "train",
     "training": "train",

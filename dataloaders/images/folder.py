@@ -112,9 +112,11 @@ class ImageFolder:
     def __init__(self, folder: Path, spec: DatasetSpec | None = None) -> None:
         if not (folder / MANIFEST).exists():
             name = f" of {spec.name}" if spec else ""
+            others = sorted(path.parent.name for path in folder.parent.glob(f"*/{MANIFEST}"))
+            existing = f"choose the size of {', '.join(others)} with size_px (--size-px), or " if others else ""
             raise DataError(
-                f"{folder}: no {MANIFEST} found; expected prepared images{name}. Run `{prepare_command(spec)}`, or set "
-                "path.data_dir (--data-dir) to the data root or to the prepared folder."
+                f"{folder}: no {MANIFEST} found; expected prepared images{name}. Run `{prepare_command(spec)}`, "
+                f"{existing or 'or '}set path.data_dir (--data-dir) to the data root or to the prepared folder."
             )
         if spec is None and not (folder / FILE_NAME).exists():
             raise DataError(f"{folder}: no {FILE_NAME} found. Name the data set with --dataset, or prepare it again.")

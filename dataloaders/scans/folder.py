@@ -83,8 +83,8 @@ class PreparedFolder:
         self.folder, self.spec = folder, spec
         if not self.scan_ids:
             raise DataError(
-                f"{folder}: no image_<scan id>{SUFFIX} found. Set path.data_dir to the folder that holds "
-                f"{spec.prepared_folder()}, or run `python -m data.prepare {prepare_target(spec)}`."
+                f"{folder}: no image_<scan id>{SUFFIX} found. Run `python -m data.prepare {prepare_target(spec)}`, or "
+                f"set path.data_dir to the folder that holds {spec.prepared_folder()}."
             )
 
     @cached_property

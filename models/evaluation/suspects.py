@@ -196,7 +196,7 @@ def _draw(
         predicted = _segment(method, data, device, where, limits)[0] & is_shown
         image = data.labels.batch(where).image[0].numpy()
         rows.append((f"{each.rank}. {each.id}: {each.score:.1f} px", image, given, predicted))
-    save_image_overlays(path, rows, names, "Most suspect masks: given (white) and predicted")
+    save_image_overlays(path, rows, names, "Most suspect masks: given (white) and predicted", truth_name="given mask")
 
 
 def _log_quality(found: Disagreement, data: DenseData) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from util.errors import DataError, UserError
 from util.files import write_text
+from util.ids import IMAGE_WORDS, LABEL_WORDS
 from util.results.scores import csv_text
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,30 @@ def name_files(paths: Iterable[Path], stem: Callable[[Path], str]) -> dict[str, 
             return named
     repeated = next(path for path, part in zip(unique, parts, strict=True) if parts.count(part) > 1)
     raise DataError(f"{repeated}: another file has the same name but for its suffix; move one of them elsewhere.")
+
+
+def without_label_maps(files: Sequence[Path], folder: Path, stem: Callable[[Path], str]) -> list[Path]:
+    """The files below a folder without label maps of others among them; logs those that are left out.
+
+    A file is a label map if its name or its folders below `folder` contain a word such as "mask" or "seg", and its
+    other words begin with those of another file: `case1_liver_seg` next to `case1`, `masks/a` next to `images/a`.
+    """
+    images: set[tuple[str, ...]] = set()
+    marked: dict[Path, tuple[str, ...]] = {}
+    for file in files:
+        text = "/".join((*file.relative_to(folder).parts[:-1], stem(file))).lower()
+        words = re.findall(r"[^\W\d_]+|\d+", text)
+        core = tuple(word for word in words if word not in LABEL_WORDS | IMAGE_WORDS)
+        if LABEL_WORDS.isdisjoint(words):
+            images.add(core)
+        else:
+            marked[file] = core
+    labels = {file for file, core in marked.items() if any(core[: n + 1] in images for n in range(len(core)))}
+    for label in sorted(labels):
+        logger.warning(
+            "%s: left out as a label map, according to its name. To segment it, name the file itself.", label
+        )
+    return [file for file in files if file not in labels]
 
 
 def refuse_existing(out: Path, names: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dataloaders.io.pictures import SUFFIXES
-from models.prediction.batch import Record, name_files, process_each
+from models.prediction.batch import Record, name_files, process_each, without_label_maps
 from models.prediction.dense import (
     PROBABILITY,
     SEGMENTATION,
@@ -27,7 +27,7 @@ OVERLAY_SIDE_PX = 1024  # larger images are thinned out for overlays
 
 
 def find_images(path: Path) -> list[Path]:
-    """The images at a path, in the order of their names: a file, or all images below a folder except results.
+    """The images at a path, in the order of their names: a file, or all images below a folder except results and masks.
 
     Raises:
         DataError: there are none.
@@ -37,6 +37,7 @@ def find_images(path: Path) -> list[Path]:
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
     shown = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
     images = [file for file in shown if not file.name.endswith(RESULTS)]
+    images = without_label_maps(images, path, lambda image: image.stem)
     if not images:
         raise DataError(f"{path}: no image found; expected a file, or a folder with {', '.join(SUFFIXES)} files.")
     return images

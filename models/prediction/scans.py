@@ -11,7 +11,7 @@ from dataloaders.io.nifti import write_nifti
 from dataloaders.io.volumes import read_volume
 from dataloaders.samples import Volume
 from dataloaders.scans.preprocess import apply_window
-from models.prediction.batch import Record, name_files, process_each
+from models.prediction.batch import Record, name_files, process_each, without_label_maps
 from models.prediction.fewshot import FewShotPredictor
 from util.errors import DataError
 from util.results.overlays import save_overlays
@@ -26,13 +26,14 @@ COLUMNS = ("scan", "label", "structure", "voxels", "volume_ml")
 def find_scans(path: Path) -> list[Path]:
     """The scans at a path, in the order of their names: NIfTI files, and folders that hold a DICOM series.
 
-    Of a folder with NIfTI files, these are the scans, except for segmentations made here. Another folder is a DICOM
-    series if it holds `*.dcm`, or no folders but files named as scanners do; folders in it are searched in any case.
+    Of a folder with NIfTI files, these are the scans, except for segmentations made here and label maps. Another
+    folder is a DICOM series if it holds `*.dcm`, or no folders but files named as scanners do; folders in it are
+    searched in any case.
 
     Raises:
         DataError: there are none.
     """
-    scans = [path] if path.is_file() else _scans_below(path)
+    scans = [path] if path.is_file() else without_label_maps(_scans_below(path), path, _stem)
     if not scans:
         raise DataError(f"{path}: no scan found; expected a NIfTI file, or a folder of NIfTI or of DICOM files.")
     return scans
@@ -51,7 +52,11 @@ def _scans_below(folder: Path) -> list[Path]:
 
 def name_scans(scans: Iterable[Path]) -> dict[str, Path]:
     """Name -> scan; see `name_files`."""
-    return name_files(scans, lambda scan: re.sub(r"\.nii(\.gz)?$", "", scan.name, flags=re.IGNORECASE))
+    return name_files(scans, _stem)
+
+
+def _stem(scan: Path) -> str:
+    return re.sub(r"\.nii(\.gz)?$", "", scan.name, flags=re.IGNORECASE)
 
 
 def result_names(scans: Iterable[str]) -> list[str]:

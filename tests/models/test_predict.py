@@ -1,6 +1,7 @@
 import csv
 import gzip
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,3 +211,14 @@ def test_names_stay_apart(tmp_path):
     assert list(name_scans(paths[1:3])) == ["T2", "c.v2"]
     with pytest.raises(DataError, match=r"c\.nii: another file has the same name"):
         name_scans([tmp_path / "c.nii", tmp_path / "c.nii.gz"])
+
+
+def test_label_maps_among_scans_are_left_out_and_named(tmp_path, caplog):
+    touch(tmp_path, *("a/case1.nii.gz", "a/case1_label.nii.gz", "a/case1_liver_seg.nii.gz", "a/segmental_2.nii.gz"))
+    touch(tmp_path, *("b/images/x.nii", "b/labels/x.nii", "c/mask_only.nii.gz"))
+    found = [path.relative_to(tmp_path).as_posix() for path in find_scans(tmp_path)]
+    assert found == ["a/case1.nii.gz", "a/segmental_2.nii.gz", "b/images/x.nii", "c/mask_only.nii.gz"]
+    assert [Path(record.args[0]).name for record in caplog.records] == [
+        *("case1_label.nii.gz", "case1_liver_seg.nii.gz", "x.nii")
+    ]
+    assert find_scans(tmp_path / "a/case1_label.nii.gz") == [tmp_path / "a/case1_label.nii.gz"]

@@ -23,7 +23,12 @@ _OPPOSITE = dict(zip("LRAPSI", "RLPAIS", strict=True))
 
 
 def save_image_overlays(
-    path: Path, cases: Sequence[Case], structures: Sequence[str], title: str, width_inches: float = 2.8
+    path: Path,
+    cases: Sequence[Case],
+    structures: Sequence[str],
+    title: str,
+    width_inches: float = 2.8,
+    truth_name: str = "ground truth",
 ) -> None:
     """Writes a PNG of images with the outlines of the ground truth (white) and of the prediction (coloured).
 
@@ -33,6 +38,7 @@ def save_image_overlays(
         structures: K names, for the legend.
         title: above all.
         width_inches: of an image.
+        truth_name: of the white outlines, in the legend.
     """
     names = dict(enumerate(structures, start=1))
     height, width = cases[0][1].shape[1:]
@@ -45,7 +51,7 @@ def save_image_overlays(
             if truth is not None:
                 draw_label_outlines(axes, truth[value - 1] * value, names, is_truth=True)
             draw_label_outlines(axes, found * value, names)
-    draw_legend(figure, structures, has_truth=any(truth is not None for _, _, truth, _ in cases))
+    draw_legend(figure, structures, truth_name if any(truth is not None for _, _, truth, _ in cases) else None)
     save_figure(figure, path)
 
 
@@ -134,7 +140,7 @@ def save_overlays(
         axes.set_title(_column_title(name, organs, (dice or {}).get(name, {})), fontsize=9)
     if letters:
         _direction_letters(grid[0, 0], *letters)
-    draw_legend(figure, list(organs.values()), has_truth=truth is not None and bool(predictions))
+    draw_legend(figure, list(organs.values()), "ground truth" if truth is not None and predictions else None)
     save_figure(figure, path)
 
 

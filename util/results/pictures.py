@@ -114,14 +114,14 @@ def _style(index: int) -> tuple[str, Any]:
     return COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)]
 
 
-def draw_legend(figure: Figure, names: Sequence[str], has_truth: bool) -> None:
-    """Explains the outlines of `draw_label_outlines`, below the figure."""
+def draw_legend(figure: Figure, names: Sequence[str], truth: str | None) -> None:
+    """Explains the outlines of `draw_label_outlines`, below the figure; truth: what the white ones are, if any."""
     lines = [
         Line2D([], [], color=_style(index)[0], linestyle=_style(index)[1], linewidth=2, label=name)
         for index, name in enumerate(names)
     ]
-    if has_truth:
-        lines.append(Line2D([], [], color="white", linewidth=0.8, label="ground truth"))
+    if truth is not None:
+        lines.append(Line2D([], [], color="white", linewidth=0.8, label=truth))
     if lines:
         figure.legend(
             handles=lines, loc="outside lower center", ncols=min(len(lines), 5), facecolor="#303030", labelcolor="white"

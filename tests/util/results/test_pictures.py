@@ -66,7 +66,7 @@ def test_labels_have_a_style_each_and_the_truth_is_white():
     assert colours[1] == [[1, 1, 1, 1]] * 2
     assert colours[0][0] != colours[0][1]
     assert all(isinstance(line, LineCollection) for line in grid[0, 0].collections)
-    draw_legend(figure, list(names.values()), has_truth=True)
+    draw_legend(figure, list(names.values()), truth="ground truth")
     legend = figure.legends[0]
     assert [text.get_text() for text in legend.get_texts()] == ["liver", "spleen", "kidney", "ground truth"]
     kidney = np.array([int(COLOURS[2][i : i + 2], 16) / 255 for i in (1, 3, 5)])  # the third of the names
@@ -105,7 +105,7 @@ def test_a_dollar_sign_starts_no_formula(tmp_path, title):
     show_image(grid[0, 0], np.zeros((4, 4)), title)
     grid[0, 0].set_ylabel(title)
     grid[0, 0].text(0, 0, title)
-    draw_legend(figure, [title], has_truth=False)
+    draw_legend(figure, [title], truth=None)
     save_figure(figure, tmp_path / "one.png")
     assert (tmp_path / "one.png").exists()
     assert not any(text.get_parse_math() for text in figure.findobj(Text))  # type: ignore[attr-defined]
