@@ -46,8 +46,7 @@ class Readable:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance between neighbouring voxel centres along (z, y, x)."""
-        x, y, z = np.linalg.norm(np.array(self.affine)[:3, :3], axis=0).tolist()
-        return z, y, x
+        return self.grid.spacing_mm
 
 
 @dataclass(frozen=True)

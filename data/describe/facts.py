@@ -73,8 +73,7 @@ class FileFacts:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Scans: distance between neighbouring voxel centres along (z, y, x)."""
-        x, y, z = np.linalg.norm(np.array(self.affine)[:3, :3], axis=0).tolist()
-        return z, y, x
+        return self.grid.spacing_mm
 
     @property
     def is_label_like(self) -> bool:

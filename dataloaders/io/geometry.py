@@ -29,6 +29,12 @@ class Grid:
         depth, height, width = volume.array.shape
         return cls((depth, height, width), volume.affine)
 
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between neighbouring voxel centres along (z, y, x)."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return z, y, x
+
     def to_json(self) -> dict[str, Any]:
         """The grid in lists and numbers."""
         return {"shape": list(self.shape), "affine": self.affine.tolist()}
