@@ -5,7 +5,7 @@ along z, C channels, D slices (z), H rows, W columns, h w feature grid.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -88,6 +88,34 @@ class SupportSet(_OnDevice):
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a case comes from; empty: unknown.
+
+    Attributes:
+        patient: cases of one patient are never divided between training and test.
+        phase: of a motion or an examination, such as "ED" of a heart.
+        domain: hospital, scanner or study whose images look alike.
+    """
+
+    patient: str = ""
+    phase: str = ""
+    domain: str = ""
+
+    @classmethod
+    def read(cls, cells: Mapping[str, Any]) -> "Origin":
+        """The origin in a line of a table or an entry of a manifest."""
+        return cls(**{name: str(cells.get(name) or "") for name in ORIGIN})
+
+    def known(self) -> dict[str, str]:
+        """What is known, by name."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+
+UNKNOWN = Origin()
+ORIGIN = tuple(each.name for each in fields(Origin))  # columns of tables of files, manifests and scores
+
+
+@dataclass(frozen=True)
 class EvalCase(_OnDevice):
     """One scan to be segmented, without its ground truth.
 
@@ -98,6 +126,7 @@ class EvalCase(_OnDevice):
     classes: tuple[int, ...]
     image: Float[Tensor, "D 1 H W"]
     part: Int[Tensor, "K D"]
+    origin: Origin = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -166,4 +195,4 @@ class ImageCase(_OnDevice):
     ids: tuple[str, ...]  # D of them
     classes: tuple[int, ...]  # the K foreground values
     image: Float[Tensor, "D C H W"]
-    patients: tuple[str, ...] = ()  # D of them; empty: unknown
+    origins: tuple[Origin, ...] = ()  # D of them; empty: unknown

@@ -28,6 +28,7 @@ from dataloaders.images.folder import DESCRIPTION, MANIFEST, read_csv
 from dataloaders.images.geometry import Placement, place_image, resize_nearest
 from dataloaders.images.preprocess import to_depth
 from dataloaders.io.png import write_png
+from dataloaders.samples import ORIGIN
 from util.cli import parallel_map
 from util.errors import ConfigError, DataError
 from util.files import ensure_writable, file_sha256, write_json, write_text
@@ -80,11 +81,12 @@ def prepare_images(
     folder = ensure_writable(root / spec.prepared_folder(size))
     earlier = _earlier_rows(folder)
     tasks = [ImageJob(image, earlier.get(image.id, {})) for image in images]
+    assignments = _assignments(images, splits)
     rows: list[Row] = []
     n_made = 0
     work = partial(_prepare, spec=spec, source=source, folder=folder, size_px=size)
     for task, made in zip(tasks, parallel_map(work, tasks, jobs, "prepare"), strict=True):
-        rows.append(_assignment(task.raw, splits) | (made or task.earlier))
+        rows.append(assignments[task.raw.id] | (made or task.earlier))
         n_made += made is not None
         if made and not n_made % NOTE_EVERY:
             _write_manifest(folder / UNFINISHED, rows)
@@ -112,21 +114,24 @@ def source_for(spec: DatasetSpec) -> ImageSource:
     return IMAGE_SOURCES[spec.name]
 
 
-def _assignment(raw: RawImage, splits: dict[str, str]) -> Row:
-    """The cells that change without preparing the image again."""
-    patient = {"patient": raw.patient} if raw.patient else {}
-    return {"id": raw.id, "split": splits[raw.id], **patient}
+def _assignments(images: Sequence[RawImage], splits: dict[str, str]) -> dict[str, Row]:
+    """Id -> the cells that change without preparing the image again."""
+    known = [name for name in ORIGIN if any(getattr(raw.origin, name) for raw in images)]
+    return {
+        raw.id: {"id": raw.id, "split": splits[raw.id]} | {name: getattr(raw.origin, name) for name in known}
+        for raw in images
+    }
 
 
 def _earlier_rows(folder: Path) -> dict[str, Row]:
-    """Id -> line without split and patient, of earlier runs; lines of an interrupted run are newer."""
+    """Id -> line without split and origin, of earlier runs; lines of an interrupted run are newer."""
     files = [file for file in (folder / MANIFEST, folder / UNFINISHED) if file.exists()]
     rows = [row for file in files for row in read_csv(file, ("id",))]
-    return {row["id"]: {key: cell for key, cell in row.items() if key not in ("split", "patient")} for row in rows}
+    return {row["id"]: {key: cell for key, cell in row.items() if key not in ("split", *ORIGIN)} for row in rows}
 
 
 def _prepare(task: ImageJob, spec: DatasetSpec, source: ImageSource, folder: Path, size_px: int) -> Row | None:
-    """Writes one image with its masks; returns its line without split and patient, or None if it is up to date."""
+    """Writes one image with its masks; returns its line without split and origin, or None if it is up to date."""
     raw, name = task.raw, f"{task.raw.id}.png"
     inputs = _hash_inputs(raw.files, source.settings + (f"{raw.bits}" if source.settings else ""))
     outputs = {"image": f"images/{name}"} | {f"mask_{key}": f"masks/{key}/{name}" for key in raw.masks}

@@ -15,7 +15,7 @@ from data.sources.raw_scans import RawScan, ScanSource
 from dataloaders.description import DatasetSpec, write_description
 from dataloaders.io.geometry import Grid
 from dataloaders.io.nifti import voxel_hash, write_nifti
-from dataloaders.samples import Volume
+from dataloaders.samples import ORIGIN, Volume
 from dataloaders.scans.folder import SUFFIX, scan_files, scan_path
 from dataloaders.scans.manifest import Manifest, statistics_of
 from dataloaders.scans.preprocess import PrepareParameters, prepare_image, prepare_label
@@ -177,9 +177,9 @@ def _label_values(spec: DatasetSpec) -> list[list[str | int]]:
 
 def _with_facts(record: dict[str, Any], scan: RawScan) -> dict[str, Any]:
     """A scan's entry of the manifest, with what the folds need to know; of published scans nothing."""
-    facts = {"patient": scan.patient or None, "fold": scan.fold, "is_labelled": None if scan.is_labelled else False}
-    kept = {key: value for key, value in record.items() if key not in facts}
-    return kept | {key: value for key, value in facts.items() if value is not None}
+    facts = {"fold": scan.fold, "is_labelled": None if scan.is_labelled else False}
+    kept = {key: value for key, value in record.items() if key not in (*facts, *ORIGIN)}
+    return kept | scan.origin.known() | {key: value for key, value in facts.items() if value is not None}
 
 
 def _remove_other_scans(folder: Path, spec: DatasetSpec, manifest: Manifest, wanted: set[str]) -> None:

@@ -24,14 +24,14 @@ def choose(ids: Sequence[str], n_test: int, generator: random.Random | None = No
 
 def choose_fraction(images: Sequence[RawImage], share: float) -> dict[str, str]:
     """Draws a fraction of all patients for testing; an image without patient is one of its own."""
-    patients = {image.id: image.patient or image.id for image in images}
+    patients = {image.id: image.origin.patient or image.id for image in images}
     splits = choose(sorted(set(patients.values())), round(share * len(set(patients.values()))))
     return {id_: splits[patient] for id_, patient in patients.items()}
 
 
 def split_by_fractions(images: Sequence[RawImage], rule: FractionRule) -> dict[str, str]:
     """Draws patients for testing and validation by the rule of a description; the order of the images is irrelevant."""
-    patients = {image.id: image.patient or image.id for image in images}
+    patients = {image.id: image.origin.patient or image.id for image in images}
     drawn = sorted(set(patients.values()))
     random.Random(rule.seed).shuffle(drawn)
     n_test = max(1, round(rule.test * len(drawn)))
@@ -100,11 +100,12 @@ def split_images(
 def _require_separate_patients(images: Sequence[RawImage], splits: Mapping[str, str], name: str) -> None:
     seen: dict[str, RawImage] = {}
     for image in images:
-        if image.patient and splits[image.id] != "unused":
-            other = seen.setdefault(image.patient, image)
+        patient = image.origin.patient
+        if patient and splits[image.id] != "unused":
+            other = seen.setdefault(patient, image)
             if splits[other.id] != splits[image.id]:
                 raise DataError(
-                    f"{name}: patient {image.patient} is in split {splits[other.id]!r} ({other.id}) and in "
+                    f"{name}: patient {patient} is in split {splits[other.id]!r} ({other.id}) and in "
                     f"{splits[image.id]!r} ({image.id}); expected all images of a patient in one split. Correct the "
                     "column split, or the column patient."
                 )

@@ -20,6 +20,7 @@ from dataloaders.description import DatasetSpec
 from dataloaders.images.folder import SPLITS
 from dataloaders.images.preprocess import read_image
 from dataloaders.io import pictures
+from dataloaders.samples import Origin
 from util.errors import ConfigError, DataError
 from util.files import short_digest
 
@@ -158,7 +159,7 @@ def _raw_image(row: TableRow, columns: Sequence[MaskColumn], spec: DatasetSpec) 
         image=row.image,
         masks=masks,
         part=row.cells.get("split", ""),
-        patient=row.cells.get("patient", row.id),
+        origin=Origin.read({"patient": row.id} | row.cells),
         n_annotators=len({column.annotator for column, _ in files}),
         has_label_maps=any(not column.structure for column, _ in files),
     )

@@ -10,7 +10,7 @@ from data.sources.raw_scans import Annotation, RawScan, ScanSource
 from dataloaders.description import DatasetSpec
 from dataloaders.io.geometry import on_grid_of
 from dataloaders.io.volumes import read_volume
-from dataloaders.samples import Volume
+from dataloaders.samples import Origin, Volume
 from dataloaders.scans.labels import combine_masks, majority_label, to_prepared_values
 from util.errors import DataError
 
@@ -48,7 +48,7 @@ def _scan(row: TableRow, spec: DatasetSpec) -> RawScan:
             Annotation(each.get("label"), {name.removeprefix(MASK): each[name] for name in each if name != "label"})
             for each in chosen
         ),
-        patient=row.cells.get("patient", ""),
+        origin=Origin.read(row.cells),
         fold=None if fold is None else int(fold),
     )
 
@@ -93,10 +93,11 @@ def _check_folds(table: Path, rows: Sequence[TableRow], scans: Sequence[RawScan]
         )
     found: dict[str, set[int | None]] = defaultdict(set)
     for row, scan in zip(rows, scans, strict=True):
-        if scan.is_labelled and scan.patient:
-            found[scan.patient].add(scan.fold)
-            if len(found[scan.patient]) > 1:
-                text = f"patient {scan.patient} is in another fold, too; expected one fold for all scans of a patient"
+        patient = scan.origin.patient
+        if scan.is_labelled and patient:
+            found[patient].add(scan.fold)
+            if len(found[patient]) > 1:
+                text = f"patient {patient} is in another fold, too; expected one fold for all scans of a patient"
                 raise table_error(table, row, "fold", text)
 
 

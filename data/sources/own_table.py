@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataloaders.description import DatasetSpec
+from dataloaders.samples import ORIGIN
 from util.errors import DataError
 from util.ids import comparable_id, invalid_id_reason, natural_key
 
-COLUMNS = ("id", "image", "label", "patient", "split", "fold", "note")
+COLUMNS = ("id", "image", "label", *ORIGIN, "split", "fold", "note")
 MASK, ANNOTATOR = "mask:", "@"  # columns mask:<class>, and label@<annotator> or mask:<class>@<annotator>
 PATH_PREFIXES = (f"label{ANNOTATOR}", MASK)
 LISTED = 10  # problems that a message lists

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from dataloaders.io.pictures import threshold_mask
+from dataloaders.samples import UNKNOWN, Origin
 from util.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -24,7 +25,7 @@ class RawImage:
         masks: structure -> the files whose union is the structure's mask.
         part: what a split may depend on: an official part, a fold, a diagnosis, the split of a table of files.
         mask_scales: allowed numbers of image rows per mask row.
-        patient: whose image it is; empty: nobody else's.
+        origin: whose image it is, and where from; without a patient: nobody else's.
         bits: of the prepared image, 8 or 16; the same for all images of a set.
         n_annotators: people who annotated it.
         has_label_maps: whether the files of `masks` are label maps of all structures, one per annotator.
@@ -35,7 +36,7 @@ class RawImage:
     masks: Mapping[str, tuple[Path, ...]]
     part: str
     mask_scales: tuple[int, ...] = (1,)
-    patient: str = ""
+    origin: Origin = UNKNOWN
     bits: int = 8
     n_annotators: int = 1
     has_label_maps: bool = False

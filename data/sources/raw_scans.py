@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataloaders.description import DatasetSpec
-from dataloaders.samples import Volume
+from dataloaders.samples import UNKNOWN, Origin, Volume
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class RawScan:
         id: its name in all files made of it.
         image: a NIfTI file, or the folder of one DICOM series.
         annotations: one per annotator; none: the scan is not labelled.
-        patient: scans of one patient share it; empty: the id.
+        origin: whose scan it is, and where from; without a patient: nobody else's.
         fold: whose query the scan is; None: not given.
     """
 
     id: str
     image: Path
     annotations: tuple[Annotation, ...] = ()
-    patient: str = ""
+    origin: Origin = UNKNOWN
     fold: int | None = None
 
     @classmethod

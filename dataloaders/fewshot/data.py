@@ -295,7 +295,8 @@ def _scored_case(
     heights: list[tuple[np.ndarray, int]],
     which: protocol.Protocol,
 ) -> ScoredCase:
-    config, stored, truth = data.config, data.folder.image(scan), data.folder.label(scan).array
+    config, folder = data.config, data.folder
+    stored, truth = folder.image(scan), folder.label(scan).array
     classes, n_slices = config.spec.held_out(config.label_sets), len(truth)
     parts, counts = [], []
     for value, (support_z, support_length) in zip(classes, heights, strict=True):
@@ -308,5 +309,5 @@ def _scored_case(
             z = np.arange(n_slices)
             counts.append((z >= shown[0] - config.z_margin) & (z <= shown[-1] + config.z_margin))
     image = torch.from_numpy(normalisation.apply(stored.array))[:, None]
-    case = EvalCase(scan, classes, image, torch.from_numpy(np.stack(parts)))
+    case = EvalCase(scan, classes, image, torch.from_numpy(np.stack(parts)), folder.origin(scan))
     return ScoredCase(case, truth, np.stack(counts), stored)

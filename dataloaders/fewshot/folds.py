@@ -63,7 +63,7 @@ def make_fold(
     labelled = {scan: record for scan, record in known.items() if record.is_labelled}
     if not labelled:
         return Fold(tuple(known), (), ())
-    patient = {scan: record.patient or scan for scan, record in known.items()}
+    patient = {scan: record.origin.patient or scan for scan, record in known.items()}
     intervals = _intervals(spec, labelled, patient)
     inside = [scan for scan in intervals[eval_fold] if scan in labelled]
     after = _scans_after(eval_fold, intervals, labelled)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool
@@ -32,6 +32,7 @@ from dataloaders.samples import DenseBatch, ImageCase
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.transforms import dense as augmentation
 from util.errors import ConfigError, DataError
+from util.files import short_digest
 from util.schema import option
 
 
@@ -46,6 +47,7 @@ class DenseConfig(DataConfig):
     superpixel: SuperpixelConfig = field(default_factory=SuperpixelConfig)  # for methods that need them
     which_aug: str = "nnunet"  # augmentation preset: nnunet, nnunet180, mirror_gamma or none
     aug: augmentation.DenseAugmentConfig = option(augmentation.DenseAugmentConfig)  # its ranges
+    test_domains: tuple[str, ...] = option((), "replicate")  # tested on instead of the split `test`; not trained on
     diagnosed_images: int = option(200, "practical")  # training images scored in each evaluation; 0: none
     test_batch: int = option(8, "practical")  # images segmented together
 
@@ -82,10 +84,11 @@ class DenseConfig(DataConfig):
         return self.aug if is_given else augmentation.DENSE_PRESETS[self.which_aug]
 
     def summary(self, trains_on: str) -> str:
-        """Structures and noise."""
+        """Structures, noise, and the domains that are kept for testing."""
         masks = "clean" if trains_on == "clean" or self.spec.masks == "trusted" else "given"
         is_noisy = self.noise.alpha and trains_on != "clean"
-        return f"{'+'.join(self.chosen)}_{self.noise.name if is_noisy else masks}"
+        held_out = f"_without-{'+'.join(self.test_domains)}" if self.test_domains else ""
+        return f"{'+'.join(self.chosen)}_{self.noise.name if is_noisy else masks}{held_out}"
 
     @classmethod
     def ignored_keys(cls, values: Mapping[str, Any], trains_on: str) -> set[str]:
@@ -136,7 +139,7 @@ class DenseData(TrainingData):
         Raises:
             DataError: no training image, or masks or superpixels that were not prepared.
         """
-        ids = self._ids("train")
+        ids = self.ids("train")
         supplied = self._labels(ids, "mask", {name: self._mask_files(ids, name) for name in self.config.chosen})
         is_suspect = self.folder.spec.masks == "suspect"
         label, types = supplied, ("given" if is_suspect else "clean",) * len(ids)
@@ -174,15 +177,15 @@ class DenseData(TrainingData):
         Raises:
             DataError: no test image, or a mask is missing.
         """
-        ids = self._ids("test")
+        ids = self.ids("test")
         images, size = self._images(ids, "test"), self.config.test_batch
         masks = [self._masks("test", f"mask_{name}", self._mask_files(ids, name)) for name in self.config.chosen]
         for start in range(0, len(ids), size):
             part = slice(start, start + size)
             image = normalise(image_tensor(images[part]))
             truth = np.stack([np.asarray(mask[part], bool) for mask in masks])
-            patients = tuple(self.folder.patient(image_id) for image_id in ids[part])
-            yield ImageCase(ids[part], tuple(range(1, len(masks) + 1)), image, patients), truth
+            origins = tuple(self.folder.origin(image_id) for image_id in ids[part])
+            yield ImageCase(ids[part], tuple(range(1, len(masks) + 1)), image, origins), truth
 
     def in_full(self, part: np.ndarray) -> np.ndarray:
         """Pads a (H, W) map of the window to the whole prepared image with 0; uint16."""
@@ -215,10 +218,26 @@ class DenseData(TrainingData):
         masks = "suspect masks" if self.folder.spec.masks == "suspect" else "clean masks"
         if self.config.noise.alpha and not self.trains_on_clean:
             masks = f"noise {self.config.noise.name}"
-        return f"{len(self._ids('train'))} images of {'+'.join(self.config.chosen)}, {masks}"
+        return f"{len(self.ids('train'))} images of {'+'.join(self.config.chosen)}, {masks}"
 
-    def _ids(self, split: str) -> tuple[str, ...]:
-        ids = self.folder.ids(split)
+    def ids(self, split: Literal["train", "test"]) -> tuple[str, ...]:
+        """The images that are trained on or tested, ascending.
+
+        With `test_domains`, all images of these domains are tested that are not for validation or unused, and those of
+        the split `train` from other domains are trained on.
+
+        Raises:
+            DataError: there is none, or no image is of such a domain.
+        """
+        chosen = set(self.config.test_domains)
+        domains = {row["id"]: row.get("domain", "") for row in self.folder.rows}
+        absent = sorted(chosen - set(domains.values()))
+        if absent:
+            known = ", ".join(sorted(set(domains.values()) - {""})) or "none: the table of files has no column domain"
+            raise DataError(f"{self.folder.folder / MANIFEST}: no image of the domain {absent[0]!r}; found {known}.")
+        splits = ("train", "test") if chosen and split == "test" else (split,)
+        found = sorted(image_id for each in splits for image_id in self.folder.ids(each))
+        ids = tuple(i for i in found if not chosen or (domains[i] in chosen) == (split == "test"))
         if not ids:
             raise DataError(
                 f"{self.folder.folder / MANIFEST}: no image in split {split!r}. Prepare the missing part of the data "
@@ -286,7 +305,9 @@ class DenseData(TrainingData):
         return packed(files, _read_ids, self._cache(f"superpixel_{folder.name}"))[:, *self.config.window]
 
     def _cache(self, name: str) -> Path:
-        return self.folder.folder / ".packed" / name
+        domains = sorted(self.config.test_domains)
+        held_out = f"_without_{short_digest({'domains': domains})}" if domains else ""
+        return self.folder.folder / ".packed" / f"{name}{held_out}"
 
 
 def open_dense(

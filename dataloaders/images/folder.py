@@ -3,7 +3,7 @@
 <data root>/ISIC2017/prepared_128px/
 dataset.json5                          the description of the set, so that the folder can be used alone
 dataset.json                           how it was prepared: size, structures, split rule, versions
-manifest.csv                           one line per image: id, split, files, original size, hash; own data: patient
+manifest.csv                           one line per image: id, split, files, original size, hash; own data: origin
 images/<id>.png                        8 or 16 bit, RGB or grey, size x size
 masks/<structure>/<id>.png             8 bit, 0 or 255
 noisy/<structure>/a0.7_b0.7/<id>.png   the same, simulated noise; training images only
@@ -16,13 +16,14 @@ superpixels.json  parameters and quality
 import csv
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from dataloaders.catalog import is_built_in
 from dataloaders.description import FILE_NAME, DatasetSpec, read_description
+from dataloaders.samples import Origin
 from util.errors import ConfigError, DataError
 from util.files import read_json
 
@@ -168,9 +169,10 @@ class ImageFolder:
     def _row_by_id(self) -> dict[str, dict[str, str]]:
         return {row["id"]: row for row in self.rows}
 
-    def patient(self, image_id: str) -> str:
-        """The patient of an image; its id where the manifest does not say."""
-        return self.row(image_id).get("patient") or image_id
+    def origin(self, image_id: str) -> Origin:
+        """The origin of an image; its id is the patient where the manifest names none."""
+        origin = Origin.read(self.row(image_id))
+        return origin if origin.patient else replace(origin, patient=image_id)
 
     def ids(self, split: str) -> tuple[str, ...]:
         """Ids of the images of a split, ascending."""

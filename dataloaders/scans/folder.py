@@ -1,7 +1,7 @@
 """A prepared folder of scans: its files, and what is known of each scan."""
 
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 from dataloaders.catalog import dataset_names
 from dataloaders.description import FILE_NAME, DatasetSpec
 from dataloaders.io.nifti import read_nifti
-from dataloaders.samples import Volume
+from dataloaders.samples import UNKNOWN, Origin, Volume
 from dataloaders.scans.manifest import Manifest, statistics_of
 from util.errors import DataError
 from util.files import read_json
@@ -49,7 +49,7 @@ class ScanRecord:
     """What folds need to know of a scan."""
 
     is_labelled: bool = True
-    patient: str = ""  # empty: the scan's id
+    origin: Origin = UNKNOWN
     fold: int | None = None  # whose query the scan is, from the table of files; None: not given
 
 
@@ -67,7 +67,7 @@ def scan_records(
     """
     entries = {scan: manifest.scans.get(scan, {}) for scan in scans}
     return {
-        scan: ScanRecord(scan in labelled or scan in spec.cases, entry.get("patient", ""), entry.get("fold"))
+        scan: ScanRecord(scan in labelled or scan in spec.cases, Origin.read(entry), entry.get("fold"))
         for scan, entry in entries.items()
     }
 
@@ -99,12 +99,13 @@ class PreparedFolder:
 
     @cached_property
     def records(self) -> dict[str, ScanRecord]:
-        """Scan id -> whether it is labelled, its patient and its fold."""
+        """Scan id -> whether it is labelled, its origin and its fold."""
         return scan_records(self.scan_ids, scan_files(self.folder, "label"), self.manifest, self.spec)
 
-    def patient(self, scan: str) -> str:
-        """The patient of a scan: the scan's id where the table of files names none."""
-        return self.records[scan].patient or scan
+    def origin(self, scan: str) -> Origin:
+        """The origin of a scan; its id is the patient where the table of files names none."""
+        origin = self.records[scan].origin
+        return origin if origin.patient else replace(origin, patient=scan)
 
     def path(self, kind: str, scan: str) -> Path:
         """The file of a scan, see `scan_path`."""

@@ -22,7 +22,8 @@ class Manifest:
         parameters: step name -> the step's parameters, as written by that step.
         scans: scan id -> {"inputs": {file name: sha256}, "original": {"shape": [D, H, W], "affine": 4x4},
             "prepared": {"shape", "affine"}, "statistics": {"count", "mean", "std", "min", "max"}, "image_sha256": hash
-            of the prepared image's voxels, "is_labelled", and "patient" and "fold" where the table of files has them}.
+            of the prepared image's voxels, "is_labelled", and where the table of files has them "patient", "phase",
+            "domain" and "fold"}.
             A folder prepared by another program may lack entries.
         pseudo_labels: superpixel scale -> {"parameters": {...}, "scans": {scan id: {"image_sha256", "n_ids"...}}}.
     """

@@ -1,8 +1,7 @@
 """The interface between an evaluation and its callers, training and validation; the same for every family."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -85,18 +84,6 @@ class Evaluation(ABC):
             ConfigError: not possible for this family.
         """
         raise ConfigError("suspects: ranks masks of images, not of scans; choose such a data set and method.")
-
-
-@contextmanager
-def inference(method: Method) -> Iterator[None]:
-    """Puts a method into evaluation mode without gradients; restores its mode at the end."""
-    was_training = method.training
-    method.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        method.train(was_training)
 
 
 def mean_defined(values: Sequence[float]) -> float:

@@ -1,7 +1,7 @@
 """Evaluation of dense segmentation on test images; on training images, its agreement with clean and noisy masks."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from dataloaders.images.data import DenseData
 from dataloaders.io.png import write_png
 from dataloaders.samples import ImageCase
 from dataloaders.scans.normalise import Normalisation
-from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, inference, mean_defined
+from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, mean_defined
 from models.evaluation.overlap import compute_dice, compute_iou, count_overlap, surface_distances_px
 from models.evaluation.probabilities import export_probabilities
 from models.evaluation.suspects import rank_suspects
 from models.methods.base import Method
 from models.prediction.dense import write_segmentation
+from models.prediction.segmenter import Segmenter
 from models.presets.published import TEST_IMAGES, published_dice
 from util.errors import DataError
 from util.ids import natural_key
@@ -64,7 +65,7 @@ DENSE_LAYOUT = Layout(
     tables=("weights", "dataset", "task"),
     lines=("method", "noise_options"),
     columns=("alpha", "beta"),
-    averaged=("seed",),
+    averaged=("seed", "held_out_domain"),
     constant=("split", "config_hash", "steps", "n_cases"),
     metrics=("dice",),
     heading=noise_heading,
@@ -157,10 +158,10 @@ class DenseEvaluation(Evaluation):
         return "+".join(self.data.config.chosen)
 
     def _predictions(self, method: Method) -> Iterator[tuple[ImageCase, np.ndarray, Tensor, Tensor]]:
-        with inference(method):
-            for case, truth in self.data.cases():
-                mask = method.predict(case.to(self.device), None)
-                yield case, truth, mask, count_overlap(mask, torch.from_numpy(truth).to(self.device))
+        segmenter = Segmenter(method, self.device)
+        for case, truth in self.data.cases():
+            mask = segmenter.segment(case).masks
+            yield case, truth, mask, count_overlap(mask, torch.from_numpy(truth).to(self.device))
 
     def _score_images(
         self, method: Method, with_distances: bool, save_to: Path | None = None, progress: bool = False
@@ -211,18 +212,17 @@ class DenseEvaluation(Evaluation):
         where = np.unique(np.linspace(0, len(labels) - 1, min(wanted, len(labels))).round().astype(int))
         foreground = range(1, labels.n_classes)
         sums: dict[str, list[float]] = {}
-        with inference(method):
-            for part in np.array_split(where, -(-len(where) // self.data.config.test_batch)):
-                batch = labels.batch(part)
-                case = ImageCase(tuple(map(str, part)), tuple(foreground), batch.image)
-                masks = method.predict(case.to(self.device), None)
-                kinds = {"given": labels.given[part]} | ({} if labels.clean is None else {"clean": labels.clean[part]})
-                for kind, values in kinds.items():
-                    true = torch.stack([torch.from_numpy(np.asarray(values) == value) for value in foreground])
-                    dice = compute_dice(count_overlap(masks, true.to(self.device))).mean(1).tolist()
-                    for position, value in zip(part, dice, strict=True):
-                        for group in ("all", labels.noise_types[position]):
-                            sums.setdefault(f"train_set/dice_to_{kind}/{group}", []).append(value)
+        segmenter = Segmenter(method, self.device)
+        for part in np.array_split(where, -(-len(where) // self.data.config.test_batch)):
+            batch = labels.batch(part)
+            masks = segmenter.segment(ImageCase(tuple(map(str, part)), tuple(foreground), batch.image)).masks
+            kinds = {"given": labels.given[part]} | ({} if labels.clean is None else {"clean": labels.clean[part]})
+            for kind, values in kinds.items():
+                true = torch.stack([torch.from_numpy(np.asarray(values) == value) for value in foreground])
+                dice = compute_dice(count_overlap(masks, true.to(self.device))).mean(1).tolist()
+                for position, value in zip(part, dice, strict=True):
+                    for group in ("all", labels.noise_types[position]):
+                        sums.setdefault(f"train_set/dice_to_{kind}/{group}", []).append(value)
         return {name: float(np.mean(values)) for name, values in sorted(sums.items())}
 
     def _context(self, candidate: Candidate, options: ScoreOptions, n_cases: int) -> dict[str, Any]:
@@ -234,7 +234,8 @@ class DenseEvaluation(Evaluation):
         return {
             "method": candidate.name,
             "dataset": self.data.config.spec.name,
-            "split": "test",
+            "split": "test" if not self.data.config.test_domains else "held-out domain",
+            "held_out_domain": "+".join(self.data.config.test_domains),
             "structure": self._task,
             FAMILY: "dense",
             "task": self._task,
@@ -246,7 +247,7 @@ class DenseEvaluation(Evaluation):
             "weights": candidate.weights,
             "steps": "" if candidate.step is None else candidate.step,
             "config_hash": options.config_hash,
-            "n_cases": n_cases,
+            "n_cases": "" if self.data.config.test_domains else n_cases,  # domains may differ in size
         }
 
     def _records(self, context: dict[str, Any], scores: ImageScores) -> list[dict[str, Any]]:
@@ -254,7 +255,7 @@ class DenseEvaluation(Evaluation):
         names = self.data.config.chosen
         found = [
             context
-            | {"case": image_id, "patient": self.data.folder.patient(image_id), "structure": name}
+            | {"case": image_id, **asdict(self.data.folder.origin(image_id)), "structure": name}
             | {"metric": metric, "value": getattr(scores, metric)[n, k]}
             for n, image_id in sorted(enumerate(scores.ids), key=lambda pair: natural_key(pair[1]))
             for k, name in enumerate(names)

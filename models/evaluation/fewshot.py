@@ -17,8 +17,9 @@ from dataloaders.io.nifti import write_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.labels import to_supplied_values
 from dataloaders.scans.normalise import Normalisation
-from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, inference, mean_defined
+from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, mean_defined
 from models.methods.base import Method
+from models.prediction.segmenter import Segmenter
 from util.ids import natural_key
 from util.results.layout import Layout
 from util.results.metrics import Scores, overlap_counts, overlap_scores, score_volume
@@ -70,16 +71,16 @@ def evaluate(
     """Segments and scores the scans of a task one after the other; the support set is encoded once.
 
     Args:
-        method: on `device`; its mode is restored at the end.
+        method: on `device`; its mode is restored after each scan.
         task: support set and query scans.
         device: where to compute.
         tolerance_mm: of the normalised surface Dice; None: no surface scores, which take most of the time.
     """
-    with inference(method):
-        support = method.encode_support(task.support.to(device))
-        for scored in task.cases:
-            masks = method.predict(scored.case.to(device), support).cpu().numpy()
-            yield CaseResult(scored, masks, _score(scored, masks, tolerance_mm))
+    segmenter = Segmenter(method, device)
+    segmenter.set_support(task.support)
+    for scored in task.cases:
+        masks = segmenter.segment(scored.case).masks.cpu().numpy()
+        yield CaseResult(scored, masks, _score(scored, masks, tolerance_mm))
 
 
 def _score(scored: ScoredCase, masks: np.ndarray, tolerance_mm: float | None) -> dict[int, Scores]:
@@ -164,7 +165,7 @@ class FewShotEvaluation(Evaluation):
         folder, scan = self.data.folder, str(result.scored.case.scan_id)
         return [
             context
-            | {"case": scan, "patient": folder.patient(scan), "structure": folder.spec.class_names[label]}
+            | {"case": scan, **asdict(folder.origin(scan)), "structure": folder.spec.class_names[label]}
             | {"label": folder.spec.supplied_value(label), "metric": metric, "value": value}
             for label, scores in result.scores.items()
             for metric, value in asdict(scores).items()

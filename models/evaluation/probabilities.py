@@ -8,6 +8,7 @@ from tqdm import tqdm
 from dataloaders.images.data import DenseData
 from dataloaders.io.png import write_png
 from models.methods.base import Method
+from models.prediction.segmenter import Segmenter
 
 
 def export_probabilities(
@@ -25,10 +26,10 @@ def export_probabilities(
     Returns:
         Number of images.
     """
-    ids, chunks = data.folder.ids("train"), data.labels.chunks(data.config.test_batch)
+    ids, chunks = data.ids("train"), data.labels.chunks(data.config.test_batch)
+    segmenter = Segmenter(method, device)
     for where, batch in tqdm(chunks, desc="probabilities", disable=None):
-        with torch.inference_mode():
-            found = method.class_probabilities(batch.image.to(device), temperature)[:, 1].cpu()
+        found = segmenter.class_probabilities(batch.image, temperature)[:, 1].cpu()
         for image_id, one in zip(ids[where], found, strict=True):
             write_png(folder / f"{image_id}.png", data.in_full((one * 65535).round().to(torch.int32).numpy()))
     return len(ids)

@@ -22,10 +22,10 @@ from scipy.ndimage import binary_erosion
 from scipy.stats import rankdata
 
 from dataloaders.images.data import DenseData
-from models.evaluation.base import inference
 from models.losses.noise_rate import break_even_log_odds
 from models.methods.base import Method
 from models.methods.rate_estimator import RateEstimator
+from models.prediction.segmenter import Segmenter
 from util.files import write_text
 from util.results.overlays import save_image_overlays
 from util.results.scores import csv_text
@@ -121,12 +121,12 @@ def rank_suspects(method: Method, data: DenseData, device: torch.device, out: Pa
         The path of suspects.csv.
 
     """
-    ids, names = data.folder.ids("train"), data.config.chosen
-    with inference(method):
-        limits = _fit_thresholds(method, data, device)
-        found = _compare(method, data, device, limits)
-        suspects = order_suspects(ids, names, found)
-        _draw(out / PICTURE, suspects[:N_SHOWN], method, data, device, limits)
+    ids, names = data.ids("train"), data.config.chosen
+    segmenter = Segmenter(method, device)
+    limits = _fit_thresholds(segmenter, data)
+    found = _compare(segmenter, data, limits)
+    suspects = order_suspects(ids, names, found)
+    _draw(out / PICTURE, suspects[:N_SHOWN], segmenter, data, limits)
     path = out / FILE_NAME
     write_text(path, csv_text(COLUMNS, map(asdict, suspects)))
     first = suspects[0]
@@ -135,9 +135,9 @@ def rank_suspects(method: Method, data: DenseData, device: torch.device, out: Pa
     return path
 
 
-def _predict(method: Method, data: DenseData, device: torch.device, where: slice) -> torch.Tensor:
+def _predict(segmenter: Segmenter, data: DenseData, where: slice) -> torch.Tensor:
     """(N, K, H, W) probabilities of some training images, with the background."""
-    return method.class_probabilities(data.labels.batch(where).image.to(device))
+    return segmenter.class_probabilities(data.labels.batch(where).image)
 
 
 def _parts(data: DenseData) -> Iterator[slice]:
@@ -149,28 +149,27 @@ def _given(data: DenseData, where: slice) -> UInt8[np.ndarray, "N H W"]:
     return np.array(data.labels.given[where])
 
 
-def _fit_thresholds(method: Method, data: DenseData, device: torch.device) -> Float[torch.Tensor, "K 1 1"]:
+def _fit_thresholds(segmenter: Segmenter, data: DenseData) -> Float[torch.Tensor, "K 1 1"]:
     """Log odds of each structure at which predicted and given area are equal over all images."""
+    device = segmenter.device
     estimator = RateEstimator(data.labels.n_classes, device)
     for where in _parts(data):
         label = torch.from_numpy(_given(data, where)).long().to(device)
-        estimator.add(_predict(method, data, device, where), label)
+        estimator.add(_predict(segmenter, data, where), label)
     return break_even_log_odds(estimator.counts)[1:, None, None].to(device)
 
 
 def _segment(
-    method: Method, data: DenseData, device: torch.device, where: slice, limits: Float[torch.Tensor, "K 1 1"]
+    segmenter: Segmenter, data: DenseData, where: slice, limits: Float[torch.Tensor, "K 1 1"]
 ) -> Bool[np.ndarray, "N K H W"]:
-    probability = _predict(method, data, device, where)[:, 1:]
+    probability = _predict(segmenter, data, where)[:, 1:]
     return (torch.logit(probability, 1e-7) > limits).cpu().numpy()
 
 
-def _compare(
-    method: Method, data: DenseData, device: torch.device, limits: Float[torch.Tensor, "K 1 1"]
-) -> Disagreement:
+def _compare(segmenter: Segmenter, data: DenseData, limits: Float[torch.Tensor, "K 1 1"]) -> Disagreement:
     values = np.arange(1, data.labels.n_classes)[:, None, None]
     parts = [
-        measure_disagreement(_segment(method, data, device, where, limits), _given(data, where)[:, None] == values)
+        measure_disagreement(_segment(segmenter, data, where, limits), _given(data, where)[:, None] == values)
         for where in _parts(data)
     ]
     return Disagreement(
@@ -181,19 +180,18 @@ def _compare(
 def _draw(
     path: Path,
     suspects: Sequence[Suspect],
-    method: Method,
+    segmenter: Segmenter,
     data: DenseData,
-    device: torch.device,
     limits: Float[torch.Tensor, "K 1 1"],
 ) -> None:
-    places = {each: n for n, each in enumerate(data.folder.ids("train"))}
+    places = {each: n for n, each in enumerate(data.ids("train"))}
     names, rows = data.config.chosen, []
     for each in suspects:
         n, value = places[each.id], names.index(each.structure) + 1
         where = slice(n, n + 1)
         is_shown = (np.arange(1, len(names) + 1) == value)[:, None, None]
         given = (_given(data, where) == value) & is_shown
-        predicted = _segment(method, data, device, where, limits)[0] & is_shown
+        predicted = _segment(segmenter, data, where, limits)[0] & is_shown
         image = data.labels.batch(where).image[0].numpy()
         rows.append((f"{each.rank}. {each.id}: {each.score:.1f} px", image, given, predicted))
     save_image_overlays(path, rows, names, "Most suspect masks: given (white) and predicted", truth_name="given mask")

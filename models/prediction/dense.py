@@ -20,6 +20,7 @@ from dataloaders.io.png import write_png
 from dataloaders.samples import ImageCase
 from models.methods.base import Method
 from models.prediction.origin import find_dataset, require_family
+from models.prediction.segmenter import Segmenter
 from models.training.load import load_trained
 from util.errors import DataError
 from util.runtime import checkpoint
@@ -72,9 +73,8 @@ class DensePredictor:
         label_map = prediction.label_map  # at the size of the image
 
     Attributes:
-        method: in evaluation mode, on `device`.
+        segmenter: the method on its device.
         task: data set, structures, and the part of the prepared image that the network sees.
-        device: where to compute.
     """
 
     def __init__(
@@ -83,9 +83,8 @@ class DensePredictor:
         task: ImageTask,
         device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
     ) -> None:
-        self.method = method.to(device).eval()
+        self.segmenter = Segmenter(method.to(device), device)
         self.task = task
-        self.device = device
 
     @classmethod
     def from_checkpoint(
@@ -155,10 +154,9 @@ class DensePredictor:
         height_px, width_px = image.shape[:2]
         placement = Placement.fit(height_px, width_px, self.task.side_px, self.task.spec.grid.aspect)
         case = ImageCase(("image",), tuple(range(1, len(self.task.names) + 1)), self.network_input(image, placement))
-        with torch.inference_mode():
-            probabilities = self.method.probabilities(case.to(self.device))
-            masks = self.method.masks(probabilities)[:, 0].cpu().numpy()
-        shares = (probabilities[:, 0].cpu() * FULL).round().to(torch.int32).numpy().astype(np.uint16)
+        found = self.segmenter.segment(case)
+        masks = found.masks[:, 0].cpu().numpy()
+        shares = (found.probabilities[:, 0].cpu() * FULL).round().to(torch.int32).numpy().astype(np.uint16)
         return DensePrediction(
             {name: self._restore(mask, placement, image) for name, mask in zip(self.task.names, masks, strict=True)},
             self.values,

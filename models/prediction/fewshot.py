@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import PrepareParameters, parameters_of, paste_back, prepare_image, prepare_label
 from models.methods.base import Method
 from models.prediction.origin import find_dataset, require_family
+from models.prediction.segmenter import Segmenter
 from models.training.load import load_trained
 from util.errors import ConfigError, DataError, UserError
 from util.runtime import checkpoint
@@ -32,9 +33,8 @@ LENGTH_TOLERANCE = 1.5  # ratio of two scans' lengths along z above which relati
 
 @dataclass(frozen=True)
 class _Support:
-    """The annotated scan, encoded."""
+    """What is known of the annotated scan, besides its features."""
 
-    encoded: Any  # features or prototypes of the method
     values: np.ndarray  # (K + 1,) label values, the background's 0 first
     slices: tuple[list[int], ...]  # K lists of the P supporting slices
     n_slices: int
@@ -51,11 +51,10 @@ class FewShotPredictor:
         label_map = predictor.predict(read_nifti(scan_file))
 
     Attributes:
-        method: in evaluation mode, on `device`.
+        segmenter: the method on its device, with the features of the annotated scan.
         normalisation: of prepared intensities.
         parameters: how scans are prepared.
         n_parts: supporting slices per structure; odd.
-        device: where to compute.
         structures: name -> label value, as set by `set_support`.
         spec: description of the data set that the network was trained on; None: unknown.
     """
@@ -70,11 +69,10 @@ class FewShotPredictor:
         spec: DatasetSpec | None = None,
     ) -> None:
         protocol.part_fractions(n_parts)  # raises unless odd
-        self.method = method.to(device).eval()
+        self.segmenter = Segmenter(method.to(device), device)
         self.normalisation = normalisation
         self.parameters = parameters
         self.n_parts = n_parts
-        self.device = device
         self.spec = spec
         self.structures: dict[str, int] = {}
         self._support: _Support | None = None
@@ -153,10 +151,9 @@ class FewShotPredictor:
             torch.from_numpy(np.stack([prepared.array[z] for z in slices]))[:, :, None, None],  # (K, P, 1, 1, H, W)
             torch.from_numpy(np.stack([mask[z] for mask, z in zip(masks, slices, strict=True)]))[:, :, None],
         )
-        with torch.inference_mode():
-            encoded = self.method.encode_support(support.to(self.device))
+        self.segmenter.set_support(support)
         values = np.array([0, *structures.values()], np.min_scalar_type(max(structures.values())))
-        self._support = _Support(encoded, values, slices, len(prepared.array), _length_mm(prepared))
+        self._support = _Support(values, slices, len(prepared.array), _length_mm(prepared))
         self.structures = structures
 
     def predict(self, image: Volume, name: str = "the scan") -> Volume:
@@ -185,9 +182,8 @@ class FewShotPredictor:
         parts = [protocol.blind_parts(len(prepared.array), z, support.n_slices) for z in support.slices]
         scan = torch.from_numpy(prepared.array)[:, None]
         case = EvalCase(name, tuple(self.structures.values()), scan, torch.from_numpy(np.stack(parts)))
-        with torch.inference_mode():
-            probabilities = self.method.probabilities(case.to(self.device), support.encoded)
-            number = most_probable(probabilities, self.method.masks(probabilities)).cpu().numpy()
+        found = self.segmenter.segment(case)
+        number = most_probable(found.probabilities, found.masks).cpu().numpy()
         grid = Grid.of(image)
         pasted = paste_back(Volume(number, prepared.affine), grid.shape, grid.affine)
         return Volume(support.values[pasted.array], image.affine)

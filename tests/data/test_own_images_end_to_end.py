@@ -116,7 +116,7 @@ def test_colour_coded_masks_of_two_annotators(colours, tmp_path, caplog):
         ("c7",),
     ]
     assert [row["n_annotators"] for row in images.rows] == ["2"] * 3 + ["1"] * 5
-    assert images.patient("c1") == "p0"
+    assert images.origin("c1").patient == "p0"
     for target in ([colours, "--data-dir", root], [str(folder)]):
         noise([*target, "--alpha", "1", "--beta", "0.5"])
         superpixels(target)
@@ -132,7 +132,7 @@ def test_colour_coded_masks_of_two_annotators(colours, tmp_path, caplog):
     assert not data.labels.is_trusted
     assert "given" not in data.labels.noise_types
     case, truth = next(data.cases())
-    assert (case.ids, case.patients) == (("c5", "c6"), ("p5", "p6"))
+    assert (case.ids, [each.patient for each in case.origins]) == (("c5", "c6"), ["p5", "p6"])
     assert truth.shape == (2, 2, SIDE, SIDE)
 
 
@@ -153,7 +153,7 @@ def test_grey_codes_in_deep_pictures(greys, tmp_path):
         **{"train": 4, "validation": 2, "test": 2}
     }
     for split in ("train", "validation", "test"):
-        assert len({folder.patient(i) for i in folder.ids(split)}) == len(folder.ids(split)) / 2
+        assert len({folder.origin(i).patient for i in folder.ids(split)}) == len(folder.ids(split)) / 2
     image = read_image(folder.image_path("c0"))  # 48 x 64: padded above and below
     assert image.dtype == np.uint16
     assert not image[:4].any()

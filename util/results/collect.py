@@ -17,8 +17,8 @@ SOURCE = "source"  # column with the file that a score was read from
 def write_tables(root: Path, layouts: Mapping[str, Layout]) -> str:
     """Writes the tables of all validations below a folder into it.
 
-    table.md has all of them. table_<family>_<metric>.csv has the unrounded figures, and runs.csv a line per run with
-    the mean of every metric over cases.
+    table.md has all of them. table_<family>_<metric>.csv has the unrounded figures, those that end in _by_domain or
+    _by_phase broken down; runs.csv a line per run with the mean of every metric over cases.
 
     Args:
         root: folder of experiments.
@@ -37,9 +37,9 @@ def write_tables(root: Path, layouts: Mapping[str, Layout]) -> str:
         if scores is None:
             continue
         made = make_tables(scores, layout, is_complete=True)
-        for metric in dict.fromkeys(table.metric for table in made):
-            figures = pd.concat([table.figures for table in made if table.metric == metric])
-            name = "_".join(filter(None, ("table", family, metric)))
+        for metric, by in dict.fromkeys((table.metric, table.breakdown) for table in made):
+            figures = pd.concat([table.figures for table in made if (table.metric, table.breakdown) == (metric, by)])
+            name = "_".join(filter(None, ("table", family, metric, by and f"by_{by}")))
             write_text(root / f"{name}.csv", figures.to_csv(index=False, lineterminator="\n"))
         tables += made
         runs.append(_average_runs(scores, layout).assign(**{FAMILY: family}))

@@ -1,12 +1,12 @@
 """What a family of methods declares about its tables."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pandas as pd
 
-from util.results.scores import N_FOLDS
+from util.results.scores import BREAKDOWNS, N_FOLDS
 
 
 def join(values: Sequence[str]) -> str:
@@ -70,9 +70,22 @@ class Layout:
         """The columns in which scores agree that may be averaged together."""
         return (*self.tables, *self.lines, *(() if self.has_mean else self.columns))
 
+    def broken_down(self, by: str) -> "Layout":
+        """The layout of the first metric with a column for each value of `by`; what had columns gets lines."""
+        return replace(
+            self,
+            lines=tuple(dict.fromkeys((*self.lines, *self.columns))),
+            columns=(by,),
+            metrics=self.metrics[:1],
+            heading=lambda values: values[0] or f"{by} unknown",
+            order=self.order if self.tables else (),
+            title=lambda values: join([self.title(values), f"by {by}"]),
+            published=None,
+        )
+
     def complete(self, scores: pd.DataFrame) -> pd.DataFrame:
         """The scores with an empty column for every condition that they lack."""
-        missing = [name for name in (*self.identity, *self.constant, N_FOLDS) if name not in scores]
+        missing = [name for name in (*self.identity, *self.constant, N_FOLDS, *BREAKDOWNS) if name not in scores]
         return scores.assign(**dict.fromkeys(missing, ""))
 
 

@@ -36,8 +36,10 @@ FILE_NAME = "scores.csv"
 # value       a number; empty: undefined
 COLUMNS = ("method", "dataset", "split", "fold", "case", "patient", "structure", "metric", "value")
 
-# Conditions with a meaning for tables of every family: which layout to use, and the folds of a whole cross-validation.
+# Conditions with a meaning for tables of every family: which layout to use, the folds of a whole cross-validation, and
+# what cases may differ in, by which tables are broken down.
 FAMILY, N_FOLDS = "family", "n_folds"
+BREAKDOWNS = ("phase", "domain")
 
 
 def make_scores(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

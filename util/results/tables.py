@@ -6,7 +6,7 @@ A `Table` holds the unrounded figures and the text that is printed of them. Mark
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ import pandas as pd
 from util.ids import natural_key
 from util.results.layout import Layout, join
 from util.results.metrics import METRICS, Metric, bootstrap_interval, summarise
-from util.results.scores import N_FOLDS
+from util.results.scores import BREAKDOWNS, N_FOLDS
 
 MEAN = "Mean"  # the column over all columns
 UNDEFINED = "–"
@@ -37,6 +37,7 @@ class Table:
         figures: a row per figure, unrounded: values of the layout's columns, "metric", "column" (heading), "mean",
             "std", "low", "high" (see the notes), "n_cases", "n_undefined", "n_runs", and the values averaged over.
         notes: what a reader has to know: what a cell means, missing folds and values.
+        breakdown: what the columns divide the cases of the main table by, see `BREAKDOWNS`; empty: the main table.
     """
 
     metric: str
@@ -44,6 +45,7 @@ class Table:
     n_labels: int
     figures: pd.DataFrame
     notes: tuple[str, ...]
+    breakdown: str = ""
 
     def to_markdown(self) -> str:
         """Formats the table in GitHub's Markdown, the notes below."""
@@ -75,10 +77,20 @@ def make_tables(scores: pd.DataFrame, layout: Layout, *, is_complete: bool = Fal
         is_complete: whether the scores should cover a whole cross-validation, so that missing folds are named.
 
     Returns:
-        A table per metric and value of `layout.tables`. The mean in a cell is that over runs of the mean over cases;
-        undefined values are excluded and counted.
+        A table per metric and value of `layout.tables`; of the first metric another one for each of `BREAKDOWNS` in
+        which cases differ. The mean in a cell is that over runs of the mean over cases; undefined values are excluded
+        and counted.
     """
     scores = layout.complete(scores)
+    tables = _tables_by_metric(scores, layout, is_complete)
+    for name in BREAKDOWNS:
+        cases = scores[scores["case"] != ""]
+        if cases[name].nunique() > 1:
+            tables += [replace(table, breakdown=name) for table in _tables_by_metric(cases, layout.broken_down(name))]
+    return tables
+
+
+def _tables_by_metric(scores: pd.DataFrame, layout: Layout, is_complete: bool = False) -> list[Table]:
     metrics = layout.metrics or tuple(scores["metric"].unique())
     tables = []
     for metric in metrics:
@@ -244,9 +256,11 @@ def _meaning(title: str, metric: str, lines: Sequence[_Line], layout: Layout) ->
     several = [
         name
         for name in layout.averaged
-        if name == "fold" or any(line.rows[name].nunique() > 1 for line in lines) or layout.spread == "runs"
+        if name == "fold"
+        or any(line.rows[name].nunique() > 1 for line in lines)
+        or (layout.spread == "runs" and any(line.rows[name].any() for line in lines))
     ]
-    over = " and ".join(f"{name}s" for name in several) or "runs"
+    over = " and ".join(f"{name.replace('_', ' ')}s" for name in several) or "runs"
     return (
         f"{title}{'. ' * bool(title)}{known}: mean over {over} {_SPREADS[layout.spread]}"
         f"{' ' * bool(layout.note)}{layout.note}"

@@ -326,9 +326,9 @@ def test_fractions_never_divide_a_patient_and_ignore_the_order(picture):
     images = raw_of([f"p{n // 3}," for n in range(24)], picture)
     rule = SplitRule(test=0.25, validation=0.25, seed=3)
     splits = split_by_fractions(images, rule)
-    by_patient = {image.patient: set() for image in images}
+    by_patient = {image.origin.patient: set() for image in images}
     for image in images:
-        by_patient[image.patient].add(splits[image.id])
+        by_patient[image.origin.patient].add(splits[image.id])
     assert (
         sorted(next(iter(split)) for split in by_patient.values()) == ["test"] * 2 + ["train"] * 4 + ["validation"] * 2
     )
@@ -340,7 +340,7 @@ def test_fractions_never_divide_a_patient_and_ignore_the_order(picture):
 def test_a_random_split_draws_patients(picture):
     images = raw_of([f"p{n // 2}," for n in range(8)], picture)
     _, splits = split_images(images, "random:0.25", {}, "own")
-    tested = {image.patient for image in images if splits[image.id] == "test"}
+    tested = {image.origin.patient for image in images if splits[image.id] == "test"}
     assert len(tested) == 1
     assert sum(split == "test" for split in splits.values()) == 2
 

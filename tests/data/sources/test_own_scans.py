@@ -10,7 +10,7 @@ from data.sources.own_scans import find_scans, read_scan
 from data.sources.raw_scans import Annotation, RawScan
 from dataloaders.description import ClassSpec, DatasetSpec, FoldRule
 from dataloaders.io.nifti import write_nifti
-from dataloaders.samples import Volume
+from dataloaders.samples import Origin, Volume
 from util.errors import DataError
 
 SPEC = DatasetSpec(
@@ -51,8 +51,8 @@ def test_every_column_is_read(table, tmp_path, separator):
     scans = find_scans(table(text, "utf-8-sig"), SPEC)  # as spreadsheets write it
     assert scans == [
         RawScan("P9", tmp_path / "dicom"),
-        RawScan("P10", tmp_path / "a.nii.gz", (Annotation(tmp_path / "labels/a.nii.gz"),), "Ann", 1),
-        RawScan("x", tmp_path / "b.nii", (Annotation(tmp_path / "labels/t.nii.gz"),), "Bob", 0),
+        RawScan("P10", tmp_path / "a.nii.gz", (Annotation(tmp_path / "labels/a.nii.gz"),), Origin("Ann"), 1),
+        RawScan("x", tmp_path / "b.nii", (Annotation(tmp_path / "labels/t.nii.gz"),), Origin("Bob"), 0),
     ]
     assert [scan.is_labelled for scan in scans] == [False, True, True]
 

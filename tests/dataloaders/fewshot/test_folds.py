@@ -5,6 +5,7 @@ import pytest
 from dataloaders.catalog import dataset
 from dataloaders.description import DatasetSpec, FoldRule
 from dataloaders.fewshot.folds import make_fold
+from dataloaders.samples import Origin
 from dataloaders.scans.folder import ScanRecord
 from util.errors import DataError
 
@@ -70,7 +71,7 @@ def test_scans_without_a_label_are_trained_on_in_every_fold():
 
 def test_no_patient_is_divided():
     patients = {"a1": "A", "a2": "A", "b1": "B", "b2": "B", "b3": "B", "c1": "C", "d1": "D"}
-    records = {scan: ScanRecord(scan not in ("a2", "b3"), patient) for scan, patient in patients.items()}
+    records = {scan: ScanRecord(scan not in ("a2", "b3"), Origin(patient)) for scan, patient in patients.items()}
     first = make_fold(replace(OWN, folds=FoldRule(number=4)), list(patients), 0, records=records)
     assert (first.query, first.support, first.train) == (("a1",), ("b1",), ("c1", "d1"))  # a2, b2, b3 are left out
     last = make_fold(replace(OWN, folds=FoldRule(number=2)), list(patients), 1, records=records)
@@ -118,10 +119,14 @@ def test_impossible_folds_are_explained(scans, fold, support_idx, message):
         (FoldRule(number=2, lists=(("a", "b"), ("b",))), {}, "b in more than one fold"),
         (
             FoldRule(number=2),
-            {"a": ScanRecord(patient="P", fold=0), "b": ScanRecord(patient="P", fold=1)},
+            {"a": ScanRecord(origin=Origin("P"), fold=0), "b": ScanRecord(origin=Origin("P"), fold=1)},
             "P in more than one fold.*column fold",
         ),
-        (FoldRule(number=1), {scan: ScanRecord(patient="P") for scan in "abc"}, "0 of other patients outside it"),
+        (
+            FoldRule(number=1),
+            {scan: ScanRecord(origin=Origin("P")) for scan in "abc"},
+            "0 of other patients outside it",
+        ),
         (FoldRule(number=1), {scan: ScanRecord(scan == "a") for scan in "abc"}, "labelled scans a found.*single one"),
     ],
 )

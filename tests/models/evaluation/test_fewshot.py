@@ -8,7 +8,7 @@ import torch
 from dataloaders.description import ClassSpec, DatasetSpec
 from dataloaders.fewshot.data import FewShotTask, ScoredCase
 from dataloaders.io.nifti import read_nifti
-from dataloaders.samples import EvalCase, SupportSet, Volume
+from dataloaders.samples import EvalCase, Origin, SupportSet, Volume
 from models.evaluation.fewshot import FewShotEvaluation, evaluate
 from models.methods.base import Method
 
@@ -74,7 +74,9 @@ def test_the_support_is_encoded_once_and_the_mode_is_restored():
 
 def test_masks_have_the_supplied_values_and_scores_the_patient(tmp_path):
     spec = DatasetSpec("MINE", "scans", classes=(ClassSpec("cyst"), ClassSpec("tumour", value=500)))
-    folder = SimpleNamespace(spec=spec, manifest=SimpleNamespace(scans={}), patient=lambda scan: f"patient of {scan}")
+    folder = SimpleNamespace(
+        spec=spec, manifest=SimpleNamespace(scans={}), origin=lambda scan: Origin(f"patient of {scan}")
+    )
     evaluation = FewShotEvaluation(SimpleNamespace(folder=folder), torch.device("cpu"))
     truth = np.full((3, 8, 8), 2, np.uint8)
     (result,) = evaluate(Marks(), task_of(truth, np.ones((1, 3), bool)), torch.device("cpu"))

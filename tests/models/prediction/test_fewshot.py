@@ -281,11 +281,10 @@ def test_a_checkpoint_says_how_to_prepare_and_normalise(write_checkpoint):
     assert last.parameters.window_hu == (-125, 275)
     assert last.parameters.size_px == 256
     assert last.normalisation == Normalisation(80.0, 60.0)
-    assert isinstance(last.method, ALPNet)
-    assert last.method.config.temperature == 5
-    assert not last.method.training
+    assert isinstance(last.segmenter.method, ALPNet)
+    assert last.segmenter.method.config.temperature == 5
     averaged = FewShotPredictor.from_checkpoint(path, "ema", "cpu", dataset="sabs")
-    weight, twice = (p.method.get_parameter("encoder.localconv.weight") for p in (last, averaged))
+    weight, twice = (p.segmenter.method.get_parameter("encoder.localconv.weight") for p in (last, averaged))
     torch.testing.assert_close(twice, 2 * weight)
     with pytest.raises(ConfigError, match="trained on SABS, not on chaost2"):
         FewShotPredictor.from_checkpoint(path, dataset="chaost2")

@@ -1,0 +1,64 @@
+"""The step from a prepared case to probabilities and masks: the same for validation, export and prediction."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dataloaders.samples import EvalCase, ImageCase, SupportSet
+from models.methods.base import Method
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What a method finds in a case of D slices or images, for its K classes; on the method's device."""
+
+    probabilities: Float[Tensor, "K D H W"]
+    masks: Bool[Tensor, "K D H W"]
+
+
+class Segmenter:
+    """Applies a method to prepared cases, in evaluation mode and without gradients; its mode is restored after each.
+
+    Args:
+        method: on `device`.
+        device: where to compute.
+    """
+
+    def __init__(self, method: Method, device: torch.device) -> None:
+        self.method, self.device = method, device
+        self._support: Any = None
+
+    def set_support(self, support: SupportSet) -> None:
+        """Encodes the annotated slices with which all following cases are compared."""
+        with inference(self.method):
+            self._support = self.method.encode_support(support.to(self.device))
+
+    def segment(self, case: EvalCase | ImageCase) -> Segmentation:
+        """Segments a case into its classes; masks follow from probabilities by the method's rule."""
+        with inference(self.method):
+            probabilities = self.method.probabilities(case.to(self.device), self._support)
+            return Segmentation(probabilities, self.method.masks(probabilities))
+
+    def class_probabilities(
+        self, image: Float[Tensor, "B C H W"], temperature: float = 1.0
+    ) -> Float[Tensor, "B K H W"]:
+        """Probability of every class of each image, with the background; see `Method.class_probabilities`."""
+        with inference(self.method):
+            return self.method.class_probabilities(image.to(self.device), temperature)
+
+
+@contextmanager
+def inference(method: Method) -> Iterator[None]:
+    """Puts a method into evaluation mode without gradients; restores its mode at the end."""
+    was_training = method.training
+    method.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        method.train(was_training)
