@@ -73,7 +73,7 @@ class DensePredictor:
         label_map = prediction.label_map  # at the size of the image
 
     Attributes:
-        segmenter: the method on its device.
+        segmenter: the method, in evaluation mode on its device.
         task: data set, structures, and the part of the prepared image that the network sees.
     """
 
@@ -83,7 +83,7 @@ class DensePredictor:
         task: ImageTask,
         device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
     ) -> None:
-        self.segmenter = Segmenter(method.to(device), device)
+        self.segmenter = Segmenter(method.to(device).eval(), device)
         self.task = task
 
     @classmethod

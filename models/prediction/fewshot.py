@@ -51,7 +51,7 @@ class FewShotPredictor:
         label_map = predictor.predict(read_nifti(scan_file))
 
     Attributes:
-        segmenter: the method on its device, with the features of the annotated scan.
+        segmenter: the method, in evaluation mode on its device, with the features of the annotated scan.
         normalisation: of prepared intensities.
         parameters: how scans are prepared.
         n_parts: supporting slices per structure; odd.
@@ -69,7 +69,7 @@ class FewShotPredictor:
         spec: DatasetSpec | None = None,
     ) -> None:
         protocol.part_fractions(n_parts)  # raises unless odd
-        self.segmenter = Segmenter(method.to(device), device)
+        self.segmenter = Segmenter(method.to(device).eval(), device)
         self.normalisation = normalisation
         self.parameters = parameters
         self.n_parts = n_parts

@@ -262,3 +262,22 @@ def test_typical_mistakes_are_told(colours, tmp_path):
     table.unlink()
     with pytest.raises(DataError, match=r"mine\.csv: no such file; expected the table of files that .*mine\.json5"):
         prepare([colours, *out])
+
+
+def test_domains_are_held_out_by_a_column_alone(singles, tmp_path):
+    table = (tmp_path / "mine.csv").read_text().splitlines()
+    places = ["domain,phase"] + [f"{'ab'[n % 2]},{'early' if n < 6 else ''}" for n in range(len(SIZES))]
+    (tmp_path / "mine.csv").write_text("\n".join(map(",".join, zip(table, places, strict=True))) + "\n")
+    root = str(tmp_path / "data")
+    prepare([singles, "--out", root])
+    data = open_dense(DenseConfig(singles, size_px=SIDE, test_domains=("b",)), root)
+    assert (data.ids("train"), data.ids("test")) == (("c0", "c2"), ("c1", "c3", "c5"))  # c4: validation, c7: unused
+    assert len(data.labels) == 2
+    assert data.config.summary("given") == "disc_given_without-b"
+    cases = [case for case, _ in data.cases()]
+    assert [(each.domain, each.phase) for case in cases for each in case.origins] == [("b", "early")] * 3
+    both = open_dense(DenseConfig(singles, size_px=SIDE), root)
+    assert (both.ids("train"), both.ids("test")) == (("c0", "c1", "c2", "c3"), ("c5", "c6"))
+    assert [each.phase for case, _ in both.cases() for each in case.origins] == ["early", ""]
+    with pytest.raises(DataError, match="no image of the domain 'c'; found a, b"):
+        open_dense(DenseConfig(singles, size_px=SIDE, test_domains=("c",)), root).ids("test")

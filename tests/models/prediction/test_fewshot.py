@@ -283,6 +283,7 @@ def test_a_checkpoint_says_how_to_prepare_and_normalise(write_checkpoint):
     assert last.normalisation == Normalisation(80.0, 60.0)
     assert isinstance(last.segmenter.method, ALPNet)
     assert last.segmenter.method.config.temperature == 5
+    assert not last.segmenter.method.training
     averaged = FewShotPredictor.from_checkpoint(path, "ema", "cpu", dataset="sabs")
     weight, twice = (p.segmenter.method.get_parameter("encoder.localconv.weight") for p in (last, averaged))
     torch.testing.assert_close(twice, 2 * weight)

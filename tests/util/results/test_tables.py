@@ -279,3 +279,18 @@ def test_scores_of_no_family_have_a_table_per_metric():
         **{"Folds": "1", "Cases": "1", "Undefined": "0"},
     }
     assert lines_of(tables[1])[0]["LK"] == "2.50"
+
+
+def test_cases_of_several_domains_get_a_table_by_domain():
+    rows = [run(0.1 * n, case=n, structure="disc", domain="ab"[n % 2], seed=seed) for n in range(4) for seed in (0, 1)]
+    rows.append(run(0.5, metric="pooled_dice"))  # of all cases: belongs to no domain
+    whole, by_domain = make_tables(make_scores(rows), RUNS)
+    assert (whole.breakdown, by_domain.breakdown) == ("", "domain")
+    assert figures_of(whole)["0.7, 0.7"]["mean"] == pytest.approx(0.15)
+    assert {name: figure["mean"] for name, figure in figures_of(by_domain).items()} == pytest.approx(
+        {"a": 0.1, "b": 0.2}
+    )
+    (line,) = lines_of(by_domain)
+    assert (line["Alpha"], line["Beta"], line["a"]) == ("0.7", "0.7", "10.0 ± 0.0 (2)")
+    assert by_domain.notes[0].startswith("ISIC2017, last10, by domain. ")
+    assert len(make_tables(make_scores([each | {"domain": "a"} for each in rows]), RUNS)) == 1
