@@ -1,7 +1,7 @@
 """Means over superpixels, copied back to their pixels; without gradients, and without waiting for the device."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -25,10 +25,3 @@ def superpixel_mean(
     total = table.scatter_add(2, ids.expand_as(pixels), pixels)
     count = table[:, :1].scatter_add(2, ids, torch.ones_like(pixels[:, :1]))
     return (total / (count + 1e-6)).gather(2, ids.expand_as(pixels)).view_as(value)
-
-
-def superpixel_mode(
-    mask: Bool[Tensor, "B H W"], superpixel: Int[Tensor, "B H W"], n_ids: int | None = None
-) -> Bool[Tensor, "B H W"]:
-    """Marks the superpixels of which more than half is marked; arguments as for `superpixel_mean`."""
-    return superpixel_mean(mask.float(), superpixel, n_ids) > 0.5

@@ -49,11 +49,6 @@ class DensePrediction:
     probabilities: Mapping[str, Shaped[np.ndarray, "H W"]]
 
     @property
-    def has_overlaps(self) -> bool:
-        """Whether a pixel belongs to several structures."""
-        return overlap(self.masks)
-
-    @property
     def label_map(self) -> Shaped[np.ndarray, "H W"]:
         """(H, W) uint8 or uint16 with the values that the data set's own label maps use.
 

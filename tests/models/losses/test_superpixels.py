@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.losses.superpixels import superpixel_mean, superpixel_mode
+from models.losses.superpixels import superpixel_mean
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +37,3 @@ def test_every_map_of_an_image_is_averaged_on_its_own():
 def test_no_gradient_passes():
     value = torch.rand(1, 4, 4, requires_grad=True)
     assert not superpixel_mean(value, torch.zeros(1, 4, 4, dtype=torch.int64)).requires_grad
-
-
-def test_the_mode_needs_more_than_half():
-    superpixel = torch.tensor([[[0, 0, 1, 1, 1, 2]]])
-    mask = torch.tensor([[[True, False, True, True, False, True]]])
-    assert superpixel_mode(mask, superpixel).tolist() == [[[False, False, True, True, True, True]]]

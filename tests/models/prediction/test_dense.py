@@ -20,7 +20,7 @@ from dataloaders.images.task import ImageTask
 from dataloaders.io.png import write_png
 from models.methods.base import Method
 from models.predict import main
-from models.prediction.dense import DensePredictor, write_segmentation
+from models.prediction.dense import DensePredictor, overlap, write_segmentation
 from models.prediction.fewshot import FewShotPredictor
 from models.prediction.images import find_images, name_images
 from util.errors import CheckpointError, ConfigError, DataError, UserError
@@ -245,7 +245,7 @@ def test_structures_that_overlap_have_a_file_each(tmp_path):
     image = np.zeros((16, 16, 3), np.uint8)
     image[:, :8], image[:8, 8:] = (150, 0, 200), (0, 255, 0)
     found = bright("red", "bright").predict(image)
-    assert found.has_overlaps
+    assert overlap(found.masks)
     assert found.label_map.tolist() == [[9] * 16] * 8 + [[9] * 8 + [0] * 8] * 8  # the more probable one
     write_segmentation(tmp_path, "a", found.masks, found.values)
     assert {path.name for path in tmp_path.iterdir()} == {"a_red_segmentation.png", "a_bright_segmentation.png"}
