@@ -176,6 +176,27 @@ class PartialBatch(_OnDevice):
 
 
 @dataclass(frozen=True)
+class SourceBatch(_OnDevice):
+    """B images of several sources, each with a partner whose look it may take on.
+
+    Attributes:
+        image: normalised intensities.
+        partner: images of any source, under the geometric augmentation of `image`.
+        label: class values; None: not annotated.
+        uniform: random numbers from 0 to 1 of each image, for what a method draws; they belong to the sample, so that
+            any number of processes draws the same.
+    """
+
+    image: Float[Tensor, "B C H W"]
+    partner: Float[Tensor, "B C H W"]
+    uniform: Float[Tensor, "B N"]
+    label: Int[Tensor, "B H W"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+@dataclass(frozen=True)
 class JointBatch(_OnDevice):
     """The batch of a step that has several parts, such as labelled and unlabelled images; its length is their sum."""
 
