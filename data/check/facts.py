@@ -154,7 +154,7 @@ def _label_facts(volume: Volume, n_classes: int) -> LabelFacts:
         array = volume.array
     pixels = class_pixels(array, n_classes)
     is_complete = pixels.sum() == array.size
-    unknown = [] if is_complete else np.setdiff1d(array, np.arange(n_classes))[:5].tolist()
+    unknown = [] if is_complete else np.setdiff1d(array, np.arange(n_classes))[:5].astype(float).tolist()
     return LabelFacts(**Grid.of(volume).to_json(), pixels=pixels.tolist(), unknown=unknown)
 
 

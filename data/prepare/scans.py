@@ -21,9 +21,9 @@ from dataloaders.scans.manifest import Manifest, statistics_of
 from dataloaders.scans.plausibility import label_map_doubt
 from dataloaders.scans.preprocess import (
     PrepareParameters,
-    scan_doubts,
     prepare_image,
     prepare_label,
+    scan_doubts,
 )
 from util.cli import parallel_map
 from util.errors import ConfigError, DataError

@@ -130,7 +130,7 @@ def _read_header(path: Path) -> tuple[Header, Path]:
         with _opened(file) as stream:
             block = stream.read(HEADER_BYTES)
         if not block:
-            raise DataError("an empty file; copy it again.")
+            raise DataError("an empty file. Copy or make the file again.")
         header = parse_header(block)
     except DataError as error:
         raise DataError(f"{file}: {error}") from error
@@ -155,11 +155,13 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             stream.seek(0)
             yield cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if is_compressed else stream
     except EOFError as error:
-        raise DataError("truncated: its compressed content ends too early. Copy the file again.") from error
+        raise DataError("truncated: its compressed content ends too early. Copy or make the file again.") from error
     except (zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"damaged: its compressed content is not valid ({error}). Copy the file again.") from error
+        raise DataError(
+            f"damaged: its compressed content is not valid ({error}). Copy or make the file again."
+        ) from error
     except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror or error}). Copy the file again.") from error
+        raise DataError(f"cannot be read ({error.strerror or error}). Copy or make the file again.") from error
 
 
 def _size_in_words(header: Header) -> str:
@@ -179,7 +181,7 @@ def _check_size(header: Header, voxels: Path) -> None:
         kind = "compressed bytes" if is_compressed else "bytes"
         raise DataError(
             f"truncated, or a damaged header: it asks for {shape} voxels of {header.dtype.itemsize} bytes from byte "
-            f"{header.offset}, {asked} bytes in all; the file has {held} {kind}. Copy or convert it again."
+            f"{header.offset}, {asked} bytes in all; the file has {held} {kind}. Copy or make the file again."
         )
     memory = memory_bytes()
     if memory is not None and header.n_voxels * BYTES_PER_VOXEL > memory:
@@ -197,11 +199,11 @@ def _read_voxels(header: Header, path: Path) -> np.ndarray:
         while left and (skipped := len(stream.read(min(left, SURPLUS_BYTES)))):
             left -= skipped
         voxels = np.empty(header.n_bytes, np.uint8)
-        n_read, view = 0, memoryview(voxels)
+        n_read, view = 0, voxels.data
         while n_read < len(view) and (count := stream.readinto(view[n_read:])):  # type: ignore[attr-defined]
             n_read += count
         if n_read < len(view):
-            raise DataError(f"truncated: {n_read} of {len(view)} bytes of voxels. Copy the file again.")
+            raise DataError(f"truncated: {n_read} of {len(view)} bytes of voxels. Copy or make the file again.")
         stream.read(SURPLUS_BYTES)
     return voxels.view(header.dtype)
 

@@ -78,7 +78,7 @@ def parse_header(block: bytes) -> Header:
             return _interpret(_header_of(block))
     except (HeaderDataError, WrapStructError, KeyError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"a damaged header ({reason}); copy or convert the file again.") from error
+        raise DataError(f"a damaged header ({reason}); copy or make the file again.") from error
 
 
 def _header_of(block: bytes) -> AnalyzeHeader:
@@ -86,21 +86,21 @@ def _header_of(block: bytes) -> AnalyzeHeader:
         if kind.may_contain_header(block):
             return kind(block[:size], check=False)
     if len(block) < 348:
-        raise DataError(f"truncated: {len(block)} bytes, and a NIfTI header has 348. Copy the file again.")
+        raise DataError(f"truncated: {len(block)} bytes, and a NIfTI header has 348. Copy or make the file again.")
     raise DataError(
-        f"not a NIfTI file: it begins with {block[:4]!r}; expected a NIfTI-1, NIfTI-2 or Analyze header. Copy it again, "
-        "or convert it."
+        f"not a NIfTI file: it begins with {block[:4]!r}; expected a NIfTI-1, NIfTI-2 or Analyze header. Copy it "
+        "again, or convert it."
     )
 
 
 def _interpret(header: AnalyzeHeader) -> Header:
     is_nifti = isinstance(header, Nifti1Header)
     if not 1 <= int(header["dim"][0]) <= 7:
-        raise DataError(f"a damaged header ({int(header['dim'][0])} axes); expected 3. Copy or convert the file again.")
+        raise DataError(f"a damaged header ({int(header['dim'][0])} axes); expected 3. Copy or make the file again.")
     shape = tuple(int(length) for length in header.get_data_shape())
     if any(not 0 < length <= MOST_PER_AXIS for length in shape):
         raise DataError(
-            f"an array of shape {shape} (x, y, z, ...); expected 1 to {MOST_PER_AXIS} voxels per axis. Copy or convert "
+            f"an array of shape {shape} (x, y, z, ...); expected 1 to {MOST_PER_AXIS} voxels per axis. Copy or make "
             "the file again."
         )
     is_pair = not is_nifti or header["magic"].item()[:2] == b"ni"
@@ -125,7 +125,7 @@ def _dtype_of(header: AnalyzeHeader) -> np.dtype:
         dtype = header.get_data_dtype()
     except KeyError:
         raise DataError(
-            f"voxels of the unknown type {int(header['datatype'])}; expected numbers. Copy or convert the file again."
+            f"voxels of the unknown type {int(header['datatype'])}; expected numbers. Copy or make the file again."
         ) from None
     if dtype.kind not in "iuf" or not dtype.itemsize:
         found = "colours" if dtype.names else "complex numbers" if dtype.kind == "c" else f"type {dtype}"
@@ -142,7 +142,9 @@ def _offset(header: AnalyzeHeader, is_pair: bool) -> int:
     offset = float(header["vox_offset"])
     first = 0 if is_pair else 352 if int(header["sizeof_hdr"]) != 540 and not isinstance(header, Nifti2Header) else 544
     if not (np.isfinite(offset) and offset >= 0 and (offset == 0 or offset >= first)):
-        raise DataError(f"voxels at byte {offset:g} (vox_offset); expected {first} or more. Copy the file again.")
+        raise DataError(
+            f"voxels at byte {offset:g} (vox_offset); expected {first} or more. Copy or make the file again."
+        )
     return max(int(offset), first)
 
 
@@ -192,7 +194,7 @@ def _qform(stored: StoredGeometry) -> np.ndarray:
     length = float(np.linalg.norm(quaternion))
     if not length <= LONGEST_QUATERNION:
         raise DataError(
-            f"a damaged header (quaternion of length {length:.4g}); expected at most 1. Copy or convert the file again."
+            f"a damaged header (quaternion of length {length:.4g}); expected at most 1. Copy or make the file again."
         )
     if 1 - length**2 < -ROUNDING:
         quaternion /= length

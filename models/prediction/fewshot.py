@@ -19,11 +19,11 @@ from dataloaders.scans.labels import whole_values
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import (
     PrepareParameters,
-    scan_doubts,
     parameters_of,
     paste_back,
     prepare_image,
     prepare_label,
+    scan_doubts,
 )
 from models.methods.base import Method
 from models.prediction.origin import find_dataset, require_family
