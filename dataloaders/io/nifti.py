@@ -23,6 +23,7 @@ from dataloaders.io.nifti_header import (
     SAME_MM,
     Header,
     disagreement_mm,
+    is_sheared,
     parse_header,
     write_geometry,
 )
@@ -250,7 +251,7 @@ def write_nifti(path: Path, volume: Volume) -> None:
     image = Nifti1Image(array.transpose(2, 1, 0), volume.affine, dtype=array.dtype)
     image.header.set_xyzt_units("mm")
     image.set_sform(volume.affine, code="scanner")
-    image.set_qform(volume.affine, code="unknown" if _is_sheared(volume.affine) else "scanner")
+    image.set_qform(volume.affine, code="unknown" if is_sheared(volume.affine) else "scanner")
     content = memoryview(image.to_bytes())
     header = Nifti1Header(bytes(content[:348]), check=False)
     if volume.stored is not None:
@@ -262,11 +263,6 @@ def write_nifti(path: Path, volume: Volume) -> None:
     ):
         compressed.write(header.binaryblock)
         compressed.write(content[348:])
-
-
-def _is_sheared(affine: np.ndarray) -> bool:
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return not np.allclose(axes.T @ axes, np.eye(3), atol=1e-5)
 
 
 def voxel_hash(array: np.ndarray) -> str:

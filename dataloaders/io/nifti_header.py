@@ -76,6 +76,8 @@ def parse_header(block: bytes) -> Header:
     try:
         with np.errstate(all="ignore"):
             return _interpret(_header_of(block))
+    except DataError:
+        raise
     except (HeaderDataError, WrapStructError, KeyError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"a damaged header ({reason}); copy or make the file again.") from error
@@ -116,7 +118,7 @@ def _interpret(header: AnalyzeHeader) -> Header:
         offset=_offset(header, is_pair),
         scale=(1.0 if slope is None else slope, 0.0 if intercept is None else intercept),
         affine=affine,
-        stored=None if _is_usual(stored, shape) else stored,
+        stored=None if _is_usual(stored, affine, shape) else stored,
     )
 
 
@@ -140,7 +142,7 @@ def _offset(header: AnalyzeHeader, is_pair: bool) -> int:
         DataError: impossible.
     """
     offset = float(header["vox_offset"])
-    first = 0 if is_pair else 352 if int(header["sizeof_hdr"]) != 540 and not isinstance(header, Nifti2Header) else 544
+    first = 0 if is_pair else 544 if isinstance(header, Nifti2Header) else 352
     if not (np.isfinite(offset) and offset >= 0 and (offset == 0 or offset >= first)):
         raise DataError(
             f"voxels at byte {offset:g} (vox_offset); expected {first} or more. Copy or make the file again."
@@ -222,10 +224,19 @@ def disagreement_mm(stored: StoredGeometry, shape: tuple[int, ...]) -> float:
     return float(np.linalg.norm(corners @ difference.T, axis=1).max())
 
 
-def _is_usual(stored: StoredGeometry, shape: tuple[int, ...]) -> bool:
-    """Whether both codes are 1, the unit is the millimetre, and sform and qform are the same."""
-    is_simple = (stored.sform_code, stored.qform_code, stored.unit) == (1, 1, "mm")
-    return is_simple and len(shape) >= 3 and disagreement_mm(stored, shape[:3]) < SAME_MM
+def is_sheared(affine: np.ndarray) -> bool:
+    """Whether the axes are not at right angles, so that no quaternion describes them."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return not np.allclose(axes.T @ axes, np.eye(3), atol=1e-5)
+
+
+def _is_usual(stored: StoredGeometry, affine: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Whether `write_nifti` would write the same: code 1, millimetres, and a qform that is the sform where it can be."""
+    if stored.unit != "mm" or stored.sform_code != 1 or len(shape) < 3:
+        return False
+    if is_sheared(affine):
+        return stored.qform_code == 0
+    return stored.qform_code == 1 and disagreement_mm(stored, shape[:3]) < SAME_MM
 
 
 def _check_affine(affine: np.ndarray) -> None:

