@@ -16,7 +16,9 @@ from util.schema import build
 
 BACKGROUND = 0  # prepared class value
 FILE_NAME = "dataset.json5"
-LARGEST_VALUE = 65_535  # of a user's label maps
+LARGEST_VALUE = 2**31 - 1  # of a user's label maps
+LARGEST_GREY = 65_535  # of those that are pictures
+MOST_CLASSES = 254
 ALL_GROUPS = "all"
 
 
@@ -189,10 +191,13 @@ class DatasetSpec:
             for name in group:
                 if name not in names:
                     raise ConfigError(f"label_groups: {name!r} is no class; expected some of {', '.join(names)}.")
+        values = [each.value or 0 for each in self.classes]
+        if self.kind == "images" and max(values, default=0) > LARGEST_GREY:
+            raise ConfigError(f"classes: value={max(values)}; expected at most {LARGEST_GREY} in pictures (16 bits).")
         if self.kind == "images" and not self.classes:
             raise ConfigError("classes: none; a set of images needs at least one.")
-        if self.kind == "scans" and len(self.classes) > 254:
-            raise ConfigError(f"classes: {len(self.classes)}; expected at most 254.")
+        if len(self.classes) > MOST_CLASSES:
+            raise ConfigError(f"classes: {len(self.classes)}; expected at most {MOST_CLASSES}.")
         if self.episodes_per_pass is not None and self.episodes_per_pass < 1:
             raise ConfigError(f"episodes_per_pass={self.episodes_per_pass}: expected 1 or more.")
 

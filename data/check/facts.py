@@ -15,11 +15,12 @@ from dataloaders.description import DatasetSpec
 from dataloaders.io.geometry import Grid
 from dataloaders.io.nifti import read_nifti, voxel_hash
 from dataloaders.samples import Volume
+from dataloaders.scans.labels import whole_values
 from util.errors import DataError, UserError
 from util.files import write_text
 
 CACHE_NAME = ".check-cache.json"
-CACHE_FORMAT = 1  # increase when the facts change their meaning
+CACHE_FORMAT = 2  # increase when the facts change their meaning
 
 log = logging.getLogger(__name__)
 
@@ -147,9 +148,13 @@ def _image_facts(volume: Volume) -> ImageFacts:
 
 
 def _label_facts(volume: Volume, n_classes: int) -> LabelFacts:
-    pixels = class_pixels(volume.array, n_classes)
-    is_complete = pixels.sum() == volume.array.size
-    unknown = [] if is_complete else np.setdiff1d(volume.array, np.arange(n_classes))[:5].tolist()
+    try:
+        array = whole_values(volume.array)
+    except DataError:
+        array = volume.array
+    pixels = class_pixels(array, n_classes)
+    is_complete = pixels.sum() == array.size
+    unknown = [] if is_complete else np.setdiff1d(array, np.arange(n_classes))[:5].astype(float).tolist()
     return LabelFacts(**Grid.of(volume).to_json(), pixels=pixels.tolist(), unknown=unknown)
 
 

@@ -11,10 +11,13 @@ from data.check.prepared import Prepared
 from data.prepare.class_index import make_class_index
 from dataloaders.io.geometry import corner_distance_mm
 from dataloaders.scans import manifest as manifests
+from dataloaders.scans.labels import in_full
+from dataloaders.scans.plausibility import AIR_BELOW_HU, is_hounsfield
 from util.errors import UserError
 from util.files import read_json
 from util.ids import natural_key
 
+DARKEST = 0.5  # prepared intensity, of 255, that a window's lower end may become by interpolation
 TOLERANCE_MM = 0.1  # by which the corners of two grids may differ: far below a voxel, far above rounding
 
 
@@ -110,12 +113,28 @@ def valid_intensities(prepared: Prepared) -> Iterator[Finding]:
             yield Finding("error", path, f"every voxel is {facts.minimum:g}: no image. {prepared.prepare_again}")
 
 
+def plausible_hounsfield(prepared: Prepared) -> Iterator[Finding]:
+    """CT shows air: the window's lower end occurs in every image."""
+    window = prepared.spec.intensity.window
+    if window is None or not is_hounsfield(prepared.spec.modality, window) or window[0] < 3 * AIR_BELOW_HU:
+        return
+    for scan, facts in prepared.readable("image", ImageFacts).items():
+        low, high = (window[0] + value / 255 * (window[1] - window[0]) for value in (facts.minimum, facts.maximum))
+        if facts.minimum > DARKEST and facts.maximum > facts.minimum:
+            text = (
+                f"from {low:.4g} to {high:.4g} HU, none at {window[0]:g} HU or below, where a CT has air: probably no "
+                "Hounsfield units. Apply the rescale slope and intercept when converting, and prepare again. If the "
+                "scan is cropped to the inside of the body, this is right."
+            )
+            yield Finding("warning", prepared.path("image", scan), text)
+
+
 def known_labels(prepared: Prepared) -> Iterator[Finding]:
     """Labels hold the data set's classes and nothing else."""
     highest = len(prepared.spec.class_names) - 1
     for scan, facts in prepared.readable("label", LabelFacts).items():
         if facts.unknown:
-            values = ", ".join(f"{value:g}" for value in facts.unknown)
+            values = ", ".join(map(in_full, facts.unknown))
             text = f"label values {values} are no class of {prepared.spec.name}; expected integers from 0 to {highest}."
             remedy = "Correct the label (resample labels class by class, not as numbers), or name another data set."
             yield Finding("error", prepared.path("label", scan), f"{text} {remedy}")
@@ -240,6 +259,7 @@ RULES = (
     equal_grids,
     common_plane,
     valid_intensities,
+    plausible_hounsfield,
     known_labels,
     classes_present,
     valid_pseudo_labels,

@@ -13,6 +13,7 @@ from nibabel.orientations import aff2axcodes
 from PIL import ExifTags, Image, ImageOps
 
 from data.describe.folder import Item
+from dataloaders.description import LARGEST_VALUE
 from dataloaders.io.dicom import read_dicom_slices
 from dataloaders.io.geometry import Grid
 from dataloaders.io.nifti import read_nifti, voxel_hash
@@ -224,7 +225,7 @@ def _values(array: np.ndarray) -> dict[int, int]:
     """Value -> number of voxels; empty for what is not whole or has more than `MOST_VALUES` values."""
     flat = array.reshape(-1)
     sample = np.rint(flat[:: max(1, flat.size // 20_000)])
-    if len(np.unique(sample)) > MOST_VALUES or np.abs(array).max() > 1e6:
+    if len(np.unique(sample)) > MOST_VALUES or np.abs(array).max() > LARGEST_VALUE:
         return {}
     if array.dtype.kind == "f":
         if np.abs(flat - np.rint(flat)).max() > WHOLE_WITHIN:

@@ -9,6 +9,7 @@ from jaxtyping import Int, Num
 from dataloaders.description import DatasetSpec
 from dataloaders.io.nifti import read_nifti
 from dataloaders.scans.folder import prepare_target, scan_files
+from dataloaders.scans.labels import in_full, whole_values
 from util.errors import ConfigError, DataError
 from util.files import write_json
 
@@ -64,12 +65,15 @@ def write_class_index(folder: Path, spec: DatasetSpec, min_foreground_px: int = 
 
 
 def _read_pixels(path: Path, spec: DatasetSpec) -> Int[np.ndarray, "K D"]:
-    label = read_nifti(path).array
+    try:
+        label = whole_values(read_nifti(path).array)
+    except DataError as error:
+        raise DataError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     pixels = class_pixels(label, len(spec.class_names))
     if pixels.sum() != label.size:
         unknown = np.setdiff1d(label, np.arange(len(spec.class_names)))
         raise DataError(
-            f"{path}: label values {', '.join(f'{value:g}' for value in unknown[:5])} are no class of {spec.name}; "
+            f"{path}: label values {', '.join(map(in_full, unknown[:5]))} are no class of {spec.name}; "
             f"expected integers from 0 to {len(spec.class_names) - 1}. Correct the file, or name another data set."
         )
     return pixels

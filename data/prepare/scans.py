@@ -5,7 +5,7 @@ scan; own scans are read where they are. Finished scans are skipped when a step 
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,13 @@ from dataloaders.io.nifti import voxel_hash, write_nifti
 from dataloaders.samples import ORIGIN, Volume
 from dataloaders.scans.folder import SUFFIX, scan_files, scan_path
 from dataloaders.scans.manifest import Manifest, statistics_of
-from dataloaders.scans.preprocess import PrepareParameters, prepare_image, prepare_label
+from dataloaders.scans.plausibility import label_map_doubt
+from dataloaders.scans.preprocess import (
+    PrepareParameters,
+    prepare_image,
+    prepare_label,
+    scan_doubts,
+)
 from util.cli import parallel_map
 from util.errors import ConfigError, DataError
 from util.files import file_sha256, read_json, write_json
@@ -205,6 +211,8 @@ def _normalise_scan(task: ScanJob, spec: DatasetSpec, parameters: PrepareParamet
         return None
     original, original_label = _read(task.scan, spec)
     try:
+        for doubt in _doubts(original, spec, parameters):
+            log.warning("%s: %s", task.scan.image, doubt)
         image = prepare_image(original, parameters)
         label = None if original_label is None else prepare_label(original_label, parameters)
     except DataError as error:
@@ -218,10 +226,22 @@ def _normalise_scan(task: ScanJob, spec: DatasetSpec, parameters: PrepareParamet
     return {
         "inputs": inputs,
         "original": Grid.of(original).to_json(),
+        **({} if original.stored is None else {"stored_geometry": asdict(original.stored)}),
         "prepared": Grid.of(image).to_json(),
         "statistics": statistics_of(image.array),
         "image_sha256": voxel_hash(image.array),
     }
+
+
+def _doubts(original: Volume, spec: DatasetSpec, parameters: PrepareParameters) -> list[str]:
+    """What is doubtful about a raw scan.
+
+    Raises:
+        DataError: intensities that certainly are no Hounsfield units, where these are expected.
+    """
+    label_map = label_map_doubt(original.array)
+    doubts = scan_doubts(original, parameters, spec.modality)
+    return [*doubts, *([f"{label_map}. Correct the table of files, if it is one."] if label_map else [])]
 
 
 def _read(scan: RawScan, spec: DatasetSpec) -> tuple[Volume, Volume | None]:

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from data.sources.raw_scans import RawScan, ScanSource
-from dataloaders.description import DatasetSpec
-from dataloaders.io.geometry import Grid, corner_distance_mm
+from dataloaders.description import MOST_CLASSES, DatasetSpec
+from dataloaders.io.geometry import Grid, corner_distance_mm, require_one_grid
 from dataloaders.io.nifti import read_nifti
+from dataloaders.io.volumes import read_volume
 from dataloaders.samples import Volume
+from dataloaders.scans.labels import whole_values
 from util.errors import DataError
 
 CONVERTED_FOLDER = "SABS/niis"  # below the data root
@@ -99,16 +101,18 @@ def read_scan(scan: RawScan, spec: DatasetSpec) -> tuple[Volume, Volume]:
         DataError: a file is damaged, the labels are not whole numbers, or the two have different grids.
     """
     image_file, label_file = scan.image, scan.label_file
-    image, label = read_nifti(image_file), read_nifti(label_file)
-    distance = corner_distance_mm(Grid.of(image), Grid.of(label))
-    if distance > min(image.spacing_mm):
-        raise DataError(
-            f"{label_file}: a grid of {label.array.shape} voxels (D, H, W) whose corners lie {distance:.3g} mm from "
-            f"those of {image_file.name}, {image.array.shape}; expected the image's grid. Download both files again."
-        )
-    if not np.isin(label.array, np.arange(256)).all():
-        raise DataError(f"{label_file}: label values that are not whole numbers from 0 to 255. Download it again.")
-    return image, Volume(label.array.astype(np.uint8), image.affine)
+    image, label = read_volume(image_file), read_nifti(label_file)
+    try:
+        require_one_grid(image, label, corner_distance_mm(Grid.of(image), Grid.of(label)), image_file.name)
+        array = whole_values(label.array)
+        if array.min() < 0 or array.max() > MOST_CLASSES:
+            raise DataError(
+                f"label values from {array.min()} to {array.max()}; expected 0 to {len(spec.class_names) - 1}. "
+                "Download it again."
+            )
+    except DataError as error:
+        raise DataError(f"{label_file}: {error}") from error
+    return image, Volume(array.astype(np.uint8), image.affine, image.stored)
 
 
 SOURCE = ScanSource(find_scans, read_scan, CONVERTED_FOLDER)

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from dataloaders.catalog import dataset_names
 from dataloaders.description import FILE_NAME, DatasetSpec
-from dataloaders.io.nifti import read_nifti
+from dataloaders.io.nifti import read_nifti, read_shape
 from dataloaders.samples import UNKNOWN, Origin, Volume
+from dataloaders.scans.labels import whole_values
 from dataloaders.scans.manifest import Manifest, statistics_of
 from util.errors import DataError
 from util.files import read_json
@@ -113,7 +113,7 @@ class PreparedFolder:
 
     def shape(self, scan: str) -> tuple[int, ...]:
         """(D, H, W) of an image as stored, from its header."""
-        return tuple(nib.load(self.path("image", scan)).shape[::-1])  # type: ignore[attr-defined]
+        return read_shape(self.path("image", scan))
 
     def image(self, scan: str) -> Volume:
         """Stored intensities, not normalised."""
@@ -161,4 +161,18 @@ class PreparedFolder:
         volume = read_nifti(self.path(kind, scan))
         rows, columns = (side - side % MULTIPLE_PX for side in volume.array.shape[1:])
         array = volume.array[:, :rows, :columns]
-        return Volume(array if dtype is None else array.astype(dtype), volume.affine)
+        return Volume(array if dtype is None else self._whole(kind, scan, array, dtype), volume.affine)
+
+    def _whole(self, kind: str, scan: str, array: np.ndarray, dtype: type) -> np.ndarray:
+        """Whole numbers as `dtype`; refuses what does not fit, where a cast would change it."""
+        path, limits = self.path(kind, scan), np.iinfo(dtype)
+        try:
+            whole = whole_values(array)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+        if whole.min() < limits.min or whole.max() > limits.max:
+            raise DataError(
+                f"{path}: values from {whole.min()} to {whole.max()}; expected {limits.min} to {limits.max}. Run "
+                f"`python -m data.prepare {prepare_target(self.spec)}` again."
+            )
+        return whole.astype(dtype)

@@ -21,6 +21,7 @@ class Manifest:
         dataset: name of the data set.
         parameters: step name -> the step's parameters, as written by that step.
         scans: scan id -> {"inputs": {file name: sha256}, "original": {"shape": [D, H, W], "affine": 4x4},
+            "stored_geometry": fields of `StoredGeometry` where the original has more than an affine in millimetres,
             "prepared": {"shape", "affine"}, "statistics": {"count", "mean", "std", "min", "max"}, "image_sha256": hash
             of the prepared image's voxels, "is_labelled", and where the table of files has them "patient", "phase",
             "domain" and "fold"}.

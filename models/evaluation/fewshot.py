@@ -14,7 +14,7 @@ from tqdm import tqdm
 from dataloaders.fewshot.data import FewShotData, FewShotTask, ScoredCase
 from dataloaders.io.geometry import Grid, paste_back
 from dataloaders.io.nifti import write_nifti
-from dataloaders.samples import Volume
+from dataloaders.samples import StoredGeometry, Volume
 from dataloaders.scans.labels import to_supplied_values
 from dataloaders.scans.normalise import Normalisation
 from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, mean_defined
@@ -26,6 +26,7 @@ from util.results.metrics import Scores, overlap_counts, overlap_scores, score_v
 from util.results.overlays import save_overlays
 from util.results.scores import FAMILY, FILE_NAME, N_FOLDS, make_scores, write_scores
 from util.results.tables import make_tables
+from util.schema import build
 
 PROTOCOLS = {"reference": ("reference",), "blind": ("blind",), "both": ("reference", "blind")}
 
@@ -196,7 +197,8 @@ class FewShotEvaluation(Evaluation):
         Its values are 0 and the organ's value in the label maps as they were supplied.
         """
         scan, spec = result.scored.case.scan_id, self.data.folder.spec
-        original = self.data.folder.manifest.scans.get(str(scan), {}).get("original")
+        entry = self.data.folder.manifest.scans.get(str(scan), {})
+        original, stored = entry.get("original"), entry.get("stored_geometry")
         for value, mask in zip(result.scored.case.classes, result.masks, strict=True):
             prepared = mask.astype(np.uint8) * np.uint8(value)
             labelled = Volume(to_supplied_values(prepared, spec), result.scored.stored.affine)
@@ -205,7 +207,8 @@ class FewShotEvaluation(Evaluation):
             if original:
                 grid = Grid.from_json(original)
                 pasted = paste_back(labelled, grid.shape, grid.affine)
-                write_nifti(out / "original_grid" / name, pasted)
+                geometry = None if stored is None else build(StoredGeometry, stored)
+                write_nifti(out / "original_grid" / name, Volume(pasted.array, grid.affine, geometry))
 
 
 def _name(candidate: Candidate) -> str:

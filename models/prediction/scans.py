@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloaders.io.nifti import write_nifti
+from dataloaders.io.nifti import is_nifti, nifti_stem, write_nifti
 from dataloaders.io.volumes import read_volume
 from dataloaders.samples import Volume
+from dataloaders.scans.plausibility import label_map_doubt
 from dataloaders.scans.preprocess import apply_window
 from models.prediction.batch import Record, name_files, process_each, without_label_maps
 from models.prediction.fewshot import FewShotPredictor
 from util.errors import DataError
 from util.results.overlays import save_overlays
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
 TABLE = "volumes.csv"
 SEGMENTATION = "_segmentation.nii.gz"
 OVERLAY = "_overlay.png"
@@ -24,7 +24,7 @@ COLUMNS = ("scan", "label", "structure", "voxels", "volume_ml")
 
 
 def find_scans(path: Path) -> list[Path]:
-    """The scans at a path, in the order of their names: NIfTI files, and folders that hold a DICOM series.
+    """The scans at a path, in the order of their names: NIfTI files or pairs, and folders that hold a DICOM series.
 
     Of a folder with NIfTI files, these are the scans, except for segmentations made here and label maps. Another
     folder is a DICOM series if it holds `*.dcm`, or no folders but files named as scanners do; folders in it are
@@ -33,7 +33,7 @@ def find_scans(path: Path) -> list[Path]:
     Raises:
         DataError: there are none.
     """
-    scans = [path] if path.is_file() else without_label_maps(_scans_below(path), path, _stem)
+    scans = [path] if path.is_file() else without_label_maps(_scans_below(path), path, nifti_stem)
     if not scans:
         raise DataError(f"{path}: no scan found; expected a NIfTI file, or a folder of NIfTI or of DICOM files.")
     return scans
@@ -42,7 +42,7 @@ def find_scans(path: Path) -> list[Path]:
 def _scans_below(folder: Path) -> list[Path]:
     entries = sorted(entry for entry in folder.glob("*") if not entry.name.startswith("."))
     files, folders = [each for each in entries if each.is_file()], [each for each in entries if each.is_dir()]
-    scans = [file for file in files if file.name.lower().endswith(NIFTI_SUFFIXES)]
+    scans = [file for file in files if is_nifti(file)]
     if scans:
         return [scan for scan in scans if not scan.name.endswith(SEGMENTATION)]
     suffixes = {file.suffix.lower() for file in files}
@@ -52,11 +52,7 @@ def _scans_below(folder: Path) -> list[Path]:
 
 def name_scans(scans: Iterable[Path]) -> dict[str, Path]:
     """Name -> scan; see `name_files`."""
-    return name_files(scans, _stem)
-
-
-def _stem(scan: Path) -> str:
-    return re.sub(r"\.nii(\.gz)?$", "", scan.name, flags=re.IGNORECASE)
+    return name_files(scans, nifti_stem)
 
 
 def result_names(scans: Iterable[str]) -> list[str]:
@@ -81,6 +77,12 @@ def segment_scans(predictor: FewShotPredictor, scans: Mapping[str, Path], out: P
 
 def _segment(predictor: FewShotPredictor, out: Path, overlays: bool, name: str, path: Path) -> list[Record]:
     image = read_volume(path)
+    doubt = label_map_doubt(image.array)
+    if doubt:
+        raise DataError(
+            f"{path}: {doubt}. Move it elsewhere. A noise-free phantom can be segmented in Python, with "
+            "FewShotPredictor.predict."
+        )
     label_map = predictor.predict(image, name)
     write_nifti(out / f"{name}{SEGMENTATION}", label_map)
     if overlays:

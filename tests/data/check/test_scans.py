@@ -26,7 +26,7 @@ def test_a_truncated_file(folder, kind):
     path = folder / f"{kind}_3.nii.gz"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     found = [finding for finding in check_folder(folder, SPEC) if finding.file == path]
-    assert_told(the_only(found), "error", path, "truncated", "Make or copy it again")
+    assert_told(the_only(found), "error", path, "truncated", "Copy or make the file again")
 
 
 @pytest.mark.parametrize(("kind", "step"), [("label", PREPARE), ("superpix-MIDDLE", "python -m data.superpixels")])

@@ -5,8 +5,10 @@ import logging
 
 import numpy as np
 import pytest
+from nibabel.nifti1 import Nifti1Image
 from PIL import Image
 
+from data.check import check_folder
 from data.prepare import scans as prepare
 from data.prepare.__main__ import main
 from data.prepare.scans import convert, normalise
@@ -14,10 +16,11 @@ from data.sources.chaos import PNG_VALUES
 from dataloaders.catalog import dataset
 from dataloaders.io.geometry import Grid, paste_back, reorient
 from dataloaders.io.nifti import read_nifti, voxel_hash, write_nifti
-from dataloaders.samples import Volume
+from dataloaders.samples import StoredGeometry, Volume
 from dataloaders.scans.manifest import Manifest, statistics_of
 from dataloaders.scans.preprocess import PrepareParameters, parameters_of, prepare_image, prepare_label
 from util.errors import DataError, UserError
+from util.schema import build
 
 CHAOST2 = dataset("CHAOST2")
 SABS = dataset("SABS")
@@ -116,6 +119,80 @@ def test_ct_is_windowed_and_numbered(tmp_path, raw_sabs):
     assert image.spacing_mm == pytest.approx((3, 0.8 * 56 / SIZE, 0.8 * 56 / SIZE))  # 4 = 64 / 16 px on each side
     label = read_nifti(prepared(tmp_path, SABS) / "label_0.nii.gz")
     assert [np.unique(slice_).tolist() for slice_ in label.array] == [[0], [1], [2], [3]]
+
+
+def test_a_ct_of_few_columns_gets_the_size_of_the_others(tmp_path, raw_sabs):
+    convert(SABS, raw_sabs, tmp_path)
+    normalise(SABS, tmp_path, parameters_of(SABS))
+    image, label = (read_nifti(prepared(tmp_path, SABS) / f"{kind}_0.nii.gz") for kind in ("image", "label"))
+    assert image.array.shape == label.array.shape == (4, 256, 256)
+    assert {finding.severity for finding in check_folder(prepared(tmp_path, SABS), SABS, None)} <= {"warning"}
+
+
+def raw_ct(folder, change):
+    """A scan and its label map, with changed intensities."""
+    image = np.random.default_rng(2).integers(-1000, 1000, (4, 40, 40)).astype(np.int16)
+    affine = np.diag([-0.8, 0.8, 3.0, 1.0])
+    write_nifti(folder / "img/img0001.nii.gz", Volume(image, affine))
+    nib = Nifti1Image(change(image).T, affine, dtype=change(image).dtype)
+    nib.to_filename(folder / "img/img0001.nii.gz")
+    write_nifti(folder / "label/label0001.nii.gz", Volume(np.zeros(image.shape, np.uint8), affine))
+    return folder
+
+
+def test_ct_of_64_bits_becomes_the_same_as_of_16(tmp_path):
+    images = []
+    for dtype in (np.int16, np.int64):
+        raw, out = tmp_path / f"raw {dtype.__name__}", tmp_path / f"out {dtype.__name__}"
+        convert(SABS, raw_ct(raw, lambda image, dtype=dtype: image.astype(dtype)), out)
+        normalise(SABS, out, parameters_of(SABS, SIZE))
+        images += [
+            (prepared(out, SABS) / "image_0.nii.gz").read_bytes(),
+            (out / "SABS/niis/image_0.nii.gz").read_bytes(),
+        ]
+    assert images[0] == images[2]
+    assert images[1] == images[3]
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [(lambda image: image + 1000, "from 0 to 1999"), (lambda image: (image + 1000) // 8, "from 0 to 249")],
+    ids=["without rescale", "8 bits"],
+)
+def test_ct_without_air_is_warned_of_in_preparation_and_check(tmp_path, change, found, caplog):
+    convert(SABS, raw_ct(tmp_path / "raw", change), tmp_path)
+    normalise(SABS, tmp_path, parameters_of(SABS, SIZE))
+    assert f"image_0.nii.gz: intensities {found}, none below -200 HU" in caplog.text
+    findings = check_folder(prepared(tmp_path, SABS), SABS, None)
+    assert ["none at -125 HU or below" in finding.text for finding in findings].count(True) == 1
+
+
+def test_ct_scaled_to_one_is_refused(tmp_path):
+    convert(SABS, raw_ct(tmp_path / "raw", lambda image: (image / 1000).astype(np.float32)), tmp_path)
+    with pytest.raises(DataError, match=r"image_0\.nii\.gz: intensities from -1 to 0\.999: a range of 1\.999"):
+        normalise(SABS, tmp_path, parameters_of(SABS, SIZE))
+
+
+def test_a_label_map_in_place_of_an_image_is_warned_of(tmp_path, raw_chaos, small, caplog):
+    convert(CHAOST2, raw_chaos, tmp_path)
+    folder = tmp_path / "CHAOST2/niis/T2SPIR"
+    (folder / "image_2.nii.gz").write_bytes((folder / "label_2.nii.gz").read_bytes())
+    normalise(CHAOST2, tmp_path, small)
+    assert "image_2.nii.gz: 5 whole values from 0 to 4 in uniform regions: a label map" in caplog.text
+
+
+def test_the_header_fields_of_a_scan_are_recorded(tmp_path, raw_chaos, small):
+    convert(CHAOST2, raw_chaos, tmp_path)
+    path = tmp_path / "CHAOST2/niis/T2SPIR/image_2.nii.gz"
+    volume = read_nifti(path)
+    stored = StoredGeometry(0, 0, "mm", (1.0, 2.5, 3.0, 9.0), (0.0,) * 3, (0.0,) * 3, ((0.0,) * 4,) * 3)
+    for kind in ("image", "label"):
+        other = path.with_name(f"{kind}_2.nii.gz")
+        write_nifti(other, Volume(read_nifti(other).array, volume.affine, stored))
+    normalise(CHAOST2, tmp_path, small)
+    entries = Manifest.load(prepared(tmp_path), "CHAOST2").scans
+    assert build(StoredGeometry, entries["2"]["stored_geometry"]) == stored
+    assert "stored_geometry" not in entries["10"]
 
 
 def test_a_second_run_touches_nothing(tmp_path, raw_chaos, small, caplog):
@@ -226,7 +303,7 @@ def test_damaged_scans_are_named(tmp_path, raw_chaos, small):
     ):
         normalise(CHAOST2, tmp_path, small)
     label.write_bytes(label.read_bytes()[:60])
-    with pytest.raises(DataError, match=r"label_10\.nii\.gz: not a readable NIfTI.*again"):
+    with pytest.raises(DataError, match=r"label_10\.nii\.gz: truncated.*again"):
         normalise(CHAOST2, tmp_path, small)
     label.unlink()
     with pytest.raises(DataError, match=r"2 images and 1 labels; expected.*--step convert"):
