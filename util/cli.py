@@ -32,9 +32,9 @@ def run_main(main: Callable[[], int | None]) -> None:
     except OSError as error:
         sys.exit(f"error: {error.filename or 'a file'}: {error.strerror or error}. Check the path and the permissions.")
     except MemoryError as error:
-        sys.exit(f"error: more memory is needed than there is ({error or 'no figure given'}). Use fewer --jobs.")
+        sys.exit(f"error: more memory is needed than there is ({str(error) or 'no figure given'}). Use fewer --jobs.")
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        logging.getLogger(__name__).error("interrupted")
         sys.exit(130)
 
 

@@ -1,5 +1,6 @@
 """Atomic file writes: each file is written under a temporary name and then renamed. JSON and hashes."""
 
+import errno
 import glob
 import hashlib
 import json
@@ -13,6 +14,7 @@ from typing import Any
 
 from util.errors import UserError
 
+NAME_CHARACTERS, SUFFIX_CHARACTERS = 30, 20  # of a file's name, in that of its temporary file
 STALE_AFTER_S = 600  # age of a temporary file at which its writer must have been killed
 
 
@@ -28,9 +30,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale_files(path)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".writing-{path.name}-", suffix="".join(path.suffixes[-2:])
-        )
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=_suffix(path))
         os.close(handle)
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -47,18 +47,32 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _prefix(path: Path) -> str:
+    """How temporary names of a file begin; of a long name only a part, since names are limited to 255 bytes."""
+    return f".writing-{path.name[:NAME_CHARACTERS]}-"
+
+
+def _suffix(path: Path) -> str:
+    """The suffixes, which tell some writers the format."""
+    return "".join(path.suffixes[-2:])[-SUFFIX_CHARACTERS:]
+
+
 def _remove_stale_files(path: Path) -> None:
     """Removes temporary files of `path` that a killed process left; younger ones may still be written to."""
-    for leftover in path.parent.glob(f".writing-{glob.escape(path.name)}-*"):
+    for leftover in path.parent.glob(f"{glob.escape(_prefix(path))}*"):
         with suppress(FileNotFoundError):  # another process may just have renamed it
             if time.time() - leftover.stat().st_mtime > STALE_AFTER_S:
                 leftover.unlink()
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:
+    if error.errno == errno.ENAMETOOLONG:
+        remedy = "Shorten the name of the file that this one is made from"
+    else:
+        remedy = f"Free some disk space, make {path.parent} writable or choose another output folder"
     return UserError(
-        f"{path}: cannot be written ({error.strerror or error}). Existing files are unchanged. Free some disk space, "
-        f"make {path.parent} writable or choose another output folder; then run the same command again."
+        f"{path}: cannot be written ({error.strerror or error}). Existing files are unchanged. {remedy}; then run the "
+        "same command again."
     )
 
 
@@ -75,9 +89,9 @@ def ensure_writable(folder: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` as UTF-8, atomically."""
+    """Writes `text` as UTF-8, atomically; bytes of file names that are no UTF-8 are written as escapes."""
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, content: Any) -> None:

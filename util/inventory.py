@@ -28,6 +28,12 @@ class Inventory:
         if names:
             self.left_out.setdefault(reason, []).extend(map(str, names))
 
+    def add(self, other: "Inventory") -> None:
+        """Adds another place's."""
+        self.n_used += other.n_used
+        for reason, names in other.left_out.items():
+            self.leave_out(reason, *names)
+
     @property
     def n_left_out(self) -> int:
         """Files that are not used."""
@@ -48,19 +54,19 @@ def name_some(names: Iterable[str], at_most: int = NAMED_AT_MOST) -> str:
 
 
 def entries_below(folder: Path) -> Iterator[Path]:
-    """Yields every file below a folder, links to nothing, and folders that are empty or cannot be read; in order.
+    """Yields every file below a folder, links to nothing, and folders that are empty, hidden or cannot be read.
 
     Links to folders are followed, but a folder is visited only once.
     """
     visited = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         path, real = Path(place), os.path.realpath(place)
-        is_new = real not in visited
+        is_new, closed = real not in visited, []
         visited.add(real)
-        folders[:] = sorted(folders) if is_new else []
         if is_new:
-            yield from (path / name for name in sorted(files))
-            yield from (path / name for name in folders if not _has_entries(path / name))
+            closed = [name for name in folders if name.startswith(".") or not _has_entries(path / name)]
+            yield from (path / name for name in sorted([*files, *closed]))
+        folders[:] = sorted(set(folders) - set(closed)) if is_new else []
 
 
 def _has_entries(folder: Path) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from util.cli import parallel_map
-from util.errors import UserError
+from util.errors import DataError, UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,7 +32,7 @@ def reason_of(error: Exception, source: str | Path) -> str:
     if isinstance(error, UserError):
         text = str(error)
     elif isinstance(error, MemoryError):
-        text = f"needs more memory than there is ({error or 'no figure given'})"
+        text = f"needs more memory than there is ({str(error) or 'no figure given'})"
     elif isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.EACCES, errno.ENOSPC, errno.EIO):
         text = f"{error.strerror}: {error.filename or source}"
     else:
@@ -61,6 +61,19 @@ def catching(failures: Failures, name: str, source: str | Path) -> Iterator[None
     except Exception as error:
         failures[name] = reason_of(error, source)
         logger.debug("%s", source, exc_info=True)
+
+
+@contextmanager
+def naming(source: str | Path) -> Iterator[None]:
+    """Turns any exception of the block into an error that names the file, for what a command cannot go on without.
+
+    Raises:
+        DataError: the block raised an exception.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise DataError(reason_of(error, source)) from error
 
 
 @dataclass(frozen=True)

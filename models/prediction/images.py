@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dataloaders.io.pictures import SUFFIXES
-from models.prediction.batch import Record, name_files, process_each, without_label_maps
+from models.prediction.batch import RESULT, Record, name_files, process_each, without_label_maps
 from models.prediction.dense import (
     PROBABILITY,
     SEGMENTATION,
@@ -17,29 +17,52 @@ from models.prediction.dense import (
     write_segmentation,
 )
 from util.errors import DataError
+from util.inventory import DANGLING, Inventory, entries_below, plain_reason
+from util.items import Failures, catching
 from util.results.overlays import save_image_overlays
 
 TABLE = "areas.csv"
 OVERLAY = "_overlay.png"
 RESULTS = (SEGMENTATION, PROBABILITY, OVERLAY)
 COLUMNS = ("image", "label", "structure", "pixels", "fraction_of_image")
+NO_IMAGE = "no image of a known format"
 OVERLAY_SIDE_PX = 1024  # larger images are thinned out for overlays
 
 
-def find_images(path: Path) -> list[Path]:
+def find_images(path: Path, inventory: Inventory | None = None) -> list[Path]:
     """The images at a path, in the order of their names: a file, or all images below a folder except results and masks.
 
+    A link that leads nowhere counts as an image if it is named as one, so that it is reported as failed.
+
+    Args:
+        path: a file or a folder.
+        inventory: counts the files, and receives all that are left out, with reasons; None: not needed.
+
     Raises:
-        DataError: there are none.
+        DataError: no such path, or there are none.
     """
+    inventory = Inventory() if inventory is None else inventory
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder. Check the path.")
     if path.is_file():
+        inventory.n_used += 1
         return [path]
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    shown = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
-    images = [file for file in shown if not file.name.endswith(RESULTS)]
-    images = without_label_maps(images, path, lambda image: image.stem)
+    found = []
+    here = Inventory()
+    for file in sorted(entries_below(path)):
+        reason = plain_reason(file)
+        if file.suffix.lower() in SUFFIXES and reason in ("", DANGLING):
+            reason = RESULT if file.name.endswith(RESULTS) else ""
+        elif not reason:
+            reason = RESULT if file.name == TABLE else NO_IMAGE
+        found += [] if reason else [file]
+        if reason:
+            here.leave_out(reason, file)
+    images = without_label_maps(found, path, lambda image: image.stem, here)
+    here.n_used = len(images)
+    inventory.add(here)
     if not images:
-        raise DataError(f"{path}: no image found; expected a file, or a folder with {', '.join(SUFFIXES)} files.")
+        raise DataError(f"{path}: no image found; looked for {', '.join(SUFFIXES)} files, in all subfolders.")
     return images
 
 
@@ -50,7 +73,7 @@ def name_images(images: Iterable[Path]) -> dict[str, Path]:
 
 def result_names(images: Iterable[str]) -> list[str]:
     """Names of the files that are written for these images, whatever the options."""
-    return [TABLE, *(f"{name}{end}" for name in images for end in (SEGMENTATION, OVERLAY))]
+    return [f"{name}{end}" for name in images for end in (SEGMENTATION, OVERLAY)]
 
 
 def areas(name: str, prediction: DensePrediction) -> list[Record]:
@@ -69,23 +92,38 @@ def areas(name: str, prediction: DensePrediction) -> list[Record]:
 
 
 def segment_images(
-    predictor: DensePredictor, images: Mapping[str, Path], out: Path, overlays: bool, probabilities: bool
-) -> dict[str, str]:
-    """Segments image after image and writes the results; returns name -> message of those that failed."""
-    work = partial(_segment, predictor, out, overlays, probabilities)
-    return process_each(images, work, out / TABLE, COLUMNS, "images")
+    predictor: DensePredictor,
+    images: Mapping[str, Path],
+    out: Path,
+    pictures: Failures | None,
+    probabilities: bool,
+    failures: Failures,
+) -> int:
+    """Segments image after image and writes the results; returns the number of those that succeeded.
+
+    Args:
+        predictor: of the images.
+        images: name -> file.
+        out: folder of the results.
+        pictures: None: no overlays; else name -> reason of those that could not be drawn, which cost nothing else.
+        probabilities: whether to write these, too.
+        failures: name -> reason of the images that could not be segmented.
+    """
+    work = partial(_segment, predictor, out, pictures, probabilities)
+    return process_each(images, work, out / TABLE, COLUMNS, "images", failures)
 
 
 def _segment(
-    predictor: DensePredictor, out: Path, overlays: bool, probabilities: bool, name: str, path: Path
+    predictor: DensePredictor, out: Path, pictures: Failures | None, probabilities: bool, name: str, path: Path
 ) -> list[Record]:
     image = predictor.read(path)
     prediction = predictor.predict(image)
     write_segmentation(out, name, prediction.masks, prediction.values)
     if probabilities:
         write_probabilities(out, name, prediction)
-    if overlays:
-        _draw(out / f"{name}{OVERLAY}", name, image, prediction)
+    if pictures is not None:
+        with catching(pictures, name, path):
+            _draw(out / f"{name}{OVERLAY}", name, image, prediction)
     return areas(name, prediction)
 
 
