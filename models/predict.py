@@ -28,13 +28,12 @@ from dataloaders.scans.normalise import Normalisation
 from models.prediction import images as image_files
 from models.prediction import origin
 from models.prediction import scans as scan_files
-from models.prediction.batch import find_all, refuse_existing
+from models.prediction.batch import Inventory, find_all, refuse_existing
 from models.prediction.dense import DensePredictor as DensePredictor
 from models.prediction.fewshot import FewShotPredictor as FewShotPredictor
 from models.prediction.scan_search import find_scans
 from util.cli import run_main
 from util.errors import ConfigError
-from util.inventory import Inventory
 from util.items import Failures, exit_code, naming
 from util.runtime import checkpoint
 

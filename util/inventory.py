@@ -2,17 +2,25 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
 HIDDEN = "hidden, or a file of the operating system"
+LOST, TWICE = "a link to nothing, or no regular file", "the same folder as another one, by a link"
+EMPTY, ARCHIVE = "empty folder", "archive, to be unpacked first"
+ARCHIVE_SUFFIXES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zst")
 NAMED_AT_MOST = 5  # names per reason
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is none of the user's data: `.DS_Store`, macOS's `._*`, `~$*`, `__MACOSX`, `Thumbs.db`."""
+    """Whether a name is none of the user's data: `.DS_Store`, macOS's `._*`, `~$*`, `__MACOSX`, `Thumbs.db`."""
     return name.startswith((".", "~$", "__MACOSX", "@eaDir")) or name.lower() in SYSTEM_FILES
+
+
+def is_archive(name: str) -> bool:
+    """Whether a name is that of packed files."""
+    return name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def list_files(root: Path, skipped_folders: str = "prepared_*") -> tuple[list[Path], dict[Path, str]]:
@@ -20,10 +28,12 @@ def list_files(root: Path, skipped_folders: str = "prepared_*") -> tuple[list[Pa
 
     Args:
         root: the folder.
-        skipped_folders: pattern of folders directly below `root` that are outputs; neither listed nor left out.
+        skipped_folders: pattern of folders directly below `root` that are outputs, neither listed nor left out; empty:
+            there are none.
 
     Returns:
-        The visible files, and path -> reason of what cannot be used: hidden files, links to nothing, unreadable folders.
+        The visible files; and path -> reason of what cannot be used: hidden files, links to nothing, empty folders and
+        those without permission.
     """
     files: list[Path] = []
     left_out: dict[Path, str] = {}
@@ -31,7 +41,10 @@ def list_files(root: Path, skipped_folders: str = "prepared_*") -> tuple[list[Pa
     pending = [root]
     while pending:
         folder = pending.pop()
-        if folder.resolve() in visited or (folder.parent == root and folder.match(skipped_folders)):
+        if skipped_folders and folder.parent == root and folder.match(skipped_folders):
+            continue
+        if folder.resolve() in visited:
+            left_out[folder] = TWICE
             continue
         visited.add(folder.resolve())
         try:
@@ -39,6 +52,8 @@ def list_files(root: Path, skipped_folders: str = "prepared_*") -> tuple[list[Pa
         except OSError as error:
             left_out[folder] = f"cannot be read ({error.strerror})"
             continue
+        if not children and folder != root:
+            left_out[folder] = EMPTY
         for child in children:
             if is_hidden(child.name):
                 left_out[child] = HIDDEN
@@ -47,7 +62,7 @@ def list_files(root: Path, skipped_folders: str = "prepared_*") -> tuple[list[Pa
             elif child.is_file():
                 files.append(child)
             else:
-                left_out[child] = "a link to nothing, or no regular file"
+                left_out[child] = LOST
     return sorted(files), left_out
 
 
@@ -63,11 +78,15 @@ def summary(n_found: int, left_out: Mapping[Path, str], root: Path) -> str:
     return f"{counts}: {'; '.join(_reasons(left_out, root))}" if left_out else counts
 
 
+def first_names(names: Sequence[str]) -> str:
+    """Up to five names, in the given order; dots stand for further ones."""
+    return ", ".join(names[:NAMED_AT_MOST]) + ", ..." * (len(names) > NAMED_AT_MOST)
+
+
 def _reasons(left_out: Mapping[Path, str], root: Path) -> Iterator[str]:
     """One text for each reason, the most frequent first."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for path in sorted(left_out):
         by_reason[left_out[path]].append(os.path.relpath(path, root))
     for reason, names in sorted(by_reason.items(), key=lambda item: -len(item[1])):
-        shown = ", ".join(names[:NAMED_AT_MOST]) + ", ..." * (len(names) > NAMED_AT_MOST)
-        yield f"{len(names)} {reason} ({shown})"
+        yield f"{len(names)} {reason} ({first_names(names)})"

@@ -3,7 +3,7 @@
 import errno
 import logging
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from util.cli import parallel_map
-from util.errors import DataError, UserError
+from util.errors import DataError, ItemsFailed, UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -114,6 +114,41 @@ def attempt_each(
             failures[name] = outcome.reason
         else:
             yield name, outcome
+
+
+def raise_failures(failures: Failures, n_items: int, what: str) -> None:
+    """To be called when all items have been tried, and what succeeded is recorded.
+
+    Args:
+        failures: name -> reason.
+        n_items: number of items.
+        what: was made of each, such as "CHAOST2, step normalise".
+
+    Raises:
+        ItemsFailed: there are failures; the message has a line for each.
+    """
+    if failures:
+        lines = "\n  ".join(failures.values())
+        raise ItemsFailed(
+            f"{what}: {len(failures)} of {n_items} failed, the others are done:\n  {lines}\n"
+            "Correct or remove these and run the same command again; what is done is not repeated."
+        )
+
+
+def run_all(steps: Iterable[Callable[[], object]]) -> None:
+    """Runs step after step, also where items of a step failed; other errors stop at once.
+
+    Raises:
+        ItemsFailed: items failed; the message of every such step.
+    """
+    messages: list[str] = []
+    for step in steps:
+        try:
+            step()
+        except ItemsFailed as error:
+            messages.append(str(error))
+    if messages:
+        raise ItemsFailed("\n".join(messages))
 
 
 def exit_code(failures: Failures, what: str) -> int:

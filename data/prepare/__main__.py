@@ -1,7 +1,8 @@
 """Prepares raw data for training: `python -m data.prepare TARGET --raw FOLDER --out data`.
 
 TARGET is the name of a built-in set (chaost2, sabs, isic2017, jsrt, shenzhen), or the description of your own data; its
-table says where the files are, so that --raw is not needed:
+table says where the files are, so that --raw is not needed. A scan or image that cannot be prepared is named at the end
+with the reason, exit code 1; all others are done. The folder does not pass the check until it is corrected or removed:
 
     python -m data.prepare chaost2 --raw FOLDER --out data
     python -m data.prepare my_set.json5 --out data
@@ -20,6 +21,7 @@ TARGET of the steps index and superpixels can also be a prepared folder. Images 
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from data.prepare.class_index import write_class_index
@@ -31,6 +33,7 @@ from dataloaders.description import DatasetSpec
 from dataloaders.scans.preprocess import parameters_of
 from util.cli import run_main
 from util.errors import ConfigError
+from util.items import run_all
 
 STEPS = ("convert", "normalise", "index", "superpixels")
 FOLDER_STEPS = ("index", "superpixels")  # that need nothing but a prepared folder
@@ -64,14 +67,13 @@ def _prepare_scans(given: argparse.Namespace, spec: DatasetSpec, raw: Path, fold
     steps = STEPS if given.step == "all" else (given.step,)
     spacing_mm = tuple(given.spacing_mm) if given.spacing_mm else None
     parameters = parameters_of(spec, given.size_px, spacing_mm, given.size_rule)
-    if "convert" in steps:
-        convert(spec, raw, given.out, given.jobs)
-    if "normalise" in steps:
-        normalise(spec, given.out, parameters, given.jobs, table)
-    if "index" in steps:
-        write_class_index(folder, spec, given.min_foreground_px)
-    if "superpixels" in steps:
-        write_pseudo_labels(folder, spec, numbering=given.numbering, jobs=given.jobs)
+    work = {
+        "convert": partial(convert, spec, raw, given.out, given.jobs),
+        "normalise": partial(normalise, spec, given.out, parameters, given.jobs, table),
+        "index": partial(write_class_index, folder, spec, given.min_foreground_px),
+        "superpixels": partial(write_pseudo_labels, folder, spec, numbering=given.numbering, jobs=given.jobs),
+    }
+    run_all(work[step] for step in steps)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,6 +1,7 @@
 """The class index, the slices that show each class: `python -m data.prepare TARGET --step index`."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from dataloaders.io.nifti import read_nifti
 from dataloaders.scans.folder import prepare_target, scan_files
 from util.errors import ConfigError, DataError
 from util.files import write_json
+from util.items import Failures, attempt_each, raise_failures
 
 ClassIndex = dict[str, dict[str, list[int]]]  # class name -> scan id as text -> slices, ascending
 
@@ -45,8 +47,8 @@ def write_class_index(folder: Path, spec: DatasetSpec, min_foreground_px: int = 
 
     Raises:
         ConfigError: `min_foreground_px` is below 1.
-        DataError: the folder has no scan, a published one has no label, or a label file is damaged or holds values that
-            are no class.
+        DataError: the folder has no scan, or a published one has no label.
+        ItemsFailed: a label file is damaged or holds values that are no class; the others are in the index.
 
     Source: SSL-ALPNet, released code (class/slice index).
     Note: each class is counted by its own pixels; the released CHAOST2 script compares the sum of the label values.
@@ -59,8 +61,10 @@ def write_class_index(folder: Path, spec: DatasetSpec, min_foreground_px: int = 
             f"{folder}: no label_<scan id>.nii.gz found; expected the prepared labels of {spec.name}. Run "
             f"`python -m data.prepare {prepare_target(spec)}` first, or name another folder."
         )
-    pixels = {scan: _read_pixels(path, spec) for scan, path in paths.items()}
+    failures: Failures = {}
+    pixels = dict(attempt_each(partial(_read_pixels, spec=spec), paths, 1, "index", failures))
     write_json(folder / f"classmap_{min_foreground_px}.json", make_class_index(pixels, spec, min_foreground_px))
+    raise_failures(failures, len(paths), f"{spec.name}, step index")
 
 
 def _read_pixels(path: Path, spec: DatasetSpec) -> Int[np.ndarray, "K D"]:

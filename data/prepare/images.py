@@ -24,13 +24,13 @@ from data.sources import isic, jsrt, shenzhen
 from data.sources.own_images import own_source
 from data.sources.raw_images import ImageSource, Masks, RawImage, read_raw_mask
 from dataloaders.description import DatasetSpec, write_description
-from dataloaders.images.folder import DESCRIPTION, MANIFEST, read_csv
+from dataloaders.images.folder import DESCRIPTION, FAILED, MANIFEST, read_csv
 from dataloaders.images.geometry import Placement, place_image, resize_nearest
 from dataloaders.images.preprocess import to_depth
 from dataloaders.io.png import write_png
-from util.cli import parallel_map
 from util.errors import ConfigError, DataError
 from util.files import ensure_writable, file_sha256, write_json, write_text
+from util.items import Failures, attempt_each, raise_failures
 from util.results.scores import csv_text
 
 IMAGE_SOURCES = {"ISIC2017": isic.SOURCE, "JSRT": jsrt.SOURCE, "SHENZHEN": shenzhen.SOURCE}
@@ -67,9 +67,11 @@ def prepare_images(
 
     Raises:
         ConfigError: an unknown set, or a size or a split rule that does not exist.
-        DataError: raw files are missing, damaged or do not fit each other; the message names the file.
+        DataError: there are no raw files, or two of one image.
+        ItemsFailed: raw files of some images are missing, damaged or do not fit each other; the message names them. All
+            others are prepared. `dataset.json` names the failed ones, too, and the check refuses the folder.
     """
-    size = size_px or spec.grid.size_px
+    size = spec.grid.size_px if size_px is None else size_px
     if size < 16:
         raise ConfigError(f"--size-px {size}: expected 16 or more.")
     source = source_for(spec)
@@ -79,20 +81,25 @@ def prepare_images(
     rule, splits = split_images(images, split, source.split_rules, spec.name)
     folder = ensure_writable(root / spec.prepared_folder(size))
     earlier = _earlier_rows(folder)
-    tasks = [ImageJob(image, earlier.get(image.id, {})) for image in images]
+    tasks = {image.id: ImageJob(image, earlier.get(image.id, {})) for image in images}
+    failures: Failures = {}
     rows: list[Row] = []
     n_made = 0
     work = partial(_prepare, spec=spec, source=source, folder=folder, size_px=size)
-    for task, made in zip(tasks, parallel_map(work, tasks, jobs, "prepare"), strict=True):
-        rows.append(_assignment(task.raw, splits) | (made or task.earlier))
+    for image_id, made in attempt_each(work, tasks, jobs, "prepare", failures, lambda task: task.raw.image):
+        rows.append(_assignment(tasks[image_id].raw, splits) | (made or tasks[image_id].earlier))
         n_made += made is not None
         if made and not n_made % NOTE_EVERY:
             _write_manifest(folder / UNFINISHED, rows)
+    if not rows:
+        raise_failures(failures, len(tasks), f"{spec.name}, {folder}")
     _write_manifest(folder / MANIFEST, rows)
     (folder / UNFINISHED).unlink(missing_ok=True)
     write_description(folder, spec)
-    write_json(folder / DESCRIPTION, _description(spec, size, rule, rows, images[0].bits))
+    failed = {FAILED: failures} if failures else {}
+    write_json(folder / DESCRIPTION, _description(spec, size, rule, rows, images[0].bits) | failed)
     _report(spec, folder, rows, n_made, images[0].bits)
+    raise_failures(failures, len(tasks), f"{spec.name}, {folder}")
     return folder
 
 

@@ -19,12 +19,13 @@ from dataloaders.samples import Volume
 from dataloaders.scans.folder import SUFFIX, scan_files, scan_path
 from dataloaders.scans.manifest import Manifest, statistics_of
 from dataloaders.scans.preprocess import PrepareParameters, prepare_image, prepare_label
-from util.cli import parallel_map
 from util.errors import ConfigError, DataError
 from util.files import file_sha256, read_json, write_json
 from util.ids import natural_key
+from util.items import Failures, attempt_each, raise_failures
 
 CONVERTED_RECORD = "converted.json"  # in the folder of the converted files: scan id -> hashes of the raw files
+FAILED = "failed"  # key there, in place of the hashes: why a scan could not be converted
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,8 @@ def convert(spec: DatasetSpec, raw: Path, root: Path, jobs: int = 1) -> None:
     An image without a record of this function, such as one made by dcm2niix, is kept. Own scans are not converted.
 
     Raises:
-        DataError: the raw files are incomplete or damaged; the message names the file.
+        DataError: there are no raw files, or two of one scan.
+        ItemsFailed: the files of some scans are incomplete or damaged; the message names them. All others are done.
     """
     source = source_for(spec)
     if not source.converted_folder:
@@ -92,15 +94,22 @@ def convert(spec: DatasetSpec, raw: Path, root: Path, jobs: int = 1) -> None:
     scans = source.find(raw, spec)
     if len(scans) < len(spec.cases):
         log.warning("%s: %d of the %d published scans under %s", spec.name, len(scans), len(spec.cases), raw)
+    log.info("%s", source.account(raw, scans))
     folder = root / source.converted_folder
     records = read_json(folder / CONVERTED_RECORD) if (folder / CONVERTED_RECORD).exists() else {}
-    tasks = [ScanJob(scan, folder, records.get(scan.id, {})) for scan in scans]
+    tasks = {scan.id: ScanJob(scan, folder, records.get(scan.id, {})) for scan in scans}
+    failures: Failures = {}
     work = partial(_convert_scan, spec=spec)
-    for task, record in zip(tasks, parallel_map(work, tasks, jobs, "convert"), strict=True):
+    for scan, record in attempt_each(work, tasks, jobs, "convert", failures, lambda task: task.scan.image):
         if record:
-            records[task.scan.id] = record
+            records[scan] = record
             write_json(folder / CONVERTED_RECORD, records)
-        log.info("%s scan %s: %s", spec.name, task.scan.id, "converted" if record else "already converted")
+        log.info("%s scan %s: %s", spec.name, scan, "converted" if record else "already converted")
+    kept = {scan: record for scan, record in records.items() if scan in tasks or FAILED not in record}
+    kept |= {scan: {FAILED: reason} for scan, reason in failures.items()}
+    if kept != records:
+        write_json(folder / CONVERTED_RECORD, kept)
+    raise_failures(failures, len(tasks), f"{spec.name}, step convert")
 
 
 def _convert_scan(task: ScanJob, spec: DatasetSpec) -> dict[str, Any] | None:
@@ -109,7 +118,7 @@ def _convert_scan(task: ScanJob, spec: DatasetSpec) -> dict[str, Any] | None:
         return None
     image, label = source_for(spec).read(task.scan, spec)
     image_path, label_path = task.outputs
-    if task.record or not image_path.exists():
+    if "inputs" in task.record or not image_path.exists():
         write_nifti(image_path, image)
     if label is not None:
         write_nifti(label_path, label)
@@ -129,9 +138,11 @@ def normalise(
         table: of a user's own files.
 
     Raises:
-        DataError: nothing was converted, a label is missing, or a scan is damaged; the message names the file.
+        DataError: nothing was converted.
+        ItemsFailed: a label is missing, a scan is damaged or could not be converted; the message names each. All others
+            are done. The manifest names the failed ones, too, and the check refuses the folder.
     """
-    scans = _scans_to_prepare(spec, root, table)
+    scans, not_converted = _scans_to_prepare(spec, root, table)
     folder = root / spec.prepared_folder()
     manifest = Manifest.load(folder, spec.name)
     wanted = {"normalise": parameters.to_json(), "label_values": _label_values(spec)}
@@ -142,32 +153,38 @@ def normalise(
     manifest.parameters |= wanted
     manifest.save(folder)
     write_description(folder, spec)
-    _remove_other_scans(folder, spec, manifest, {scan.id for scan in scans})
-    tasks = [ScanJob(scan, folder, manifest.scans.get(scan.id, {})) for scan in scans]
+    _remove_other_scans(folder, spec, manifest, {scan.id for scan in scans} | set(not_converted))
+    tasks = {scan.id: ScanJob(scan, folder, manifest.scans.get(scan.id, {})) for scan in scans}
+    failures: Failures = {}
     work = partial(_normalise_scan, spec=spec, parameters=parameters)
-    for task, record in zip(tasks, parallel_map(work, tasks, jobs, "normalise"), strict=True):
-        manifest.scans[task.scan.id] = _with_facts(record or task.record, task.scan)
-        if manifest.scans[task.scan.id] != task.record:
+    for scan, record in attempt_each(work, tasks, jobs, "normalise", failures, lambda task: task.scan.image):
+        manifest.scans[scan] = _with_facts(record or tasks[scan].record, tasks[scan].scan)
+        if manifest.scans[scan] != tasks[scan].record:
             manifest.save(folder)
-        log.info("%s scan %s: %s", spec.name, task.scan.id, "prepared" if record else "already prepared")
+        log.info("%s scan %s: %s", spec.name, scan, "prepared" if record else "already prepared")
+    if manifest.failed != not_converted | failures:
+        manifest.failed = not_converted | failures
+        manifest.save(folder)
+    raise_failures(failures, len(tasks), f"{spec.name}, step normalise")
 
 
-def _scans_to_prepare(spec: DatasetSpec, root: Path, table: Path | None) -> list[RawScan]:
-    """The scans of the table, or the converted ones of a built-in set, each of which must have a label."""
+def _scans_to_prepare(spec: DatasetSpec, root: Path, table: Path | None) -> tuple[list[RawScan], Failures]:
+    """The scans of the table, or the converted ones of a built-in set; and the reasons of what was not converted."""
     source = source_for(spec)
     if not source.converted_folder:
         if table is None:
             raise ConfigError(f"{spec.name}: expected the table of its files ({spec.files}).")
-        return source.find(table, spec)
+        return source.find(table, spec), {}
     converted = root / source.converted_folder
-    images, labels = scan_files(converted, "image"), scan_files(converted, "label")
-    if not images or set(images) - set(labels):
+    record = converted / CONVERTED_RECORD
+    failures = {scan: entry[FAILED] for scan, entry in read_json(record).items() if FAILED in entry} if record.exists() else {}
+    images = {scan: image for scan, image in scan_files(converted, "image").items() if scan not in failures}
+    if not images:
         raise DataError(
-            f"{converted}: {len(images)} images and {len(labels)} labels; expected image_<scan id>.nii.gz and "
-            f"label_<scan id>.nii.gz for every scan. Run `python -m data.prepare {spec.name.lower()} --step convert` "
-            "first."
+            f"{converted}: no scan; expected image_<scan id>.nii.gz and label_<scan id>.nii.gz for every scan. Run "
+            f"`python -m data.prepare {spec.name.lower()} --step convert` first."
         )
-    return [RawScan.with_label(scan, images[scan], labels[scan]) for scan in images]
+    return [RawScan.with_label(scan, image, scan_path(converted, "label", scan)) for scan, image in images.items()], failures
 
 
 def _label_values(spec: DatasetSpec) -> list[list[str | int]]:

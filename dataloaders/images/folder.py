@@ -27,6 +27,7 @@ from util.errors import ConfigError, DataError
 from util.files import read_json
 
 MANIFEST, DESCRIPTION = "manifest.csv", "dataset.json"
+FAILED = "failed"  # key of the description: image id -> why the image could not be prepared
 SPLITS = ("train", "validation", "test", "unused")  # validation: neither trained on nor tested
 NOISE_TYPES = ("dilate", "erode", "affine")
 

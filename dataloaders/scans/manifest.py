@@ -25,12 +25,14 @@ class Manifest:
             of the prepared image's voxels, "is_labelled", and "patient" and "fold" where the table of files has them}.
             A folder prepared by another program may lack entries.
         pseudo_labels: superpixel scale -> {"parameters": {...}, "scans": {scan id: {"image_sha256", "n_ids"...}}}.
+        failed: scan id -> why the scan could not be prepared the last time; such a folder does not pass the check.
     """
 
     dataset: str
     parameters: dict[str, Any] = field(default_factory=dict)
     scans: dict[str, dict[str, Any]] = field(default_factory=dict)
     pseudo_labels: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path, dataset: str) -> "Manifest":
@@ -43,7 +45,7 @@ class Manifest:
         if not path.exists():
             return cls(dataset)
         content = read_json(path)
-        known = {"dataset", "parameters", "scans", "pseudo_labels"}
+        known = {"dataset", "parameters", "scans", "pseudo_labels", "failed"}
         if not isinstance(content, dict) or set(content) - known or content.get("dataset") != dataset:
             found = content.get("dataset") if isinstance(content, dict) else type(content).__name__
             raise DataError(
@@ -59,6 +61,7 @@ class Manifest:
             "parameters": self.parameters,
             "scans": {key: self.scans[key] for key in sorted(self.scans, key=natural_key)},
             "pseudo_labels": self.pseudo_labels,
+            **({"failed": self.failed} if self.failed else {}),
         }
         write_json(folder / FILE_NAME, content)
 

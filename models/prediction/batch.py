@@ -5,6 +5,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from util.errors import DataError, UserError
 from util.files import write_text
 from util.ids import IMAGE_WORDS, LABEL_WORDS
-from util.inventory import Inventory, name_some
+from util.inventory import summary
 from util.items import Failures, catching
 from util.results.pictures import literal
 from util.results.scores import csv_text
@@ -23,6 +24,24 @@ RESULT = "result of an earlier segmentation"
 LABEL_MAP = "label map of another file, by its name (to segment it, name the file itself)"
 
 Record = dict[str, Any]
+
+
+@dataclass
+class Inventory:
+    """Which of the files at the given places are used.
+
+    Attributes:
+        n_used: number of files that are; a DICOM series has many.
+        left_out: path -> reason, of all others.
+    """
+
+    n_used: int = 0
+    left_out: dict[Path, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """The counts, and names by reason."""
+        root = Path(os.path.commonpath([path.absolute().parent for path in self.left_out] or [Path.cwd()]))
+        return summary(self.n_used + len(self.left_out), {p.absolute(): r for p, r in self.left_out.items()}, root)
 
 
 def name_files(paths: Iterable[Path], stem: Callable[[Path], str]) -> dict[str, Path]:
@@ -45,9 +64,9 @@ def name_files(paths: Iterable[Path], stem: Callable[[Path], str]) -> dict[str, 
 
 
 def without_label_maps(
-    files: Sequence[Path], folder: Path, stem: Callable[[Path], str], inventory: Inventory
+    files: Sequence[Path], folder: Path, stem: Callable[[Path], str], left_out: dict[Path, str]
 ) -> list[Path]:
-    """The files below a folder without label maps of others among them, which are noted in the inventory.
+    """The files below a folder without label maps of others among them, which are added to `left_out`.
 
     A file is a label map if its name or its folders below `folder` contain a word such as "mask" or "seg", and its
     other words begin with those of another file: `case1_liver_seg` next to `case1`, `masks/a` next to `images/a`.
@@ -63,7 +82,7 @@ def without_label_maps(
         else:
             marked[file] = core
     labels = {file for file, core in marked.items() if any(core[: n + 1] in images for n in range(len(core)))}
-    inventory.leave_out(LABEL_MAP, *sorted(labels))
+    left_out |= dict.fromkeys(sorted(labels), LABEL_MAP)
     return [file for file in files if file not in labels]
 
 
@@ -147,8 +166,8 @@ def refuse_existing(out: Path, names: Iterable[str]) -> None:
     existing = [path for path in (out / name for name in names) if path.exists()]
     if existing:
         raise UserError(
-            f"{existing[0]}: exists already ({len(existing)} such results: {name_some(path.name for path in existing)})"
-            ". Name another folder with --out, or replace them with --overwrite."
+            f"{existing[0]}: exists already ({len(existing)} such results). Name another folder with --out, or replace "
+            "them with --overwrite."
         )
 
 

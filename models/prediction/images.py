@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dataloaders.io.pictures import SUFFIXES
-from models.prediction.batch import RESULT, Record, name_files, process_each, without_label_maps
+from models.prediction.batch import RESULT, Inventory, Record, name_files, process_each, without_label_maps
 from models.prediction.dense import (
     PROBABILITY,
     SEGMENTATION,
@@ -17,7 +17,7 @@ from models.prediction.dense import (
     write_segmentation,
 )
 from util.errors import DataError
-from util.inventory import DANGLING, Inventory, entries_below, plain_reason
+from util.inventory import ARCHIVE, LOST, is_archive, list_files
 from util.items import Failures, catching
 from util.results.overlays import save_image_overlays
 
@@ -47,20 +47,20 @@ def find_images(path: Path, inventory: Inventory | None = None) -> list[Path]:
     if path.is_file():
         inventory.n_used += 1
         return [path]
+    files, left_out = list_files(path, "")
+    lost = [file for file, reason in left_out.items() if reason == LOST and file.suffix.lower() in SUFFIXES]
     found = []
-    here = Inventory()
-    for file in sorted(entries_below(path)):
-        reason = plain_reason(file)
-        if file.suffix.lower() in SUFFIXES and reason in ("", DANGLING):
-            reason = RESULT if file.name.endswith(RESULTS) else ""
-        elif not reason:
-            reason = RESULT if file.name == TABLE else NO_IMAGE
-        found += [] if reason else [file]
-        if reason:
-            here.leave_out(reason, file)
-    images = without_label_maps(found, path, lambda image: image.stem, here)
-    here.n_used = len(images)
-    inventory.add(here)
+    for file in sorted([*files, *lost]):
+        if file.name.endswith(RESULTS) or file.name == TABLE:
+            left_out[file] = RESULT
+        elif file.suffix.lower() in SUFFIXES:
+            found.append(file)
+            left_out.pop(file, None)
+        else:
+            left_out[file] = ARCHIVE if is_archive(file.name) else NO_IMAGE
+    images = without_label_maps(found, path, lambda image: image.stem, left_out)
+    inventory.n_used += len(images)
+    inventory.left_out |= left_out
     if not images:
         raise DataError(f"{path}: no image found; looked for {', '.join(SUFFIXES)} files, in all subfolders.")
     return images

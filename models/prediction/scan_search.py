@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.prediction.batch import RESULT, without_label_maps
+from models.prediction.batch import RESULT, Inventory, without_label_maps
 from util.errors import DataError
-from util.inventory import DANGLING, LOCKED, Inventory, entries_below, plain_reason
+from util.inventory import ARCHIVE, EMPTY, HIDDEN, TWICE, is_archive, list_files
 
 TABLE = "volumes.csv"
 SEGMENTATION = "_segmentation.nii.gz"
@@ -35,21 +35,22 @@ def find_scans(path: Path, inventory: Inventory | None = None) -> list[Path]:
     """
     inventory = Inventory() if inventory is None else inventory
     if not path.exists():
-        raise DataError(f"{path}: {DANGLING if path.is_symlink() else 'no such file or folder'}. Check the path.")
+        raise DataError(f"{path}: no such file or folder. Check the path.")
     if path.is_file():
         inventory.n_used += 1
         return [path]
-    files: dict[Path, list[Path]] = {}  # folder -> entries
-    for entry in entries_below(path):
-        files.setdefault(entry.parent, []).append(entry)
-    here = Inventory()
-    parents = {parent for folder in files for parent in folder.parents}
+    files, left_out = list_files(path, "")
+    lost = [entry for entry, reason in left_out.items() if reason not in (HIDDEN, EMPTY, TWICE) and _may_be_scan(entry)]
+    in_folder: dict[Path, list[Path]] = {}
+    for file in sorted([*files, *lost]):
+        in_folder.setdefault(file.parent, []).append(file)
+    parents = {parent for folder in in_folder for parent in folder.parents}
     n_files: dict[Path, int] = {}
-    for folder in sorted(files):
-        n_files |= _scans_in(folder, files[folder], folder in parents, here)
-    scans = without_label_maps(list(n_files), path, stem, here)
-    here.n_used = sum(n_files[scan] for scan in scans)
-    inventory.add(here)
+    for folder in sorted(in_folder):
+        n_files |= _scans_in(folder, in_folder[folder], folder in parents, left_out)
+    scans = without_label_maps(list(n_files), path, stem, left_out)
+    inventory.n_used += sum(n_files[scan] for scan in scans)
+    inventory.left_out |= left_out
     if not scans:
         raise DataError(
             f"{path}: no scan found; looked for NIfTI files (.nii, .nii.gz, .hdr with .img) and for folders of DICOM "
@@ -63,32 +64,39 @@ def stem(scan: Path) -> str:
     return re.sub(NIFTI, "", scan.name, flags=re.IGNORECASE)
 
 
-def _scans_in(folder: Path, entries: Sequence[Path], has_folders: bool, inventory: Inventory) -> dict[Path, int]:
+def _scans_in(folder: Path, entries: Sequence[Path], has_folders: bool, left_out: dict[Path, str]) -> dict[Path, int]:
     """Scan -> number of files, of one folder without those below it; the other files are left out."""
     volumes = [entry for entry in entries if _is_volume(entry)]
-    scans = _whole_volumes(volumes, inventory)
+    scans = _whole_volumes(volumes, left_out)
     others = [entry for entry in entries if entry not in volumes]
     for entry in [*others]:
-        reason = RESULT if entry.name == TABLE or entry.name.endswith(OVERLAY) else plain_reason(entry)
-        if reason in (DANGLING, LOCKED) and not entry.suffix:
+        if entry in left_out:  # cannot be read, and may be a scan
+            del left_out[entry]
             scans[entry] = 1
-        elif reason:
-            inventory.leave_out(reason, entry)
-        if reason:
-            others.remove(entry)
+        elif entry.name == TABLE or entry.name.endswith(OVERLAY):
+            left_out[entry] = RESULT
+        elif is_archive(entry.name):
+            left_out[entry] = ARCHIVE
+        else:
+            continue
+        others.remove(entry)
     slices = [file for file in others if file.name != "DICOMDIR" and _is_dicom(file)]
     if not slices and not scans and not has_folders:
         slices = [file for file in others if re.fullmatch(DICOM_NAMES, file.suffix.lower())]
-    inventory.leave_out(NO_SCAN, *(file for file in others if file not in slices))
+    left_out |= {file: NO_SCAN for file in others if file not in slices}
     return ({folder: len(slices)} if slices else {}) | {scan: scans[scan] for scan in sorted(scans)}
 
 
+def _may_be_scan(entry: Path) -> bool:
+    """Whether the name of a file or folder that cannot be read is that of a scan."""
+    return not entry.suffix or entry.is_dir() or _is_volume(entry)
+
+
 def _is_volume(entry: Path) -> bool:
-    is_named = re.search(NIFTI, entry.name, re.IGNORECASE) is not None and not entry.name.startswith(".")
-    return is_named and not entry.is_dir()
+    return re.search(NIFTI, entry.name, re.IGNORECASE) is not None and not entry.is_dir()
 
 
-def _whole_volumes(files: Sequence[Path], inventory: Inventory) -> dict[Path, int]:
+def _whole_volumes(files: Sequence[Path], left_out: dict[Path, str]) -> dict[Path, int]:
     """Scan -> number of files, of NIfTI files, and of pairs by their header."""
     halves: dict[str, dict[str, Path]] = {}  # stem -> "hdr" or "img" -> file
     scans: dict[Path, int] = {}
@@ -97,14 +105,15 @@ def _whole_volumes(files: Sequence[Path], inventory: Inventory) -> dict[Path, in
         if kind != "nii":
             halves.setdefault(stem(file), {})[kind] = file
         elif file.name.endswith(SEGMENTATION):
-            inventory.leave_out(RESULT, file)
+            left_out[file] = RESULT
         else:
+            left_out.pop(file, None)  # a link to nothing
             scans[file] = 1
     for pair in halves.values():
         if len(pair) == 2:
             scans[pair["hdr"]] = 2
         else:
-            inventory.leave_out(HALF_PAIR, *pair.values())
+            left_out |= dict.fromkeys(pair.values(), HALF_PAIR)
     return scans
 
 

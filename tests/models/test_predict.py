@@ -1,7 +1,6 @@
 import csv
 import gzip
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import parameters_of
 from models.predict import main
 from models.prediction import scans
+from models.prediction.batch import Inventory
 from models.prediction.dense import DensePredictor
 from models.prediction.scan_search import find_scans
 from models.prediction.scans import name_scans, volumes
@@ -22,7 +22,6 @@ from models.training.average import AverageConfig
 from models.training.optim import OptimConfig
 from models.training.state import build_state
 from util.errors import CheckpointError, ConfigError, DataError, UserError
-from util.inventory import Inventory
 from util.runtime import checkpoint
 
 CHAOST2 = dataset("CHAOST2")
@@ -177,7 +176,8 @@ def test_an_unexpected_error_does_not_stop_the_others(inputs, tmp_path, monkeypa
     assert run(inputs, tmp_path / "out", scans=[tmp_path / "in"]) == 1
     (message,) = [each for each in caplog.messages if each.startswith("not segmented: ")]
     assert (
-        f"{tmp_path / 'in' / 'second.nii.gz'}: RuntimeError: out of memory (models/prediction/scans.py, line" in message
+        f"{tmp_path / 'in' / 'second.nii.gz'}: RuntimeError: out of memory (tests/models/test_predict.py, line"
+        in message
     )
     with (tmp_path / "out" / "volumes.csv").open() as stream:
         assert {record["scan"] for record in csv.DictReader(stream)} == {"first", "third"}
@@ -225,6 +225,5 @@ def test_label_maps_among_scans_are_left_out_and_named(tmp_path):
     found = [path.relative_to(tmp_path).as_posix() for path in find_scans(tmp_path, inventory)]
     assert found == ["a/case1.nii.gz", "a/segmental_2.nii.gz", "b/images/x.nii", "c/mask_only.nii.gz"]
     assert inventory.n_used == 4
-    (left_out,) = inventory.left_out.values()
-    assert [Path(name).name for name in left_out] == ["case1_label.nii.gz", "case1_liver_seg.nii.gz", "x.nii"]
+    assert [path.name for path in inventory.left_out] == ["case1_label.nii.gz", "case1_liver_seg.nii.gz", "x.nii"]
     assert find_scans(tmp_path / "a/case1_label.nii.gz") == [tmp_path / "a/case1_label.nii.gz"]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from util.inventory import HIDDEN, is_hidden, list_files, summary
+from util.inventory import EMPTY, HIDDEN, TWICE, is_archive, is_hidden, list_files, summary
 
 
 def touch(path):
@@ -16,11 +16,13 @@ def test_every_file_is_listed_or_left_out_with_the_reason(tmp_path):
     touch(tmp_path / "prepared_64px/images/1.png")
     hidden = [touch(tmp_path / name) for name in ("a/._1.png", "Thumbs.db")]
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "a/b").mkdir()
     files, left_out = list_files(tmp_path)
     assert files == kept
     assert {path: reason for path, reason in left_out.items() if reason == HIDDEN} == dict.fromkeys(hidden, HIDDEN)
     assert "link to nothing" in left_out[tmp_path / "gone.png"]
-    assert len(left_out) == 3
+    assert left_out[tmp_path / "a/b"] == EMPTY
+    assert len(left_out) == 4
 
 
 def test_linked_folders_are_followed_once(tmp_path):
@@ -30,7 +32,7 @@ def test_linked_folders_are_followed_once(tmp_path):
     (tmp_path / "disk/back").symlink_to(tmp_path / "raw")
     files, left_out = list_files(tmp_path / "raw")
     assert [path.resolve() for path in files] == [file]
-    assert left_out == {}
+    assert left_out == {tmp_path / "raw/link/back": TWICE}
 
 
 def test_the_summary_groups_by_reason_and_names_five():
@@ -46,3 +48,5 @@ def test_the_summary_groups_by_reason_and_names_five():
 def test_names_that_systems_write():
     assert all(map(is_hidden, ("._a.png", ".DS_Store", "__MACOSX", "thumbs.db", "~$table.csv")))
     assert not is_hidden("a.png")
+    assert is_archive("Train.ZIP")
+    assert not is_archive("a.nii.gz")
