@@ -9,8 +9,10 @@ from jaxtyping import Int, Num
 from dataloaders.description import DatasetSpec
 from dataloaders.io.nifti import read_nifti
 from dataloaders.scans.folder import prepare_target, scan_files
+from dataloaders.scans.manifest import Manifest
 from util.errors import ConfigError, DataError
 from util.files import write_json
+from util.records import Record, hash_files
 
 ClassIndex = dict[str, dict[str, list[int]]]  # class name -> scan id as text -> slices, ascending
 
@@ -43,6 +45,8 @@ def make_class_index(
 def write_class_index(folder: Path, spec: DatasetSpec, min_foreground_px: int = 1) -> None:
     """Writes `classmap_<min_foreground_px>.json` for the labels of a prepared folder; scans without a label are absent.
 
+    The manifest records the labels that it was made from.
+
     Raises:
         ConfigError: `min_foreground_px` is below 1.
         DataError: the folder has no scan, a published one has no label, or a label file is damaged or holds values that
@@ -60,7 +64,13 @@ def write_class_index(folder: Path, spec: DatasetSpec, min_foreground_px: int = 
             f"`python -m data.prepare {prepare_target(spec)}` first, or name another folder."
         )
     pixels = {scan: _read_pixels(path, spec) for scan, path in paths.items()}
-    write_json(folder / f"classmap_{min_foreground_px}.json", make_class_index(pixels, spec, min_foreground_px))
+    made_from = hash_files(paths.values(), folder)
+    target = folder / f"classmap_{min_foreground_px}.json"
+    write_json(target, make_class_index(pixels, spec, min_foreground_px))
+    manifest = Manifest.load(folder, spec.name)
+    settings = {"min_foreground_px": min_foreground_px, "class_names": list(spec.class_names)}
+    manifest.records[target.stem] = Record(settings, made_from, hash_files([target], folder))
+    manifest.save(folder)
 
 
 def _read_pixels(path: Path, spec: DatasetSpec) -> Int[np.ndarray, "K D"]:

@@ -7,23 +7,23 @@ repeats only scans whose image or parameters have changed.
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from data.superpixels.regions import MIN_AREA_PX, SCALES, Recipe, Supervoxels, foreground_threshold, segment
 from dataloaders.description import DatasetSpec
-from dataloaders.io.nifti import read_nifti, voxel_hash, write_nifti
+from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.folder import prepare_target, scan_files, scan_path
 from dataloaders.scans.manifest import Manifest
 from util.cli import parallel_map
 from util.errors import DataError
+from util.records import Record, hash_files
 from util.results.overlays import for_viewing
 from util.results.pictures import mark_regions, panel_grid, save_figure, show_image
 
@@ -40,7 +40,6 @@ class _Scan:
     path: Path
     depth: int
     affine: np.ndarray
-    image_sha256: str
     foreground_above: float  # prepared intensity
 
 
@@ -73,37 +72,37 @@ def write_pseudo_labels(
     Note: the released code loses the first region and keeps pieces of a few pixels; `compact` does neither.
     """
     recipe = Recipe(scale, spec.foreground_above, numbering, min_area_px)
-    scans = list(parallel_map(partial(_inspect, recipe=recipe), _images(folder, spec).items(), jobs, "reading"))
+    images = _images(folder, spec)
+    hashes = hash_files(images.values(), folder)
+    wanted = {scan: Record(recipe.parameters(), {path.name: hashes[path.name]}) for scan, path in images.items()}
     manifest = Manifest.load(folder, spec.name)
-    record = manifest.pseudo_labels.get(scale, {})
-    if record.get("parameters") != recipe.parameters():
-        record = {"parameters": recipe.parameters(), "scans": {}}
-    manifest.pseudo_labels[scale] = record
-    due = [scan for scan in scans if not _is_current(scan, record, scale)]
+    names = {scan: f"superpix-{scale}_{scan}" for scan in images}
+    due = [scan for scan in images if not _is_current(manifest.records.get(names[scan]), wanted[scan], folder)]
     for scan in due:
-        record["scans"].pop(scan.scan_id, None)
+        manifest.records.pop(names[scan], None)
+    inspected = list(
+        parallel_map(partial(_inspect, recipe=recipe), [(scan, images[scan]) for scan in due], jobs, "reading")
+    )
     manifest.save(folder)
-    for scan, ids in _segmented(due, recipe, jobs):
-        write_nifti(_output(scan, scale), Volume(ids, scan.affine))
-        record["scans"][scan.scan_id] = {
-            "image_sha256": scan.image_sha256,
+    for scan, ids in _segmented(inspected, recipe, jobs):
+        output = scan_path(folder, f"superpix-{scale}", scan.scan_id)
+        write_nifti(output, Volume(ids, scan.affine))
+        facts = {
             "foreground_above": scan.foreground_above,
             "n_ids": _count(ids, scale),
             "scikit_image": version("scikit-image"),  # versions may break ties differently
         }
+        made = hash_files([output], folder)
+        manifest.records[names[scan.scan_id]] = replace(wanted[scan.scan_id], made=made, facts=facts)
         manifest.save(folder)
-    n_ids = sum(record["scans"][scan.scan_id]["n_ids"] for scan in scans)
-    log.info("superpix-%s: %d ids in %d scans of %s", scale, n_ids, len(scans), folder)
-    log.info("superpix-%s: %d of %d scans skipped, as they are up to date", scale, len(scans) - len(due), len(scans))
+    n_ids = sum(manifest.records[name].facts["n_ids"] for name in names.values())
+    log.info("superpix-%s: %d ids in %d scans of %s", scale, n_ids, len(images), folder)
+    log.info("superpix-%s: %d of %d scans skipped, as they are up to date", scale, len(images) - len(due), len(images))
 
 
-def _output(scan: _Scan, scale: str) -> Path:
-    return scan_path(scan.path.parent, f"superpix-{scale}", scan.scan_id)
-
-
-def _is_current(scan: _Scan, record: dict[str, Any], scale: str) -> bool:
-    entry = record["scans"].get(scan.scan_id, {})
-    return entry.get("image_sha256") == scan.image_sha256 and _output(scan, scale).exists()
+def _is_current(record: Record | None, wanted: Record, folder: Path) -> bool:
+    """Whether superpixels were made with the same parameters from the same image, and are as they were written."""
+    return record is not None and not record.differences(wanted.settings, wanted.made_from) and record.is_intact(folder)
 
 
 def _count(ids: np.ndarray, scale: str) -> int:
@@ -128,7 +127,7 @@ def _inspect(item: tuple[str, Path], recipe: Recipe) -> _Scan:
     if not np.isfinite(volume.array).all():
         raise DataError(f"{path}: NaN or infinite voxels; expected finite intensities. Prepare or copy the scan again.")
     above = foreground_threshold(volume.array, recipe)
-    return _Scan(scan_id, path, len(volume.array), volume.affine, voxel_hash(volume.array), above)
+    return _Scan(scan_id, path, len(volume.array), volume.affine, above)
 
 
 def _segmented(scans: list[_Scan], recipe: Recipe, jobs: int) -> Iterator[tuple[_Scan, np.ndarray]]:
