@@ -25,6 +25,7 @@ from dataloaders.samples import DenseBatch, ImageCase
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.transforms import dense as augmentation
 from util.errors import ConfigError, DataError
+from util.records import hash_files
 from util.schema import option
 
 
@@ -206,6 +207,19 @@ class DenseData(TrainingData):
     def nbytes(self) -> int:
         """Memory of the training images on a device."""
         return self.labels.nbytes
+
+    def contents(self) -> dict[str, str]:
+        """Images and masks of all splits in use, the training images' noise and superpixels, splits and patients."""
+        folder, chosen = self.folder, self.config.chosen
+        rows = [row for row in folder.rows if row["split"] != "unused"]
+        files = [folder.image_path(row["id"]) for row in rows]
+        files += [folder.mask_path(row["id"], name) for row in rows for name in chosen]
+        derived = [self._noise(name) for name in chosen] if self.is_noisy else []
+        derived += [superpixels_of(folder, self.config.superpixel, chosen[0])] if self.needs_superpixels else []
+        files += [each.path(image_id) for each in derived for image_id in folder.ids("train")]
+        patients = {row["id"]: folder.patient(row["id"]) for row in rows}
+        table = {f"{MANIFEST}, line {row['id']}": f"{row['split']}, {patients[row['id']]}" for row in rows}
+        return hash_files(files, folder.folder) | table
 
     def describe(self) -> str:
         """The training data, for the log."""

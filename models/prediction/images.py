@@ -1,6 +1,6 @@
 """Segments folders of images with a dense predictor: finds images, writes label maps, areas and overlays."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -72,21 +72,35 @@ def segment_images(
     predictor: DensePredictor, images: Mapping[str, Path], out: Path, overlays: bool, probabilities: bool
 ) -> dict[str, str]:
     """Segments image after image and writes the results; returns name -> message of those that failed."""
-    work = partial(_segment, predictor, out, overlays, probabilities)
+    work = partial(_segment, predictor, out, overlays, probabilities, frozenset(images))
     return process_each(images, work, out / TABLE, COLUMNS, "images")
 
 
 def _segment(
-    predictor: DensePredictor, out: Path, overlays: bool, probabilities: bool, name: str, path: Path
+    predictor: DensePredictor,
+    out: Path,
+    overlays: bool,
+    probabilities: bool,
+    names: frozenset[str],
+    name: str,
+    path: Path,
 ) -> list[Record]:
     image = predictor.read(path)
     prediction = predictor.predict(image)
-    write_segmentation(out, name, prediction.masks, prediction.values)
+    written = write_segmentation(out, name, prediction.masks, prediction.values)
+    _remove_former(out, name, prediction.masks, {*written, *(f"{other}{SEGMENTATION}" for other in names - {name})})
     if probabilities:
         write_probabilities(out, name, prediction)
     if overlays:
         _draw(out / f"{name}{OVERLAY}", name, image, prediction)
     return areas(name, prediction)
+
+
+def _remove_former(out: Path, name: str, structures: Iterable[str], kept: Collection[str]) -> None:
+    """Removes masks of an earlier run that this one wrote none of: structures overlap in one of the two only."""
+    for file in (f"{name}{SEGMENTATION}", *(f"{name}_{each}{SEGMENTATION}" for each in structures)):
+        if file not in kept:
+            (out / file).unlink(missing_ok=True)
 
 
 def _draw(path: Path, name: str, image: np.ndarray, prediction: DensePrediction) -> None:
