@@ -73,6 +73,7 @@ class RunConfig:
     compile: Literal["off", "auto", "on"] = option("off", "practical")  # torch.compile where the machine can
     store: str = option("file", "practical")  # of Sacred runs: file, sql:ADDRESS or mongodb://..., see run_store
     check_data: bool = option(True, "practical")  # validate the prepared folder first
+    accept_changed_data: bool = option(False, "practical")  # resume although the training data have changed
     exp_prefix: str = option("", "practical")  # put before the experiment folder's name
     reload_model_path: str = option("", "practical")  # validation: checkpoint; empty: this run's own; none: untrained
     weights: Literal["last", "ema", "both"] = option("last", "practical")  # which of the saved weights to validate

@@ -17,9 +17,10 @@ from dataloaders.io.nifti import read_nifti, voxel_hash
 from dataloaders.samples import Volume
 from util.errors import DataError, UserError
 from util.files import write_text
+from util.records import hash_files
 
 CACHE_NAME = ".check-cache.json"
-CACHE_FORMAT = 1  # increase when the facts change their meaning
+CACHE_FORMAT = 2  # increase when the facts change their meaning
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +84,8 @@ KINDS = {kind.__name__: kind for kind in (ImageFacts, LabelFacts, SuperpixelFact
 def read_facts(paths: Iterable[Path], folder: Path, spec: DatasetSpec, jobs: int) -> dict[str, Facts]:
     """Reads the files that are new or changed, `jobs` at a time; those of the others come from the cache.
 
-    The cache is `.check-cache.json` in the folder, by file size and time of change; of a folder that cannot be written
-    to, all files are read each time.
+    The cache is `.check-cache.json` in the folder, by the files' content (see `util.records.hash_files`); of a folder
+    that cannot be written to, all files are read each time.
 
     Args:
         paths: files named image_*, label_* or superpix-*, all in `folder`.
@@ -92,16 +93,16 @@ def read_facts(paths: Iterable[Path], folder: Path, spec: DatasetSpec, jobs: int
         spec: the data set.
         jobs: threads (reading and hashing release the interpreter's lock).
     """
-    stamps = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
+    hashes = hash_files(paths, folder, jobs)
     cached = _load_cache(folder / CACHE_NAME, spec)
-    due = [name for name, stamp in stamps.items() if cached.get(name, {}).get("stamp") != stamp]
+    due = [name for name, content in hashes.items() if cached.get(name, {}).get("sha256") != content]
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         found = pool.map(lambda name: _read(folder / name, spec), due)
         for name, facts in zip(due, found, strict=True):
-            cached[name] = {"stamp": stamps[name], "kind": type(facts).__name__, "facts": asdict(facts)}
+            cached[name] = {"sha256": hashes[name], "kind": type(facts).__name__, "facts": asdict(facts)}
     if due:
         _save_cache(folder / CACHE_NAME, spec, cached)
-    return {name: KINDS[cached[name]["kind"]](**cached[name]["facts"]) for name in stamps}
+    return {name: KINDS[cached[name]["kind"]](**cached[name]["facts"]) for name in hashes}
 
 
 def _load_cache(path: Path, spec: DatasetSpec) -> dict[str, dict]:

@@ -12,15 +12,8 @@ import numpy as np
 
 from data.check.rules import Finding
 from dataloaders.description import FILE_NAME, DatasetSpec, read_description
-from dataloaders.images.folder import (
-    MANIFEST,
-    ImageFolder,
-    NoiseConfig,
-    SuperpixelConfig,
-    as_settings,
-    command_options,
-    prepare_command,
-)
+from dataloaders.images.derived import Derived, noise_of, superpixels_of
+from dataloaders.images.folder import MANIFEST, ImageFolder, NoiseConfig, SuperpixelConfig, prepare_command
 from dataloaders.io.png import read_image, read_superpixels
 from util.errors import DataError, UserError
 
@@ -39,21 +32,6 @@ class File:
     kind: Kind
     is_training: bool
     remedy: str
-
-
-@dataclass(frozen=True)
-class Made:
-    """A folder with one file per training image, the record that is written last, and the command that writes it."""
-
-    kind: Kind
-    record: Path
-    command: str
-
-    def files(self, ids: Iterable[str]) -> list[File]:
-        """The file of each image."""
-        folder = self.record.parent
-        remedy = f"Delete {folder} and run `{self.command}`."
-        return [File(folder / f"{image_id}.png", self.kind, True, remedy) for image_id in ids]
 
 
 @dataclass(frozen=True)
@@ -107,16 +85,21 @@ def check_images(
         *_unique_images(images),
     ]
     files = list(_prepared_files(images, names))
-    for made in [*_noisy_masks(images, names, noise), *_superpixels(images, names[0], superpixel)]:
-        if made.record.exists():
-            files += made.files(images.ids("train"))
+    stale = []
+    for kind, made in _derived(images, names, noise, superpixel):
+        problem = made.problem()
+        if problem:
+            stale.append((made, Finding("error", made.folder, problem)))
         else:
-            findings.append(Finding("error", made.record.parent, f"missing, or not finished. Run `{made.command}`."))
+            remedy = f"Delete {made.folder} and run `{made.command}`."
+            files += [File(made.path(image_id), kind, True, remedy) for image_id in images.ids("train")]
     with ThreadPoolExecutor(jobs) as pool:
         facts = list(pool.map(_read_facts, files))
     findings += _unreadable(files, facts)
     sound = [(file, each) for file, each in zip(files, facts, strict=True) if isinstance(each, PictureFacts)]
     findings += [*_equal_shapes(sound, spec), *_sound_masks(sound)]
+    faulty = {finding.file for finding in findings if finding.severity == "error"}
+    findings += [finding for made, finding in stale if faulty.isdisjoint(made.inputs)]  # else a consequence
     return sorted(_gathered(findings), key=lambda finding: finding.severity)
 
 
@@ -220,26 +203,14 @@ def _prepared_files(images: ImageFolder, structures: Sequence[str]) -> Iterator[
             yield File(images.mask_path(image_id, name), "mask", is_training, remedy)
 
 
-def _noisy_masks(images: ImageFolder, structures: Sequence[str], noise: NoiseConfig | None) -> Iterator[Made]:
-    if noise is None or not noise.alpha:
-        return
-    for name in structures:
-        record = images.noise_folder(noise, name) / "noise.json"
-        command = images.command("noise", *_options(noise), f"--structure {name}")
-        yield Made("noisy mask", record, command)
-
-
-def _superpixels(images: ImageFolder, structure: str, superpixel: SuperpixelConfig | None) -> Iterator[Made]:
+def _derived(
+    images: ImageFolder, structures: Sequence[str], noise: NoiseConfig | None, superpixel: SuperpixelConfig | None
+) -> Iterator[tuple[Kind, Derived]]:
+    """What training needs besides images and masks."""
+    for name in structures if noise and noise.alpha else ():
+        yield "noisy mask", noise_of(images, noise, name)  # type: ignore[arg-type] - there is noise
     if superpixel is not None:
-        record = images.superpixel_folder(superpixel, structure) / "superpixels.json"
-        command = images.command("superpixels", *_options(superpixel), f"--structure {structure}")
-        yield Made("superpixels", record, command)
-
-
-def _options(config: NoiseConfig | SuperpixelConfig) -> list[str]:
-    """Options of the command that computes this noise or these superpixels; defaults are left out."""
-    usual = as_settings(type(config)())
-    return command_options({key: value for key, value in as_settings(config).items() if value != usual[key]})
+        yield "superpixels", superpixels_of(images, superpixel, structures[0])
 
 
 def _read_facts(file: File) -> PictureFacts | str:

@@ -11,6 +11,7 @@ from dataloaders.fewshot.folds import Fold, make_fold
 from dataloaders.scans.folder import ScanRecord, command_target, prepare_target, scan_path
 from dataloaders.scans.manifest import Manifest
 from util.errors import DataError
+from util.records import Record
 
 Kind = TypeVar("Kind", bound=Readable)
 
@@ -46,7 +47,11 @@ class Prepared:
     def needs_label(self, scan: str) -> bool:
         """Whether a scan must have a label: a published one, or one that had a label when it was prepared."""
         entry = self.manifest.scans.get(scan, {})
-        return scan in self.spec.cases or ("inputs" in entry and entry.get("is_labelled", True))
+        return scan in self.spec.cases or ("original" in entry and entry.get("is_labelled", True))
+
+    def record(self, name: str) -> Record | None:
+        """What files of the folder were made from, see `Manifest.records`."""
+        return self.manifest.records.get(name)
 
     def readable(self, kind: str, type_: type[Kind]) -> dict[str, Kind]:
         """The facts of those files of a kind that could be read."""

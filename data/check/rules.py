@@ -14,6 +14,7 @@ from dataloaders.scans import manifest as manifests
 from util.errors import UserError
 from util.files import read_json
 from util.ids import natural_key
+from util.records import hash_files
 
 TOLERANCE_MM = 0.1  # by which the corners of two grids may differ: far below a voxel, far above rounding
 
@@ -141,21 +142,20 @@ def valid_pseudo_labels(prepared: Prepared) -> Iterator[Finding]:
     """Pseudo-labels hold whole ids without gaps."""
     if prepared.scale is None:
         return
-    record = prepared.manifest.pseudo_labels.get(prepared.scale, {})
-    is_compact = record.get("parameters", {}).get("numbering") == "compact"
-    with_gaps = []
+    with_gaps, is_compact = [], False
     for scan, facts in prepared.readable(prepared.superpix, SuperpixelFacts).items():
-        path = prepared.path(prepared.superpix, scan)
+        path, record = prepared.path(prepared.superpix, scan), prepared.record(f"{prepared.superpix}_{scan}")
         if not facts.is_integer:
             yield Finding("error", path, f"ids that are negative or no integers. {prepared.segment_again}")
         elif not facts.n_ids:
-            above = record.get("scans", {}).get(scan, {}).get("foreground_above", prepared.spec.foreground_above)
+            above = (record.facts if record else {}).get("foreground_above", prepared.spec.foreground_above)
             threshold = "Otsu's threshold" if above is None else f"intensity {above:g}"
             text = f"no superpixel in the whole scan; expected some above {threshold}."
             remedy = "Check that the image has prepared intensities, and `foreground_above` of the description."
             yield Finding("error", path, f"{text} {remedy} {prepared.segment_again}")
         elif not facts.is_consecutive:
             with_gaps.append(scan)
+            is_compact |= record is not None and record.settings.get("numbering") == "compact"
     if with_gaps:
         text = f"ids leave gaps in scans {', '.join(with_gaps)}; expected 1, 2, 3... (normal in legacy numbering)."
         path = prepared.path(prepared.superpix, with_gaps[0])
@@ -166,34 +166,38 @@ def fresh_pseudo_labels(prepared: Prepared) -> Iterator[Finding]:
     """Pseudo-labels were made from the images in the folder."""
     if prepared.scale is None:
         return
-    entries = prepared.manifest.pseudo_labels.get(prepared.scale, {}).get("scans", {})
-    images = prepared.readable("image", ImageFacts)
     unrecorded = []
-    for scan in (scan for scan in images if scan in prepared.facts[prepared.superpix]):
-        recorded = entries.get(scan, {}).get("image_sha256")
-        if recorded is None:
+    for scan in prepared.readable("image", ImageFacts).keys() & prepared.facts[prepared.superpix].keys():
+        record = prepared.record(f"{prepared.superpix}_{scan}")
+        if record is None:
             unrecorded.append(scan)
-        elif recorded != images[scan].sha256:
+        elif record.staleness(prepared.folder):
             text = f"stale: made from another version of {prepared.path('image', scan).name}. {prepared.segment_again}"
             yield Finding("error", prepared.path(prepared.superpix, scan), text)
     if unrecorded:
-        text = f"no record of the images that {prepared.superpix} of scans {', '.join(unrecorded)} was made from."
+        scans = ", ".join(sorted(unrecorded, key=natural_key))
+        text = f"no record of the images that {prepared.superpix} of scans {scans} was made from."
         remedy = f"If in doubt: {prepared.segment_again}"
         yield Finding("warning", prepared.folder / manifests.FILE_NAME, f"{text} {remedy}")
 
 
 def fresh_statistics(prepared: Prepared) -> Iterator[Finding]:
     """The manifest's mean and deviation are those of the images in the folder."""
-    for scan, facts in prepared.readable("image", ImageFacts).items():
-        recorded = prepared.manifest.scans.get(scan, {}).get("image_sha256", facts.sha256)
-        if recorded != facts.sha256:
+    for scan in prepared.readable("image", ImageFacts):
+        record, path = prepared.record(f"scan_{scan}"), prepared.path("image", scan)
+        if record and record.made.get(path.name) != hash_files([path], prepared.folder)[path.name]:
             text = f"changed since {manifests.FILE_NAME} recorded its mean and deviation. {prepared.prepare_again}"
-            yield Finding("error", prepared.path("image", scan), text)
+            yield Finding("error", path, text)
 
 
 def fresh_class_index(prepared: Prepared) -> Iterator[Finding]:
     """`classmap_1.json` exists, and every classmap agrees with the labels (the background is not used)."""
     pixels = {scan: np.array(facts.pixels) for scan, facts in prepared.readable("label", LabelFacts).items()}
+    has_faults = any(  # which are told on their own, and change the labels when they are mended
+        finding.file.name.startswith("label_")
+        for rule in (unreadable_files, equal_grids, known_labels)
+        for finding in rule(prepared)
+    )
     for path in sorted({prepared.folder / "classmap_1.json", *prepared.folder.glob("classmap_*.json")}):
         least = path.stem.removeprefix("classmap_")
         if not least.isdigit() or int(least) < 1:
@@ -209,9 +213,12 @@ def fresh_class_index(prepared: Prepared) -> Iterator[Finding]:
             continue
         expected = make_class_index(pixels, prepared.spec, int(least))
         differing = [name for name in prepared.spec.class_names[1:] if _entry(stored, name) != expected[name]]
-        if differing:
+        record, labels = prepared.record(path.stem), [prepared.path("label", scan).name for scan in pixels]
+        changed = record.staleness(prepared.folder, expected=labels) if record else ""
+        if differing or (changed and not has_faults):
+            reason = f"disagrees with the labels about {', '.join(differing)}" if differing else f"labels {changed}"
             severity = "error" if int(least) == 1 else "warning"
-            yield Finding(severity, path, f"stale: disagrees with the labels about {', '.join(differing)}. {remedy}")
+            yield Finding(severity, path, f"stale: {reason}. {remedy}")
 
 
 def _entry(stored: object, name: str) -> object:

@@ -14,6 +14,7 @@ released code of superpixel-guided learning or T-Loss, a folder of <id>.json.
 import argparse
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from data.noise.masks import draw_noisy_masks, write_noise
@@ -22,6 +23,7 @@ from data.prepare.steps import add_structures, add_target, open_images, refuse_o
 from dataloaders.images.folder import NOISE_TYPES, ImageFolder, NoiseConfig
 from util.cli import run_main
 from util.errors import ConfigError
+from util.items import run_all
 
 IMPORT_OPTIONS = ("name", "class_name")
 MAKING_OPTIONS = ("alpha", "beta", "types", "direction", "variant", "seed", "picture")
@@ -47,11 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     more = {"types": tuple(given.types), "direction": given.direction, "variant": given.variant, "seed": given.seed}
     noises = [NoiseConfig(alpha, beta, **more) for alpha, beta in itertools.product(given.alpha, given.beta)]
     settings = list(itertools.product(select_structures(folder.spec, given.structure), noises))
-    for structure, noise in settings:
+
+    def write(structure: str, noise: NoiseConfig) -> None:
         write_noise(folder, noise, structure, given.jobs)
         if given.picture:
             stem = given.picture.stem + (f"_{structure}_{noise.name}" if len(settings) > 1 else "")
             draw_noisy_masks(folder, noise, structure, given.picture.with_stem(stem))
+
+    run_all(partial(write, structure, noise) for structure, noise in settings)
 
 
 def _import(given: argparse.Namespace, folder: ImageFolder) -> None:

@@ -10,9 +10,11 @@ from jaxtyping import Int, Num
 from dataloaders.description import DatasetSpec
 from dataloaders.io.nifti import read_nifti
 from dataloaders.scans.folder import prepare_target, scan_files
+from dataloaders.scans.manifest import Manifest
 from util.errors import ConfigError, DataError
 from util.files import write_json
 from util.items import Failures, attempt_each, raise_failures
+from util.records import Record, hash_files
 
 ClassIndex = dict[str, dict[str, list[int]]]  # class name -> scan id as text -> slices, ascending
 
@@ -45,6 +47,8 @@ def make_class_index(
 def write_class_index(folder: Path, spec: DatasetSpec, min_foreground_px: int = 1) -> None:
     """Writes `classmap_<min_foreground_px>.json` for the labels of a prepared folder; scans without a label are absent.
 
+    The manifest records the labels that it was made from.
+
     Raises:
         ConfigError: `min_foreground_px` is below 1.
         DataError: the folder has no scan, or a published one has no label.
@@ -63,7 +67,13 @@ def write_class_index(folder: Path, spec: DatasetSpec, min_foreground_px: int = 
         )
     failures: Failures = {}
     pixels = dict(attempt_each(partial(_read_pixels, spec=spec), paths, 1, "index", failures))
-    write_json(folder / f"classmap_{min_foreground_px}.json", make_class_index(pixels, spec, min_foreground_px))
+    made_from = hash_files([paths[scan] for scan in pixels], folder)
+    target = folder / f"classmap_{min_foreground_px}.json"
+    write_json(target, make_class_index(pixels, spec, min_foreground_px))
+    manifest = Manifest.load(folder, spec.name)
+    settings = {"min_foreground_px": min_foreground_px, "class_names": list(spec.class_names)}
+    manifest.records[target.stem] = Record(settings, made_from, hash_files([target], folder))
+    manifest.save(folder)
     raise_failures(failures, len(paths), f"{spec.name}, step index")
 
 

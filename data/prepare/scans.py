@@ -5,6 +5,7 @@ scan; own scans are read where they are. Finished scans are skipped when a step 
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from data.sources import chaos, own_scans, sabs
 from data.sources.raw_scans import RawScan, ScanSource
 from dataloaders.description import DatasetSpec, write_description
 from dataloaders.io.geometry import Grid
-from dataloaders.io.nifti import voxel_hash, write_nifti
+from dataloaders.io.nifti import write_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.folder import SUFFIX, scan_files, scan_path
 from dataloaders.scans.manifest import Manifest, statistics_of
@@ -23,6 +24,7 @@ from util.errors import ConfigError, DataError
 from util.files import file_sha256, read_json, write_json
 from util.ids import natural_key
 from util.items import Failures, attempt_each, raise_failures
+from util.records import Record, hash_files
 
 CONVERTED_RECORD = "converted.json"  # in the folder of the converted files: scan id -> hashes of the raw files
 FAILED = "failed"  # key there, in place of the hashes: why a scan could not be converted
@@ -56,12 +58,14 @@ class ScanJob:
     Attributes:
         scan: what is read.
         folder: where `image_<scan id>.nii.gz` and `label_<scan id>.nii.gz` are written.
-        record: what an earlier run recorded about it; empty where there was none.
+        record: what an earlier run made it from; None where there was none.
+        settings: that it is to be made with.
     """
 
     scan: RawScan
     folder: Path
-    record: dict[str, Any]
+    record: Record | None
+    settings: Mapping[str, Any]
 
     @property
     def outputs(self) -> tuple[Path, Path]:
@@ -74,9 +78,21 @@ class ScanJob:
         return {f"{file.parent.name}/{file.name}": file_sha256(file) for file in files if file.is_file()}
 
     def is_done(self, inputs: dict[str, str]) -> bool:
-        """Whether an earlier run made the outputs from the same inputs."""
+        """Whether an earlier run made the outputs from the same inputs, with the same settings."""
         image, label = self.outputs
-        return self.record.get("inputs") == inputs and image.exists() and label.exists() == self.scan.is_labelled
+        is_same = self.record is not None and not self.record.differences(self.settings, inputs)
+        return is_same and image.exists() and label.exists() == self.scan.is_labelled
+
+    def changed_outputs(self) -> set[str]:
+        """Names of the outputs that are not as the earlier run wrote them."""
+        made = {} if self.record is None else self.record.made
+        now = hash_files([self.folder / name for name in made], self.folder)
+        return {name for name in made if now.get(name) != made[name]}
+
+    def finish(self, inputs: dict[str, str]) -> Record:
+        """The record of the outputs, which have been written."""
+        written = self.outputs if self.scan.is_labelled else self.outputs[:1]
+        return Record(dict(self.settings), inputs, hash_files(written, self.folder))
 
 
 def convert(spec: DatasetSpec, raw: Path, root: Path, jobs: int = 1) -> None:
@@ -97,12 +113,12 @@ def convert(spec: DatasetSpec, raw: Path, root: Path, jobs: int = 1) -> None:
     log.info("%s", source.account(raw, scans))
     folder = root / source.converted_folder
     records = read_json(folder / CONVERTED_RECORD) if (folder / CONVERTED_RECORD).exists() else {}
-    tasks = {scan.id: ScanJob(scan, folder, records.get(scan.id, {})) for scan in scans}
+    tasks = {scan.id: ScanJob(scan, folder, _converted_record(records.get(scan.id)), {}) for scan in scans}
     failures: Failures = {}
     work = partial(_convert_scan, spec=spec)
     for scan, record in attempt_each(work, tasks, jobs, "convert", failures, lambda task: task.scan.image):
         if record:
-            records[scan] = record
+            records[scan] = record.to_json()
             write_json(folder / CONVERTED_RECORD, records)
         log.info("%s scan %s: %s", spec.name, scan, "converted" if record else "already converted")
     kept = {scan: record for scan, record in records.items() if scan in tasks or FAILED not in record}
@@ -112,17 +128,23 @@ def convert(spec: DatasetSpec, raw: Path, root: Path, jobs: int = 1) -> None:
     raise_failures(failures, len(tasks), f"{spec.name}, step convert")
 
 
-def _convert_scan(task: ScanJob, spec: DatasetSpec) -> dict[str, Any] | None:
+def _converted_record(entry: Any) -> Record | None:
+    """An entry of `CONVERTED_RECORD`; of an earlier version, a record that fits no raw files; None: not converted."""
+    is_none = entry is None or (isinstance(entry, dict) and FAILED in entry)
+    return None if is_none else Record.from_json(entry) or Record({}, {})
+
+
+def _convert_scan(task: ScanJob, spec: DatasetSpec) -> Record | None:
     inputs = task.input_hashes()
     if task.is_done(inputs):
         return None
     image, label = source_for(spec).read(task.scan, spec)
     image_path, label_path = task.outputs
-    if "inputs" in task.record or not image_path.exists():
+    if task.record or not image_path.exists():
         write_nifti(image_path, image)
     if label is not None:
         write_nifti(label_path, label)
-    return {"inputs": inputs}
+    return task.finish(inputs)
 
 
 def normalise(
@@ -146,22 +168,23 @@ def normalise(
     folder = root / spec.prepared_folder()
     manifest = Manifest.load(folder, spec.name)
     wanted = {"normalise": parameters.to_json(), "label_values": _label_values(spec)}
-    earlier = {"label_values": wanted["label_values"]} | manifest.parameters  # older manifests do not have them
-    if manifest.scans and any(earlier.get(step) != values for step, values in wanted.items()):
-        log.info("%s: the parameters have changed; every scan is prepared again", spec.name)
-        manifest.scans = {}
     manifest.parameters |= wanted
     manifest.save(folder)
     write_description(folder, spec)
     _remove_other_scans(folder, spec, manifest, {scan.id for scan in scans} | set(not_converted))
-    tasks = {scan.id: ScanJob(scan, folder, manifest.scans.get(scan.id, {})) for scan in scans}
+    tasks = {scan.id: ScanJob(scan, folder, manifest.records.get(f"scan_{scan.id}"), wanted) for scan in scans}
+    if any(task.record and task.record.differences(wanted, task.record.made_from) for task in tasks.values()):
+        log.info("%s: the parameters have changed; every scan is prepared again", spec.name)
     failures: Failures = {}
     work = partial(_normalise_scan, spec=spec, parameters=parameters)
-    for scan, record in attempt_each(work, tasks, jobs, "normalise", failures, lambda task: task.scan.image):
-        manifest.scans[scan] = _with_facts(record or tasks[scan].record, tasks[scan].scan)
-        if manifest.scans[scan] != tasks[scan].record:
+    for scan, made in attempt_each(work, tasks, jobs, "normalise", failures, lambda task: task.scan.image):
+        earlier = manifest.scans.get(scan, {})
+        facts, record = made or (earlier, tasks[scan].record)
+        manifest.scans[scan] = _with_facts(facts, tasks[scan].scan)
+        if made or manifest.scans[scan] != earlier:
+            manifest.records[f"scan_{scan}"] = record
             manifest.save(folder)
-        log.info("%s scan %s: %s", spec.name, scan, "prepared" if record else "already prepared")
+        log.info("%s scan %s: %s", spec.name, scan, "prepared" if made else "already prepared")
     if manifest.failed != not_converted | failures:
         manifest.failed = not_converted | failures
         manifest.save(folder)
@@ -177,14 +200,16 @@ def _scans_to_prepare(spec: DatasetSpec, root: Path, table: Path | None) -> tupl
         return source.find(table, spec), {}
     converted = root / source.converted_folder
     record = converted / CONVERTED_RECORD
-    failures = {scan: entry[FAILED] for scan, entry in read_json(record).items() if FAILED in entry} if record.exists() else {}
+    entries = read_json(record) if record.exists() else {}
+    failures = {scan: entry[FAILED] for scan, entry in entries.items() if FAILED in entry}
     images = {scan: image for scan, image in scan_files(converted, "image").items() if scan not in failures}
     if not images:
         raise DataError(
             f"{converted}: no scan; expected image_<scan id>.nii.gz and label_<scan id>.nii.gz for every scan. Run "
             f"`python -m data.prepare {spec.name.lower()} --step convert` first."
         )
-    return [RawScan.with_label(scan, image, scan_path(converted, "label", scan)) for scan, image in images.items()], failures
+    labels = {scan: scan_path(converted, "label", scan) for scan in images}
+    return [RawScan.with_label(scan, image, labels[scan]) for scan, image in images.items()], failures
 
 
 def _label_values(spec: DatasetSpec) -> list[list[str | int]]:
@@ -207,6 +232,8 @@ def _remove_other_scans(folder: Path, spec: DatasetSpec, manifest: Manifest, wan
         for path in folder.glob(f"*{SUFFIX}"):
             if path.name.partition("_")[2] == f"{scan}{SUFFIX}":
                 path.unlink()
+                manifest.records.pop(path.name.removesuffix(SUFFIX), None)
+        manifest.records.pop(f"scan_{scan}", None)
         del manifest.scans[scan]
     if gone:
         log.info("%s: removed the prepared scans %s, which are not in the table", folder, ", ".join(gone))
@@ -216,9 +243,19 @@ def _remove_other_scans(folder: Path, spec: DatasetSpec, manifest: Manifest, wan
         log.warning("%s: %s holds scans %s, which were not prepared here; kept", spec.name, folder, ", ".join(foreign))
 
 
-def _normalise_scan(task: ScanJob, spec: DatasetSpec, parameters: PrepareParameters) -> dict[str, Any] | None:
+def _normalise_scan(
+    task: ScanJob, spec: DatasetSpec, parameters: PrepareParameters
+) -> tuple[dict[str, Any], Record] | None:
+    """Writes image and label; returns the scan's facts for the manifest, and the record; None if they are up to date.
+
+    An image that has changed since it was prepared is written again, a label is not: it may be a correction by hand.
+    """
     inputs = task.input_hashes()
-    if task.is_done(inputs):
+    if task.is_done(inputs) and not task.changed_outputs() - {task.outputs[1].name}:
+        for name in task.changed_outputs():
+            log.warning(
+                "%s: has changed since it was prepared; kept. Delete it to prepare it again.", task.folder / name
+            )
         return None
     original, original_label = _read(task.scan, spec)
     try:
@@ -232,13 +269,12 @@ def _normalise_scan(task: ScanJob, spec: DatasetSpec, parameters: PrepareParamet
         label_path.unlink(missing_ok=True)
     else:
         write_nifti(label_path, Volume(label.array, image.affine))
-    return {
-        "inputs": inputs,
+    facts = {
         "original": Grid.of(original).to_json(),
         "prepared": Grid.of(image).to_json(),
         "statistics": statistics_of(image.array),
-        "image_sha256": voxel_hash(image.array),
     }
+    return facts, task.finish(inputs)
 
 
 def _read(scan: RawScan, spec: DatasetSpec) -> tuple[Volume, Volume | None]:

@@ -18,6 +18,7 @@ Results that are up to date are not computed again; an interrupted run resumes.
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from data.prepare.import_labels import import_superpixels, require_name
@@ -33,6 +34,7 @@ from data.superpixels import images, scans
 from data.superpixels.regions import MIN_AREA_PX, SCALES
 from dataloaders.images.folder import SuperpixelConfig
 from util.cli import run_main
+from util.items import run_all
 
 SCAN_OPTIONS = ("scale", "numbering", "min_area_px")
 IMPORT_OPTIONS = ("name",)
@@ -69,11 +71,14 @@ def _write_of_images(given: argparse.Namespace) -> None:
     config = SuperpixelConfig(given.source, given.n_segments, given.compactness, given.clahe)
     structures = select_structures(folder.spec, given.structure)
     settings = {folder.superpixel_folder(config, structure): structure for structure in structures}
-    for output, structure in settings.items():
+
+    def write(output: Path, structure: str) -> None:
         images.write_superpixels(folder, config, structure, probabilities=given.probabilities, jobs=given.jobs)
         if given.picture:
             stem = given.picture.stem + (f"_{output.name}" if len(settings) > 1 else "")
             images.draw_superpixels(folder, config, structure, given.picture.with_stem(stem))
+
+    run_all(partial(write, output, structure) for output, structure in settings.items())
 
 
 def _parser() -> argparse.ArgumentParser:

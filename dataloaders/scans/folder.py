@@ -16,6 +16,7 @@ from dataloaders.scans.manifest import Manifest, statistics_of
 from util.errors import DataError
 from util.files import read_json
 from util.ids import is_valid_id, natural_key
+from util.records import hash_files
 
 MULTIPLE_PX = 8  # sides are cropped to a multiple of the encoders' output stride
 SUFFIX = ".nii.gz"
@@ -136,11 +137,35 @@ class PreparedFolder:
             )
         return self._read(f"superpix-{scale}", scan, np.int32)
 
+    def staleness(self, name: str, expected: Sequence[str] | None = None) -> str:
+        """What has changed since a record of the manifest, in words; empty: nothing, or there is no such record.
+
+        Args:
+            name: see `Manifest.records`.
+            expected: names of the files that it would be made from now; None: the recorded ones.
+        """
+        record = self.manifest.records.get(name)
+        return "" if record is None else record.staleness(self.folder, expected=expected)
+
+    def require_current_pseudo_labels(self, scans: Iterable[str], scale: str) -> None:
+        """Checks that superpixels were made from the images in the folder; those without a record are taken on trust.
+
+        Raises:
+            DataError: some are stale; the message gives the command that makes them again.
+        """
+        stale = {scan: found for scan in scans if (found := self.staleness(f"superpix-{scale}_{scan}"))}
+        for scan, found in stale.items():
+            raise DataError(
+                f"{self.path(f'superpix-{scale}', scan)}: stale: its image has changed since ({found}); "
+                f"{len(stale)} scan(s) in all. Run `python -m data.superpixels "
+                f"{command_target(self.folder, self.spec)} --scale {scale}`."
+            )
+
     def class_slices(self, min_foreground_px: int = 1) -> dict[int, dict[str, list[int]]]:
         """{class value: {scan id: slices on which the class has at least `min_foreground_px` pixels}}.
 
         Raises:
-            DataError: no such class index; the message gives the command that makes it.
+            DataError: no such class index, or a stale one; the message gives the command that makes it.
         """
         path = self.folder / f"classmap_{min_foreground_px}.json"
         if not path.exists():
@@ -148,13 +173,26 @@ class PreparedFolder:
                 f"{path}: no such class index. Run `python -m data.prepare {command_target(self.folder, self.spec)} "
                 f"--step index --min-foreground-px {min_foreground_px}`."
             )
+        labels = [each.name for each in scan_files(self.folder, "label").values()]
+        found = self.staleness(path.stem, labels)
+        if found:
+            raise DataError(
+                f"{path}: stale: the labels that it was made from have changed since ({found}). Run `python -m "
+                f"data.prepare {command_target(self.folder, self.spec)} --step index --min-foreground-px "
+                f"{min_foreground_px}`."
+            )
         content = read_json(path)
         return {value: content.get(name, {}) for value, name in enumerate(self.spec.class_names)}
 
     def statistics(self, scans: Sequence[str]) -> list[dict[str, float | int]]:
-        """Intensity statistics of scans, from the manifest; measured where it has none."""
-        entries = self.manifest.scans
-        return [entries.get(scan, {}).get("statistics") or statistics_of(self.image(scan).array) for scan in scans]
+        """Intensity statistics of scans, from the manifest; measured where it has none of the image as it is now."""
+        return [self._recorded_statistics(scan) or statistics_of(self.image(scan).array) for scan in scans]
+
+    def _recorded_statistics(self, scan: str) -> dict[str, float | int] | None:
+        record, image = self.manifest.records.get(f"scan_{scan}"), self.path("image", scan)
+        if record and hash_files([image], self.folder).get(image.name) != record.made.get(image.name):
+            return None
+        return self.manifest.scans.get(scan, {}).get("statistics")
 
     def _read(self, kind: str, scan: str, dtype: type | None = None) -> Volume:
         volume = read_nifti(self.path(kind, scan))

@@ -1,6 +1,6 @@
 """Segments folders of images with a dense predictor: finds images, writes label maps, areas and overlays."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -109,22 +109,36 @@ def segment_images(
         probabilities: whether to write these, too.
         failures: name -> reason of the images that could not be segmented.
     """
-    work = partial(_segment, predictor, out, pictures, probabilities)
+    work = partial(_segment, predictor, out, pictures, probabilities, frozenset(images))
     return process_each(images, work, out / TABLE, COLUMNS, "images", failures)
 
 
 def _segment(
-    predictor: DensePredictor, out: Path, pictures: Failures | None, probabilities: bool, name: str, path: Path
+    predictor: DensePredictor,
+    out: Path,
+    pictures: Failures | None,
+    probabilities: bool,
+    names: frozenset[str],
+    name: str,
+    path: Path,
 ) -> list[Record]:
     image = predictor.read(path)
     prediction = predictor.predict(image)
-    write_segmentation(out, name, prediction.masks, prediction.values)
+    written = write_segmentation(out, name, prediction.masks, prediction.values)
+    _remove_former(out, name, prediction.masks, {*written, *(f"{other}{SEGMENTATION}" for other in names - {name})})
     if probabilities:
         write_probabilities(out, name, prediction)
     if pictures is not None:
         with catching(pictures, name, path):
             _draw(out / f"{name}{OVERLAY}", name, image, prediction)
     return areas(name, prediction)
+
+
+def _remove_former(out: Path, name: str, structures: Iterable[str], kept: Collection[str]) -> None:
+    """Removes masks of an earlier run that this one wrote none of: structures overlap in one of the two only."""
+    for file in (f"{name}{SEGMENTATION}", *(f"{name}_{each}{SEGMENTATION}" for each in structures)):
+        if file not in kept:
+            (out / file).unlink(missing_ok=True)
 
 
 def _draw(path: Path, name: str, image: np.ndarray, prediction: DensePrediction) -> None:

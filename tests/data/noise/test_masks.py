@@ -77,7 +77,7 @@ def test_every_training_image_gets_a_mask_and_a_line(folder):
 
 def test_statistics_are_those_of_all_pixels(folder):
     found = write_noise(folder, NOISE, "lesion")["statistics"]
-    assert found == json.loads((folder.noise_folder(NOISE, "lesion") / "noise.json").read_text())["statistics"]
+    assert found == json.loads((folder.noise_folder(NOISE, "lesion") / "noise.json").read_text())["facts"]["statistics"]
     ids = folder.ids("train")
     clean = np.array([read_mask(folder.mask_path(image_id, "lesion")) for image_id in ids])
     noisy = np.array([read_mask(folder.noise_folder(NOISE, "lesion") / f"{image_id}.png") for image_id in ids])
@@ -200,7 +200,7 @@ def test_the_command_makes_every_combination_and_pictures(folder, tmp_path, capl
     more = ["--variant", "per_image", "--direction", "uniform8", "--seed", "3", "--types", "erode"]
     main(["isic2017", "--data-dir", str(folder.folder), "--alpha", "1", "--beta", "0.7", *more])
     output = folder.folder / "noisy/lesion/a1_b0.7_erode_uniform8_per_image_seed3"
-    assert json.loads((output / "noise.json").read_text())["statistics"]["count"]["erode"] == N
+    assert json.loads((output / "noise.json").read_text())["facts"]["statistics"]["count"]["erode"] == N
 
 
 def test_the_picture_shows_both_outlines(folder, tmp_path):

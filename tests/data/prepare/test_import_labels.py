@@ -57,7 +57,8 @@ def test_noisy_masks_arrive(folder, source, clean):
         {"id": "b", "type": "imported", "dice_to_clean": "0.5"},
     ]
     record = json.loads((target / "noise.json").read_text())
-    assert (record["imported_from"], record["n_images"]) == ("json", 2)
+    assert (record["settings"], record["facts"]["n_images"]) == ({"imported_from": "json"}, 2)
+    assert sorted(record["made_from"]) == ["masks/lesion/a.png", "masks/lesion/b.png"]
     assert sorted(path.name for path in target.parent.iterdir()) == ["a0.5_b0.7"]
 
 

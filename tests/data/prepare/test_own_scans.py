@@ -120,8 +120,10 @@ def test_the_threshold_of_each_scan_is_recorded_and_the_same_for_any_number_of_p
     from data.superpixels import scans as superpixels
 
     folder = prepare(study)
-    record = Manifest.load(folder, SPEC.name).pseudo_labels["MIDDLE"]
-    above = {scan: entry["foreground_above"] for scan, entry in record["scans"].items()}
+    records = Manifest.load(folder, SPEC.name).records
+    above = {
+        name: record.facts["foreground_above"] for name, record in records.items() if name.startswith("superpix-MIDDLE")
+    }
     assert all(20 < value < 520 for value in above.values())
     assert len(set(above.values())) == len(above) == 6
     first = read_nifti(folder / "superpix-MIDDLE_P7a.nii.gz").array

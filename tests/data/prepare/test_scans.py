@@ -13,11 +13,12 @@ from data.prepare.scans import convert, normalise
 from data.sources.chaos import PNG_VALUES
 from dataloaders.catalog import dataset
 from dataloaders.io.geometry import Grid, paste_back, reorient
-from dataloaders.io.nifti import read_nifti, voxel_hash, write_nifti
+from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.manifest import Manifest, statistics_of
 from dataloaders.scans.preprocess import PrepareParameters, parameters_of, prepare_image, prepare_label
 from util.errors import DataError, UserError
+from util.files import file_sha256
 
 CHAOST2 = dataset("CHAOST2")
 SABS = dataset("SABS")
@@ -88,8 +89,10 @@ def test_chaos_becomes_a_prepared_folder(tmp_path, raw_chaos, small):
         assert set(np.unique(label.array)) == {0, 1, 2, 3, 4}
         np.testing.assert_array_equal(image.affine, label.affine)
         assert record["statistics"] == statistics_of(image.array)
-        assert record["image_sha256"] == voxel_hash(image.array)
-        assert set(record["inputs"]) == {f"T2SPIR/image_{scan}.nii.gz", f"T2SPIR/label_{scan}.nii.gz"}
+        made = manifest.records[f"scan_{scan}"]
+        assert set(made.made_from) == {f"T2SPIR/image_{scan}.nii.gz", f"T2SPIR/label_{scan}.nii.gz"}
+        names = [f"{kind}_{scan}.nii.gz" for kind in ("image", "label")]
+        assert made.made == {name: file_sha256(prepared(tmp_path) / name) for name in names}
         np.testing.assert_array_equal(Grid.from_json(record["original"]).affine, original.affine)
         np.testing.assert_allclose(Grid.from_json(record["prepared"]).affine, image.affine, rtol=1e-6)
         np.testing.assert_array_equal(prepare_image(original, small).array, image.array)  # a user's own scan
@@ -252,8 +255,10 @@ def test_the_command_runs_every_step(tmp_path, raw_chaos):
     index = json.loads((folder / "classmap_1.json").read_text())
     assert set(index) == set(CHAOST2.class_names)
     assert set(index["LIVER"]) == {"2", "10"}
-    manifest = Manifest.load(folder, "CHAOST2")
-    assert manifest.pseudo_labels["MIDDLE"]["scans"]["2"]["image_sha256"] == manifest.scans["2"]["image_sha256"]
+    records = Manifest.load(folder, "CHAOST2").records
+    image = {"image_2.nii.gz": records["scan_2"].made["image_2.nii.gz"]}
+    assert records["superpix-MIDDLE_2"].made_from == image
+    assert set(records["classmap_1"].made_from) == {"label_2.nii.gz", "label_10.nii.gz"}
 
 
 def test_one_step_alone_and_a_spacing_of_ones_own(tmp_path, raw_chaos):

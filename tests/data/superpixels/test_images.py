@@ -18,6 +18,7 @@ from dataloaders.catalog import dataset
 from dataloaders.images.folder import ImageFolder, SuperpixelConfig, as_settings
 from dataloaders.io.png import read_mask, read_superpixels, write_png
 from util.errors import ConfigError, DataError
+from util.records import Record
 
 ISIC2017 = dataset("ISIC2017")
 JSRT = dataset("JSRT")
@@ -95,9 +96,14 @@ def test_training_images_are_cut_into_numbered_pieces(folder):
     found = record["quality"]
     assert found["n_segments"] == {"mean": np.mean(numbers), "min": min(numbers), "max": max(numbers)}
     assert 8 <= min(numbers) <= max(numbers) <= 24
-    assert record["made_with"]["superpixel"] == as_settings(CONFIG.resolved(ISIC2017, "lesion"))
     assert record["scikit_image"][0].isdigit()
-    assert record == json.loads((output / "superpixels.json").read_text())
+    written = Record.from_json(json.loads((output / "superpixels.json").read_text()))
+    assert written
+    assert written.facts == record
+    assert written.settings["superpixel"] == as_settings(CONFIG.resolved(ISIC2017, "lesion"))
+    pictures = [f"{kind}/case{number:02d}.png" for kind in ("images", "masks/lesion") for number in range(4)]
+    assert sorted(written.made_from) == pictures
+    assert sorted(written.made) == [f"superpixels/rgb_16_10/case{number:02d}.png" for number in range(4)]
 
 
 def test_quality_is_the_mean_over_the_images(folder):
@@ -121,7 +127,7 @@ def test_pieces_of_the_image_alone_serve_every_structure(heart, caplog):
     main(["JSRT", "--data-dir", str(heart.folder), "--n-segments", "16"])
     folders = list((heart.folder / "superpixels").iterdir())
     assert [path.name for path in folders] == ["gray_16_0.0392"]
-    record = json.loads((folders[0] / "superpixels.json").read_text())
+    record = json.loads((folders[0] / "superpixels.json").read_text())["facts"]
     assert set(record["quality"]["structures"]) == {"lung", "heart", "clavicle"}
     caplog.clear()
     main(["JSRT", "--data-dir", str(heart.folder), "--n-segments", "16", "--structure", "heart"])
