@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
@@ -11,7 +11,7 @@ NAMED_AT_MOST = 5  # names per reason
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is none of the user's data: `.DS_Store`, macOS's `._*`, `~$*`, `__MACOSX`, `Thumbs.db`."""
+    """Whether a name is none of the user's data: `.DS_Store`, macOS's `._*`, `~$*`, `__MACOSX`, `Thumbs.db`."""
     return name.startswith((".", "~$", "__MACOSX", "@eaDir")) or name.lower() in SYSTEM_FILES
 
 
@@ -23,7 +23,8 @@ def list_files(root: Path, skipped_folders: str = "prepared_*") -> tuple[list[Pa
         skipped_folders: pattern of folders directly below `root` that are outputs; neither listed nor left out.
 
     Returns:
-        The visible files, and path -> reason of what cannot be used: hidden files, links to nothing, unreadable folders.
+        The visible files; and path -> reason of what cannot be used: hidden files, links to nothing, folders without
+        permission.
     """
     files: list[Path] = []
     left_out: dict[Path, str] = {}
@@ -63,11 +64,15 @@ def summary(n_found: int, left_out: Mapping[Path, str], root: Path) -> str:
     return f"{counts}: {'; '.join(_reasons(left_out, root))}" if left_out else counts
 
 
+def first_names(names: Sequence[str]) -> str:
+    """Up to five names, in the given order; dots stand for further ones."""
+    return ", ".join(names[:NAMED_AT_MOST]) + ", ..." * (len(names) > NAMED_AT_MOST)
+
+
 def _reasons(left_out: Mapping[Path, str], root: Path) -> Iterator[str]:
     """One text for each reason, the most frequent first."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for path in sorted(left_out):
         by_reason[left_out[path]].append(os.path.relpath(path, root))
     for reason, names in sorted(by_reason.items(), key=lambda item: -len(item[1])):
-        shown = ", ".join(names[:NAMED_AT_MOST]) + ", ..." * (len(names) > NAMED_AT_MOST)
-        yield f"{len(names)} {reason} ({shown})"
+        yield f"{len(names)} {reason} ({first_names(names)})"

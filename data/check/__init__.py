@@ -61,7 +61,7 @@ def check_folder(
         path = folder / manifests.FILE_NAME
         remedy = (
             ""
-            if isinstance(error, DataError)
+            if "delete the file" in str(error)
             else f" Or delete it and run `python -m data.prepare {prepare_target(spec)}`."
         )
         findings.append(Finding("error", path, str(error).removeprefix(f"{path}: ") + remedy))

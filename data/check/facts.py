@@ -4,8 +4,9 @@ import json
 import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from dataloaders.io.geometry import Grid
 from dataloaders.io.nifti import read_nifti, voxel_hash
 from dataloaders.samples import Volume
 from util.errors import DataError, UserError
-from util.files import write_text
+from util.files import read_json_object, write_text
 
 CACHE_NAME = ".check-cache.json"
 CACHE_FORMAT = 1  # increase when the facts change their meaning
@@ -106,11 +107,19 @@ def read_facts(paths: Iterable[Path], folder: Path, spec: DatasetSpec, jobs: int
 
 def _load_cache(path: Path, spec: DatasetSpec) -> dict[str, dict]:
     try:
-        cache = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        cache = read_json_object(path) if path.exists() else {}
+    except DataError:
         return {}
-    is_ours = isinstance(cache, dict) and [cache.get("format"), cache.get("dataset")] == [CACHE_FORMAT, spec.name]
-    return cache.get("files", {}) if is_ours else {}
+    files = cache.get("files")
+    is_ours = [cache.get("format"), cache.get("dataset")] == [CACHE_FORMAT, spec.name] and isinstance(files, dict)
+    return {name: entry for name, entry in files.items() if _is_entry(entry)} if is_ours else {}
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether an entry of the cache has the keys that `read_facts` writes."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("facts"), dict) or str(entry.get("kind")) not in KINDS:
+        return False
+    return set(entry["facts"]) == {each.name for each in fields(KINDS[entry["kind"]])}
 
 
 def _save_cache(path: Path, spec: DatasetSpec, files: dict[str, dict]) -> None:

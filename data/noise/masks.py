@@ -17,9 +17,10 @@ from data.prepare.steps import (
     training_ids,
 )
 from dataloaders.description import ClassSpec
-from dataloaders.images.folder import NOISE_TYPES, ImageFolder, NoiseConfig, as_settings, read_csv
+from dataloaders.images.folder import NOISE_TYPES, ImageFolder, NoiseConfig, as_settings
 from dataloaders.io.png import read_image, read_mask, to_8_bit, write_png
 from util.cli import parallel_map
+from util.csv_files import read_csv
 from util.errors import ConfigError
 from util.files import write_text
 from util.results.metrics import overlap_counts, overlap_scores

@@ -21,7 +21,7 @@ from dataloaders.scans.manifest import Manifest, statistics_of
 from dataloaders.scans.preprocess import PrepareParameters, prepare_image, prepare_label
 from util.cli import parallel_map
 from util.errors import ConfigError, DataError
-from util.files import file_sha256, read_json, write_json
+from util.files import file_sha256, read_json_object, write_json
 from util.ids import natural_key
 
 CONVERTED_RECORD = "converted.json"  # in the folder of the converted files: scan id -> hashes of the raw files
@@ -93,7 +93,7 @@ def convert(spec: DatasetSpec, raw: Path, root: Path, jobs: int = 1) -> None:
     if len(scans) < len(spec.cases):
         log.warning("%s: %d of the %d published scans under %s", spec.name, len(scans), len(spec.cases), raw)
     folder = root / source.converted_folder
-    records = read_json(folder / CONVERTED_RECORD) if (folder / CONVERTED_RECORD).exists() else {}
+    records = read_json_object(folder / CONVERTED_RECORD) if (folder / CONVERTED_RECORD).exists() else {}
     tasks = [ScanJob(scan, folder, records.get(scan.id, {})) for scan in scans]
     work = partial(_convert_scan, spec=spec)
     for task, record in zip(tasks, parallel_map(work, tasks, jobs, "convert"), strict=True):

@@ -12,7 +12,7 @@ from dataloaders.catalog import ALIASES, dataset, dataset_names
 from dataloaders.description import FILE_NAME, DatasetSpec, read_description
 from dataloaders.images.folder import MANIFEST, ImageFolder, prepare_command
 from util.errors import ConfigError, DataError
-from util.files import file_sha256, read_json, write_json
+from util.files import file_sha256, read_json, read_json_object, write_json
 
 JOURNAL = ".making.json"  # settings and inputs of an unfinished folder
 
@@ -43,8 +43,8 @@ class Output:
     def finished(self, ids: Iterable[str]) -> dict[str, Any] | None:
         """The record if the folder is complete and up to date; else None."""
         path = self.folder / self.record_name
-        record = read_json(path) if path.exists() else {}
-        is_same = isinstance(record, dict) and record.get("made_with") == self.made_with
+        record = read_json_object(path) if path.exists() else {}
+        is_same = record.get("made_with") == self.made_with
         files = [*(self.path(image_id) for image_id in ids), *(self.folder / name for name in self.tables)]
         return record if is_same and all(file.exists() for file in files) else None
 
@@ -71,7 +71,7 @@ class Output:
             DataError: the folder holds imported labels.
         """
         journal, record = self.folder / JOURNAL, self.folder / self.record_name
-        if record.exists() and "made_with" not in read_json(record):
+        if record.exists() and "made_with" not in read_json_object(record):
             raise DataError(
                 f"{self.folder}: holds imported files, which are not overwritten. Move the folder away, or choose "
                 "other parameters."

@@ -19,7 +19,6 @@ from dataloaders.images.folder import (
     SuperpixelConfig,
     as_settings,
     command_options,
-    read_csv,
 )
 from dataloaders.images.geometry import to_original
 from dataloaders.images.labels import LabelsOnDevice, LabelStore, image_tensor, normalise
@@ -31,6 +30,7 @@ from dataloaders.protocol import DataConfig, DataFacts, TrainingData
 from dataloaders.samples import DenseBatch, ImageCase
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.transforms import dense as augmentation
+from util.csv_files import read_csv
 from util.errors import ConfigError, DataError
 from util.schema import option
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from util.errors import DataError
 from util.files import read_json, write_json
-from util.ids import natural_key
+from util.ids import first_invalid_id, natural_key
 
 FILE_NAME = "manifest.json"
 
@@ -37,7 +37,8 @@ class Manifest:
         """Reads the folder's manifest; an empty one where the folder has none (prepared by another program).
 
         Raises:
-            DataError: the manifest belongs to another data set or has unknown content.
+            DataError: the manifest belongs to another data set, has unknown content, or an id that cannot be a part of
+                a path.
         """
         path = folder / FILE_NAME
         if not path.exists():
@@ -50,6 +51,8 @@ class Manifest:
                 f"{path}: manifest of {found!r}, expected one of {dataset!r} with the keys {', '.join(sorted(known))}. "
                 f"Point the data folder at {dataset}, or delete the file and run `python -m data.prepare` again."
             )
+        if reason := _first_fault(content):
+            raise DataError(f"{path}: {reason}. Correct it, or delete the file and run `python -m data.prepare` again.")
         return cls(**content)
 
     def save(self, folder: Path) -> None:
@@ -61,6 +64,21 @@ class Manifest:
             "pseudo_labels": self.pseudo_labels,
         }
         write_json(folder / FILE_NAME, content)
+
+
+def _first_fault(content: dict[str, Any]) -> str:
+    """What is wrong with the shape of a manifest or the ids in it; empty: nothing."""
+    parameters = content.get("parameters", {})
+    if not isinstance(parameters, dict) or not isinstance(parameters.get("normalise", {}), dict):
+        return "parameters: holds something else than an object of objects"
+    for key in ("scans", "pseudo_labels"):
+        entries = content.get(key, {})
+        if not isinstance(entries, dict) or not all(isinstance(each, dict) for each in entries.values()):
+            return f"{key}: holds something else than an object of objects"
+    listed = [content.get("scans", {}), *(each.get("scans", {}) for each in content.get("pseudo_labels", {}).values())]
+    if not all(isinstance(scans, dict) for scans in listed):
+        return "pseudo_labels: scans: holds something else than an object"
+    return next(filter(None, map(first_invalid_id, listed)), "")
 
 
 def statistics_of(array: np.ndarray) -> dict[str, float | int]:
