@@ -13,7 +13,7 @@ class DataError(UserError):
     """A data file is missing, corrupt or inconsistent with the other files."""
 
 
-class ItemsFailed(DataError):
+class FailedItemsError(DataError):
     """Some items of many failed; the message names each with the reason. All others are done."""
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from util.cli import parallel_map
-from util.errors import DataError, ItemsFailed, UserError
+from util.errors import DataError, FailedItemsError, UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -125,11 +125,11 @@ def raise_failures(failures: Failures, n_items: int, what: str) -> None:
         what: was made of each, such as "CHAOST2, step normalise".
 
     Raises:
-        ItemsFailed: there are failures; the message has a line for each.
+        FailedItemsError: there are failures; the message has a line for each.
     """
     if failures:
         lines = "\n  ".join(failures.values())
-        raise ItemsFailed(
+        raise FailedItemsError(
             f"{what}: {len(failures)} of {n_items} failed, the others are done:\n  {lines}\n"
             "Correct or remove these and run the same command again; what is done is not repeated."
         )
@@ -139,16 +139,16 @@ def run_all(steps: Iterable[Callable[[], object]]) -> None:
     """Runs step after step, also where items of a step failed; other errors stop at once.
 
     Raises:
-        ItemsFailed: items failed; the message of every such step.
+        FailedItemsError: items failed; the message of every such step.
     """
     messages: list[str] = []
     for step in steps:
         try:
             step()
-        except ItemsFailed as error:
+        except FailedItemsError as error:
             messages.append(str(error))
     if messages:
-        raise ItemsFailed("\n".join(messages))
+        raise FailedItemsError("\n".join(messages))
 
 
 def exit_code(failures: Failures, what: str) -> int:

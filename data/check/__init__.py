@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data.check.facts import read_facts
 from data.check.prepared import Finding, Prepared, find_fold
-from data.check.rules import RULES
+from data.check.rules import findings_of
 from dataloaders.description import DatasetSpec
 from dataloaders.scans import manifest as manifests
 from dataloaders.scans.folder import SUFFIX, prepare_target, scan_files, scan_records
@@ -52,7 +52,7 @@ def check_folder(
     kinds = {"image": images, "label": labels}
     if scale is not None:
         kinds[f"superpix-{scale}"] = scan_files(folder, f"superpix-{scale}")
-    found = read_facts((path for paths in kinds.values() for path in paths.values()), folder, spec, jobs)
+    found = read_facts([path for paths in kinds.values() for path in paths.values()], folder, spec, jobs)
     facts = {kind: {scan: found[path.name] for scan, path in paths.items()} for kind, paths in kinds.items()}
     try:
         manifest = Manifest.load(folder, spec.name)
@@ -61,7 +61,7 @@ def check_folder(
         path = folder / manifests.FILE_NAME
         remedy = (
             ""
-            if isinstance(error, DataError)
+            if "delete the file" in str(error)
             else f" Or delete it and run `python -m data.prepare {prepare_target(spec)}`."
         )
         findings.append(Finding("error", path, str(error).removeprefix(f"{path}: ") + remedy))
@@ -71,7 +71,7 @@ def check_folder(
         findings.append(fold)
         fold = None
     prepared = Prepared(folder, spec, scale, min_size_px or _size_px(manifest, spec), manifest, facts, fold)
-    findings += [finding for rule in RULES for finding in rule(prepared)]
+    findings += findings_of(prepared)
     return sorted(findings, key=lambda finding: finding.severity)
 
 

@@ -13,9 +13,20 @@ import numpy as np
 from data.check.rules import Finding
 from dataloaders.description import FILE_NAME, DatasetSpec, read_description
 from dataloaders.images.derived import Derived, noise_of, superpixels_of
-from dataloaders.images.folder import MANIFEST, ImageFolder, NoiseConfig, SuperpixelConfig, prepare_command
+from dataloaders.images.folder import (
+    DESCRIPTION,
+    FAILED,
+    MANIFEST,
+    ImageFolder,
+    NoiseConfig,
+    SuperpixelConfig,
+    prepare_command,
+)
 from dataloaders.io.png import read_image, read_superpixels
 from util.errors import DataError, UserError
+from util.files import read_json_object
+from util.inventory import NAMED_AT_MOST
+from util.items import Failures, catching
 
 MASK_VALUES = (0, 255)
 
@@ -79,6 +90,7 @@ def check_images(
         text += f" Prepared here: {', '.join(others)}; --size-px chooses the size." if others else ""
         return [Finding("error", folder / MANIFEST, text)]
     findings = [
+        *_failed_images(images),
         *_same_description(images),
         *_sound_splits(images),
         *_separate_patients(images),
@@ -87,8 +99,10 @@ def check_images(
     files = list(_prepared_files(images, names))
     stale = []
     for kind, made in _derived(images, names, noise, superpixel):
-        problem = made.problem()
-        if problem:
+        failures: Failures = {}
+        with catching(failures, kind, made.folder):
+            failures |= {kind: problem} if (problem := made.problem()) else {}
+        if problem := failures.get(kind):
             stale.append((made, Finding("error", made.folder, problem)))
         else:
             remedy = f"Delete {made.folder} and run `{made.command}`."
@@ -129,6 +143,19 @@ def require_valid_images(
 
 def _prepare(spec: DatasetSpec) -> str:
     return f"Run `{prepare_command(spec)}`."
+
+
+def _failed_images(images: ImageFolder) -> Iterator[Finding]:
+    """Every image that was found could be prepared."""
+    path = images.folder / DESCRIPTION
+    failed = read_json_object(path).get(FAILED, {}) if path.exists() else {}
+    if failed:
+        named = "\n    ".join(list(map(str, failed.values()))[:NAMED_AT_MOST])
+        more = f"\n    and {len(failed) - NAMED_AT_MOST} more" if len(failed) > NAMED_AT_MOST else ""
+        text = (
+            f"{len(failed)} images could not be prepared the last time and are missing:\n    {named}{more}\n  Correct "
+        )
+        yield Finding("error", path, f"{text}or remove these. {_prepare(images.spec)}")
 
 
 def _sound_splits(images: ImageFolder) -> Iterator[Finding]:
@@ -217,15 +244,14 @@ def _read_facts(file: File) -> PictureFacts | str:
     """The facts, or the reason why the file cannot be read."""
     if not file.path.exists():
         return f"is missing, though {MANIFEST} lists its image."
-    try:
+    failures: Failures = {}
+    with catching(failures, file.kind, file.path):
         if file.kind == "superpixels":
             return PictureFacts(read_superpixels(file.path).shape)
         array = read_image(file.path)
-    except UserError as error:
-        return str(error).removeprefix(f"{file.path}: ")
-    if file.kind == "image":
-        return PictureFacts(array.shape)
-    return PictureFacts(array.shape, tuple(np.flatnonzero(np.bincount(array.ravel(), minlength=256)).tolist()))
+        values = () if file.kind == "image" else np.flatnonzero(np.bincount(array.ravel(), minlength=256)).tolist()
+        return PictureFacts(array.shape, tuple(values))
+    return failures[file.kind].removeprefix(f"{file.path}: ")
 
 
 def _unreadable(files: Sequence[File], facts: Sequence[PictureFacts | str]) -> Iterator[Finding]:

@@ -11,9 +11,11 @@ from data.check.prepared import Prepared
 from data.prepare.class_index import make_class_index
 from dataloaders.io.geometry import corner_distance_mm
 from dataloaders.scans import manifest as manifests
+from dataloaders.scans.folder import prepare_target
 from util.errors import UserError
 from util.files import read_json
 from util.ids import natural_key
+from util.items import Failures, catching
 from util.records import hash_files
 
 TOLERANCE_MM = 0.1  # by which the corners of two grids may differ: far below a voxel, far above rounding
@@ -28,6 +30,13 @@ def missing_files(prepared: Prepared) -> Iterator[Finding]:
             if scan not in of_kind and (kind != "label" or prepared.needs_label(scan)):
                 text = f"is missing, though other files of scan {scan} exist. {remedy}"
                 yield Finding("error", prepared.path(kind, scan), text)
+
+
+def failed_scans(prepared: Prepared) -> Iterator[Finding]:
+    """Every scan that was found could be prepared."""
+    for scan, reason in prepared.manifest.failed.items():
+        remedy = f"Correct or remove that, then run `python -m data.prepare {prepare_target(prepared.spec)}` again."
+        yield Finding("error", prepared.path("image", scan), f"could not be prepared the last time: {reason} {remedy}")
 
 
 def published_scans(prepared: Prepared) -> Iterator[Finding]:
@@ -240,8 +249,21 @@ def no_duplicates(prepared: Prepared) -> Iterator[Finding]:
             yield Finding("error" if is_leak else "warning", prepared.path("image", scan), text)
 
 
+def findings_of(prepared: Prepared) -> Iterator[Finding]:
+    """What all rules find; a rule that cannot be applied is a finding, too."""
+    for rule in RULES:
+        failures: Failures = {}
+        with catching(failures, rule.__name__, prepared.folder):
+            yield from rule(prepared)
+        for reason in failures.values():
+            yield Finding(
+                "error", prepared.folder, f"cannot be checked for {rule.__name__.replace('_', ' ')}: {reason}"
+            )
+
+
 RULES = (
     missing_files,
+    failed_scans,
     published_scans,
     unreadable_files,
     equal_grids,

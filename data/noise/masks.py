@@ -14,8 +14,9 @@ from data.noise.generator import CLEAN, Distorted, Draw, distort, draw_all
 from data.prepare.steps import Output, training_ids
 from dataloaders.description import ClassSpec
 from dataloaders.images.derived import noise_of
-from dataloaders.images.folder import NOISE_TYPES, ImageFolder, NoiseConfig, read_csv
+from dataloaders.images.folder import NOISE_TYPES, ImageFolder, NoiseConfig
 from dataloaders.io.png import read_image, read_mask, to_8_bit, write_png
+from util.csv_files import read_csv
 from util.errors import ConfigError
 from util.files import write_text
 from util.items import Failures, attempt_each, raise_failures
@@ -82,8 +83,8 @@ def write_noise(folder: ImageFolder, noise: NoiseConfig, structure: str, jobs: i
     Raises:
         ConfigError: alpha is 0, or the structure unknown.
         DataError: no training image.
-        ItemsFailed: masks are missing or damaged; the message names them. The others are written, but not recorded, so
-            that nothing trains on them.
+        FailedItemsError: masks are missing or damaged; the message names them. The others are written, but not
+            recorded, so that nothing trains on them.
     """
     described = folder.spec.structure(structure)
     if not noise.alpha:

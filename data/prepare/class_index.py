@@ -52,7 +52,7 @@ def write_class_index(folder: Path, spec: DatasetSpec, min_foreground_px: int = 
     Raises:
         ConfigError: `min_foreground_px` is below 1.
         DataError: the folder has no scan, or a published one has no label.
-        ItemsFailed: a label file is damaged or holds values that are no class; the others are in the index.
+        FailedItemsError: a label file is damaged or holds values that are no class; the others are in the index.
 
     Source: SSL-ALPNet, released code (class/slice index).
     Note: each class is counted by its own pixels; the released CHAOST2 script compares the sum of the label values.

@@ -24,10 +24,12 @@ from data.sources import isic, jsrt, shenzhen
 from data.sources.own_images import own_source
 from data.sources.raw_images import ImageSource, Masks, RawImage, read_raw_mask
 from dataloaders.description import DatasetSpec, write_description
-from dataloaders.images.folder import DESCRIPTION, FAILED, MANIFEST, read_csv
+from dataloaders.images.folder import DESCRIPTION, FAILED, MANIFEST
 from dataloaders.images.geometry import Placement, place_image, resize_nearest
 from dataloaders.images.preprocess import to_depth
+from dataloaders.io import pictures
 from dataloaders.io.png import write_png
+from util.csv_files import read_csv
 from util.errors import ConfigError, DataError
 from util.files import ensure_writable, file_sha256, write_json, write_text
 from util.items import Failures, attempt_each, raise_failures
@@ -37,7 +39,7 @@ IMAGE_SOURCES = {"ISIC2017": isic.SOURCE, "JSRT": jsrt.SOURCE, "SHENZHEN": shenz
 UNFINISHED = "manifest.unfinished.csv"  # of the run in progress, or of one that was stopped
 NOTE_EVERY = 50  # images; the manifest of the unfinished run is then written
 WARN_BELOW = 2**14  # largest value of images of 16 bits
-RECIPE = "1"  # to be raised when the same raw files give other pixels; then all images are prepared again
+RECIPE = "2"  # to be raised when the same raw files give other pixels; then all images are prepared again
 
 log = logging.getLogger(__name__)
 Row = dict[str, str]
@@ -68,8 +70,8 @@ def prepare_images(
     Raises:
         ConfigError: an unknown set, or a size or a split rule that does not exist.
         DataError: there are no raw files, or two of one image.
-        ItemsFailed: raw files of some images are missing, damaged or do not fit each other; the message names them. All
-            others are prepared. `dataset.json` names the failed ones, too, and the check refuses the folder.
+        FailedItemsError: raw files of some images are missing, damaged or do not fit each other; the message names
+            them. All others are prepared. `dataset.json` names the failed ones, and the check refuses the folder.
     """
     size = spec.grid.size_px if size_px is None else size_px
     if size < 16:
@@ -191,16 +193,23 @@ def _unite(raw: RawImage, files: Sequence[Path], shape: tuple[int, ...]) -> tupl
     Raises:
         DataError: a mask has another size than its image.
     """
-    parts = [read_raw_mask(file) for file in files]
+    read = [read_raw_mask(file) for file in files]
+    parts = [(_turn_as(raw, mask, shape), count) for mask, count in read]
     for file, (mask, _) in zip(files, parts, strict=True):
         fits = any(tuple(scale * length for length in mask.shape) == tuple(shape) for scale in raw.mask_scales)
         if not fits or mask.shape != parts[0][0].shape:
             ratio = " or ".join("the same" if scale == 1 else f"1/{scale} of that" for scale in raw.mask_scales)
             raise DataError(
                 f"{file}: {mask.shape[0]} x {mask.shape[1]} pixels (rows x columns), but {raw.image.name} has "
-                f"{shape[0]} x {shape[1]}; expected {ratio}. Unpack both files again."
+                f"{shape[0]} x {shape[1]}{pictures.turned_note(raw.image)}; expected {ratio}. Unpack both files again."
             )
     return np.any([mask for mask, _ in parts], axis=0), sum(count for _, count in parts)
+
+
+def _turn_as(raw: RawImage, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The mask on the grid of the upright image where it was drawn on the image as stored."""
+    scaled = [tuple(length // scale for length in shape) for scale in raw.mask_scales]
+    return pictures.fit_to_picture(mask, next((each for each in scaled if each == mask.shape[::-1]), shape), raw.image)
 
 
 def _write_manifest(path: Path, rows: Sequence[Row]) -> None:

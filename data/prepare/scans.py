@@ -21,7 +21,7 @@ from dataloaders.scans.folder import SUFFIX, scan_files, scan_path
 from dataloaders.scans.manifest import Manifest, statistics_of
 from dataloaders.scans.preprocess import PrepareParameters, prepare_image, prepare_label
 from util.errors import ConfigError, DataError
-from util.files import file_sha256, read_json, write_json
+from util.files import file_sha256, read_json_object, write_json
 from util.ids import natural_key
 from util.items import Failures, attempt_each, raise_failures
 from util.records import Record, hash_files
@@ -102,7 +102,8 @@ def convert(spec: DatasetSpec, raw: Path, root: Path, jobs: int = 1) -> None:
 
     Raises:
         DataError: there are no raw files, or two of one scan.
-        ItemsFailed: the files of some scans are incomplete or damaged; the message names them. All others are done.
+        FailedItemsError: the files of some scans are incomplete or damaged; the message names them. The others are
+            done.
     """
     source = source_for(spec)
     if not source.converted_folder:
@@ -112,7 +113,7 @@ def convert(spec: DatasetSpec, raw: Path, root: Path, jobs: int = 1) -> None:
         log.warning("%s: %d of the %d published scans under %s", spec.name, len(scans), len(spec.cases), raw)
     log.info("%s", source.account(raw, scans))
     folder = root / source.converted_folder
-    records = read_json(folder / CONVERTED_RECORD) if (folder / CONVERTED_RECORD).exists() else {}
+    records = read_json_object(folder / CONVERTED_RECORD) if (folder / CONVERTED_RECORD).exists() else {}
     tasks = {scan.id: ScanJob(scan, folder, _converted_record(records.get(scan.id)), {}) for scan in scans}
     failures: Failures = {}
     work = partial(_convert_scan, spec=spec)
@@ -121,7 +122,7 @@ def convert(spec: DatasetSpec, raw: Path, root: Path, jobs: int = 1) -> None:
             records[scan] = record.to_json()
             write_json(folder / CONVERTED_RECORD, records)
         log.info("%s scan %s: %s", spec.name, scan, "converted" if record else "already converted")
-    kept = {scan: record for scan, record in records.items() if scan in tasks or FAILED not in record}
+    kept = {scan: record for scan, record in records.items() if scan in tasks or not _is_failure(record)}
     kept |= {scan: {FAILED: reason} for scan, reason in failures.items()}
     if kept != records:
         write_json(folder / CONVERTED_RECORD, kept)
@@ -130,8 +131,11 @@ def convert(spec: DatasetSpec, raw: Path, root: Path, jobs: int = 1) -> None:
 
 def _converted_record(entry: Any) -> Record | None:
     """An entry of `CONVERTED_RECORD`; of an earlier version, a record that fits no raw files; None: not converted."""
-    is_none = entry is None or (isinstance(entry, dict) and FAILED in entry)
-    return None if is_none else Record.from_json(entry) or Record({}, {})
+    return None if entry is None or _is_failure(entry) else Record.from_json(entry) or Record({}, {})
+
+
+def _is_failure(entry: Any) -> bool:
+    return isinstance(entry, dict) and FAILED in entry
 
 
 def _convert_scan(task: ScanJob, spec: DatasetSpec) -> Record | None:
@@ -161,8 +165,8 @@ def normalise(
 
     Raises:
         DataError: nothing was converted.
-        ItemsFailed: a label is missing, a scan is damaged or could not be converted; the message names each. All others
-            are done. The manifest names the failed ones, too, and the check refuses the folder.
+        FailedItemsError: a label is missing or a scan is damaged; the message names each. All others are done. The
+            manifest names these and what could not be converted, and the check refuses the folder.
     """
     scans, not_converted = _scans_to_prepare(spec, root, table)
     folder = root / spec.prepared_folder()
@@ -200,8 +204,8 @@ def _scans_to_prepare(spec: DatasetSpec, root: Path, table: Path | None) -> tupl
         return source.find(table, spec), {}
     converted = root / source.converted_folder
     record = converted / CONVERTED_RECORD
-    entries = read_json(record) if record.exists() else {}
-    failures = {scan: entry[FAILED] for scan, entry in entries.items() if FAILED in entry}
+    entries = read_json_object(record) if record.exists() else {}
+    failures = {scan: str(entry[FAILED]) for scan, entry in entries.items() if _is_failure(entry)}
     images = {scan: image for scan, image in scan_files(converted, "image").items() if scan not in failures}
     if not images:
         raise DataError(

@@ -59,7 +59,7 @@ def find_scans(raw: Path, spec: DatasetSpec) -> list[RawScan]:
 def _places(raw: Path) -> list[Path]:
     """Where the patients may be; links and "." are followed, so that each place counts once."""
     places = [raw, *(raw / place / "MR" for place in (".", "Train_Sets", "CHAOS_Train_Sets/Train_Sets"))]
-    return [place for place in {each.resolve(): each for each in reversed(places)}.values()][::-1]
+    return list({each.resolve(): each for each in reversed(places)}.values())[::-1]
 
 
 def _sequences_in(folder: Path) -> list[Path]:
@@ -96,8 +96,8 @@ def read_scan(scan: RawScan, spec: DatasetSpec) -> tuple[Volume, Volume]:
     for folder, kind in ((dicom_folder, "DICOM files"), (ground_folder, "PNG ground truth")):
         if not folder.is_dir():
             raise DataError(
-                f"CHAOST2: no {kind} under {folder.parent}; expected the folder {folder.name}. Unpack the training part "
-                "of CHAOS again; its test part has no ground truth."
+                f"CHAOST2: no {kind} under {folder.parent}; expected the folder {folder.name}. Unpack the training "
+                "part of CHAOS again; its test part has no ground truth."
             )
     series = read_dicom_slices(dicom_folder)
     files, labels = png_files(ground_folder), labels_from_png(ground_folder)

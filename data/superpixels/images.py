@@ -58,8 +58,8 @@ def write_superpixels(
     Raises:
         ConfigError: an unknown structure, or a source that does not match images or probabilities.
         DataError: no training image, or a probability is missing.
-        ItemsFailed: images, masks or probabilities are missing or damaged; the message names them. The others are
-            written, but not recorded, so that nothing trains on them.
+        FailedItemsError: images, masks or probabilities are missing or damaged; the message names them. The others
+            are written, but not recorded, so that nothing trains on them.
     """
     resolved = config.resolved(folder.spec, structure)
     if (resolved.source == "gray+prob") != (probabilities is not None):

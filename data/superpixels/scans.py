@@ -66,17 +66,15 @@ def write_pseudo_labels(
     Raises:
         ConfigError: an argument is unknown or out of range.
         DataError: no image in the folder.
-        ItemsFailed: some images are damaged; the message names them. All others are done.
+        FailedItemsError: some images are damaged; the message names them. All others are done.
 
     Source: SSL-ALPNet, section 3.1 and released code (MIDDLE).
     Note: the released code loses the first region and keeps pieces of a few pixels; `compact` does neither.
     """
     recipe = Recipe(scale, spec.foreground_above, numbering, min_area_px)
     images = _images(folder, spec)
-    hashes = hash_files(images.values(), folder)
-    wanted = {
-        scan: Record(recipe.parameters(), {path.name: hashes.get(path.name, "")}) for scan, path in images.items()
-    }
+    hashes = dict.fromkeys((path.name for path in images.values()), "") | hash_files(images.values(), folder)
+    wanted = {scan: Record(recipe.parameters(), {path.name: hashes[path.name]}) for scan, path in images.items()}
     manifest = Manifest.load(folder, spec.name)
     names = {scan: f"superpix-{scale}_{scan}" for scan in images}
     due = [scan for scan in images if not _is_current(manifest.records.get(names[scan]), wanted[scan], folder)]

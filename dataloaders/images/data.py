@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from dataloaders import catalog
 from dataloaders.description import DatasetSpec
 from dataloaders.images.derived import Derived, noise_of, superpixels_of
-from dataloaders.images.folder import MANIFEST, ImageFolder, NoiseConfig, SuperpixelConfig, read_csv
+from dataloaders.images.folder import MANIFEST, ImageFolder, NoiseConfig, SuperpixelConfig
 from dataloaders.images.geometry import to_original
 from dataloaders.images.labels import LabelsOnDevice, LabelStore, image_tensor, normalise
 from dataloaders.images.task import ImageTask
@@ -24,6 +24,7 @@ from dataloaders.protocol import DataConfig, DataFacts, TrainingData
 from dataloaders.samples import DenseBatch, ImageCase
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.transforms import dense as augmentation
+from util.csv_files import read_csv
 from util.errors import ConfigError, DataError
 from util.records import hash_files
 from util.schema import option

@@ -13,9 +13,7 @@ superpixels/rgb_100_10/<id>.png        16 bit, ids from 0
 superpixels.json  parameters and quality
 """
 
-import csv
 import shlex
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +21,9 @@ from typing import Any, Literal
 
 from dataloaders.catalog import is_built_in
 from dataloaders.description import FILE_NAME, DatasetSpec, read_description
+from util.csv_files import read_csv
 from util.errors import ConfigError, DataError
-from util.files import read_json
+from util.files import read_json_object
 
 MANIFEST, DESCRIPTION = "manifest.csv", "dataset.json"
 FAILED = "failed"  # key of the description: image id -> why the image could not be prepared
@@ -141,11 +140,15 @@ class ImageFolder:
     @cached_property
     def description(self) -> dict[str, Any]:
         """`dataset.json`: how the images were prepared."""
-        return read_json(self.folder / DESCRIPTION)
+        return read_json_object(self.folder / DESCRIPTION)
 
     @cached_property
     def rows(self) -> list[dict[str, str]]:
-        """The lines of the manifest, in the order of the ids."""
+        """The lines of the manifest, in the order of the ids.
+
+        Raises:
+            DataError: the manifest is damaged, an id cannot be a part of a path, or a split is unknown.
+        """
         rows = read_csv(self.folder / MANIFEST, ("id", "split"))
         wrong = next((row for row in rows if row["split"] not in SPLITS), None)
         if wrong:
@@ -202,24 +205,6 @@ def prepare_command(spec: DatasetSpec | None) -> str:
     if is_built_in(spec):
         return f"python -m data.prepare {spec.name.lower()} --raw DIR --out DIR"
     return f"python -m data.prepare {spec.name}.json5 --out DIR"
-
-
-def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The lines of a CSV file as dictionaries.
-
-    Raises:
-        DataError: absent, no text, a column of `columns` is missing, or a line is damaged.
-    """
-    try:
-        reader = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Repeat the step that writes it.") from error
-    missing = [name for name in columns if name not in (reader.fieldnames or ())]
-    rows = list(reader)
-    if missing or any(None in row or None in row.values() for row in rows):
-        what = f"no column {', '.join(missing)}" if missing else "a line with too many or too few cells"
-        raise DataError(f"{path}: {what}. Repeat the step that writes it.")
-    return rows
 
 
 def as_settings(config: NoiseConfig | SuperpixelConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataloaders.io.nifti import read_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.manifest import Manifest, statistics_of
 from util.errors import DataError
-from util.files import read_json
+from util.files import read_json_object
 from util.ids import is_valid_id, natural_key
 from util.records import hash_files
 
@@ -181,7 +181,9 @@ class PreparedFolder:
                 f"data.prepare {command_target(self.folder, self.spec)} --step index --min-foreground-px "
                 f"{min_foreground_px}`."
             )
-        content = read_json(path)
+        content = read_json_object(path)
+        if not all(isinstance(each, dict) for each in content.values()):
+            raise DataError(f"{path}: expected {{class: {{scan id: [slices]}}}}. Delete it and make it again.")
         return {value: content.get(name, {}) for value, name in enumerate(self.spec.class_names)}
 
     def statistics(self, scans: Sequence[str]) -> list[dict[str, float | int]]:

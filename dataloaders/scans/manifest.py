@@ -8,7 +8,7 @@ import numpy as np
 
 from util.errors import DataError
 from util.files import read_json, write_json
-from util.ids import natural_key
+from util.ids import first_invalid_id, natural_key
 from util.records import Record
 
 FILE_NAME = "manifest.json"
@@ -40,7 +40,8 @@ class Manifest:
         """Reads the folder's manifest; an empty one where the folder has none (prepared by another program).
 
         Raises:
-            DataError: the manifest belongs to another data set or has unknown content.
+            DataError: the manifest belongs to another data set, has unknown content, or an id that cannot be a part of
+                a path.
         """
         path = folder / FILE_NAME
         if not path.exists():
@@ -60,6 +61,8 @@ class Manifest:
                 f"{path}: manifest of {found!r}, expected one of {dataset!r} with the keys {', '.join(sorted(known))}. "
                 f"Point the data folder at {dataset}, or delete the file and run `python -m data.prepare` again."
             )
+        if reason := _first_fault(content):
+            raise DataError(f"{path}: {reason}. Correct it, or delete the file and run `python -m data.prepare` again.")
         records = {name: Record.from_json(entry) for name, entry in content.get("records", {}).items()}
         return cls(
             dataset,
@@ -79,6 +82,21 @@ class Manifest:
             **({"failed": self.failed} if self.failed else {}),
         }
         write_json(folder / FILE_NAME, content)
+
+
+def _first_fault(content: dict[str, Any]) -> str:
+    """What is wrong with the shape of a manifest or the ids in it; empty: nothing."""
+    parameters = content.get("parameters", {})
+    if not isinstance(parameters, dict) or not isinstance(parameters.get("normalise", {}), dict):
+        return "parameters: holds something else than an object of objects"
+    for key in ("scans", "records"):
+        entries = content.get(key, {})
+        if not isinstance(entries, dict) or not all(isinstance(each, dict) for each in entries.values()):
+            return f"{key}: holds something else than an object of objects"
+    failed = content.get("failed", {})
+    if not isinstance(failed, dict) or not all(isinstance(reason, str) for reason in failed.values()):
+        return "failed: holds something else than an object of texts"
+    return next(filter(None, map(first_invalid_id, (content.get("scans", {}), content.get("records", {}), failed))), "")
 
 
 def statistics_of(array: np.ndarray) -> dict[str, float | int]:

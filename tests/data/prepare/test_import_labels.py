@@ -10,8 +10,9 @@ from data.noise.__main__ import main as noise_main
 from data.prepare.import_labels import import_noise, import_superpixels
 from data.superpixels.__main__ import main as superpixels_main
 from dataloaders.catalog import dataset
-from dataloaders.images.folder import ImageFolder, NoiseConfig, SuperpixelConfig, read_csv
+from dataloaders.images.folder import ImageFolder, NoiseConfig, SuperpixelConfig
 from dataloaders.io.png import read_mask, read_superpixels, write_png
+from util.csv_files import read_csv
 from util.errors import ConfigError, DataError
 
 ISIC2017 = dataset("ISIC2017")

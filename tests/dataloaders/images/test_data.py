@@ -10,10 +10,11 @@ from data.noise.__main__ import main as make_noise
 from data.superpixels.__main__ import main as make_superpixels
 from dataloaders.images import data as dense
 from dataloaders.images.data import DenseConfig, DenseData, open_dense
-from dataloaders.images.folder import NoiseConfig, SuperpixelConfig, read_csv
+from dataloaders.images.folder import NoiseConfig, SuperpixelConfig
 from dataloaders.io.png import read_image, read_mask, read_superpixels, write_png
 from dataloaders.ordering import LoaderOptions
 from dataloaders.scans.normalise import Normalisation
+from util.csv_files import read_csv
 from util.errors import ConfigError, DataError
 from util.runtime.distributed import Plan
 
