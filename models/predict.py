@@ -32,7 +32,7 @@ from models.prediction.batch import Inventory, find_all, refuse_existing
 from models.prediction.dense import DensePredictor as DensePredictor
 from models.prediction.fewshot import FewShotPredictor as FewShotPredictor
 from models.prediction.scan_search import find_scans
-from util.cli import run_main
+from util.cli import number, run_main, whole
 from util.errors import ConfigError
 from util.items import Failures, exit_code, naming
 from util.runtime import checkpoint
@@ -128,6 +128,8 @@ def _segment_scans(given: argparse.Namespace) -> Outcome:
     classes = dict(given.classes or ())
     if len(classes) < len(given.classes or ()):
         raise ConfigError("--classes: a name or value was given twice; expected different ones.")
+    if given.mean_std and given.mean_std[1] <= 0:
+        raise ConfigError(f"--mean-std: a standard deviation of {given.mean_std[1]:g}; expected more than 0.")
     if not given.overwrite:
         refuse_existing(given.out, scan_files.result_names(scans))
     predictor = FewShotPredictor.from_checkpoint(
@@ -173,9 +175,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--support-label", type=Path, help="its label map: NIfTI, same grid, 0 is the background")
     add("--scans", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="what to segment")
     add("--classes", type=_class, nargs="+", metavar="[NAME=]VALUE", help="label values to segment (default: all)")
-    add("--parts", type=int, help="annotated slices used per structure; odd (default: 3)")
+    add("--parts", type=_odd, help="annotated slices used per structure; odd (default: 3)")
     add("--modelname", help="encoder, such as dlfcn_res101, of checkpoints released by the authors of SSL-ALPNet")
-    add("--mean-std", type=float, nargs=2, metavar=("MEAN", "STD"), help="of their preprocessed training scans; CT")
+    add("--mean-std", type=number(), nargs=2, metavar=("MEAN", "STD"), help="of their preprocessed training scans; CT")
     return parser
 
 
@@ -185,6 +187,15 @@ def _class(text: str) -> tuple[str, int]:
     if not value.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r}: expected VALUE or NAME=VALUE with a whole number, e.g. liver=6")
     return name or f"label {int(value)}", int(value)
+
+
+def _odd(text: str) -> int:
+    value = whole(1)(text)
+    if value % 2 == 0:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected an odd number from 1, as slices lie around the middle one"
+        )
+    return value
 
 
 if __name__ == "__main__":

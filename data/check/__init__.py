@@ -9,7 +9,7 @@ from data.check.prepared import Finding, Prepared, find_fold
 from data.check.rules import findings_of
 from dataloaders.description import DatasetSpec
 from dataloaders.scans import manifest as manifests
-from dataloaders.scans.folder import SUFFIX, prepare_target, scan_files, scan_records
+from dataloaders.scans.folder import SUFFIX, prepare_command, scan_files, scan_records
 from dataloaders.scans.manifest import Manifest
 from util.errors import DataError, UserError
 from util.ids import invalid_id_reason
@@ -46,7 +46,7 @@ def check_folder(
     images, labels = scan_files(folder, "image"), scan_files(folder, "label")
     if not images and not labels:
         found = "no image_<scan id>.nii.gz in it" if folder.is_dir() else "no such folder"
-        remedy = f"Run `python -m data.prepare {prepare_target(spec)}`, or correct the path."
+        remedy = f"Run `{prepare_command(spec)}`, or correct the path."
         return [Finding("error", folder, f"{found}; expected the prepared scans of {spec.name}. {remedy}")]
     findings = _odd_names(folder)
     kinds = {"image": images, "label": labels}
@@ -59,11 +59,7 @@ def check_folder(
     except UserError as error:
         manifest = Manifest(spec.name)
         path = folder / manifests.FILE_NAME
-        remedy = (
-            ""
-            if "delete the file" in str(error)
-            else f" Or delete it and run `python -m data.prepare {prepare_target(spec)}`."
-        )
+        remedy = "" if "delete the file" in str(error) else f" Or delete it and run `{prepare_command(spec)}`."
         findings.append(Finding("error", path, str(error).removeprefix(f"{path}: ") + remedy))
     records = scan_records(images, labels, manifest, spec)
     fold = None if eval_fold is None else find_fold(folder, spec, records, eval_fold, support_idx)

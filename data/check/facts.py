@@ -17,7 +17,7 @@ from dataloaders.description import DatasetSpec
 from dataloaders.io.geometry import Grid
 from dataloaders.io.nifti import read_nifti, voxel_hash
 from dataloaders.samples import Volume
-from util.errors import UserError
+from util.errors import DataError, UserError
 from util.files import read_json_object, write_text
 from util.items import Failures, catching
 from util.records import hash_files

@@ -85,7 +85,7 @@ def check_images(
     except DataError as error:
         return [Finding("error", folder / MANIFEST, str(error).removeprefix(f"{folder / MANIFEST}: "))]
     if images is None or not rows:
-        text = f"{'no such file' if images is None else 'no image'}. {_prepare(spec)}"
+        text = f"{'no such file' if images is None else 'no image'}. {_prepare(spec, folder)}"
         others = sorted(path.parent.name for path in folder.parent.glob(f"*/{MANIFEST}") if path.parent != folder)
         text += f" Prepared here: {', '.join(others)}; --size-px chooses the size." if others else ""
         return [Finding("error", folder / MANIFEST, text)]
@@ -141,8 +141,8 @@ def require_valid_images(
         raise DataError(f"{folder}: {len(errors)} error(s) in the prepared images of {spec.name}:\n{lines}")
 
 
-def _prepare(spec: DatasetSpec) -> str:
-    return f"Run `{prepare_command(spec)}`."
+def _prepare(spec: DatasetSpec, folder: Path) -> str:
+    return f"Run `{prepare_command(spec, folder)}`."
 
 
 def _failed_images(images: ImageFolder) -> Iterator[Finding]:
@@ -155,7 +155,7 @@ def _failed_images(images: ImageFolder) -> Iterator[Finding]:
         text = (
             f"{len(failed)} images could not be prepared the last time and are missing:\n    {named}{more}\n  Correct "
         )
-        yield Finding("error", path, f"{text}or remove these. {_prepare(images.spec)}")
+        yield Finding("error", path, f"{text}or remove these. {_prepare(images.spec, images.folder)}")
 
 
 def _sound_splits(images: ImageFolder) -> Iterator[Finding]:
@@ -212,17 +212,19 @@ def _same_description(images: ImageFolder) -> Iterator[Finding]:
     try:
         stored = read_description(path)
     except UserError as error:
-        yield Finding("error", path, f"{str(error).removeprefix(f'{path}: ')} {_prepare(images.spec)}")
+        yield Finding("error", path, f"{str(error).removeprefix(f'{path}: ')} {_prepare(images.spec, images.folder)}")
         return
     for key in ("name", "class_names", "channels"):
         found, expected = getattr(stored, key), getattr(images.spec, key)
         if found != expected:
-            text = f"prepared with {key} {found}; the description has {expected}. {_prepare(images.spec)}"
+            text = (
+                f"prepared with {key} {found}; the description has {expected}. {_prepare(images.spec, images.folder)}"
+            )
             yield Finding("error", path, text)
 
 
 def _prepared_files(images: ImageFolder, structures: Sequence[str]) -> Iterator[File]:
-    remedy = f"Delete it and run `{prepare_command(images.spec)}` again."
+    remedy = f"Delete it and run `{prepare_command(images.spec, images.folder)}` again."
     for row in images.rows:
         image_id, is_training = row["id"], row["split"] == "train"
         yield File(images.image_path(image_id), "image", is_training, remedy)

@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 from data.check.facts import Facts, Readable
 from dataloaders.description import DatasetSpec
 from dataloaders.fewshot.folds import Fold, make_fold
-from dataloaders.scans.folder import ScanRecord, command_target, prepare_target, scan_path
+from dataloaders.scans.folder import ScanRecord, command_target, prepare_command, scan_path
 from dataloaders.scans.manifest import Manifest
 from util.errors import DataError
 from util.records import Record
@@ -72,9 +72,14 @@ class Prepared:
         return self.command("superpixels", f"--scale {self.scale}")
 
     @property
+    def prepare_command(self) -> str:
+        """The command that prepares this folder, with its own parameters."""
+        return prepare_command(self.spec, self.manifest)
+
+    @property
     def prepare_again(self) -> str:
         """The remedy for images and labels."""
-        return f"Copy a valid file there, or run `python -m data.prepare {prepare_target(self.spec)}` again."
+        return f"Copy a valid file there, or run `{self.prepare_command}` again."
 
 
 def find_fold(

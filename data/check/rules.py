@@ -11,10 +11,10 @@ from data.check.prepared import Prepared
 from data.prepare.class_index import make_class_index
 from dataloaders.io.geometry import corner_distance_mm
 from dataloaders.scans import manifest as manifests
-from dataloaders.scans.folder import prepare_target
 from util.errors import UserError
 from util.files import read_json
 from util.ids import natural_key
+from util.inventory import first_names
 from util.items import Failures, catching
 from util.records import hash_files
 
@@ -35,7 +35,7 @@ def missing_files(prepared: Prepared) -> Iterator[Finding]:
 def failed_scans(prepared: Prepared) -> Iterator[Finding]:
     """Every scan that was found could be prepared."""
     for scan, reason in prepared.manifest.failed.items():
-        remedy = f"Correct or remove that, then run `python -m data.prepare {prepare_target(prepared.spec)}` again."
+        remedy = f"Correct or remove that, then run `{prepared.prepare_command}` again."
         yield Finding("error", prepared.path("image", scan), f"could not be prepared the last time: {reason} {remedy}")
 
 
@@ -43,7 +43,9 @@ def published_scans(prepared: Prepared) -> Iterator[Finding]:
     """The labelled scans of a published set are published ones; else its published folds do not apply."""
     others = [scan for scan in prepared.facts["label"] if prepared.spec.cases and scan not in prepared.spec.cases]
     if others:
-        text = f"scans {', '.join(others)} are no published scans of {prepared.spec.name}, so the published folds are "
+        text = (
+            f"scans {first_names(others)} are no published scans of {prepared.spec.name}, so the published folds are "
+        )
         remedy = "not used: all labelled scans are divided evenly. Remove these scans to use the published folds."
         yield Finding("warning", prepared.folder, f"{text}{remedy}")
 
@@ -166,7 +168,7 @@ def valid_pseudo_labels(prepared: Prepared) -> Iterator[Finding]:
             with_gaps.append(scan)
             is_compact |= record is not None and record.settings.get("numbering") == "compact"
     if with_gaps:
-        text = f"ids leave gaps in scans {', '.join(with_gaps)}; expected 1, 2, 3... (normal in legacy numbering)."
+        text = f"ids leave gaps in scans {first_names(with_gaps)}; expected 1, 2, 3... (normal in legacy numbering)."
         path = prepared.path(prepared.superpix, with_gaps[0])
         yield Finding("error" if is_compact else "warning", path, f"{text} {prepared.segment_again}")
 
@@ -184,7 +186,7 @@ def fresh_pseudo_labels(prepared: Prepared) -> Iterator[Finding]:
             text = f"stale: made from another version of {prepared.path('image', scan).name}. {prepared.segment_again}"
             yield Finding("error", prepared.path(prepared.superpix, scan), text)
     if unrecorded:
-        scans = ", ".join(sorted(unrecorded, key=natural_key))
+        scans = first_names(sorted(unrecorded, key=natural_key))
         text = f"no record of the images that {prepared.superpix} of scans {scans} was made from."
         remedy = f"If in doubt: {prepared.segment_again}"
         yield Finding("warning", prepared.folder / manifests.FILE_NAME, f"{text} {remedy}")

@@ -21,7 +21,7 @@ from data.noise.masks import draw_noisy_masks, write_noise
 from data.prepare.import_labels import import_noise, require_name
 from data.prepare.steps import add_structures, add_target, open_images, refuse_options, select_structures
 from dataloaders.images.folder import NOISE_TYPES, ImageFolder, NoiseConfig
-from util.cli import run_main
+from util.cli import number, run_main, whole
 from util.errors import ConfigError
 from util.items import run_all
 
@@ -74,15 +74,15 @@ def _parser() -> argparse.ArgumentParser:
     add_target(parser)
     add_structures(parser)
     add, usual = parser.add_argument, NoiseConfig()
-    add("--alpha", type=float, nargs="+", help="fractions of the training images that become noisy")
-    add("--beta", type=float, nargs="+", help="strengths: changed pixels per pixel of the object")
+    add("--alpha", type=number(), nargs="+", help="fractions of the training images that become noisy")
+    add("--beta", type=number(), nargs="+", help="strengths: changed pixels per pixel of the object")
     names = ", ".join(NOISE_TYPES)
     add("--types", nargs="+", default=list(usual.types), metavar="TYPE", help=f"of {names} (default: all)")
     add("--direction", choices=("reference", "uniform8"), default=usual.direction, help="of shifts")
     add("--variant", choices=("reference", "per_image"), default=usual.variant, help="of the seeds")
-    add("--seed", type=int, default=usual.seed, help="default: 0")
+    add("--seed", type=whole(0), default=usual.seed, help="default: 0")
     add("--part", default="train", help="only train is possible")
-    add("--jobs", type=int, default=1, help="processes (default: 1)")
+    add("--jobs", type=whole(1), default=1, help="processes (default: 1)")
     add("--picture", type=Path, metavar="FILE.png", help="also draw some images with outlines")
     add("--import-json", type=Path, metavar="FOLDER", help="import noisy masks from <id>.json")
     add("--name", help="with --import-json: folder name of the imported masks, such as a0.7_b0.7")

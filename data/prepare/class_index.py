@@ -9,7 +9,7 @@ from jaxtyping import Int, Num
 
 from dataloaders.description import DatasetSpec
 from dataloaders.io.nifti import read_nifti
-from dataloaders.scans.folder import prepare_target, scan_files
+from dataloaders.scans.folder import prepare_command, scan_files
 from dataloaders.scans.manifest import Manifest
 from util.errors import ConfigError, DataError
 from util.files import write_json
@@ -63,7 +63,7 @@ def write_class_index(folder: Path, spec: DatasetSpec, min_foreground_px: int = 
     if not paths and (spec.cases or not scan_files(folder, "image")):
         raise DataError(
             f"{folder}: no label_<scan id>.nii.gz found; expected the prepared labels of {spec.name}. Run "
-            f"`python -m data.prepare {prepare_target(spec)}` first, or name another folder."
+            f"`{prepare_command(spec)}` first, or name another folder."
         )
     failures: Failures = {}
     pixels = dict(attempt_each(partial(_read_pixels, spec=spec), paths, 1, "index", failures))

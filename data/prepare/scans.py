@@ -23,6 +23,7 @@ from dataloaders.scans.preprocess import PrepareParameters, prepare_image, prepa
 from util.errors import ConfigError, DataError
 from util.files import file_sha256, read_json_object, write_json
 from util.ids import natural_key
+from util.inventory import first_names
 from util.items import Failures, attempt_each, raise_failures
 from util.records import Record, hash_files
 
@@ -240,11 +241,13 @@ def _remove_other_scans(folder: Path, spec: DatasetSpec, manifest: Manifest, wan
         manifest.records.pop(f"scan_{scan}", None)
         del manifest.scans[scan]
     if gone:
-        log.info("%s: removed the prepared scans %s, which are not in the table", folder, ", ".join(gone))
+        log.info("%s: removed the prepared scans %s, which are not in the table", folder, first_names(gone))
         manifest.save(folder)
     foreign = [scan for scan in others if scan not in gone]
     if foreign:
-        log.warning("%s: %s holds scans %s, which were not prepared here; kept", spec.name, folder, ", ".join(foreign))
+        log.warning(
+            "%s: %s holds scans %s, which were not prepared here; kept", spec.name, folder, first_names(foreign)
+        )
 
 
 def _normalise_scan(

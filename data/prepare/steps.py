@@ -12,10 +12,12 @@ from dataloaders.catalog import ALIASES, dataset, dataset_names
 from dataloaders.description import FILE_NAME, DatasetSpec, read_description
 from dataloaders.images.derived import IMPORTED, Derived
 from dataloaders.images.folder import MANIFEST, ImageFolder, prepare_command
+from util.cli import whole
 from util.errors import ConfigError, DataError, UserError
 from util.files import read_json, write_json
 from util.records import Record, hash_files
 
+LEAST_PX = 16  # rows and columns of prepared images and scans
 JOURNAL = ".making.json"  # the record of an unfinished folder
 
 
@@ -75,9 +77,8 @@ class Output:
         found = hash_files(files, self.derived.images.folder)
         if len(found) < len(files):
             missing = next(file for file in files if not file.is_file())
-            raise DataError(
-                f"{missing}: cannot be read (no such file); {MANIFEST} lists it. Run `python -m data.prepare` again."
-            )
+            command = prepare_command(self.derived.images.spec, self.derived.images.folder)
+            raise DataError(f"{missing}: cannot be read (no such file); {MANIFEST} lists it. Run `{command}` again.")
         return found
 
     def _begin(self, wanted: Record) -> None:
@@ -180,7 +181,9 @@ def open_images(
     if spec.kind != "images":
         raise ConfigError(f"{target}: {spec.name} is a set of scans; expected a set of images.")
     if not folder.is_dir() and not (folder / MANIFEST).exists():
-        raise DataError(f"{folder / MANIFEST}: no such file. Run `{prepare_command(spec)}`, or correct --data-dir.")
+        raise DataError(
+            f"{folder / MANIFEST}: no such file. Run `{prepare_command(spec, folder)}`, or correct --data-dir."
+        )
     return ImageFolder(folder, spec)
 
 
@@ -221,7 +224,7 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     add("target", metavar="TARGET", help="built-in name, description (my_set.json5), or prepared folder")
     add("--data-dir", type=Path, default=Path("data"), help="data root, for names and descriptions (default: data)")
     add("--dataset", metavar="NAME", help="data set of a prepared folder that has no dataset.json5")
-    add("--size-px", type=int, help="images: side of the prepared images (default: the data set's)")
+    add("--size-px", type=whole(LEAST_PX), help="images: side of the prepared images (default: the data set's)")
 
 
 def add_structures(parser: argparse.ArgumentParser) -> None:

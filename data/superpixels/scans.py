@@ -18,7 +18,7 @@ from data.superpixels.regions import MIN_AREA_PX, SCALES, Recipe, Supervoxels, f
 from dataloaders.description import DatasetSpec
 from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.samples import Volume
-from dataloaders.scans.folder import prepare_target, scan_files, scan_path
+from dataloaders.scans.folder import prepare_command, scan_files, scan_path
 from dataloaders.scans.manifest import Manifest
 from util.errors import DataError
 from util.items import Failures, attempt_each, catching, raise_failures
@@ -118,7 +118,7 @@ def _images(folder: Path, spec: DatasetSpec) -> dict[str, Path]:
     if not paths:
         raise DataError(
             f"{folder}: no image_<scan id>.nii.gz found; expected the prepared images of {spec.name}. Run "
-            f"`python -m data.prepare {prepare_target(spec)}` first, or name another folder."
+            f"`{prepare_command(spec)}` first, or name another folder."
         )
     return paths
 

@@ -13,6 +13,7 @@ superpixels/rgb_100_10/<id>.png        16 bit, ids from 0
 superpixels.json  parameters and quality
 """
 
+import re
 import shlex
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -114,8 +115,9 @@ class ImageFolder:
             name = f" of {spec.name}" if spec else ""
             others = sorted(path.parent.name for path in folder.parent.glob(f"*/{MANIFEST}"))
             existing = f"choose the size of {', '.join(others)} with size_px (--size-px), or " if others else ""
+            command = prepare_command(spec, folder)
             raise DataError(
-                f"{folder}: no {MANIFEST} found; expected prepared images{name}. Run `{prepare_command(spec)}`, "
+                f"{folder}: no {MANIFEST} found; expected prepared images{name}. Run `{command}`, "
                 f"{existing or 'or '}set path.data_dir (--data-dir) to the data root or to the prepared folder."
             )
         if spec is None and not (folder / FILE_NAME).exists():
@@ -198,13 +200,20 @@ class ImageFolder:
         return self.folder / "superpixels" / resolved.folder_name(structure)
 
 
-def prepare_command(spec: DatasetSpec | None) -> str:
-    """The command that prepares a set, for messages."""
+def prepare_command(spec: DatasetSpec | None, folder: Path | None = None) -> str:
+    """The command that prepares a set, for messages.
+
+    Args:
+        spec: the set; None: unknown.
+        folder: the prepared folder; its name tells the size, if that is not the set's own.
+    """
     if spec is None:
         return "python -m data.prepare DATASET --raw DIR --out DIR"
+    size_px = re.fullmatch(r"prepared_(\d+)px", folder.name) if folder else None
+    size = f" --size-px {size_px[1]}" if size_px and int(size_px[1]) != spec.grid.size_px else ""
     if is_built_in(spec):
-        return f"python -m data.prepare {spec.name.lower()} --raw DIR --out DIR"
-    return f"python -m data.prepare {spec.name}.json5 --out DIR"
+        return f"python -m data.prepare {spec.name.lower()} --raw DIR --out DIR{size}"
+    return f"python -m data.prepare {spec.name}.json5 --out DIR{size}"
 
 
 def as_settings(config: NoiseConfig | SuperpixelConfig) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """A prepared folder of scans: its files, and what is known of each scan."""
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +14,7 @@ from dataloaders.description import FILE_NAME, DatasetSpec
 from dataloaders.io.nifti import read_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.manifest import Manifest, statistics_of
+from dataloaders.scans.preprocess import parameters_of
 from util.errors import DataError
 from util.files import read_json_object
 from util.ids import is_valid_id, natural_key
@@ -40,9 +42,29 @@ def command_target(folder: Path, spec: DatasetSpec) -> str:
     return f"{folder}" if (folder / FILE_NAME).exists() else f"{folder} --dataset {spec.name}"
 
 
-def prepare_target(spec: DatasetSpec) -> str:
-    """How `python -m data.prepare` names a data set: a built-in one by its name, another one by its description."""
-    return spec.name if spec.name in dataset_names() else f"{spec.name}.json5"
+def prepare_command(spec: DatasetSpec, manifest: Manifest | None = None) -> str:
+    """The command that prepares a data set, for messages.
+
+    Args:
+        spec: the data set; a built-in one has a name, another one its description.
+        manifest: of the prepared folder, whose parameters the command keeps; None: those of the data set.
+    """
+    target = f"{spec.name} --raw DIR --out DIR" if spec.name in dataset_names() else f"{spec.name}.json5 --out DIR"
+    return " ".join([f"python -m data.prepare {target}", *_options(spec, manifest.parameters if manifest else {})])
+
+
+def _options(spec: DatasetSpec, parameters: Mapping[str, Any]) -> list[str]:
+    """Options of the command for parameters that are not the data set's."""
+    found, usual = parameters.get("normalise", {}), parameters_of(spec)
+    options = []
+    if found.get("size_px", usual.size_px) != usual.size_px:
+        options.append(f"--size-px {found['size_px']}")
+        usual = parameters_of(spec, found["size_px"])
+    if "spacing_mm" in found and found["spacing_mm"] != usual.to_json()["spacing_mm"]:
+        options.append(f"--spacing-mm {' '.join(f'{mm:g}' for mm in found['spacing_mm'])}")
+    if found.get("size_rule", usual.size_rule) != usual.size_rule:
+        options.append(f"--size-rule {found['size_rule']}")
+    return options
 
 
 @dataclass(frozen=True)
@@ -84,7 +106,7 @@ class PreparedFolder:
         self.folder, self.spec = folder, spec
         if not self.scan_ids:
             raise DataError(
-                f"{folder}: no image_<scan id>{SUFFIX} found. Run `python -m data.prepare {prepare_target(spec)}`, or "
+                f"{folder}: no image_<scan id>{SUFFIX} found. Run `{prepare_command(spec)}`, or "
                 f"set path.data_dir to the folder that holds {spec.prepared_folder()}."
             )
 

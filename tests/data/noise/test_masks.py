@@ -16,6 +16,7 @@ from data.noise.masks import draw_noisy_masks, write_noise
 from dataloaders.catalog import dataset
 from dataloaders.images.folder import ImageFolder, NoiseConfig
 from dataloaders.io.png import read_mask, write_png
+from util import items
 from util.errors import ConfigError, DataError
 
 ISIC2017 = dataset("ISIC2017")
@@ -164,7 +165,7 @@ def test_work_spread_over_processes_gives_the_same(folder, tmp_path, monkeypatch
 
     alone = prepare(tmp_path / "alone")
     write_noise(alone, NOISE, "lesion")
-    monkeypatch.setattr(module, "parallel_map", apart)
+    monkeypatch.setattr(items, "parallel_map", apart)
     write_noise(folder, NOISE, "lesion", jobs=2)
     assert contents(folder.noise_folder(NOISE, "lesion")) == contents(alone.noise_folder(NOISE, "lesion"))
 

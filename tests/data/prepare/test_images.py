@@ -17,6 +17,7 @@ from dataloaders.catalog import dataset
 from dataloaders.images.folder import ImageFolder
 from dataloaders.images.geometry import resize_image, resize_nearest
 from dataloaders.io.png import read_image, read_mask
+from util import items
 from util.errors import ConfigError, DataError
 from util.files import file_sha256
 
@@ -161,7 +162,7 @@ def test_the_work_can_be_sent_to_other_processes(tmp_path, raw, monkeypatch):
         return map(pickle.loads(pickle.dumps(function)), pickle.loads(pickle.dumps(items)))
 
     one = prepare_images(ISIC2017, raw, tmp_path / "one", SIZE)
-    monkeypatch.setattr(module, "parallel_map", send)
+    monkeypatch.setattr(items, "parallel_map", send)
     two = prepare_images(ISIC2017, raw, tmp_path / "two", SIZE, jobs=2)
     files = {path.relative_to(one) for path in one.rglob("*") if path.is_file()}
     assert len(files) == 15

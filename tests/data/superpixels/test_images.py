@@ -17,6 +17,7 @@ from data.superpixels.slic import majority_mask, segment_slic, under_segmentatio
 from dataloaders.catalog import dataset
 from dataloaders.images.folder import ImageFolder, SuperpixelConfig, as_settings
 from dataloaders.io.png import read_mask, read_superpixels, write_png
+from util import items
 from util.errors import ConfigError, DataError
 from util.records import Record
 
@@ -234,7 +235,7 @@ def test_work_spread_over_processes_gives_the_same(folder, tmp_path, monkeypatch
 
     alone = prepare(tmp_path / "alone")
     write_superpixels(alone, CONFIG, "lesion")
-    monkeypatch.setattr(module, "parallel_map", apart)
+    monkeypatch.setattr(items, "parallel_map", apart)
     write_superpixels(folder, CONFIG, "lesion", jobs=2)
     assert contents(folder.superpixel_folder(CONFIG, "lesion")) == contents(alone.superpixel_folder(CONFIG, "lesion"))
 

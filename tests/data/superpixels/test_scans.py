@@ -26,6 +26,7 @@ from dataloaders.catalog import dataset
 from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.manifest import Manifest
+from util import items
 from util.errors import ConfigError, DataError
 from util.files import file_sha256
 
@@ -248,7 +249,7 @@ def test_a_scan_shared_out_among_processes_gets_the_same_ids(tmp_path, monkeypat
         n_items.append(len(tasks))
         return (task(item) for task, item in map(pickle.loads, tasks))
 
-    monkeypatch.setattr(superpixels, "parallel_map", apart)
+    monkeypatch.setattr(items, "parallel_map", apart)
     monkeypatch.setattr(superpixels, "SLICES_PER_BLOCK", 2)
     write_scans(tmp_path, depth=5)
     write_pseudo_labels(tmp_path, CHAOST2)
