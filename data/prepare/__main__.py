@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dataset", metavar="NAME", help="scans: data set of a prepared folder that has no dataset.json5")
     add(
         "--spacing-mm",
-        type=number(above=0),
+        type=number(above=0.0),
         nargs=3,
         metavar=("Z", "Y", "X"),
         help="scans: voxel size (default: the set's)",

@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--n-segments", type=whole(2, 65_535), help="images: superpixels per image (default: the structure's)")
     add(
         "--compactness",
-        type=number(above=0),
+        type=number(above=0.0),
         help="images: default: 10 for rgb (Lab), 10/255 for grey (intensities 0 to 1)",
     )
     add("--probabilities", type=Path, metavar="FOLDER", help="images: <id>.png of a first network, for gray+prob")

@@ -234,7 +234,8 @@ class DenseData(TrainingData):
         if not ids:
             raise DataError(
                 f"{self.folder.folder / MANIFEST}: no image in split {split!r}. Prepare the missing part of the data "
-                "set, or another split (column split of the table of files, or `python -m data.prepare ... --split`)."
+                "set, or another split (column split of the table of files, or "
+                "`python -m data.prepare ... --split RULE`)."
             )
         return ids
 
