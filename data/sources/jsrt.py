@@ -58,7 +58,8 @@ def find_images(raw: Path) -> list[RawImage]:
 
 def _why_unused(file: Path) -> str:
     if "masks" in file.parts:
-        return f"in the folder masks, but in none of its folders {', '.join(sum(SIDES.values(), ()))} by the name of an image"
+        folders = ", ".join(side for sides in SIDES.values() for side in sides)
+        return f"in masks, but without a name such as JPCLN001.gif in one of the folders {folders}"
     return "without a name such as JPCLN001.IMG or JPCNN001.png"
 
 

@@ -225,8 +225,9 @@ def _fit(array: np.ndarray, file: Path, raw: RawImage, shape: tuple[int, int]) -
     array = pictures.fit_to_picture(array, shape, raw.image)
     if array.shape == tuple(shape):
         return array
+    note = pictures.turned_note(raw.image)
     raise DataError(
         f"{file}: {array.shape[0]} x {array.shape[1]} pixels (rows x columns), but {raw.image.name} has "
-        f"{shape[0]} x {shape[1]}{pictures.turned_note(raw.image)}; expected the same. Export the mask at the size of its "
+        f"{shape[0]} x {shape[1]}{note}; expected the same. Export the mask at the size of its "
         "image."
     )

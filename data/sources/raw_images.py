@@ -91,8 +91,8 @@ def match_ids(files: Iterable[Path], pattern: str) -> dict[str, Path]:
             other = found.setdefault(match[1].upper(), file)
             if other != file:
                 raise DataError(
-                    f"{file}: another file for {match[1].upper()} is {other}; expected one. Remove the one that is wrong, "
-                    "or move the copy out of this folder."
+                    f"{file}: another file for {match[1].upper()} is {other}; expected one. Remove the one that is "
+                    "wrong, or move the copy out of this folder."
                 )
     return found
 

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
 
 from data.prepare.steps import Output, training_ids
 from data.superpixels.slic import Quality, measure_quality, segment_slic
 from dataloaders.images.derived import superpixels_of
 from dataloaders.images.folder import ImageFolder, SuperpixelConfig
-from dataloaders.io.png import read_image, read_mask, read_superpixels, to_8_bit, write_png
+from dataloaders.io.png import read_image, read_mask, read_stored, read_superpixels, to_8_bit, write_png
 from util.errors import ConfigError, DataError
 from util.items import Failures, attempt_each, raise_failures
 from util.results.metrics import summarise
@@ -123,13 +122,10 @@ def _segment_file(
 def _read_probability(path: Path, shape: tuple[int, ...]) -> Float[np.ndarray, "H W"]:
     """Probabilities from 8 or 16 bit."""
     try:
-        with Image.open(path) as image:
-            array = np.asarray(image)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(
-            f"{path}: cannot be read as an image ({error}). Write it again with `{PROBABILITIES_COMMAND}`."
-        ) from error
-    if array.shape != shape or array.dtype == bool:
+        array = read_stored(path)
+    except DataError as error:
+        raise DataError(f"{error} Or write it again with `{PROBABILITIES_COMMAND}`.") from error
+    if array.shape != shape or array.dtype not in (np.uint8, np.uint16):
         raise DataError(
             f"{path}: {array.dtype} of shape {array.shape}; expected 8 or 16 bit grey of the image's shape {shape}. "
             f"Write the probabilities for these images with `{PROBABILITIES_COMMAND}`."

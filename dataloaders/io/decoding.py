@@ -10,10 +10,11 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from util.errors import DataError
 
-# Decoders of pillow and libraries linked to it; none that starts another program (EPS) or opens further files.
-FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "DIB", "GIF", "WEBP", "JPEG2000", "PPM")
+# Decoders of pillow and libraries linked to it (JPEG with MPO); none that starts another program, as EPS does.
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "JPEG2000", "PPM")
 LARGEST_PX = 2**27  # 134 million, such as 11585 x 11585: 512 MiB decoded in four channels of 8 bits
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+BIG_TIFF = b"+"  # of which the header has 16 bytes, not 8
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # tags
 ENDS = {b"\x89PNG": b"IEND\xaeB`\x82", b"\xff\xd8\xff": b"\xff\xd9"}  # first bytes -> last bytes
 END_WITHIN = 4096  # bytes; some programs append data of their own
@@ -21,7 +22,7 @@ LONGEST_REASON = 200  # characters
 AGAIN = "Copy, export or download the file again."
 
 
-class UnsupportedTiff(DataError):
+class UnsupportedTiffError(DataError):
     """A TIFF file of a kind that pillow does not know; OpenCV may."""
 
 
@@ -33,7 +34,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
     that cameras and phones store in one JPEG file (MPO) the first is used, as viewers do.
 
     Raises:
-        UnsupportedTiff: a TIFF file of a kind that pillow does not know.
+        UnsupportedTiffError: a TIFF file of a kind that pillow does not know.
         DataError: absent, empty, no picture, damaged, of several pages or frames, or of more than `LARGEST_PX` pixels.
     """
     try:
@@ -98,7 +99,7 @@ def _require_sound_tiff(path: Path) -> None:
         header = stream.read(16)
         if header[:4] not in TIFF_MAGIC:
             return
-        tags = ImageFileDirectory_v2(header)
+        tags = ImageFileDirectory_v2(header if BIG_TIFF in header[2:4] else header[:8])
         stream.seek(tags.next)
         tags.load(stream)
     require_size(path, int(tags[TIFF_HEIGHT]), int(tags[TIFF_WIDTH]))
@@ -108,8 +109,8 @@ def _require_sound_tiff(path: Path) -> None:
 
 def _several_pages(path: Path, n_pages: str) -> DataError:
     return DataError(
-        f"{path}: {n_pages} pages; expected a single picture. Save each page as a file of its own, or describe a volume "
-        "as a scan (NIfTI)."
+        f"{path}: {n_pages} pages; expected a single picture. Save each page as a file of its own, or describe a "
+        "volume as a scan (NIfTI)."
     )
 
 
@@ -117,7 +118,9 @@ def _unidentified(path: Path) -> DataError:
     with path.open("rb") as stream:
         start = stream.read(8)
     if start[:4] in TIFF_MAGIC:
-        return UnsupportedTiff(f"{path}: cannot be read as an image (a kind of TIFF that is not supported). {AGAIN}")
+        return UnsupportedTiffError(
+            f"{path}: cannot be read as an image (a kind of TIFF that is not supported). {AGAIN}"
+        )
     found = f"it begins with {start!r}" if start else "it is empty (0 bytes)"
     return DataError(f"{path}: cannot be read as an image: {found}; expected PNG, JPEG, TIFF or BMP. {AGAIN}")
 

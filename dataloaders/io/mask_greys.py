@@ -1,4 +1,4 @@
-"""From the grey values of a mask file to a mask: what is interpolated is thresholded, what is a label map is refused."""
+"""From the grey values of a mask file to a mask: interpolated greys are thresholded, a label map is refused."""
 
 from pathlib import Path
 
@@ -11,13 +11,10 @@ GREATEST = 255  # value of 8-bit masks
 NEAR = 1 / 8  # of the largest value: greys so near to background or object are taken for it
 FLAT_PX = 3  # side of the smallest flat area: interpolated greys differ from their neighbours on both sides
 PEAK_PX = 4  # pixels of one value that are higher than all around, and far from the object: a small label
-FEW_VALUES = 3
+FEW_VALUES = 3  # between background and object; interpolation leaves more
 FLAT_SHARE = 0.6  # of the greys near to background or object: more in flat areas are labels, not compression
-MOST_GREYS, GREYS_PER_OBJECT, FEW_GREYS = (
-    0.5,
-    4,
-    0.01,
-)  # greys in between: share of the image; per object pixel plus share
+MOST_GREYS = 0.5  # share of the image in greys between background and object; more are a picture
+GREYS_PER_OBJECT, FEW_GREYS = 4, 0.01  # likewise: for each pixel of the object, plus a share of the image
 LISTED = 6  # values in a message
 
 
@@ -25,7 +22,8 @@ def threshold_mask(path: Path, grey: np.ndarray) -> tuple[np.ndarray, int]:
     """A mask as (H, W) bool, and the number of pixels that were neither background nor the object's one value.
 
     A mask of 0 and one other value is the object wherever it is not 0. Greys in between are thresholded at half of the
-    greatest value, if interpolation or lossy compression can have left them: they are few and nowhere flat: an area of one grey value is a label.
+    greatest value, if interpolation or lossy compression can have left them: they are few, and nowhere flat. An area of
+    one grey value is a label.
 
     Args:
         path: of the mask, for the message.
@@ -35,20 +33,20 @@ def threshold_mask(path: Path, grey: np.ndarray) -> tuple[np.ndarray, int]:
         DataError: a label map of several values, a picture, or values below 0 or not finite.
     """
     if grey.dtype.kind == "f" and not np.isfinite(grey).all():
-        raise DataError(
-            f"{path}: values that are not finite; expected a mask of 0 and one other value. Export it again."
-        )
+        raise _no_mask(path, "values that are not finite")
     values, counts = _counts(grey)
     if values[0] < 0:
-        raise DataError(
-            f"{path}: values from {values[0]:g}; expected a mask of 0 and one other value. Export it again."
-        )
+        raise _no_mask(path, f"values from {values[0]:g}")
     if np.count_nonzero(values) <= 1:
         return grey > 0, 0
     greatest = GREATEST if grey.dtype == np.uint8 else np.iinfo(np.uint16).max
     if values[-1] <= greatest // 2 or not _is_interpolated(grey, values, counts):
         raise _label_map(path, values, counts, greatest)
     return grey > greatest // 2, int(np.count_nonzero((grey > 0) & (grey < greatest)))
+
+
+def _no_mask(path: Path, found: str) -> DataError:
+    return DataError(f"{path}: {found}; expected a mask of 0 and one other value. Export it again.")
 
 
 def _is_interpolated(grey: np.ndarray, values: np.ndarray, counts: np.ndarray) -> bool:
@@ -64,7 +62,7 @@ def _is_interpolated(grey: np.ndarray, values: np.ndarray, counts: np.ndarray) -
     is_near = (is_low | is_high) & ~is_main  # compression leaves flat blocks, too, but not alone
     if n_flat[is_near].sum() <= FLAT_SHARE * counts[is_near].sum():
         is_label &= ~is_near
-    if np.count_nonzero(~is_low & ~is_high) <= FEW_VALUES:  # interpolation leaves more of them
+    if np.count_nonzero(~is_low & ~is_high) <= FEW_VALUES:
         n_peak = _count_peaks(grey, values)
         is_label |= (n_peak >= PEAK_PX) & (2 * n_peak > counts) & ~is_low & ~is_high
     return not is_label.any()
@@ -106,8 +104,8 @@ def _label_map(path: Path, values: np.ndarray, counts: np.ndarray, greatest: int
     listed = ", ".join(f"{values[place]:g} ({counts[place]} pixels)" for place in sorted(named))
     more = f" and {np.count_nonzero(values) - LISTED} more" if np.count_nonzero(values) > LISTED else ""
     return DataError(
-        f"{path}: values {listed}{more} besides 0, which are labels or a picture, no outline smoothed by interpolation; "
-        f"expected a mask of 0 and one other value. Write the object as {greatest} and all else as 0; or, if the values "
-        "are different structures, describe the set as your own with a class for each (classes: [{name: ..., value: "
-        "...}], docs/own_data.md)."
+        f"{path}: values {listed}{more} besides 0, which are labels or a picture, no outline smoothed by "
+        f"interpolation; expected a mask of 0 and one other value. Write the object as {greatest} and all else as 0; "
+        "or, if the values are different structures, describe the set as your own with a class for each (classes: "
+        "[{name: ..., value: ...}], docs/own_data.md)."
     )

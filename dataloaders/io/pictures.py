@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from dataloaders.io.decoding import UnsupportedTiff, opened, read_unchanged
+from dataloaders.io.decoding import UnsupportedTiffError, opened, read_unchanged
 from dataloaders.io.mask_greys import threshold_mask
 from dataloaders.io.png import is_16_bit_colour
 from util.errors import DataError
@@ -27,7 +27,7 @@ def is_deep(path: Path) -> bool:
     try:
         with opened(path) as image:
             return _is_deep(image)
-    except UnsupportedTiff:
+    except UnsupportedTiffError:
         return read_unchanged(path).dtype != np.uint8
 
 
@@ -37,7 +37,7 @@ def read_picture(path: Path) -> np.ndarray:
     Raises:
         DataError: absent, damaged, or one of several pages.
     """
-    array = _read(path)[0]
+    array = read_pixels(path)[0]
     array = array.astype(np.float32) if array.dtype == np.int32 else array
     return array if array.ndim == 2 else array[..., :3]
 
@@ -48,8 +48,8 @@ def read_binary_mask(path: Path) -> tuple[np.ndarray, int]:
     Raises:
         DataError: absent, damaged, a picture, or a label map instead of a mask.
     """
-    array, index = _read(path)
-    array = _without_transparency(array)
+    array, index = read_pixels(path)
+    array = without_transparency(array)
     grey = array if array.ndim == 2 else array[..., :3].max(axis=-1)
     return threshold_mask(path, index if index is not None and not grey.any() else grey)
 
@@ -60,8 +60,8 @@ def read_grey_codes(path: Path) -> np.ndarray:
     Raises:
         DataError: absent, damaged, with colours, or with fractions.
     """
-    array, index = _read(path)
-    array = _without_transparency(array)
+    array, index = read_pixels(path)
+    array = without_transparency(array)
     is_grey = array.ndim == 2 or (array[..., :1] == array[..., :3]).all()
     if index is not None and (not is_grey or not array.any()):
         return index
@@ -82,7 +82,7 @@ def read_colour_codes(path: Path) -> np.ndarray:
     Raises:
         DataError: absent or damaged.
     """
-    array = _without_transparency(_read(path)[0])
+    array = without_transparency(read_pixels(path)[0])
     array = np.repeat(array[..., None], 3, axis=-1) if array.ndim == 2 else array[..., :3]
     if array.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{path}: colours of type {array.dtype}; expected 8 or 16 bits. Export the mask as PNG.")
@@ -96,7 +96,7 @@ def orientation(path: Path) -> int:
     try:
         with opened(path) as image:
             return _known_orientation(image)
-    except UnsupportedTiff:
+    except UnsupportedTiffError:
         return UPRIGHT
 
 
@@ -146,13 +146,17 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode.startswith(("I", "F")) or is_16_bit_colour(image)
 
 
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The upright pixels, (H, W) or (H, W, 3 or 4), and the indices (H, W) of a palette; None without one."""
+def read_pixels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The upright pixels, (H, W) or (H, W, 3 or 4), and the indices (H, W) of a palette; None without one.
+
+    Raises:
+        DataError: see `dataloaders.io.decoding.opened`.
+    """
     try:
         with opened(path) as image:
             if not is_16_bit_colour(image):
                 return _upright_pixels(image)
-    except UnsupportedTiff:
+    except UnsupportedTiffError:
         return read_unchanged(path), None
     turned = orientation(path)
     if path.suffix.lower() not in TIFF_SUFFIXES:
@@ -163,7 +167,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _upright_pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    """As `_read`, of an opened picture."""
+    """As `read_pixels`, of an opened picture."""
     is_inverted = image.mode.startswith("I") and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
     largest = 2 ** max(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (16,))) - 1
     image.load()  # pillow then has turned TIFF files upright, and read metadata that stand at a file's end
@@ -191,6 +195,6 @@ def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     return np.asarray(image.convert(mode)), None
 
 
-def _without_transparency(array: np.ndarray) -> np.ndarray:
+def without_transparency(array: np.ndarray) -> np.ndarray:
     """Sets transparent pixels to 0."""
     return np.where(array[..., 3:] > 0, array[..., :3], 0) if array.shape[2:] == (4,) else array

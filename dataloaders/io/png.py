@@ -56,7 +56,7 @@ def read_png_stack(folder: Path) -> np.ndarray:
 
 
 def _read_grey(path: Path) -> np.ndarray:
-    array = _read(path)
+    array = read_stored(path)
     if array.ndim != 2:
         raise DataError(f"{path}: an array of shape {array.shape}; expected one grey channel (H, W).")
     return array
@@ -68,7 +68,7 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         DataError: absent, damaged, or of another kind.
     """
-    array = _read(path)
+    array = read_stored(path)
     if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)):
         raise DataError(
             f"{path}: {array.dtype} of shape {array.shape}; expected grey or RGB of 8 or 16 bits. Prepare it again."
@@ -87,7 +87,7 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
         DataError: absent, damaged, or not one number per pixel.
     """
-    array = _read(path)
+    array = read_stored(path)
     if array.ndim != 2:
         raise DataError(f"{path}: shape {array.shape}; expected a mask (rows, columns). Prepare it again.")
     return array > 0
@@ -99,13 +99,18 @@ def read_superpixels(path: Path) -> np.ndarray:
     Raises:
         DataError: absent, damaged, or not one number per pixel.
     """
-    array = _read(path)
+    array = read_stored(path)
     if array.ndim != 2:
         raise DataError(f"{path}: shape {array.shape}; expected ids (rows, columns). Make the superpixels again.")
     return array.astype(np.int32)
 
 
-def _read(path: Path) -> np.ndarray:
+def read_stored(path: Path) -> np.ndarray:
+    """The pixels of a PNG file as they are stored, without turning or converting them.
+
+    Raises:
+        DataError: absent, or see `dataloaders.io.decoding.opened`.
+    """
     if not path.exists():
         raise DataError(f"{path}: no such file. Run the step of `python -m data.prepare` that writes it.")
     with opened(path) as image:

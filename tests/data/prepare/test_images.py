@@ -66,6 +66,45 @@ def state_of(folder):
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*.png")}
 
 
+def exif(orientation):
+    content = Image.Exif()
+    content[274] = orientation
+    return content
+
+
+@pytest.mark.parametrize(
+    ("size", "mask_is"), [((32, 32), "as displayed"), ((32, 48), "as displayed"), ((32, 48), "as stored")]
+)
+def test_turned_images_meet_their_masks(tmp_path, raw, size, mask_is):
+    """The object is dark; masks drawn on the stored picture are told by their size."""
+    stored = np.full((*size, 3), 200, np.uint8)
+    stored[:8, :20] = 10
+    Image.fromarray(stored).save(image_file(raw, 0), exif=exif(6))
+    drawn = stored[..., 0] < 100
+    drawn = np.rot90(drawn, -1) if mask_is == "as displayed" else drawn
+    save(mask_file(raw, 0), drawn.astype(np.uint8) * 255)
+    images = ImageFolder(prepare_images(ISIC2017, raw, tmp_path, SIZE), ISIC2017)
+    image, mask = read_image(images.image_path(IDS[0])), read_mask(images.mask_path(IDS[0], "lesion"))
+    assert 0.05 < mask.mean() < 0.3
+    assert image[mask].mean() < 60
+    assert image[~mask].mean() > 180
+
+
+def test_a_mask_that_does_not_fit_a_turned_image_is_named_with_the_orientation(tmp_path, raw):
+    Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(image_file(raw, 0), exif=exif(6))
+    save(mask_file(raw, 0), np.zeros((20, 20), np.uint8))
+    with pytest.raises(DataError, match=r"20 x 20 .* has 48 x 32 as displayed \(EXIF orientation 6\); expected"):
+        prepare_images(ISIC2017, raw, tmp_path, SIZE)
+
+
+def test_a_mask_with_two_labels_is_refused(tmp_path, raw):
+    mask = np.zeros((32, 48), np.uint8)
+    mask[2:10, 2:10], mask[20:30, 30:40] = 100, 200
+    save(mask_file(raw, 0), mask)
+    with pytest.raises(DataError, match=r"0_segmentation\.png: values 100 \(64 pixels\), 200 \(100 pixels\) besides 0"):
+        prepare_images(ISIC2017, raw, tmp_path, SIZE)
+
+
 def test_a_prepared_folder_is_complete(tmp_path, raw):
     folder = prepare_images(ISIC2017, raw, tmp_path, SIZE)
     assert folder == tmp_path / "ISIC2017/prepared_16px"

@@ -1,4 +1,4 @@
-"""Damaged versions of a file's content, for tests of its reader: what a broken copy and what a hostile file looks like."""
+"""Damaged versions of a file's content, for tests of its reader."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def truncations(content: bytes, count: int = 12) -> Iterator[bytes]:
-    """Beginnings of the content: nothing, one byte, then `count` lengths that grow evenly, the last short by one byte."""
+    """Beginnings of the content: nothing, one byte, then `count` growing lengths, the last short by one byte."""
     ends = np.linspace(2, len(content) - 1, count).astype(int).tolist()
     yield from (content[:end] for end in sorted({0, 1, *ends}) if end < len(content))
 

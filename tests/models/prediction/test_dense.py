@@ -126,6 +126,21 @@ def test_images_are_segmented_from_the_checkpoint_alone(trained, tmp_path):
         assert float(record["fraction_of_image"]) == pytest.approx(is_label.mean(), abs=1e-6)
 
 
+def test_a_turned_picture_is_segmented_as_viewers_show_it(trained, tmp_path):
+    """A file that is stored turned, with an EXIF orientation, gives the label map of the upright picture."""
+    upright = read(trained / "img/c0.png")
+    content = Image.Exif()
+    content[274] = 6  # to be turned by 90 degrees clockwise
+    (tmp_path / "img").mkdir()
+    Image.fromarray(upright).save(tmp_path / "img/upright.png")
+    Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "img/turned.png", exif=content)
+    assert predict(trained, tmp_path / "out", images=(str(tmp_path / "img"),)) == 0
+    found = {name: read(tmp_path / f"out/{name}_segmentation.png") for name in ("upright", "turned")}
+    assert found["upright"].shape == SIZES[0]
+    assert found["upright"].any()
+    assert np.array_equal(found["upright"], found["turned"])
+
+
 def test_validation_writes_the_same_label_maps_and_the_patients(trained, tmp_path):
     (saved,) = trained.glob("exps/*/validation/*/predictions/last/original_size")
     assert predict(trained, tmp_path, images=["img/c4.png", "img/c5.png"]) == 0
