@@ -56,8 +56,8 @@ class TrainedOn:
         if saved["data_sha256"] == self.sha256:
             return
         told = (
-            f"{self.checkpoint}: the data have changed since its step {saved['step']} ({self._differences(saved)}); the "
-            "run would go on training on others than before."
+            f"{self.checkpoint}: the data have changed since its step {saved['step']} ({self._differences(saved)}); "
+            "the run would go on training on others than before."
         )
         if is_finished:
             text = "%s: has all its steps, and the data have changed since (%s). To train on them: exp_prefix=NAME."

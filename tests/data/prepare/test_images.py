@@ -266,6 +266,17 @@ def test_masks_take_the_nearest_pixel():
     assert resize_nearest(mask, 2, 2).tolist() == [[False, True], [False, False]]
 
 
+def test_a_prepared_image_that_was_altered_is_prepared_again(tmp_path, raw):
+    folder = prepare_images(ISIC2017, raw, tmp_path, SIZE)
+    image, mask = folder / f"images/{IDS[1]}.png", folder / f"masks/lesion/{IDS[2]}.png"
+    before = image.read_bytes()
+    save(image, np.zeros((SIZE, SIZE, 3), np.uint8))
+    save(mask, np.eye(SIZE, dtype=np.uint8) * 255)
+    prepare_images(ISIC2017, raw, tmp_path, SIZE)
+    assert image.read_bytes() == before
+    assert read_mask(mask).sum() == SIZE  # a correction by hand
+
+
 def test_the_command_prepares_images(tmp_path, raw):
     main(["isic2017", "--raw", str(raw), "--out", str(tmp_path), "--size-px", "16", "--split", "random:0.5"])
     assert len(rows_of(tmp_path / "ISIC2017/prepared_16px")) == 6
