@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def hash_files(files: Iterable[Path], folder: Path, jobs: int = 4) -> dict[str, 
     """
     paths = {os.path.relpath(file, folder).replace(os.sep, "/"): file for file in files}
     stamps = {name: stamp for name, path in paths.items() if (stamp := _stamp(path)) is not None}
-    known = _load(folder / CACHE_NAME) if stamps else {}
+    known = _load(folder / CACHE_NAME, tuple(_stamp(folder / CACHE_NAME) or ()))
     found = {name: known[name][2] for name, stamp in stamps.items() if name in known and known[name][:2] == stamp}
     due = [name for name in stamps if name not in found]
     before = time.time_ns() - SETTLED_NS
@@ -70,8 +71,14 @@ def _sha256(path: Path) -> str:
         raise DataError(f"{path}: cannot be read ({reason}). Make it readable, or copy it again.") from error
 
 
-def _load(path: Path) -> dict[str, list[Any]]:
-    """The remembered [size, time, hash] of each file; empty where there are none, or the file is damaged."""
+@lru_cache(maxsize=4)
+def _load(path: Path, stamp: tuple[int, ...]) -> dict[str, list[Any]]:
+    """The remembered [size, time, hash] of each file, not to be changed; empty where there are none.
+
+    Args:
+        path: of the file that holds them.
+        stamp: its size and time, with which it is read once.
+    """
     try:
         content = read_json(path)
     except UserError:

@@ -33,6 +33,7 @@ from util.csv_files import read_csv
 from util.errors import ConfigError, DataError
 from util.files import ensure_writable, file_sha256, write_json, write_text
 from util.items import Failures, attempt_each, raise_failures
+from util.records import hash_files
 from util.results.scores import csv_text
 
 IMAGE_SOURCES = {"ISIC2017": isic.SOURCE, "JSRT": jsrt.SOURCE, "SHENZHEN": shenzhen.SOURCE}
@@ -128,9 +129,14 @@ def _assignment(raw: RawImage, splits: dict[str, str]) -> Row:
 
 
 def _earlier_rows(folder: Path) -> dict[str, Row]:
-    """Id -> line without split and patient, of earlier runs; lines of an interrupted run are newer."""
+    """Id -> line without split and patient, of earlier runs; lines of an interrupted run are newer.
+
+    Those whose image has changed since are left out, so that it is prepared again.
+    """
     files = [file for file in (folder / MANIFEST, folder / UNFINISHED) if file.exists()]
     rows = [row for file in files for row in read_csv(file, ("id",))]
+    now = hash_files([folder / "images" / f"{row['id']}.png" for row in rows], folder)
+    rows = [row for row in rows if row.get("image_sha256") == now.get(f"images/{row['id']}.png")]
     return {row["id"]: {key: cell for key, cell in row.items() if key not in ("split", "patient")} for row in rows}
 
 

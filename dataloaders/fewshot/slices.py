@@ -11,6 +11,7 @@ from dataloaders.io.packed import packed
 from dataloaders.scans.folder import PreparedFolder
 from dataloaders.scans.normalise import Normalisation
 from util.errors import DataError
+from util.records import hash_files
 
 PACKED = ".packed"  # folder of the packed arrays, in the prepared folder
 
@@ -26,6 +27,7 @@ def pack_slices(
         DataError: scans of different in-plane sizes, or superpixels that are missing, stale or do not fit their image.
     """
     kind = "label" if scale is None else f"superpix-{scale}"
+    hash_files([folder.path(each, scan) for each in ("image", kind) for scan in scans], folder.folder)  # all at once
     if scale is not None:
         folder.require_current_pseudo_labels(scans, scale)
     image = [_packed(folder, scan, "image", "image", partial(_image, folder, scan)) for scan in scans]

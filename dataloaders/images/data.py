@@ -219,7 +219,7 @@ class DenseData(TrainingData):
         derived += [superpixels_of(folder, self.config.superpixel, chosen[0])] if self.needs_superpixels else []
         files += [each.path(image_id) for each in derived for image_id in folder.ids("train")]
         patients = {row["id"]: folder.patient(row["id"]) for row in rows}
-        table = {f"{MANIFEST}, line {row['id']}": f"{row['split']}, {patients[row['id']]}" for row in rows}
+        table = {f"line {row['id']} of {MANIFEST}": f"{row['split']}, {patients[row['id']]}" for row in rows}
         return hash_files(files, folder.folder) | table
 
     def describe(self) -> str:

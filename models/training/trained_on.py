@@ -55,14 +55,18 @@ class TrainedOn:
             return
         if saved["data_sha256"] == self.sha256:
             return
-        told = f"{self.checkpoint}: trained on other data until step {saved['step']} ({self._differences(saved)})."
+        told = (
+            f"{self.checkpoint}: the data have changed since its step {saved['step']} ({self._differences(saved)}); "
+            "the run would go on training on others than before."
+        )
         if is_finished:
-            logger.warning("%s To train on the data as they are now: exp_prefix=NAME.", told)
+            text = "%s: has all its steps, and the data have changed since (%s). To train on them: exp_prefix=NAME."
+            logger.warning(text, self.checkpoint, self._differences(saved))
         elif accepts_changes:
-            logger.warning("%s The run is resumed on the data as they are now (accept_changed_data=True).", told)
+            logger.warning("%s Accepted with accept_changed_data=True.", told)
         else:
             raise DataError(
-                f"{told} Restore the data; or train on them from the beginning, with exp_prefix=NAME or after moving "
+                f"{told} Restore the data; or begin again, with exp_prefix=NAME or after moving "
                 f"{self.checkpoint.parent} away; or resume in spite of the change with accept_changed_data=True."
             )
 

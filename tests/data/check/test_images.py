@@ -26,7 +26,7 @@ JSRT = dataset("JSRT")
 
 IDS = tuple("abcdef")  # the last two are for testing
 NOISE, SUPERPIXEL = NoiseConfig(0.5, 0.7), SuperpixelConfig()
-PREPARE = "Delete it and run `python -m data.prepare isic2017 --raw DIR --out DIR` again."
+PREPARE = "Delete it and run `python -m data.prepare isic2017 --raw DIR --out DIR --size-px 16` again."
 
 
 def write_manifest(folder, rows):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.check.images import check_images
 from data.prepare import images as module
 from data.prepare.__main__ import main
 from data.prepare.images import prepare_images
@@ -161,7 +162,8 @@ def test_only_what_has_changed_is_made_again(tmp_path, raw, caplog):
     assert changed == {IDS[1], IDS[2]}
     assert read_mask(folder / "masks/lesion" / f"{IDS[1]}.png").all()
     assert rows_of(folder)[1]["n_object_px_lesion"] == str(SIZE**2)
-    assert f"ISIC2017: 2 images prepared, 4 already up to date: {folder}" in caplog.messages
+    assert f"ISIC2017: 1 images prepared, 5 already up to date: {folder}" in caplog.messages
+    assert check_images(folder, ISIC2017) == []
 
 
 def test_a_new_recipe_makes_all_images_again(tmp_path, raw, caplog, monkeypatch):
@@ -179,11 +181,14 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, raw, caplog, monkeypatch):
     with pytest.raises(DataError, match=rf"{IDS[4]}\.png: cannot be read"):
         prepare_images(ISIC2017, raw, tmp_path, SIZE)
     folder = tmp_path / "ISIC2017/prepared_16px"
-    assert not (folder / "manifest.csv").exists()  # nothing trains on half a set
+    assert len(rows_of(folder)) == 5
+    told = [str(finding) for finding in check_images(folder, ISIC2017)]  # nothing trains on half a set
+    assert [line for line in told if "1 images could not be prepared" in line and f"{IDS[4]}.png: cannot be" in line]
     image_file(raw, 4).write_bytes(content)
     caplog.set_level(logging.INFO)
     prepare_images(ISIC2017, raw, tmp_path, SIZE)
-    assert f"ISIC2017: 2 images prepared, 4 already up to date: {folder}" in caplog.messages
+    assert f"ISIC2017: 1 images prepared, 5 already up to date: {folder}" in caplog.messages
+    assert check_images(folder, ISIC2017) == []
     assert not (folder / "manifest.unfinished.csv").exists()
 
 
@@ -304,6 +309,17 @@ def test_masks_take_the_nearest_pixel():
     mask = np.zeros((6, 6), bool)
     mask[1, 4] = True  # the centre of the upper right block of 3 x 3
     assert resize_nearest(mask, 2, 2).tolist() == [[False, True], [False, False]]
+
+
+def test_a_prepared_image_that_was_altered_is_prepared_again(tmp_path, raw):
+    folder = prepare_images(ISIC2017, raw, tmp_path, SIZE)
+    image, mask = folder / f"images/{IDS[1]}.png", folder / f"masks/lesion/{IDS[2]}.png"
+    before = image.read_bytes()
+    save(image, np.zeros((SIZE, SIZE, 3), np.uint8))
+    save(mask, np.eye(SIZE, dtype=np.uint8) * 255)
+    prepare_images(ISIC2017, raw, tmp_path, SIZE)
+    assert image.read_bytes() == before
+    assert read_mask(mask).sum() == SIZE  # a correction by hand
 
 
 def test_the_command_prepares_images(tmp_path, raw):

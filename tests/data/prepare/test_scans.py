@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.check import check_folder
 from data.prepare import scans as prepare
 from data.prepare.__main__ import main
 from data.prepare.scans import convert, normalise
@@ -17,7 +18,7 @@ from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.manifest import Manifest, statistics_of
 from dataloaders.scans.preprocess import PrepareParameters, parameters_of, prepare_image, prepare_label
-from util.errors import DataError, UserError
+from util.errors import DataError, FailedItemsError, UserError
 from util.files import file_sha256
 
 CHAOST2 = dataset("CHAOST2")
@@ -179,6 +180,31 @@ def test_only_what_has_changed_is_done_again(tmp_path, raw_chaos, small, caplog)
     assert caplog.messages[-2:] == ["CHAOST2 scan 2: prepared", "CHAOST2 scan 10: prepared"]
 
 
+def test_a_prepared_image_that_was_altered_is_prepared_again_but_no_label(tmp_path, raw_chaos, small, caplog):
+    convert(CHAOST2, raw_chaos, tmp_path)
+    normalise(CHAOST2, tmp_path, small)
+    image, label = prepared(tmp_path) / "image_2.nii.gz", prepared(tmp_path) / "label_10.nii.gz"
+    before = image.read_bytes()
+    for path in (image, label):
+        volume = read_nifti(path)
+        write_nifti(path, Volume(volume.array[::-1], volume.affine))
+    corrected = label.read_bytes()
+    normalise(CHAOST2, tmp_path, small)
+    assert image.read_bytes() == before
+    assert label.read_bytes() == corrected
+    assert f"{label}: has changed since it was prepared; kept. Delete it to prepare it again." in caplog.messages
+
+
+def test_scans_converted_by_an_earlier_version_are_converted_again(tmp_path, raw_chaos):
+    convert(CHAOST2, raw_chaos, tmp_path)
+    folder = tmp_path / "CHAOST2/niis/T2SPIR"
+    content = (folder / "image_2.nii.gz").read_bytes()
+    write_nifti(folder / "image_2.nii.gz", Volume(np.zeros((2, 2, 2), np.int16), np.eye(4)))
+    (folder / "converted.json").write_text('{"2": {"inputs": {"DICOM_anon/a.dcm": "0"}}}')
+    convert(CHAOST2, raw_chaos, tmp_path)
+    assert (folder / "image_2.nii.gz").read_bytes() == content
+
+
 def test_other_parameters_prepare_every_scan_again(tmp_path, raw_chaos, small):
     convert(CHAOST2, raw_chaos, tmp_path)
     normalise(CHAOST2, tmp_path, small)
@@ -232,8 +258,11 @@ def test_damaged_scans_are_named(tmp_path, raw_chaos, small):
     with pytest.raises(DataError, match=r"label_10\.nii\.gz: not a readable NIfTI.*again"):
         normalise(CHAOST2, tmp_path, small)
     label.unlink()
-    with pytest.raises(DataError, match=r"2 images and 1 labels; expected.*--step convert"):
+    with pytest.raises(FailedItemsError, match=r"1 of 2 failed.*\n.*label_10\.nii\.gz: no such file.*--step convert"):
         normalise(CHAOST2, tmp_path, small)
+    assert list(Manifest.load(prepared(tmp_path), "CHAOST2").scans) == ["2"]
+    (finding,) = [each for each in check_folder(prepared(tmp_path), CHAOST2, None) if each.severity == "error"]
+    assert "could not be prepared the last time" in finding.text
 
 
 def test_incomplete_and_foreign_scans_are_reported(tmp_path, raw_chaos, small, caplog):

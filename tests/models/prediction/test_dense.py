@@ -22,7 +22,7 @@ from models.methods.base import Method
 from models.predict import main
 from models.prediction.dense import DensePredictor, write_segmentation
 from models.prediction.fewshot import FewShotPredictor
-from models.prediction.images import find_images, name_images
+from models.prediction.images import find_images, name_images, segment_images
 from util.errors import CheckpointError, ConfigError, DataError, UserError
 from util.results.scores import read_scores
 
@@ -269,6 +269,22 @@ def test_structures_that_overlap_have_a_file_each(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "a_red_segmentation.png") == 255, found.masks["red"])
     with pytest.raises(DataError, match=r"expected 3 channel\(s\) of 8 or 16 bits"):
         bright("red").predict(image[..., 0])
+
+
+def test_results_of_an_earlier_run_do_not_stay_next_to_others(tmp_path):
+    """Structures overlap in one of the two runs only; `a_red` is an image, too."""
+    images, out = tmp_path / "in", tmp_path / "out"
+    both, green = np.zeros((2, 16, 16, 3), np.uint8)
+    both[:, :8], green[:, :8] = (255, 0, 0), (0, 255, 0)
+    masks = {"a_red_segmentation.png", "a_bright_segmentation.png"}
+    for shown, expected in ((both, masks), (green, {"a_segmentation.png"}), (both, masks)):
+        write_png(images / "a.png", shown)
+        segment_images(bright("red", "bright"), {"a": images / "a.png"}, out, False, False)
+        assert {path.name for path in out.glob("*_segmentation.png")} == expected
+    write_png(images / "a_red.png", green)
+    write_png(images / "a.png", green)
+    segment_images(bright("red", "bright"), name_images([images / "a_red.png", images / "a.png"]), out, False, False)
+    assert {path.name for path in out.glob("*_segmentation.png")} == {"a_segmentation.png", "a_red_segmentation.png"}
 
 
 def test_dark_radiographs_are_told(tmp_path, caplog):
