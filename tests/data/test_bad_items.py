@@ -74,7 +74,7 @@ def test_a_damaged_scan_fails_alone_and_is_done_when_it_is_mended(copied, caplog
     with pytest.raises(FailedItemsError, match=r"step convert: 2 of 3 failed, the others are done:") as caught:
         prepare(command)
     assert all(str(patient) in str(caught.value) for patient in patients[:2])
-    assert "2 left out: 1 in patient1, which is no patient number" in messages(caplog)
+    assert "1 in patient1, which is no patient number" in messages(caplog)
     assert "1 archive, to be unpacked first (a.zip)" in messages(caplog)
     folder = copied / "data" / dataset("chaost2").prepared_folder()
     good = {path.name.partition("_")[0] for path in folder.glob(f"*_{patients[2].name}.nii.gz")}
@@ -129,10 +129,8 @@ def test_a_damaged_image_fails_alone_and_any_error_does(copied, monkeypatch, cap
 
 
 def test_noise_and_superpixels_name_bad_files_and_finish_later(copied, caplog):
-    prepare(
-        ["isic2017", "--raw", str(copied / "images"), "--out", str(copied / "data"), "--size-px", "32"]
-        + ["--split", "random:0.34"]
-    )
+    places = ["--raw", str(copied / "images"), "--out", str(copied / "data")]
+    prepare(["isic2017", *places, "--size-px", "32", "--split", "random:0.34"])
     folder = ImageFolder(copied / "data/ISIC2017/prepared_32px")
     bad, good = folder.ids("train")[:2]
     path = folder.mask_path(bad, "lesion")
@@ -153,7 +151,7 @@ def test_noise_and_superpixels_name_bad_files_and_finish_later(copied, caplog):
 
 
 def test_a_check_that_breaks_is_a_finding(make_prepared, tmp_path, caplog, monkeypatch):
-    folder = make_prepared(tmp_path / "prepared")
+    folder = make_prepared(tmp_path / "prepared", [1, 2])
 
     def broken(prepared):
         raise ZeroDivisionError("seven")
@@ -169,12 +167,11 @@ def test_a_check_that_breaks_is_a_finding(make_prepared, tmp_path, caplog, monke
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--size-px", "0"], ["--size-px", "-5"], ["--jobs", "0"], ["--spacing-mm", "0", "1", "1"], ["--step", "convrt"]]
-    + [["--spacing-mm", "nan", "1", "1"], ["--min-foreground-px", "0"]],
+    ["size-px 0", "size-px -5", "jobs 0", "spacing-mm 0 1 1", "spacing-mm nan 1 1", "min-foreground-px 0", "step all2"],
 )
 def test_impossible_values_are_one_message(arguments, capsys):
     with pytest.raises(SystemExit):
-        prepare(["chaost2", *arguments])
+        prepare(["chaost2", *f"--{arguments}".split()])
     assert re.search(r"error: argument --\S+: (.*expected|invalid choice)", capsys.readouterr().err)
 
 
