@@ -2,7 +2,7 @@
 
 import argparse
 import ast
-import importlib
+import importlib.util
 import inspect
 import re
 import shlex
@@ -93,9 +93,12 @@ def complaint(command: str, monkeypatch, capsys) -> str:
     program, *arguments = [word for word in words if word not in ("python", "-m")]
     if program.endswith(".py"):
         return unknown_words(arguments)
-    if not arguments or program.startswith("benchmarks"):  # names the program
-        return "" if importlib.util.find_spec(program) else f"no module {program}"
-    name = program if importlib.util.find_spec(program).submodule_search_locations is None else f"{program}.__main__"
+    spec = importlib.util.find_spec(program)
+    if spec is None:
+        return f"no module {program}"
+    if not arguments or program.startswith("benchmarks"):
+        return ""  # names the program
+    name = program if spec.submodule_search_locations is None else f"{program}.__main__"
     main = importlib.import_module(name).main
     if program not in READS_DATA:
         parse = argparse.ArgumentParser.parse_args

@@ -55,7 +55,7 @@ def test_an_interrupt_stops_but_the_table_is_written(tmp_path, error):
         return done(5)(name, path)
 
     with pytest.raises(error):
-        process_each(dict.fromkeys("abc", tmp_path), work, tmp_path / "t.csv", COLUMNS, "scans", {})
+        process_each({"a": tmp_path, "b": tmp_path, "c": tmp_path}, work, tmp_path / "t.csv", COLUMNS, "scans", {})
     assert records_of(tmp_path / "t.csv") == [("a", "5")]
 
 
@@ -78,8 +78,9 @@ def test_another_table_is_not_replaced(tmp_path, content):
 def test_names_of_any_bytes_are_written_and_found_again(tmp_path):
     path = tmp_path / "x"
     names = [os.fsdecode(b"M\xfcller"), "a$x_{1$", "two\nlines", "-dash", "Grüße 日本"]
+    items = dict(zip(names, [path] * len(names), strict=True))
     for voxels in (1, 2):
-        process_each(dict.fromkeys(names, path), done(voxels), tmp_path / "t.csv", COLUMNS, "scans", {})
+        process_each(items, done(voxels), tmp_path / "t.csv", COLUMNS, "scans", {})
     expected = [r"M\udcfcller", *names[1:]]
     assert records_of(tmp_path / "t.csv") == [(name, "2") for name in expected]
 
