@@ -33,6 +33,7 @@ from models.training.average import AverageConfig
 from models.training.optim import OptimConfig
 from util.errors import ConfigError, UserError
 from util.files import ensure_writable, short_digest
+from util.ids import invalid_id_reason
 from util.runtime import distributed
 from util.runtime.run_store import RUN_STORES, create_observer
 from util.schema import flatten, merge, names_with_role, option, refuse_unknown, select
@@ -73,6 +74,7 @@ class RunConfig:
     compile: Literal["off", "auto", "on"] = option("off", "practical")  # torch.compile where the machine can
     store: str = option("file", "practical")  # of Sacred runs: file, sql:ADDRESS or mongodb://..., see run_store
     check_data: bool = option(True, "practical")  # validate the prepared folder first
+    accept_changed_data: bool = option(False, "practical")  # resume although the training data have changed
     exp_prefix: str = option("", "practical")  # put before the experiment folder's name
     reload_model_path: str = option("", "practical")  # validation: checkpoint; empty: this run's own; none: untrained
     weights: Literal["last", "ema", "both"] = option("last", "practical")  # which of the saved weights to validate
@@ -87,6 +89,8 @@ class RunConfig:
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected {smallest} or more.")
+        if reason := invalid_id_reason(self.exp_prefix) if self.exp_prefix else "":
+            raise ConfigError(f"exp_prefix={self.exp_prefix!r} {reason}, as it becomes a part of a folder's name.")
 
 
 ex = Experiment("frugalseg", save_git_info=False)

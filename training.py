@@ -33,6 +33,7 @@ from models import method_class
 from models.evaluation import make_evaluation
 from models.training.speed import batch_size_per_process, should_keep_on_device
 from models.training.state import TrainingState, build_state
+from models.training.trained_on import TrainedOn
 from util.errors import ConfigError
 from util.runtime import checkpoint
 from util.runtime.compiling import Compiled, can_compile
@@ -57,7 +58,7 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
     run = settings.run
     path = settings.experiment_folder / "checkpoint.pt"
     data = _open(settings, place, device)
-    state = _fresh_or_resumed(settings, data, path, device)
+    state = _fresh_or_resumed(settings, data, path, place, device)
     if state.step >= run.n_steps:
         logger.info("%s has all %d steps; nothing to do.", path, state.step)
         return path
@@ -121,7 +122,9 @@ def _open(settings: Settings, place: Plan, device: torch.device) -> TrainingData
     return data
 
 
-def _fresh_or_resumed(settings: Settings, data: TrainingData, path: Path, device: torch.device) -> TrainingState:
+def _fresh_or_resumed(
+    settings: Settings, data: TrainingData, path: Path, place: Plan, device: torch.device
+) -> TrainingState:
     run = settings.run
     state = build_state(
         *(settings.values, run.seed, run.optim, run.ema, data.fit_normalisation(), device, data.preparation),
@@ -129,11 +132,25 @@ def _fresh_or_resumed(settings: Settings, data: TrainingData, path: Path, device
         spec=data.spec,
     )
     state.labels, state.refined = data.labels, RefinedLabels(path.parent / "refined_labels", path.parent.name)
+    if not run.round_steps:
+        state.method.require_no_rounds(state.labels)
     saved = checkpoint.load_newest(path, device)
+    if saved is not None:
+        settings.require_same(saved["settings"], path)
+
+    def compare_data() -> None:
+        now = TrainedOn(data.contents(), path)
+        is_finished = saved is not None and saved["step"] >= run.n_steps
+        if saved is not None:
+            now.require_same(saved, is_finished, run.accept_changed_data)
+        if not is_finished:
+            now.write()
+            state.data_sha256 = now.sha256
+
+    run_on_first_rank(compare_data, place, device)
     if saved is None:
         state.method.before_training(state.labels)
     else:
-        settings.require_same(saved["settings"], path)
         state.load_state_dict(saved)
     return state
 

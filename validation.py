@@ -6,7 +6,7 @@
     python validation.py with threshold chaost2                                         # plain intensity threshold
     python validation.py with tloss isic2017 noise.alpha=0.7 noise.beta=0.7             # images
     python validation.py collect with path.log_dir=exps                                 # table.md, table_*.csv
-    python validation.py probabilities with baseline jsrt                               # for two-pass superpixels
+    python validation.py probabilities with baseline jsrt_lung                            # for two-pass superpixels
     python validation.py suspects with baseline isic2017                                # ranks the given masks
 
 Each validation writes to its run folder: scores.csv, table.md, pictures, report.html, and the masks: of scans as NIfTI

@@ -82,5 +82,12 @@ class TrainingData(ABC):
         """A loader whose k-th batch belongs to the k-th of `steps`, for this process."""
 
     @abstractmethod
+    def contents(self) -> dict[str, str]:
+        """What the run and its scores depend on, as it is now: file -> hash, and line of a table -> its text.
+
+        Unchanged files are not read again (see `util.records.hash_files`).
+        """
+
+    @abstractmethod
     def describe(self) -> str:
         """What is trained on, for the log."""

@@ -69,7 +69,10 @@ def _convert(expected: Any, value: Any, where: str) -> Any:
     elif is_dataclass(expected) and isinstance(value, Mapping):
         return build(expected, value, where=f"{where}.")  # type: ignore[arg-type]
     elif expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{where}: too large a number; expected {_describe(expected)}.") from None
     elif isinstance(expected, type) and isinstance(value, expected) and (expected is bool or type(value) is not bool):
         return value
     raise ConfigError(f"{where}={value!r} ({type(value).__name__}): expected {_describe(expected)}.")

@@ -10,10 +10,10 @@ import numpy as np
 import pydicom
 from nibabel import imageglobals
 from nibabel.orientations import aff2axcodes
-from PIL import ExifTags, Image, ImageOps
 
 from data.describe.folder import Item
 from dataloaders.description import LARGEST_VALUE
+from dataloaders.io import pictures
 from dataloaders.io.dicom import read_dicom_slices
 from dataloaders.io.geometry import Grid
 from dataloaders.io.nifti import read_nifti, voxel_hash
@@ -174,13 +174,10 @@ def _picture_facts(path: Path) -> FileFacts:
     Raises:
         DataError: several pages, or a GIF that is no mask.
     """
-    with Image.open(path) as image:
-        n_frames = getattr(image, "n_frames", 1)
-        if n_frames > 1:
-            raise DataError(f"{n_frames} pages or frames; expected one image per file. Export them one by one.")
-        notes = [EXIF_NOTE] if image.getexif().get(ExifTags.Base.Orientation, 1) != 1 else []
-        notes += ["transparency, which is not used"] * (image.mode in ("RGBA", "LA", "PA"))
-        array, indices = _pixels(ImageOps.exif_transpose(image))
+    array, indices = pictures.read_pixels(path)
+    notes = [EXIF_NOTE] if pictures.orientation(path) != pictures.UPRIGHT else []
+    notes += ["transparency, which is not used"] * (array.shape[2:] == (4,))
+    array = pictures.without_transparency(array)
     is_colour = array.ndim == 3 and bool((array != array[..., :1]).any())
     grey = array.mean(axis=2).astype(np.float32) if is_colour else array[..., 0] if array.ndim == 3 else array
     uses_indices = indices is not None and (is_colour or not grey.any())
@@ -201,17 +198,6 @@ def _picture_facts(path: Path) -> FileFacts:
     if path.suffix.lower() == ".gif" and not facts.is_surely_label_like:
         raise DataError("a GIF, which is read as mask only; convert it to PNG.")
     return facts
-
-
-def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    """(H, W) or (H, W, 3) pixels, transparent ones 0, and the (H, W) indices of a palette."""
-    if image.mode in ("P", "PA"):
-        return np.asarray(image.convert("RGB")), np.asarray(image.convert("P") if image.mode == "PA" else image)
-    if image.mode in ("RGBA", "LA"):
-        array = np.asarray(image.convert("RGBA"))
-        return np.where(array[..., 3:] > 0, array[..., :3], 0).astype(np.uint8), None
-    mode = {"1": "L", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}.get(image.mode, image.mode)
-    return np.asarray(image.convert(mode)), None
 
 
 def _percentiles(array: np.ndarray) -> tuple[float, ...]:

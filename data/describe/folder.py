@@ -8,6 +8,7 @@ from typing import Literal
 
 from util.errors import DataError
 from util.ids import natural_key
+from util.inventory import is_hidden
 
 Format = Literal["nifti", "dicom", "picture"]
 
@@ -15,7 +16,7 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 VOLUME_SUFFIXES = (".hdr", ".img", ".mha", ".mhd", ".nrrd", ".mgz", ".mnc", ".img.gz")
-SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "dicomdir", "icon\r"})
+DICOM_INDEX = "dicomdir"  # a table of contents, not a slice
 DICOM_MAGIC, DICOM_MAGIC_AT = b"DICM", 128
 
 
@@ -124,7 +125,7 @@ def _walk(root: Path, listing: Listing) -> Iterator[tuple[Path, list[str]]]:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith((".", "~$", "__MACOSX", "@eaDir")) or name.lower() in SYSTEM_FILES
+    return is_hidden(name) or name.lower() == DICOM_INDEX
 
 
 def _sort(root: Path, folder: Path, names: list[str], ignored: tuple[str, ...], listing: Listing) -> None:

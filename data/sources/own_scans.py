@@ -13,6 +13,7 @@ from dataloaders.io.volumes import read_volume
 from dataloaders.samples import Origin, Volume
 from dataloaders.scans.labels import combine_masks, majority_label, to_prepared_values, whole_values
 from util.errors import DataError
+from util.inventory import first_names
 
 MAJORITY = "majority"  # of the annotators, see `DatasetSpec.annotators`
 
@@ -31,7 +32,7 @@ def find_scans(table: Path, spec: DatasetSpec) -> list[RawScan]:
     _check_annotator(table, rows, spec)
     unused = [row.id for row in rows if row.cells.get("split") == "unused"]
     if unused:
-        log.info("%s: scans %s are not used (column split)", table, ", ".join(unused))
+        log.info("%s: scans %s are not used (column split)", table, first_names(unused))
     scans = [_scan(row, spec) for row in rows if row.id not in unused]
     _check_folds(table, [row for row in rows if row.id not in unused], scans, spec)
     return scans

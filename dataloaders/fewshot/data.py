@@ -22,6 +22,7 @@ from dataloaders.samples import Episode, EvalCase, SupportSet, Volume
 from dataloaders.scans.folder import PreparedFolder
 from dataloaders.scans.normalise import Normalisation
 from util.errors import ConfigError, DataError
+from util.records import hash_files
 from util.runtime.compiling import CompiledFunction
 from util.schema import option
 
@@ -159,6 +160,19 @@ class FewShotData(TrainingData):
             DataError: no labelled scan or no class to score, or a support scan without one of the tested classes.
         """
         return _build_task(self, normalisation, which)
+
+    def contents(self) -> dict[str, str]:
+        """The fold's scans with their part and patient, their images, superpixels and labels, and the class index."""
+        config, folder, fold = self.config, self.folder, self.fold
+        parts = {"train": fold.train, "query": fold.query, "support": fold.support}
+        scans = {scan: part for part, members in parts.items() for scan in members}
+        kind = "label" if config.train_on == "labels" else f"superpix-{config.superpix_scale}"
+        files = [folder.path("image", scan) for scan in scans]
+        files += [folder.path(kind if part == "train" else "label", scan) for scan, part in scans.items()]
+        thresholds = {1, config.min_fg_data} if config.train_on == "labels" else {1}
+        files += [folder.folder / f"classmap_{least}.json" for least in sorted(thresholds)]
+        table = {f"scan {scan}": f"{part}, {folder.patient(scan)}" for scan, part in scans.items()}
+        return hash_files(files, folder.folder) | table
 
     def describe(self) -> str:
         """The training scans, for the log."""

@@ -1,6 +1,7 @@
 """Scans from files, whatever their format."""
 
 import logging
+import os
 from pathlib import Path
 
 from dataloaders.io.dicom import read_dicom_series
@@ -18,7 +19,10 @@ def read_volume(path: Path) -> Volume:
         DataError: there is no such file or folder, or it cannot be read.
     """
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder. Check the path.")
+        target = f" (a link to {path.readlink()})" if path.is_symlink() else ""
+        raise DataError(f"{path}: no such file or folder{target}. Check the path.")
+    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        raise DataError(f"{path}: cannot be read (permission denied). Make it readable for the user who runs this.")
     if path.is_dir():
         return read_dicom_series(path)
     volume = read_nifti(path)

@@ -143,6 +143,19 @@ class Peers(Method):
                 self.config.selection.estimate_after,
             )
 
+    def require_no_rounds(self, labels: LabelStore | None) -> None:
+        """Refuses a run in which the remember rates would be estimated after a round that never ends.
+
+        Raises:
+            ConfigError: the rates are neither given nor can be measured.
+        """
+        if self.awaits_rates(labels):
+            raise ConfigError(
+                f"round_steps=0: without rounds the remember rates are never estimated (selection.estimate_after="
+                f"{self.config.selection.estimate_after} rounds), and no pixels excluded. Set round_steps to the steps "
+                "of one pass over the training images, or give the rates, such as selection.remember=[0.98,0.93]."
+            )
+
     def _set_remember_rates(self, rates: Rates, source: str) -> None:
         self.remember_rates.copy_(rates)
         values = ", ".join(f"{rate:.4f}" for rate in self.remember_rates.tolist())

@@ -179,8 +179,10 @@ def smallest_type(values: Mapping[str, int]) -> np.dtype[Any]:
 
 def write_segmentation(
     folder: Path, name: str, masks: Mapping[str, Bool[np.ndarray, "H W"]], values: Mapping[str, int]
-) -> None:
+) -> list[str]:
     """Writes `<name>_segmentation.png`, a label map; if structures overlap, a mask `<name>_<structure>_...` each.
+
+    Returns the names of the files.
 
     Args:
         folder: where to.
@@ -194,11 +196,12 @@ def write_segmentation(
     if overlap(masks):
         for structure, mask in masks.items():
             write_png(folder / f"{name}_{structure}{SEGMENTATION}", mask)
-        return
+        return [f"{name}_{structure}{SEGMENTATION}" for structure in masks]
     label_map = np.zeros(next(iter(masks.values())).shape, smallest_type(values))
     for structure, mask in masks.items():
         label_map[mask] = values[structure]
     write_png(folder / f"{name}{SEGMENTATION}", label_map)
+    return [f"{name}{SEGMENTATION}"]
 
 
 def write_probabilities(folder: Path, name: str, prediction: DensePrediction) -> None:

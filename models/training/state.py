@@ -38,6 +38,7 @@ class TrainingState:
     spec: DatasetSpec | None = None  # of the data; None: unknown
     labels: LabelStore | None = None  # of dense methods, which may refine them
     refined: RefinedLabels | None = None  # where refined labels are stored
+    data_sha256: str | None = None  # of what is trained on, see `trained_on`; on the first process
     history: list[dict[str, float]] = field(default_factory=list)  # result of each evaluation during training
     scalars: dict[str, list[list[float]]] = field(default_factory=dict)  # name -> steps, values: all logged metrics
     means: RunningMeans = field(default_factory=RunningMeans)  # losses since they were last logged
@@ -129,6 +130,7 @@ class TrainingState:
             "scalars": self.scalars,
             "means": self.means.state_dict(),
             "n_replaced_labels": 0 if self.labels is None else self.labels.n_replaced,
+            **({} if self.data_sha256 is None else {"data_sha256": self.data_sha256}),
         }
 
     def snapshot(self) -> dict[str, Any]:

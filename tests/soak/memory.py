@@ -41,6 +41,7 @@ def make_scans(fixtures: Any, folder: Path, count: int) -> Path:
         for slices_of_scan in index.values():
             slices_of_scan[str(scan)] = slices_of_scan[str(twin)]
     write_json(folder / "classmap_1.json", index)
+    (folder / "manifest.json").unlink()  # which records the index of the first scans
     return folder
 
 

@@ -10,7 +10,6 @@ All columns but `value` are text, so that "007" stays a case id. Undefined value
 value keeps all its digits.
 """
 
-import csv
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from util.csv_files import read_table
 from util.errors import DataError
 from util.files import write_text
 from util.results.metrics import METRICS
@@ -78,14 +78,10 @@ def read_scores(path: Path) -> pd.DataFrame:
         DataError: the file is missing or is not text, lacks a column, has no rows, or a row is damaged; the message
             names the line.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:  # spreadsheets write a byte order mark
-            reader = csv.reader(stream, strict=True)
-            header = next(reader, [])
-            _check_header(header, path)
-            rows = [_parse_row(header, cells, path, reader.line_num) for cells in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Run the validation again.") from error
+    table = read_table(path, "Run the validation again.")
+    header = list(table.columns)
+    _check_header(header, path)
+    rows = [_parse_row(header, list(line.cells), path, line.number) for line in table.lines]
     if not rows:
         raise DataError(f"{path}: a header but no scores. The validation was interrupted; run it again.")
     return pd.DataFrame(rows, columns=header).astype({"value": float})
@@ -98,11 +94,8 @@ def _check_header(header: Sequence[str], path: Path) -> None:
             f"{path}, line 1: no column {', '.join(missing)}; expected {', '.join(COLUMNS)} and any further "
             "conditions. Run the validation again."
         )
-    if len(set(header)) < len(header) or "" in header:
-        raise DataError(
-            f"{path}, line 1: found the columns {', '.join(header)}; expected a different name for each. Run the "
-            "validation again."
-        )
+    if "" in header:
+        raise DataError(f"{path}, line 1: a column without a name. Run the validation again.")
 
 
 def _parse_row(header: Sequence[str], cells: list[str], path: Path, line: int) -> list[Any]:

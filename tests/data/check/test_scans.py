@@ -57,6 +57,7 @@ def test_positions_that_differ(folder, kind, affine, words):
 
 def test_positions_that_differ_by_rounding_are_the_same(folder):
     change(folder / "label_3.nii.gz", affine=AFFINE + 1e-4)
+    refresh(folder)
     assert check_folder(folder, SPEC) == []
 
 
@@ -64,6 +65,7 @@ def test_slices_of_another_spacing(folder):
     other = AFFINE @ np.diag([1.2, 1.2, 1, 1])
     for kind in ("image", "label", "superpix-MIDDLE"):
         change(folder / f"{kind}_3.nii.gz", affine=other)
+    refresh(folder)
     finding = the_only(check_folder(folder, SPEC))
     assert_told(finding, "warning", folder / "image_3.nii.gz", "in-plane spacing (y, x) (1.5, 1.5) mm", PREPARE)
     assert check_folder(folder, replace(SPEC, grid=replace(SPEC.grid, spacing_mm=None))) == []

@@ -15,11 +15,12 @@ from data.prepare.scans import convert, normalise
 from data.sources.chaos import PNG_VALUES
 from dataloaders.catalog import dataset
 from dataloaders.io.geometry import Grid, paste_back, reorient
-from dataloaders.io.nifti import read_nifti, voxel_hash, write_nifti
+from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.samples import StoredGeometry, Volume
 from dataloaders.scans.manifest import Manifest, statistics_of
 from dataloaders.scans.preprocess import PrepareParameters, parameters_of, prepare_image, prepare_label
-from util.errors import DataError, UserError
+from util.errors import DataError, FailedItemsError, UserError
+from util.files import file_sha256
 from util.schema import build
 
 CHAOST2 = dataset("CHAOST2")
@@ -91,8 +92,10 @@ def test_chaos_becomes_a_prepared_folder(tmp_path, raw_chaos, small):
         assert set(np.unique(label.array)) == {0, 1, 2, 3, 4}
         np.testing.assert_array_equal(image.affine, label.affine)
         assert record["statistics"] == statistics_of(image.array)
-        assert record["image_sha256"] == voxel_hash(image.array)
-        assert set(record["inputs"]) == {f"T2SPIR/image_{scan}.nii.gz", f"T2SPIR/label_{scan}.nii.gz"}
+        made = manifest.records[f"scan_{scan}"]
+        assert set(made.made_from) == {f"T2SPIR/image_{scan}.nii.gz", f"T2SPIR/label_{scan}.nii.gz"}
+        names = [f"{kind}_{scan}.nii.gz" for kind in ("image", "label")]
+        assert made.made == {name: file_sha256(prepared(tmp_path) / name) for name in names}
         np.testing.assert_array_equal(Grid.from_json(record["original"]).affine, original.affine)
         np.testing.assert_allclose(Grid.from_json(record["prepared"]).affine, image.affine, rtol=1e-6)
         np.testing.assert_array_equal(prepare_image(original, small).array, image.array)  # a user's own scan
@@ -253,6 +256,31 @@ def test_only_what_has_changed_is_done_again(tmp_path, raw_chaos, small, caplog)
     assert caplog.messages[-2:] == ["CHAOST2 scan 2: prepared", "CHAOST2 scan 10: prepared"]
 
 
+def test_a_prepared_image_that_was_altered_is_prepared_again_but_no_label(tmp_path, raw_chaos, small, caplog):
+    convert(CHAOST2, raw_chaos, tmp_path)
+    normalise(CHAOST2, tmp_path, small)
+    image, label = prepared(tmp_path) / "image_2.nii.gz", prepared(tmp_path) / "label_10.nii.gz"
+    before = image.read_bytes()
+    for path in (image, label):
+        volume = read_nifti(path)
+        write_nifti(path, Volume(volume.array[::-1], volume.affine))
+    corrected = label.read_bytes()
+    normalise(CHAOST2, tmp_path, small)
+    assert image.read_bytes() == before
+    assert label.read_bytes() == corrected
+    assert f"{label}: has changed since it was prepared; kept. Delete it to prepare it again." in caplog.messages
+
+
+def test_scans_converted_by_an_earlier_version_are_converted_again(tmp_path, raw_chaos):
+    convert(CHAOST2, raw_chaos, tmp_path)
+    folder = tmp_path / "CHAOST2/niis/T2SPIR"
+    content = (folder / "image_2.nii.gz").read_bytes()
+    write_nifti(folder / "image_2.nii.gz", Volume(np.zeros((2, 2, 2), np.int16), np.eye(4)))
+    (folder / "converted.json").write_text('{"2": {"inputs": {"DICOM_anon/a.dcm": "0"}}}')
+    convert(CHAOST2, raw_chaos, tmp_path)
+    assert (folder / "image_2.nii.gz").read_bytes() == content
+
+
 def test_other_parameters_prepare_every_scan_again(tmp_path, raw_chaos, small):
     convert(CHAOST2, raw_chaos, tmp_path)
     normalise(CHAOST2, tmp_path, small)
@@ -306,8 +334,11 @@ def test_damaged_scans_are_named(tmp_path, raw_chaos, small):
     with pytest.raises(DataError, match=r"label_10\.nii\.gz: truncated.*again"):
         normalise(CHAOST2, tmp_path, small)
     label.unlink()
-    with pytest.raises(DataError, match=r"2 images and 1 labels; expected.*--step convert"):
+    with pytest.raises(FailedItemsError, match=r"1 of 2 failed.*\n.*label_10\.nii\.gz: no such file.*--step convert"):
         normalise(CHAOST2, tmp_path, small)
+    assert list(Manifest.load(prepared(tmp_path), "CHAOST2").scans) == ["2"]
+    told = [each.text for each in check_folder(prepared(tmp_path), CHAOST2, None) if each.severity == "error"]
+    assert any("could not be prepared the last time" in text for text in told)
 
 
 def test_incomplete_and_foreign_scans_are_reported(tmp_path, raw_chaos, small, caplog):
@@ -329,8 +360,10 @@ def test_the_command_runs_every_step(tmp_path, raw_chaos):
     index = json.loads((folder / "classmap_1.json").read_text())
     assert set(index) == set(CHAOST2.class_names)
     assert set(index["LIVER"]) == {"2", "10"}
-    manifest = Manifest.load(folder, "CHAOST2")
-    assert manifest.pseudo_labels["MIDDLE"]["scans"]["2"]["image_sha256"] == manifest.scans["2"]["image_sha256"]
+    records = Manifest.load(folder, "CHAOST2").records
+    image = {"image_2.nii.gz": records["scan_2"].made["image_2.nii.gz"]}
+    assert records["superpix-MIDDLE_2"].made_from == image
+    assert set(records["classmap_1"].made_from) == {"label_2.nii.gz", "label_10.nii.gz"}
 
 
 def test_one_step_alone_and_a_spacing_of_ones_own(tmp_path, raw_chaos):

@@ -152,5 +152,5 @@ def test_bad_png_folders_are_named(tmp_path):
     write_png(tmp_path, "IMG-0001-00001.png", (np.arange(2500) % 251).astype(np.uint8).reshape(50, 50) ** 3)
     whole = (tmp_path / "IMG-0001-00001.png").read_bytes()
     (tmp_path / "IMG-0001-00001.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"IMG-0001-00001\.png.*truncated.*Copy it again"):
+    with pytest.raises(DataError, match=r"IMG-0001-00001\.png.*truncated.*Copy, export or download"):
         read_png_stack(tmp_path)

@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from dataloaders.images.data import DenseConfig, open_dense
-from dataloaders.images.folder import NoiseConfig, read_csv
+from dataloaders.images.folder import NoiseConfig
 from dataloaders.io.png import read_mask, write_png
 from dataloaders.scans.normalise import Normalisation
 from models.evaluation import Candidate, ScoreOptions, make_evaluation
 from models.evaluation.dense import DenseEvaluation
 from models.methods.base import Method
+from util.csv_files import read_csv
 from util.results.scores import read_scores
 
 NOISE = NoiseConfig(0.7, 0.7)

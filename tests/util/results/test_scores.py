@@ -109,7 +109,7 @@ def test_bad_files_say_what_to_do(tmp_path):
     with pytest.raises(DataError, match=r"line 1: no column metric; expected method, dataset.*Run the validation ag"):
         read_scores(path)
     path.write_text(",".join([*COLUMNS, "seed", "seed"]) + "\n")
-    with pytest.raises(DataError, match=r"line 1: found the columns .*seed, seed; expected a different name for each"):
+    with pytest.raises(DataError, match=r"column 'seed' is given twice; expected it once\. Run the validation"):
         read_scores(path)
 
 
