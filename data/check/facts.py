@@ -110,7 +110,7 @@ def _load_cache(path: Path, spec: DatasetSpec) -> dict[str, dict]:
         cache = read_json_object(path) if path.exists() else {}
     except DataError:
         return {}
-    files = cache.get("files")
+    files = cache.get("files", {})
     is_ours = [cache.get("format"), cache.get("dataset")] == [CACHE_FORMAT, spec.name] and isinstance(files, dict)
     return {name: entry for name, entry in files.items() if _is_entry(entry)} if is_ours else {}
 
