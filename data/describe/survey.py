@@ -120,8 +120,22 @@ def survey_folder(root: Path, kind: Kind | None = None, ignored: Sequence[str] =
     _use_mask_column(survey)
     _group_patients(survey, guess_patients(pairing.names))
     _join_duplicates(survey)
+    _note_twins(survey)
     _compare_grids(survey)
     return survey
+
+
+def _note_twins(survey: Survey) -> None:
+    """Notes images whose paths differ in their suffix only: copies of one image in two formats."""
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for case in survey.cases:
+        by_stem[str(Path(case.image).with_suffix("")).lower()].append(case.image)
+    for paths in by_stem.values():
+        if len(paths) > 1:
+            survey.remarks.append(
+                f"{' and '.join(paths)}: the same name but for the suffix. If they are one image, delete the lines of "
+                "all but one from the table."
+            )
 
 
 def _compare_grids(survey: Survey) -> None:

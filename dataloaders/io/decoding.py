@@ -87,6 +87,11 @@ def require_size(path: Path, height_px: int, width_px: int) -> None:
         )
 
 
+def is_16_bit_colour(image: Image.Image) -> bool:
+    """Whether pillow would drop the lower 8 of 16 bits per channel; `image` has been opened, not loaded."""
+    return image.mode.startswith(("RGB", "LA")) and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
 def _require_one_page(path: Path, image: Image.Image) -> None:
     n_pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if n_pages > 1:

@@ -71,13 +71,13 @@ def _is_interpolated(grey: np.ndarray, values: np.ndarray, counts: np.ndarray) -
 def _count_flat(grey: np.ndarray, values: np.ndarray) -> np.ndarray:
     """For each value, the number of its pixels that are in a square of `FLAT_PX` pixels a side of that value alone."""
     lowest, highest = ndimage.minimum_filter(grey, FLAT_PX), ndimage.maximum_filter(grey, FLAT_PX)
-    is_flat = ndimage.maximum_filter(lowest == highest, FLAT_PX)
+    is_flat = np.asarray(ndimage.maximum_filter(lowest == highest, FLAT_PX), bool)
     return _counts_of(values, grey[is_flat])
 
 
 def _count_peaks(grey: np.ndarray, values: np.ndarray) -> np.ndarray:
     """For each value, the number of its pixels without a higher one in a square of `PEAK_PX` + 1 pixels a side."""
-    return _counts_of(values, grey[ndimage.maximum_filter(grey, PEAK_PX + 1) == grey])
+    return _counts_of(values, grey[np.asarray(ndimage.maximum_filter(grey, PEAK_PX + 1)) == grey])
 
 
 def _counts(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from dataloaders.io.decoding import UnsupportedTiffError, opened, read_unchanged
+from dataloaders.io.decoding import UnsupportedTiffError, is_16_bit_colour, opened, read_unchanged
 from dataloaders.io.mask_greys import threshold_mask
-from dataloaders.io.png import is_16_bit_colour
 from util.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")

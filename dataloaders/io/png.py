@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataloaders.io.decoding import opened, read_unchanged
+from dataloaders.io.decoding import is_16_bit_colour, opened, read_unchanged
+from dataloaders.io.pictures import read_grey_codes
 from util.errors import DataError
 from util.files import atomic_write
 from util.inventory import is_hidden
@@ -40,26 +41,21 @@ def png_files(folder: Path) -> list[Path]:
 
 
 def read_png_stack(folder: Path) -> np.ndarray:
-    """Reads the grey PNG files of a folder as (D, H, W), sorted by the number that ends their names.
+    """Reads the grey PNG files of a folder as (D, H, W) integers, sorted by the number that ends their names.
+
+    Grey may be stored in one channel, in three equal ones or as a palette of greys.
 
     Raises:
         DataError: see `png_files`; or a file is damaged, is not grey, or differs in size from the first.
     """
     files = png_files(folder)
-    slices = [_read_grey(path) for path in files]
+    slices = [read_grey_codes(path) for path in files]
     for path, slice_ in zip(files, slices, strict=True):
         if slice_.shape != slices[0].shape:
             raise DataError(
                 f"{path}: {slice_.shape} pixels; expected {slices[0].shape} as in {files[0].name}. Copy it again."
             )
     return np.stack(slices)
-
-
-def _read_grey(path: Path) -> np.ndarray:
-    array = read_stored(path)
-    if array.ndim != 2:
-        raise DataError(f"{path}: an array of shape {array.shape}; expected one grey channel (H, W).")
-    return array
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -117,11 +113,6 @@ def read_stored(path: Path) -> np.ndarray:
         if not is_16_bit_colour(image):
             return np.asarray(image)
     return read_unchanged(path)
-
-
-def is_16_bit_colour(image: Image.Image) -> bool:
-    """Whether pillow would drop the lower 8 of 16 bits per channel; `image` has been opened, not loaded."""
-    return image.mode.startswith(("RGB", "LA")) and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def write_png(path: Path, array: np.ndarray) -> None:

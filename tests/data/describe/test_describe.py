@@ -183,6 +183,14 @@ def test_parts_become_the_split(tmp_path, describe):
     assert "split:" not in draft
 
 
+def test_one_name_in_two_formats_is_noted(tmp_path, describe):
+    for name in ("a.png", "a.bmp", "b.png"):
+        write_picture(tmp_path / "in" / name, RANDOM.integers(0, 255, (70, 90)).astype(np.uint8))
+    _, rows, _, report = describe(tmp_path / "in")
+    assert len(rows) == 3
+    assert "a.bmp and a.png: the same name but for the suffix" in report
+
+
 def test_duplicates_are_one_patients(tmp_path, describe):
     array = colour_image()
     for name in ("a", "b"):

@@ -20,7 +20,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)
 MOST_KIB = 3 * 2**20  # memory of the process
 
 
-def encoded(kind, array=NOISE, **options):
+def encoded(kind, array: np.ndarray = NOISE, **options):
     stream = io.BytesIO()
     Image.fromarray(array).save(stream, kind, **options)
     return stream.getvalue()

@@ -141,7 +141,7 @@ def test_bad_png_folders_are_named(tmp_path):
     for name, array, parts in (
         ("IMG-0002-00001.png", grey, ("the slice number of IMG-0001-00001.png", "elsewhere")),
         ("overview.png", grey, ("no slice number", "elsewhere")),
-        ("IMG-0001-00002.png", np.zeros((2, 2, 3), np.uint8), ("(2, 2, 3)", "one grey channel")),
+        ("IMG-0001-00002.png", np.eye(2, 3, dtype=np.uint8)[None].repeat(2, 0), ("colours", "expected grey codes")),
         ("IMG-0001-00002.png", np.zeros((3, 2), np.uint8), ("(3, 2) pixels; expected (2, 2)", "again")),
     ):
         write_png(tmp_path, "IMG-0001-00001.png", grey)

@@ -196,10 +196,13 @@ def test_slices_of_macos_are_skipped_and_suffixes_have_any_case(tmp_path):
     assert read_png_stack(tmp_path)[:, 0, 0].tolist() == [1, 2]
 
 
-def test_slices_in_palettes_are_read(tmp_path):
-    palette = Image.fromarray(GREY).convert("P")
+def test_slices_in_palettes_and_in_three_channels_are_read(tmp_path):
+    labels = np.array([[0, 1], [2, 3]], np.uint8)
+    palette = Image.fromarray(labels).convert("P")
+    palette.putpalette(np.repeat([0, 63, 126, 189], 3).tolist())
     palette.save(tmp_path / "1.png")
-    assert np.array_equal(read_png_stack(tmp_path)[0], GREY)
+    save(tmp_path / "2.png", np.repeat(labels[..., None] * np.uint8(63), 3, axis=-1))
+    assert read_png_stack(tmp_path).tolist() == [[[0, 63], [126, 189]]] * 2
 
 
 def test_radiographs_of_odd_types_are_named(tmp_path):
