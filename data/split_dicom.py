@@ -16,7 +16,7 @@ from pathlib import Path
 from data.describe.names import safe
 from dataloaders.io.dicom.differences import DISTINCTIVE
 from dataloaders.io.dicom.files import DicomFile, describe, read_files
-from dataloaders.io.dicom.frame import Frame
+from dataloaders.io.dicom.frame import Frame, quiet
 from util.cli import run_main
 from util.errors import DataError
 from util.files import ensure_writable
@@ -41,10 +41,11 @@ def split(folder: Path, keywords: Sequence[str], out: Path) -> dict[str, int]:
     """
     if out.is_dir() and any(out.iterdir()):
         raise DataError(f"{out}: not empty; expected a new folder for the copies. Name another one with --out.")
-    files, skipped = read_files(folder)
     groups: dict[tuple[str, ...], list[DicomFile]] = defaultdict(list)
-    for file in files:
-        groups[_values(file, keywords)].append(file)
+    with quiet():
+        files, skipped = read_files(folder)
+        for file in files:
+            groups[_values(file, keywords)].append(file)
     if len(groups) == 1:
         raise DataError(
             f"{folder}: {', '.join(keywords)} is the same in all {len(files)} files; expected an attribute that "

@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from data.describe.folder import Item
 from dataloaders.io.dicom import describe, read_dicom_slices
+from dataloaders.io.dicom.frame import quiet
 from dataloaders.io.geometry import Grid
 from dataloaders.io.nifti import read_nifti, voxel_hash
 from dataloaders.samples import Volume
@@ -130,10 +131,11 @@ def _series_facts(folder: Path) -> FileFacts:
     """
     series = read_dicom_slices(folder)
     first = series.slices[0].frame
-    identity = first.text("PatientID")
+    with quiet():
+        modality, identity = first.text("Modality"), first.text("PatientID")
     patient = hashlib.sha256(identity.encode()).hexdigest()[:12] if identity else ""
     skipped = [f"in the folder, and no slices of the scan: {describe(series.skipped)}"] * bool(series.skipped)
-    return _volume_facts(series.volume, first.text("Modality"), patient, skipped)
+    return _volume_facts(series.volume, modality, patient, skipped)
 
 
 def _volume_facts(volume: Volume, modality: str = "", patient: str = "", known: Sequence[str] = ()) -> FileFacts:

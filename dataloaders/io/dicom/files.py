@@ -47,15 +47,11 @@ class Skipped:
 
 @dataclass(frozen=True)
 class DicomFile:
-    """A file that may hold slices."""
+    """A file that may hold slices, with the name of its SOP class: "CT Image Storage"; "" where it has none."""
 
     path: Path
     header: Dataset
-
-    @property
-    def sop_class(self) -> str:
-        """Name of the SOP class, such as "CT Image Storage"; "" where it has none."""
-        return sop_class(self.header)
+    sop_class: str = ""
 
     def is_localiser(self, keyword: str) -> bool:
         """Whether this attribute of the header says so."""
@@ -127,7 +123,7 @@ def _read(path: Path) -> DicomFile | Skipped:
             f"{path}: truncated, or without its pixels: the file ends before PixelData. Copy it again, or move it out "
             "of the folder if it is no slice."
         )
-    return DicomFile(path, header)
+    return DicomFile(path, header, _sop_class(header))
 
 
 def _check_inflation(path: Path, content: bytes) -> None:
@@ -155,15 +151,14 @@ def _complete_meta(header: Dataset) -> None:
         header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else explicit
 
 
-def sop_class(header: Dataset) -> str:
-    """Name of the SOP class; "" where it is absent."""
+def _sop_class(header: Dataset) -> str:
     uid = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or ""
     return UID(str(uid)).name
 
 
 def _explain_no_image(path: Path, header: Dataset) -> str:
     """What a file is that holds no slices; "" if it may hold some."""
-    name = sop_class(header)
+    name = _sop_class(header)
     if "Image Storage" in name or name in VOLUME_CLASSES:
         return ""
     if name.endswith("Storage") or " SR " in name:

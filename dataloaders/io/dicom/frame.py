@@ -1,5 +1,6 @@
 """What the header says of one slice, wherever it stands: at the top level or in the functional groups of a frame."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,12 +9,14 @@ from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 
 from util.errors import DataError, UserError
 
 MOST_SHOWN = 60  # characters of a value in a message
+PYDICOM_LOG = logging.getLogger("pydicom")
 
 
 @contextmanager
@@ -24,9 +27,7 @@ def one_file(path: Path) -> Iterator[None]:
         DataError: anything else than a `UserError` was raised.
     """
     try:
-        with catch_warnings():
-            simplefilter("ignore")  # pydicom's remarks quote values, which may identify the patient
-            yield
+        yield
     except UserError:
         raise
     except Exception as error:  # the boundary: pydicom raises nearly every type
@@ -34,6 +35,19 @@ def one_file(path: Path) -> Iterator[None]:
             f"{path}: not a readable DICOM file ({type(error).__name__} while reading it). It is damaged, or not "
             "DICOM: copy it again, or move it out of the folder."
         ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps pydicom's remarks, which quote values and so may identify the patient, out of logs and warnings."""
+    level = PYDICOM_LOG.level
+    PYDICOM_LOG.setLevel(logging.CRITICAL)
+    try:
+        with catch_warnings(), disable_value_validation():
+            simplefilter("ignore")
+            yield
+    finally:
+        PYDICOM_LOG.setLevel(level)
 
 
 @dataclass(frozen=True)
@@ -127,13 +141,12 @@ class Frame:
 
     def wrong(self, keyword: str, expected: str) -> DataError:
         """The error that says what an attribute holds and what it should hold."""
-        owner, tag = self.owner(keyword), Tag(keyword)
-        raw = None if owner is None else _raw(owner, tag)
-        shown = (
-            raw.decode("latin-1") if isinstance(raw, bytes) else "\\".join(map(str, raw if is_several(raw) else [raw]))
-        )
+        owner = self.owner(keyword)
+        raw = None if owner is None else _raw(owner, Tag(keyword))
+        values = raw if is_several(raw) else [raw]
+        shown = raw.decode("latin-1") if isinstance(raw, bytes) else "\\".join(map(str, values or []))
         printable = "".join(each if each.isprintable() else "?" for each in shown.strip("\0 "))[:MOST_SHOWN]
-        return DataError(f"{self.name}: {keyword} is {printable!r}; expected {expected}. {self._advice(keyword)}")
+        return DataError(f"{self.name}: {keyword} is '{printable}'; expected {expected}. {self._advice(keyword)}")
 
     def _advice(self, keyword: str) -> str:
         if keyword == "PixelSpacing" and self.owner("ImagerPixelSpacing") is not None:

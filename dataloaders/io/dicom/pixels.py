@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from pydicom.encaps import generate_frames
-from pydicom.pixels import apply_modality_lut, pixel_array
+from pydicom.pixels.processing import apply_modality_lut
+from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
 from dataloaders.io.dicom.codecs import DECODERS, decode
@@ -33,7 +34,7 @@ def check_pixels(frame: Frame) -> tuple[int, int]:
             f"{frame.name}: a colour image (PhotometricInterpretation {photometric}); expected grey ones "
             f"({' or '.join(GREY)}). Move screenshots and colour maps out of the folder, or export the grey series."
         )
-    rows, columns = (int(frame.numbers(keyword, 1)[0]) for keyword in ("Rows", "Columns"))
+    rows, columns = _size(frame)
     if not (0 < rows <= MOST_SIDE_PX and 0 < columns <= MOST_SIDE_PX):
         raise DataError(
             f"{frame.name}: {rows} Rows, {columns} Columns; expected 1 to {MOST_SIDE_PX}. The header is damaged: copy "
@@ -41,6 +42,11 @@ def check_pixels(frame: Frame) -> tuple[int, int]:
         )
     _check_bits(frame)
     _check_length(frame, rows, columns)
+    return rows, columns
+
+
+def _size(frame: Frame) -> tuple[int, int]:
+    rows, columns = (int(frame.numbers(keyword, 1)[0]) for keyword in ("Rows", "Columns"))
     return rows, columns
 
 
@@ -52,8 +58,8 @@ def _check_bits(frame: Frame) -> None:
             f"{frame.name}: BitsAllocated {allocated}, BitsStored {stored}; expected 8, 16 or 32, and not more stored. "
             "The header is damaged, or this is a mask: copy the file again, or move it out of the folder."
         )
-    if not stored - 1 <= frame.whole("HighBit", stored - 1) < allocated:
-        raise frame.wrong("HighBit", f"{stored - 1} to {allocated - 1}")
+    if frame.whole("HighBit", stored - 1) != stored - 1:
+        raise frame.wrong("HighBit", f"{stored - 1} (BitsStored - 1)")
 
 
 def _check_length(frame: Frame, rows: int, columns: int) -> None:
@@ -78,7 +84,7 @@ def _transfer_syntax(frame: Frame) -> UID:
 
 
 def read_stored(frames: Sequence[Frame]) -> Iterator[np.ndarray]:
-    """Yields the stored values (H, W) of frames of one file.
+    """Yields the stored values (H, W) of frames of one file that `check_pixels` has let pass.
 
     Raises:
         DataError: they cannot be decoded.
@@ -92,7 +98,7 @@ def read_stored(frames: Sequence[Frame]) -> Iterator[np.ndarray]:
         if len(streams) < number:
             raise DataError(f"{frames[0].path}: truncated: {len(streams)} of {number} frames. Copy it again.")
     for frame in frames:
-        rows, columns = check_pixels(frame)
+        rows, columns = _size(frame)
         try:
             with one_file(frame.path):
                 array = (
@@ -114,16 +120,15 @@ def _explain(error: DataError) -> str:
 
 
 def _without_other_bits(frame: Frame, array: np.ndarray) -> np.ndarray:
-    """Values of BitsStored bits below HighBit; the others may hold an overlay. Signed where the header says so."""
+    """The lowest BitsStored bits; the others may hold an overlay. Signed where the header says so."""
     if array.dtype.kind == "f":
         return array
     allocated = frame.whole("BitsAllocated", 0)
     bits = frame.whole("BitsStored", allocated)
     is_signed = frame.whole("PixelRepresentation", 0) == 1
-    shift = frame.whole("HighBit", bits - 1) + 1 - bits
     if bits == allocated and array.dtype.kind == "ui"[is_signed]:
         return array
-    wide = (array.astype(np.int64) >> shift) & (2**bits - 1)
+    wide = array.astype(np.int32 if allocated <= 16 else np.int64) & (2**bits - 1)
     if is_signed:
         sign = 2 ** (bits - 1)
         wide = (wide ^ sign) - sign

@@ -133,8 +133,8 @@ def check_one_series(folder: Path, slices: Sequence[DicomSlice]) -> None:
             f"{split_command(folder, ['SeriesNumber'])} copies each to a folder of its own; use the one that you need."
         )
     raise DataError(
-        f"{folder}: {len(counts)} DICOM series found (SeriesInstanceUID differs): {listed}{', ...' * (len(counts) > 4)}; "
-        f"expected one. {remedy}"
+        f"{folder}: {len(counts)} DICOM series found (SeriesInstanceUID differs): {listed}{', ...' * (len(counts) > 4)}"
+        f"; expected one. {remedy}"
     )
 
 

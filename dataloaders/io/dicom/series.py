@@ -10,14 +10,14 @@ import numpy as np
 
 from dataloaders.io.dicom.differences import without_copies
 from dataloaders.io.dicom.files import Skipped, describe, read_files
-from dataloaders.io.dicom.frame import frames_of, one_file
+from dataloaders.io.dicom.frame import frames_of, one_file, quiet
 from dataloaders.io.dicom.pixels import MOST_VOXELS, RESCALE, has_rescale, intensities, read_stored
 from dataloaders.io.dicom.planes import DicomSlice, check_one_series, check_same_plane, slice_of, without_strays
 from dataloaders.samples import Volume
 from util.errors import DataError
 
 STEP_TOLERANCE = 0.05  # deviation of one slice step from the others, as a fraction of it
-ROUNDING_MM, ROUNDING_STEPS = 0.1, 0.25  # distance of a slice from even ones where positions were rounded; of a step
+ROUNDING_MM, ROUNDING_STEPS = 0.075, 0.2  # deviation of slices whose positions were rounded to 0.1 mm; in steps
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's patient axes to NIfTI's
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,11 @@ def read_dicom_slices(folder: Path) -> DicomSeries:
             size, orientation or pixel size; fewer than two slices; several slices at one position, missing or unevenly
             spaced slices.
     """
+    with quiet():
+        return _read_dicom_slices(folder)
+
+
+def _read_dicom_slices(folder: Path) -> DicomSeries:
     files, skipped = read_files(folder)
     slices = []
     for file in files:
@@ -103,9 +108,9 @@ def _are_even_but_rounded(positions_mm: np.ndarray) -> bool:
     """Whether positions (D, 3) are even up to rounding to 0.1 mm; a missing slice moves them by more."""
     numbers = np.arange(len(positions_mm))
     design = np.stack([numbers, np.ones_like(numbers)], axis=1)
-    (step, _), *_ = np.linalg.lstsq(design, positions_mm)
-    line = design @ np.linalg.lstsq(design, positions_mm)[0]
-    return bool(np.abs(positions_mm - line).max() <= min(ROUNDING_MM, ROUNDING_STEPS * np.linalg.norm(step)))
+    line = np.linalg.lstsq(design, positions_mm)[0]  # step and first position
+    most_mm = min(ROUNDING_MM, ROUNDING_STEPS * float(np.linalg.norm(line[0])))
+    return bool(np.abs(positions_mm - design @ line).max() <= most_mm)
 
 
 def _read_array(folder: Path, slices: Sequence[DicomSlice]) -> np.ndarray:
