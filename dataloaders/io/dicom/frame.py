@@ -16,6 +16,7 @@ from pydicom.tag import BaseTag, Tag
 from util.errors import DataError, UserError
 
 MOST_SHOWN = 60  # characters of a value in a message
+PICTURES = frozenset({"CR", "DX", "MG", "XA", "RF", "OP", "ES", "GM", "SM"})  # modalities without volumes
 PYDICOM_LOG = logging.getLogger("pydicom")
 
 
@@ -149,6 +150,9 @@ class Frame:
         return DataError(f"{self.name}: {keyword} is '{printable}'; expected {expected}. {self._advice(keyword)}")
 
     def _advice(self, keyword: str) -> str:
+        modality = self.text("Modality")
+        if modality in PICTURES:
+            return f"A picture (Modality {modality}) is no slice of a volume: export it as PNG, 8 or 16 bits."
         if keyword == "PixelSpacing" and self.owner("ImagerPixelSpacing") is not None:
             return "ImagerPixelSpacing is the distance on the detector, not in the patient: a projection, no slice."
         return (

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import UID
 
 from data.split_dicom import main
 from dataloaders.io.dicom import read_dicom_series, read_dicom_slices
@@ -50,8 +51,8 @@ def test_what_differs_is_named_with_its_values(tmp_path, write_dicom, first, sec
 
 def follow_advice(error, out):
     """Runs the command of a message, with another folder for the result."""
-    command = shlex.split(re.search(r"`python -m data\.split_dicom (.*)`", str(error)).group(1))
-    main([str(out) if word == "OUT" else word for word in command])
+    (command,) = re.findall(r"`python -m data\.split_dicom (.*)`", str(error))
+    main([str(out) if word == "OUT" else word for word in shlex.split(command)])
     return sorted(path.name for path in out.iterdir())
 
 
@@ -97,7 +98,7 @@ def test_copies_of_slices_are_skipped_and_counted(tmp_path, write_dicom, caplog)
     paths = write_dicom(tmp_path, ARRAY)
     shutil.copy(paths[1], tmp_path / "again.dcm")
     header = pydicom.dcmread(paths[2])
-    header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = "1.2.99"  # sent twice by an archive
+    header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = UID("1.2.99")  # sent twice by an archive
     header.save_as(tmp_path / "resent.dcm")
     series = read_dicom_slices(tmp_path)
     np.testing.assert_array_equal(series.volume.array, ARRAY)

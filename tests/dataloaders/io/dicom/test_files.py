@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     UID,
@@ -121,7 +121,7 @@ def without_preamble(path):
 
 def without_meta(path):
     header = pydicom.dcmread(path)
-    header.file_meta, header.preamble = pydicom.dataset.FileMetaDataset(), None
+    header.file_meta, header.preamble = FileMetaDataset(), None
     header.save_as(path, implicit_vr=False, little_endian=True)
 
 

@@ -9,6 +9,7 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     JPEG2000,
+    MPEG2MPML,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -30,11 +31,11 @@ BITS_8 = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
 
 
 def lossless_jpeg(array):
-    return imagecodecs.jpeg8_encode(array, lossless=True, bitspersample=16)
+    return bytes(imagecodecs.jpeg8_encode(array, lossless=True, bitspersample=16))
 
 
 def jpeg_2000(array):
-    return imagecodecs.jpeg2k_encode(array, codecformat="j2k", reversible=True)
+    return bytes(imagecodecs.jpeg2k_encode(array, codecformat="j2k", reversible=True))
 
 
 def jpeg_ls(array):
@@ -125,7 +126,7 @@ def test_compressed_pixels_of_another_size_are_not_decoded(tmp_path, write_dicom
 
 def test_an_unknown_compression_is_named(tmp_path, write_dicom):
     for path in write_dicom(tmp_path, ARRAY):
-        compress(path, pydicom.uid.MPEG2MPML, lossless_jpeg)
+        compress(path, MPEG2MPML, lossless_jpeg)
     with pytest.raises(DataError, match="MPEG2"):
         read_dicom_series(tmp_path)
 

@@ -146,6 +146,11 @@ def write_raw(path, tag, value):
     header.save_as(path)
 
 
+def test_a_radiograph_is_no_slice(tmp_path, write_dicom):
+    write_dicom(tmp_path, ARRAY, Modality="DX", ImageOrientationPatient=None)
+    expect_error(tmp_path, "ImageOrientationPatient is missing", "A picture (Modality DX)", "export it as PNG")
+
+
 def test_a_projection_is_told_from_a_slice(tmp_path, write_dicom):
     write_dicom(tmp_path, ARRAY, PixelSpacing=None, ImagerPixelSpacing=[0.2, 0.2])
     expect_error(tmp_path, "PixelSpacing is missing", "ImagerPixelSpacing is the distance on the detector")
