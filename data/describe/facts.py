@@ -3,18 +3,19 @@
 import hashlib
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from nibabel import imageglobals
 from nibabel.orientations import aff2axcodes
 
 from data.describe.folder import Item
 from dataloaders.description import LARGEST_VALUE
 from dataloaders.io import pictures
-from dataloaders.io.dicom import read_dicom_slices
+from dataloaders.io.dicom import describe, read_dicom_slices
+from dataloaders.io.dicom.frame import quiet
 from dataloaders.io.geometry import Grid
 from dataloaders.io.nifti import read_nifti, voxel_hash
 from dataloaders.samples import Volume
@@ -129,21 +130,17 @@ def _series_facts(folder: Path) -> FileFacts:
     Raises:
         DataError: no image series, or one that `read_dicom_slices` refuses.
     """
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    first = next((path for path in files if path.suffix.lower() in (".dcm", ".dicom", ".ima")), files[0])
-    header = pydicom.dcmread(first, stop_before_pixels=True, force=True)
-    modality = str(header.get("Modality", ""))
-    if modality in ("SEG", "RTSTRUCT"):
-        raise DataError(f"DICOM {modality}; not supported. Export the contours as label maps in NIfTI.")
-    if modality in ("CR", "DX", "MG", "XA", "RF", "OP", "ES", "GM", "SM") or len(files) == 1:
-        raise DataError("a single DICOM picture, no volume; not supported. Export it as PNG, 8 or 16 bits.")
-    identity = str(header.get("PatientID", "") or "")
+    series = read_dicom_slices(folder)
+    first = series.slices[0].frame
+    with quiet():
+        modality, identity = first.text("Modality"), first.text("PatientID")
     patient = hashlib.sha256(identity.encode()).hexdigest()[:12] if identity else ""
-    return _volume_facts(read_dicom_slices(folder).volume, modality=modality, patient=patient)
+    skipped = [f"in the folder, and no slices of the scan: {describe(series.skipped)}"] * bool(series.skipped)
+    return _volume_facts(series.volume, modality, patient, skipped)
 
 
-def _volume_facts(volume: Volume, modality: str = "", patient: str = "") -> FileFacts:
-    array, notes = volume.array, []
+def _volume_facts(volume: Volume, modality: str = "", patient: str = "", known: Sequence[str] = ()) -> FileFacts:
+    array, notes = volume.array, list(known)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         notes.append(f"{np.count_nonzero(~np.isfinite(array))} voxels are not finite (NaN or infinite)")
         array = np.nan_to_num(array, posinf=0, neginf=0)

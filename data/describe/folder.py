@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from dataloaders.io.dicom.files import DICOM_SUFFIXES, is_dicom_file
 from util.errors import DataError
 from util.ids import natural_key
 from util.inventory import is_hidden
@@ -14,10 +15,8 @@ Format = Literal["nifti", "dicom", "picture"]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
-DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 VOLUME_SUFFIXES = (".hdr", ".img", ".mha", ".mhd", ".nrrd", ".mgz", ".mnc", ".img.gz")
 DICOM_INDEX = "dicomdir"  # a table of contents, not a slice
-DICOM_MAGIC, DICOM_MAGIC_AT = b"DICM", 128
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def _sort(root: Path, folder: Path, names: list[str], ignored: tuple[str, ...], 
             listing.items.append(Item(path, "nifti"))
         elif lower.endswith(PICTURE_SUFFIXES):
             listing.items.append(Item(path, "picture"))
-        elif lower.endswith(DICOM_SUFFIXES) or _is_dicom(folder / name):
+        elif lower.endswith(DICOM_SUFFIXES) or is_dicom_file(folder / name):
             series.append(name)
         else:
             listing.left_out.append(LeftOut(path, _explain_suffix(lower)))
@@ -155,14 +154,3 @@ def _explain_suffix(name: str) -> str:
         return "volume format that is not supported; convert it to NIfTI (.nii.gz), with its header if it has one"
     suffix = PurePosixPath(name).suffix
     return f"neither scan nor image ({suffix} file)" if suffix else "neither scan nor image"
-
-
-def _is_dicom(path: Path) -> bool:
-    """Whether a file without a suffix that we know begins as DICOM files do."""
-    if path.suffix.lower() in (".txt", ".csv", ".json", ".xml", ".pdf", ".zip", *VOLUME_SUFFIXES):
-        return False
-    try:
-        with path.open("rb") as stream:
-            return stream.read(DICOM_MAGIC_AT + len(DICOM_MAGIC))[DICOM_MAGIC_AT:] == DICOM_MAGIC
-    except OSError:
-        return False

@@ -235,6 +235,6 @@ class PreparedFolder:
         if whole.min() < limits.min or whole.max() > limits.max:
             raise DataError(
                 f"{path}: values from {whole.min()} to {whole.max()}; expected {limits.min} to {limits.max}. Run "
-                f"`python -m data.prepare {prepare_target(self.spec)}` again."
+                f"`{prepare_command(self.spec)}` again."
             )
         return whole.astype(dtype)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from dataloaders.io.dicom.files import is_dicom_file
 from dataloaders.io.nifti import nifti_stem
 from models.prediction.batch import RESULT, Inventory, without_label_maps
 from util.errors import DataError
@@ -14,7 +15,6 @@ SEGMENTATION = "_segmentation.nii.gz"
 OVERLAY = "_overlay.png"
 NIFTI = r"\.(nii|hdr|img)(\.gz)?$"
 DICOM_NAMES = r"(\.ima|\.\d+)?"  # suffixes that scanners give, where they do not give ".dcm"
-DICOM_MARK = b"DICM"  # at byte 128 of most DICOM files
 NO_SCAN = "neither NIfTI nor DICOM"
 HALF_PAIR = "header or voxels of a NIfTI pair without the other"
 
@@ -76,7 +76,7 @@ def _scans_in(folder: Path, entries: Sequence[Path], has_folders: bool, left_out
         else:
             continue
         others.remove(entry)
-    slices = [file for file in others if file.name != "DICOMDIR" and _is_dicom(file)]
+    slices = [file for file in others if file.name != "DICOMDIR" and is_dicom_file(file)]
     if not slices and not scans and not has_folders:
         slices = [file for file in others if re.fullmatch(DICOM_NAMES, file.suffix.lower())]
     left_out |= {file: NO_SCAN for file in others if file not in slices}
@@ -111,14 +111,3 @@ def _whole_volumes(files: Sequence[Path], left_out: dict[Path, str]) -> dict[Pat
         else:
             left_out |= dict.fromkeys(pair.values(), HALF_PAIR)
     return scans
-
-
-def _is_dicom(file: Path) -> bool:
-    """Whether a file is named as DICOM, or begins as DICOM does."""
-    if file.suffix.lower() == ".dcm":
-        return True
-    try:
-        with file.open("rb") as stream:
-            return stream.read(132)[128:] == DICOM_MARK
-    except OSError:
-        return False

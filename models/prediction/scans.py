@@ -14,6 +14,7 @@ from dataloaders.scans.preprocess import apply_window
 from models.prediction.batch import Record, name_files, process_each
 from models.prediction.fewshot import FewShotPredictor
 from models.prediction.scan_search import OVERLAY, SEGMENTATION, TABLE
+from util.errors import DataError
 from util.items import Failures, catching
 from util.results.overlays import save_overlays
 

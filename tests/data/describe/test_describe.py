@@ -5,6 +5,7 @@ import json
 import logging
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -122,6 +123,15 @@ def test_the_grid_follows_the_plane_of_the_slices(tmp_path, describe, affine, co
     write_scan(tmp_path / "in/a.nii.gz", affine=affine, shape=(6, 80, 70))
     spec, _, _, _ = describe(tmp_path / "in")
     assert (spec.grid.axis_codes, spec.grid.spacing_mm, spec.grid.size_px) == (codes, spacing, 80)
+
+
+def test_files_that_are_no_slices_are_noted(tmp_path, describe, write_dicom):
+    array = np.random.default_rng(1).integers(0, 900, (4, 8, 8), dtype=np.uint16)
+    write_dicom(tmp_path / "in/case1", array)
+    header = pydicom.dcmread(write_dicom(tmp_path / "scout", array[:1], ImageType=["A", "B", "LOCALIZER"])[0])
+    header.save_as(tmp_path / "in/case1/scout.dcm")
+    _, _, _, said = describe(tmp_path / "in")
+    assert "in the folder, and no slices of the scan: 1 x localiser (scout.dcm)" in said
 
 
 def test_dicom_series_with_a_label_and_a_shared_patient(tmp_path, describe, write_dicom):
