@@ -279,11 +279,11 @@ def test_results_of_an_earlier_run_do_not_stay_next_to_others(tmp_path):
     masks = {"a_red_segmentation.png", "a_bright_segmentation.png"}
     for shown, expected in ((both, masks), (green, {"a_segmentation.png"}), (both, masks)):
         write_png(images / "a.png", shown)
-        segment_images(bright("red", "bright"), {"a": images / "a.png"}, out, False, False)
+        segment_images(bright("red", "bright"), {"a": images / "a.png"}, out, None, False, {})
         assert {path.name for path in out.glob("*_segmentation.png")} == expected
     write_png(images / "a_red.png", green)
     write_png(images / "a.png", green)
-    segment_images(bright("red", "bright"), name_images([images / "a_red.png", images / "a.png"]), out, False, False)
+    segment_images(bright("red", "bright"), name_images([images / "a_red.png", images / "a.png"]), out, None, False, {})
     assert {path.name for path in out.glob("*_segmentation.png")} == {"a_segmentation.png", "a_red_segmentation.png"}
 
 
