@@ -122,8 +122,8 @@ class Record:
         keys = ("settings", "made_from", "made", "facts")
         if not isinstance(content, dict) or content.get("record") != FORMAT:
             return None
-        values = {key: content.get(key) for key in keys}
-        return cls(**values) if all(isinstance(value, dict) for value in values.values()) else None
+        values = {key: content[key] for key in keys if isinstance(content.get(key), dict)}
+        return cls(**values) if len(values) == len(keys) else None
 
     def differences(self, settings: Mapping[str, Any], made_from: Mapping[str, str]) -> str:
         """What differs between the time of the record and now, in words; empty: nothing."""

@@ -192,7 +192,7 @@ def normalise(
         earlier = manifest.scans.get(scan, {})
         facts, record = made or (earlier, tasks[scan].record)
         manifest.scans[scan] = _with_facts(facts, tasks[scan].scan)
-        if made or manifest.scans[scan] != earlier:
+        if record and (made or manifest.scans[scan] != earlier):
             manifest.records[f"scan_{scan}"] = record
             manifest.save(folder)
         log.info("%s scan %s: %s", spec.name, scan, "prepared" if made else "already prepared")

@@ -171,7 +171,7 @@ class FewShotData(TrainingData):
         files += [folder.path(kind if part == "train" else "label", scan) for scan, part in scans.items()]
         thresholds = {1, config.min_fg_data} if config.train_on == "labels" else {1}
         files += [folder.folder / f"classmap_{least}.json" for least in sorted(thresholds)]
-        table = {f"scan {scan}": f"{part}, {folder.patient(scan)}" for scan, part in scans.items()}
+        table = {f"scan {scan}": f"{part}, {folder.origin(scan).patient}" for scan, part in scans.items()}
         return hash_files(files, folder.folder) | table
 
     def describe(self) -> str:

@@ -220,9 +220,12 @@ class DenseData(TrainingData):
         files += [folder.mask_path(row["id"], name) for row in rows for name in chosen]
         derived = [self._noise(name) for name in chosen] if self.is_noisy else []
         derived += [superpixels_of(folder, self.config.superpixel, chosen[0])] if self.needs_superpixels else []
-        files += [each.path(image_id) for each in derived for image_id in folder.ids("train")]
-        patients = {row["id"]: folder.patient(row["id"]) for row in rows}
-        table = {f"line {row['id']} of {MANIFEST}": f"{row['split']}, {patients[row['id']]}" for row in rows}
+        files += [each.path(image_id) for each in derived for image_id in self.ids("train")]
+        origins = {row["id"]: folder.origin(row["id"]) for row in rows}
+        table = {
+            f"line {row['id']} of {MANIFEST}": ", ".join([row["split"], *origins[row["id"]].known().values()])
+            for row in rows
+        }
         return hash_files(files, folder.folder) | table
 
     def describe(self) -> str:

@@ -231,7 +231,7 @@ def is_sheared(affine: np.ndarray) -> bool:
 
 
 def _is_usual(stored: StoredGeometry, affine: np.ndarray, shape: tuple[int, ...]) -> bool:
-    """Whether `write_nifti` would write the same: code 1, millimetres, and a qform that is the sform where it can be."""
+    """Whether `write_nifti` would write the same: code 1, millimetres, and both matrices alike unless sheared."""
     if stored.unit != "mm" or stored.sform_code != 1 or len(shape) < 3:
         return False
     if is_sheared(affine):

@@ -129,7 +129,7 @@ def test_a_ct_of_few_columns_gets_the_size_of_the_others(tmp_path, raw_sabs):
     normalise(SABS, tmp_path, parameters_of(SABS))
     image, label = (read_nifti(prepared(tmp_path, SABS) / f"{kind}_0.nii.gz") for kind in ("image", "label"))
     assert image.array.shape == label.array.shape == (4, 256, 256)
-    assert {finding.severity for finding in check_folder(prepared(tmp_path, SABS), SABS, None)} <= {"warning"}
+    assert not any("pixels" in finding.text for finding in check_folder(prepared(tmp_path, SABS), SABS, None))
 
 
 def raw_ct(folder, change):
@@ -149,12 +149,9 @@ def test_ct_of_64_bits_becomes_the_same_as_of_16(tmp_path):
         raw, out = tmp_path / f"raw {dtype.__name__}", tmp_path / f"out {dtype.__name__}"
         convert(SABS, raw_ct(raw, lambda image, dtype=dtype: image.astype(dtype)), out)
         normalise(SABS, out, parameters_of(SABS, SIZE))
-        images += [
-            (prepared(out, SABS) / "image_0.nii.gz").read_bytes(),
-            (out / "SABS/niis/image_0.nii.gz").read_bytes(),
-        ]
-    assert images[0] == images[2]
-    assert images[1] == images[3]
+        files = (prepared(out, SABS) / "image_0.nii.gz", out / "SABS/niis/image_0.nii.gz")
+        images.append([file.read_bytes() for file in files])
+    assert images[0] == images[1]
 
 
 @pytest.mark.parametrize(

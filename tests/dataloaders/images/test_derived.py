@@ -81,8 +81,9 @@ def problem_of(kind, folder):
     """What training, and what the check says."""
     with pytest.raises(DataError) as error:
         _ = open_dense(CONFIGS[kind], str(folder), needs_superpixels=kind == "superpixels").labels
-    wanted = {"noise": NOISE} if kind == "noise" else {"superpixel": SUPERPIXEL}
-    found = [each.text for each in check_images(folder, ISIC2017, **wanted) if each.severity == "error"]
+    noise, superpixel = (NOISE, None) if kind == "noise" else (None, SUPERPIXEL)
+    checked = check_images(folder, ISIC2017, noise=noise, superpixel=superpixel)
+    found = [each.text for each in checked if each.severity == "error"]
     return str(error.value), [text for text in found if "split 'test'" not in text]
 
 

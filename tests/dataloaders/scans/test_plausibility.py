@@ -68,7 +68,7 @@ def image(high, dtype, noise=0.03, seed=1):
 
 
 def phantom(values):
-    z, y, x = np.indices((20, 40, 40))
+    _, y, x = np.indices((20, 40, 40))
     return np.choose(((y - 20) ** 2 + (x - 20) ** 2 < 150).astype(int) + ((y - 20) ** 2 + (x - 20) ** 2 < 40), values)
 
 

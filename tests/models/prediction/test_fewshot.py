@@ -178,7 +178,7 @@ def test_scans_that_are_none_are_refused_or_warned_of(caplog):
         predictor.predict(Volume(np.zeros_like(image.array), image.affine))
     predictor.parameters = dataclasses.replace(PARAMETERS, window_hu=(-125.0, 275.0))
     with pytest.raises(DataError, match=r"from 0 to 1: a range of 1; expected a CT in Hounsfield units"):
-        predictor.predict(Volume(image.array % 2 + np.float32(0), image.affine))
+        predictor.predict(Volume((image.array > 150).astype(np.float32), image.affine))
     predictor.predict(image, "scan 7")
     assert "scan 7: intensities from 100 to 300, none below -200 HU" in caplog.text
 
