@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ class ScoreOptions:
     """What to compute besides overlap scores, and what identifies the run."""
 
     surface_scores: bool = True  # surface distances, which take most of the scoring time
+    hd95: Literal["larger", "pooled"] = "larger"  # convention of HD95 in tables; scores.csv has both
     save_predictions: bool = True  # masks as files
     seed: int = 0  # of the training run
     config_hash: str = ""  # hash that is equal for runs whose scores may be averaged
@@ -45,9 +46,10 @@ class EvaluationResult:
 
     title: str
     tables: Sequence[Table]
-    pictures: dict[str, Path]  # caption -> file
+    pictures: dict[str, Path]  # caption -> file; without those that could not be drawn
     logged: list[tuple[str, float]]  # name -> value, for the Sacred run
     headline: float  # mean Dice
+    failures: Sequence[str] = ()  # masks that could not be written, with the cause
 
 
 class Evaluation(ABC):
@@ -85,6 +87,15 @@ class Evaluation(ABC):
             ConfigError: not possible for this family.
         """
         raise ConfigError("suspects: ranks masks of images, not of scans; choose such a data set and method.")
+
+
+@contextmanager
+def collected(failures: list[str], what: str) -> Iterator[None]:
+    """Adds any exception of the block to `failures`, so that one case's files never cost the scores of all cases."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other cases are scored
+        failures.append(f"{what}: {type(error).__name__}: {error}")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What a family of methods declares about its tables."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pandas as pd
@@ -69,6 +69,12 @@ class Layout:
     def pooled(self) -> tuple[str, ...]:
         """The columns in which scores agree that may be averaged together."""
         return (*self.tables, *self.lines, *(() if self.has_mean else self.columns))
+
+    def with_hd95(self, convention: Literal["larger", "pooled"]) -> "Layout":
+        """The layout with the tables of HD95 in this convention, see `util.results.metrics`."""
+        if convention == "larger":
+            return self
+        return replace(self, metrics=tuple(name.replace("hd95_", "hd95_pooled_") for name in self.metrics))
 
     def complete(self, scores: pd.DataFrame) -> pd.DataFrame:
         """The scores with an empty column for every condition that they lack."""

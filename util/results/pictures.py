@@ -3,8 +3,10 @@
 Figures are drawn without `pyplot`: no window, no global state, safe in threads.
 """
 
+import logging
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from matplotlib.text import Text
 from skimage.segmentation import mark_boundaries
 
 from util.files import atomic_write
+
+logger = logging.getLogger(__name__)
 
 # Distinguishable on grey and by the colour-blind; the dashes also without any colour.
 # Source: Okabe & Ito, Color Universal Design (2008); its bright colours.
@@ -162,6 +166,19 @@ def literal(text: str) -> str:
         else character
         for character in text
     )
+
+
+@contextmanager
+def dispensable(what: str) -> Iterator[None]:
+    """Suppresses any exception of the block and logs it as one line: scores are never lost for the sake of a picture.
+
+    Args:
+        what: is made in the block, such as "training curves".
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, the scores are written
+        logger.warning("%s: left out, the scores are not affected (%s: %s)", what, type(error).__name__, error)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -29,9 +29,9 @@ def test_scores_come_back_as_written(tmp_path):
     pd.testing.assert_frame_equal(back, make_scores(records), check_exact=True)
     assert back["value"].tolist()[0] == 1 / 3
     header, first, second, third, _ = path.read_text().splitlines()
-    assert header == ",".join(COLUMNS) + ",seed,protocol"
-    assert first == "ALPNet,CHAOST2,test,0,1,1,LK,dice,0.3333333333333333,5,blind"
-    assert second == "ALPNet,CHAOST2,test,0,2,1,LK,dice,,5,blind"
+    assert header == ",".join(COLUMNS) + ",seed,protocol,n_scores"
+    assert first == "ALPNet,CHAOST2,test,0,1,1,LK,dice,0.3333333333333333,5,blind,4"
+    assert second == "ALPNet,CHAOST2,test,0,2,1,LK,dice,,5,blind,4"
     assert ",0.30000000000000004," in third
 
 
@@ -74,8 +74,8 @@ def test_spreadsheets_may_reorder_columns_and_write_a_mark(tmp_path):
         ("dice,0.8", "hd95_mm,inf", "found hd95_mm 'inf', expected a number from 0 or"),
         ("dice,0.8", "volume_ml,x", "found volume_ml 'x', expected a number or an empty cell"),
         (",test,0,", ",test,zero,", "found the fold 'zero', expected a whole number or an empty cell"),
-        (",5,blind", ",5", "found 10 cells, expected 11"),
-        (",5,blind", ",5,blind,1", "found 12 cells, expected 11"),
+        (",5,blind", ",5", "found 11 cells, expected 12"),
+        (",5,blind", ",5,blind,1", "found 13 cells, expected 12"),
     ],
 )
 def test_a_damaged_row_is_named(tmp_path, old, new, found):
