@@ -25,6 +25,7 @@ import pandas as pd
 from util.errors import DataError
 from util.files import write_text
 from util.results.metrics import METRICS
+from util.results.wide_scores import is_wide, to_long
 
 FILE_NAME = "scores.csv"
 
@@ -72,7 +73,7 @@ def write_scores(path: Path, scores: pd.DataFrame) -> None:
 
 
 def read_scores(path: Path) -> pd.DataFrame:
-    """Reads a `scores.csv`.
+    """Reads a `scores.csv`, also one of scans that an earlier version wrote.
 
     Returns:
         As `make_scores` does; the columns are in the order of the file.
@@ -85,8 +86,11 @@ def read_scores(path: Path) -> pd.DataFrame:
         with path.open(encoding="utf-8-sig", newline="") as stream:  # spreadsheets write a byte order mark
             reader = csv.reader(stream, strict=True)
             header = next(reader, [])
+            lines = ((reader.line_num, cells) for cells in reader)
+            if is_wide(header):
+                header, lines = to_long(header, lines)
             _check_header(header, path)
-            rows = [_parse_row(header, cells, path, reader.line_num) for cells in reader]
+            rows = [_parse_row(header, cells, path, line) for line, cells in lines]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read ({error}). Run the validation again.") from error
     if not rows:

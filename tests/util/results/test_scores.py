@@ -35,6 +35,24 @@ def test_scores_come_back_as_written(tmp_path):
     assert ",0.30000000000000004," in third
 
 
+def test_files_of_earlier_versions_have_a_column_per_metric(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text(
+        "method,dataset,setting,seed,recipe,protocol,fold,scan,label,organ,dice,hd95_mm\n"
+        "ALPNet,SABS,1,5,f00d,blind,0,07,6,LIVER,0.25,\nALPNet,SABS,1,5,f00d,blind,0,08,6,LIVER,0.5,3.5\n"
+    )
+    scores = read_scores(path)
+    assert list(zip(scores["case"], scores["metric"], scores["value"].fillna(-1), strict=True)) == [
+        *[("07", "dice", 0.25), ("07", "hd95_mm", -1), ("08", "dice", 0.5), ("08", "hd95_mm", 3.5)]
+    ]
+    assert set(zip(scores["family"], scores["structure"], scores["config_hash"], strict=True)) == {
+        ("fewshot", "LIVER", "f00d")
+    }
+    path.write_text(path.read_text().replace("0.5,3.5", "0.5"))
+    with pytest.raises(DataError, match=r"line 3: damaged row \(found 11 cells"):
+        read_scores(path)
+
+
 def test_pandas_reads_the_same(tmp_path):
     path = written(tmp_path, record(1 / 3, case="007"), record(NAN))
     plain = pd.read_csv(path, dtype={"case": str})
