@@ -60,7 +60,7 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
     if candidates[0].weights in ("untrained", "none"):
         candidates = candidates[:1]
 
-    options = ScoreOptions(run.surface_scores, run.hd95, run.save_predictions, run.seed, settings.config_hash)
+    options = ScoreOptions(run.surface_scores, run.save_predictions, run.seed, settings.config_hash, run.hd95)
     result = make_evaluation(method_type.family, data, device).score(candidates, out, options)
     write_text(out / "table.md", "\n".join(table.to_markdown() for table in result.tables))
     for name, value in result.logged:

@@ -34,10 +34,10 @@ class ScoreOptions:
     """What to compute besides overlap scores, and what identifies the run."""
 
     surface_scores: bool = True  # surface distances, which take most of the scoring time
-    hd95: Literal["larger", "pooled"] = "larger"  # convention of HD95 in tables; scores.csv has both
     save_predictions: bool = True  # masks as files
     seed: int = 0  # of the training run
     config_hash: str = ""  # hash that is equal for runs whose scores may be averaged
+    hd95: Literal["larger", "pooled"] = "larger"  # convention of HD95 in tables; scores.csv has both
 
 
 @dataclass(frozen=True)
