@@ -79,6 +79,7 @@ class RunConfig:
     reload_model_path: str = option("", "practical")  # validation: checkpoint; empty: this run's own; none: untrained
     weights: Literal["last", "ema", "both"] = option("last", "practical")  # which of the saved weights to validate
     surface_scores: bool = option(True, "practical")  # also surface distances, which take most of the scoring time
+    hd95: Literal["larger", "pooled"] = option("larger", "practical")  # HD95 shown in tables, see util.results.metrics
     save_predictions: bool = option(True, "practical")  # masks as files
     export_temperature: float = option(5.0, "practical")  # divides the logits of exported probabilities (spguided)
     path: PathConfig = option(PathConfig, "practical")

@@ -27,8 +27,9 @@ from models import build_method, method_class
 from models.evaluation import LAYOUTS, Candidate, Evaluation, ScoreOptions, make_evaluation
 from models.methods.base import Method
 from models.training.load import load_trained
-from util.errors import CheckpointError
+from util.errors import CheckpointError, DataError
 from util.files import write_text
+from util.items import dispensable
 from util.results.collect import write_tables
 from util.results.curves import save_memorisation, save_training_curves
 from util.results.report import save_report
@@ -43,7 +44,11 @@ WEIGHTS = {"last": ("last",), "ema": ("ema",), "both": ("last", "ema")}
 
 @command
 def validate(_config: dict[str, Any], _run: Any) -> float:
-    """Segments and scores the held-out cases; returns the mean Dice (of the first protocol and weights)."""
+    """Segments and scores the held-out cases; returns the mean Dice (of the first protocol and weights).
+
+    Raises:
+        DataError: masks that could not be written; scores, tables and report are complete.
+    """
     settings = read_settings(_config)
     run, method_type = settings.run, method_class(settings.run.method)
     device = plan().device(run.device)
@@ -55,25 +60,35 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
     if candidates[0].weights in ("untrained", "none"):
         candidates = candidates[:1]
 
-    options = ScoreOptions(run.surface_scores, run.save_predictions, run.seed, settings.config_hash)
+    options = ScoreOptions(run.surface_scores, run.save_predictions, run.seed, settings.config_hash, run.hd95)
     result = make_evaluation(method_type.family, data, device).score(candidates, out, options)
-    pictures = dict(result.pictures)
-    curves, memorisation = out / "curves.png", out / "memorisation.png"
-    if not run.reload_model_path and save_training_curves(curves, settings.experiment_folder / "runs"):
-        pictures["training"] = curves
-    first = candidates[0]
-    if save_memorisation(memorisation, first.history, f"{first.name}: predictions on training images"):
-        pictures["agreement with clean and with given masks"] = memorisation
+    write_text(out / "table.md", "\n".join(table.to_markdown() for table in result.tables))
     for name, value in result.logged:
         _run.log_scalar(name, value, 0)
-    write_text(out / "table.md", "\n".join(table.to_markdown() for table in result.tables))
-    save_report(
-        out / "report.html", result.title, tables=result.tables,
-        pictures=pictures, facts=settings.values, command=shlex.join(["python", *sys.argv]),
-    )  # fmt: skip
-    picture = next(iter(result.pictures.values()))
-    logger.info("\n%s\noverlay: %s\nreport: %s", result.tables[0].to_markdown(), picture, out / "report.html")
+    pictures = result.pictures | _draw_curves(settings, candidates[0], out)
+    with dispensable("report.html"):
+        save_report(
+            out / "report.html", result.title, tables=result.tables,
+            pictures=pictures, facts=settings.values, command=shlex.join(["python", *sys.argv]),
+        )  # fmt: skip
+    shown = "".join(f"\noverlay: {path}" for path in list(result.pictures.values())[:1])
+    logger.info("\n%s%s\nreport: %s", result.tables[0].to_markdown(), shown, out / "report.html")
+    if result.failures:
+        raise DataError("\n".join([f"{out}: the scores are complete, but masks are missing:", *result.failures]))
     return result.headline
+
+
+def _draw_curves(settings: Settings, first: Candidate, out: Path) -> dict[str, Path]:
+    """The curves of the training, caption -> file; without those that cannot be drawn."""
+    curves, memorisation = out / "curves.png", out / "memorisation.png"
+    drawn: dict[str, Path] = {}
+    with dispensable("training curves"):
+        if not settings.run.reload_model_path and save_training_curves(curves, settings.experiment_folder / "runs"):
+            drawn["training"] = curves
+    with dispensable("curves of the agreement with the training masks"):
+        if save_memorisation(memorisation, first.history, f"{first.name}: predictions on training images"):
+            drawn["agreement with clean and with given masks"] = memorisation
+    return drawn
 
 
 def _load_candidate(settings: Settings, weights: str, device: torch.device) -> Candidate:
@@ -110,10 +125,17 @@ def _open_trained(settings: Settings) -> tuple[Method, Evaluation]:
 
 @command
 def collect(_config: dict[str, Any]) -> str:
-    """Gathers all finished validations below `path.log_dir`, of every family, into tables there."""
-    root = Path(read_settings(_config).run.path.log_dir).expanduser()
-    text = write_tables(root, LAYOUTS)
+    """Gathers all finished validations below `path.log_dir`, of every family, into tables there.
+
+    Raises:
+        DataError: files that cannot be used; the tables are made of the others.
+    """
+    run = read_settings(_config).run
+    root = Path(run.path.log_dir).expanduser()
+    text, failures = write_tables(root, {name: layout.with_hd95(run.hd95) for name, layout in LAYOUTS.items()})
     logger.info("\n%s\n%s", text, root / "table.md")
+    if failures:
+        raise DataError("\n".join(["left out of the tables:", *failures]))
     return str(root / "table.md")
 
 

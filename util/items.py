@@ -64,6 +64,20 @@ def catching(failures: Failures, name: str, source: str | Path) -> Iterator[None
 
 
 @contextmanager
+def dispensable(what: str) -> Iterator[None]:
+    """Suppresses any exception of the block and logs it as one line: scores are never lost for the sake of a picture.
+
+    Args:
+        what: is made in the block, such as "training curves".
+    """
+    failures: Failures = {}
+    with catching(failures, what, what):
+        yield
+    for reason in failures.values():
+        logger.warning("left out, the scores are not affected: %s", reason)
+
+
+@contextmanager
 def naming(source: str | Path) -> Iterator[None]:
     """Turns any exception of the block into an error that names the file, for what a command cannot go on without.
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ class ScoreOptions:
     save_predictions: bool = True  # masks as files
     seed: int = 0  # of the training run
     config_hash: str = ""  # hash that is equal for runs whose scores may be averaged
+    hd95: Literal["larger", "pooled"] = "larger"  # convention of HD95 in tables; scores.csv has both
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,10 @@ class EvaluationResult:
 
     title: str
     tables: Sequence[Table]
-    pictures: dict[str, Path]  # caption -> file
+    pictures: dict[str, Path]  # caption -> file; without those that could not be drawn
     logged: list[tuple[str, float]]  # name -> value, for the Sacred run
     headline: float  # mean Dice
+    failures: Sequence[str] = ()  # masks that could not be written, with the cause
 
 
 class Evaluation(ABC):

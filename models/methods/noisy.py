@@ -30,7 +30,9 @@ class RefineConfig:
     decay: float = 1.0  # factor on the share of labels to refine, 1 - remember rate (reference: 0.5 for the clavicle)
     confidence: float = 0.0  # a label changes only to a class more probable than this
     patience: int = 5  # rounds without a wider loss gap before labels are refined
-    thr_bg: float = 0.95  # upper bounds of the remember rates after refinement (reference: 0.99 and 0.83 for JSRT)
+    # Upper bounds of the remember rates after refinement (reference: 0.99 and 0.83 for JSRT); 1: no bound. thr_bg=None:
+    # that of the foreground, which the reference takes for 1 too.
+    thr_bg: float | None = 0.95
     thr_fg: float = 0.9
     factor: float = 1.1  # on the remember rates at each refinement
     max_refinements: int = 1
@@ -38,8 +40,9 @@ class RefineConfig:
 
     def __post_init__(self) -> None:
         for name in ("decay", "confidence", "thr_bg", "thr_fg"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"refine.{name}={getattr(self, name)}: expected a value from 0 to 1.")
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ConfigError(f"refine.{name}={value}: expected a value from 0 to 1.")
         if self.factor < 1:
             raise ConfigError(f"refine.factor={self.factor}: expected a number from 1.")
         if self.patience < 1 or self.chunk < 1 or self.max_refinements < 0:
@@ -174,7 +177,7 @@ class SuperpixelGuided(Peers):
         before, n_changed = labels.accuracy(), np.count_nonzero(refined != labels.label)
         labels.replace(refined)
         ceiling = torch.full_like(self.remember_rates, refine.thr_fg)
-        ceiling[0] = refine.thr_bg
+        ceiling[0] = refine.thr_fg if refine.thr_bg is None else refine.thr_bg
         self.remember_rates.copy_(update_remember_rates(self.remember_rates, ceiling, refine.factor))
         self.n_refinements.add_(1)
         self.monitor.reset()

@@ -138,6 +138,20 @@ def test_files_of_a_scoring(squares, tmp_path):
     assert ("test/dice/last", pytest.approx(1)) in found.logged
 
 
+def test_neither_pictures_nor_masks_cost_the_scores(squares, tmp_path, monkeypatch, caplog):
+    def fails(path, *_):
+        if "img_13" in str(path):
+            raise OverflowError("too large")
+
+    monkeypatch.setattr("models.evaluation.dense.save_image_overlays", lambda *_: fails("img_13"))
+    monkeypatch.setattr("models.evaluation.dense.write_png", fails)
+    found, scores = scored(squares, tmp_path, truths(squares))
+    assert len(scores["last", "dice"]) == 4
+    assert found.pictures == {}
+    assert found.failures == ["masks of img_13: OverflowError: too large"]
+    assert "overlays of T-Loss, last weights: left out" in caplog.text
+
+
 def test_what_is_not_asked_for_is_not_made(squares, tmp_path):
     found, scores = scored(squares, tmp_path, truths(squares), options=ScoreOptions(False, False))
     assert not (tmp_path / "predictions").exists()
