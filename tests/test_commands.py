@@ -31,7 +31,7 @@ VALUES = {
 FIELDS = {
     "step": "superpixels", "verb": "check isic2017", "scale": "MIDDLE", "min_foreground_px": "1", "option": "",
     "size": "", "target": "chaost2", "spec.name": "chaost2", "spec.name.lower()": "chaost2",
-    "command_target(self.folder, self.spec)": "data/X --dataset chaost2",
+    "' '.join(keywords)": "EchoTime", "command_target(self.folder, self.spec)": "data/X --dataset chaost2",
 }  # fmt: skip
 READS_DATA = ("data.prepare", "data.check", "data.superpixels", "data.noise")  # run in an empty folder
 

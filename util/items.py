@@ -27,7 +27,7 @@ def reason_of(error: Exception, source: str | Path) -> str:
 
     Args:
         error: of any kind. That of a `UserError` is its message; others are given with their type and place.
-        source: the file; named first, unless the message names it.
+        source: the file; named first, unless the message names it; empty: not named.
     """
     if isinstance(error, UserError):
         text = str(error)
@@ -70,11 +70,10 @@ def dispensable(what: str) -> Iterator[None]:
     Args:
         what: is made in the block, such as "training curves".
     """
-    failures: Failures = {}
-    with catching(failures, what, what):
+    try:
         yield
-    for reason in failures.values():
-        logger.warning("left out, the scores are not affected: %s", reason)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the scores are written
+        logger.warning("%s: left out, the scores are not affected (%s)", what, reason_of(error, ""))
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataloaders.io.dicom.files import is_dicom_file
+from dataloaders.io.dicom.files import DICOM_SUFFIXES, is_dicom_file
 from dataloaders.io.nifti import nifti_stem
 from models.prediction.batch import RESULT, Inventory, without_label_maps
 from util.errors import DataError
@@ -76,11 +76,15 @@ def _scans_in(folder: Path, entries: Sequence[Path], has_folders: bool, left_out
         else:
             continue
         others.remove(entry)
-    slices = [file for file in others if file.name != "DICOMDIR" and is_dicom_file(file)]
+    slices = [file for file in others if file.name != "DICOMDIR" and _is_slice(file)]
     if not slices and not scans and not has_folders:
         slices = [file for file in others if re.fullmatch(DICOM_NAMES, file.suffix.lower())]
     left_out |= {file: NO_SCAN for file in others if file not in slices}
     return ({folder: len(slices)} if slices else {}) | {scan: scans[scan] for scan in sorted(scans)}
+
+
+def _is_slice(file: Path) -> bool:
+    return file.suffix.lower() in DICOM_SUFFIXES or is_dicom_file(file)
 
 
 def _may_be_scan(entry: Path) -> bool:

@@ -166,7 +166,7 @@ def damage_a_value(path):
         (repeat_last_row, "found 4 scores, but the validation wrote 3"),
         (swap_last_row, "several rows for method ALPNet"),
         (damage_a_value, "line 2: damaged row"),
-        (lambda path: path.write_bytes(b"\xff\xfe"), "cannot be read"),
+        (lambda path: path.write_bytes(b"case\xff"), "cannot be read"),
         (lambda path: path.unlink() or path.symlink_to("nowhere"), "cannot be read"),
     ],
 )
