@@ -26,9 +26,9 @@ from models.prediction import scans as scan_files
 from models.prediction.batch import refuse_existing
 from models.prediction.dense import DensePredictor as DensePredictor
 from models.prediction.fewshot import FewShotPredictor as FewShotPredictor
+from models.training.load import read_trained
 from util.cli import run_main
 from util.errors import ConfigError, DataError
-from util.runtime import checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ FURTHER: dict[str, tuple[str, ...]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the command line and segments; returns 1 if an image or scan failed, else 0."""
     given = _parser().parse_args(arguments)
-    family = origin.family(checkpoint.load(given.checkpoint))
+    family = origin.family(read_trained(given.checkpoint))
     if family not in COMMANDS:
         raise ConfigError(f"{given.checkpoint}: no predictor of {family} methods; expected {' or '.join(COMMANDS)}.")
     _check_options(given, family)
