@@ -56,9 +56,8 @@ class RunConfig:
     method: str = option("alpnet", "architecture")  # see models.METHODS
     seed: int = option(1234, "replicate", ge=0, le=2**32 - 1)
     n_steps: int = option(10_000, ge=1, le=10**9)  # optimiser steps
-    round_steps: int = option(
-        0, ge=0
-    )  # steps of a round ("epoch"), at whose end a method may refine labels; 0: one round
+    # steps of a round ("epoch"), at whose end a method may refine labels; 0: one round
+    round_steps: int = option(0, ge=0)
     batch_size: int = option(1, ge=1, le=65_536)  # episodes or images per step, divided evenly among all processes
     optim: OptimConfig = option(OptimConfig)
     ema: AverageConfig = option(AverageConfig)
@@ -80,9 +79,8 @@ class RunConfig:
     weights: Literal["last", "ema", "both"] = option("last", "practical")  # which of the saved weights to validate
     surface_scores: bool = option(True, "practical")  # also surface distances, which take most of the scoring time
     save_predictions: bool = option(True, "practical")  # masks as files
-    export_temperature: float = option(
-        5.0, "practical", gt=0
-    )  # divides the logits of exported probabilities (spguided)
+    # divides the logits of exported probabilities (spguided)
+    export_temperature: float = option(5.0, "practical", gt=0)
     path: PathConfig = option(PathConfig, "practical")
 
     def __post_init__(self) -> None:

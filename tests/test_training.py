@@ -112,14 +112,18 @@ def test_kill_and_resume_gives_the_same_weights(prepared_folder, tmp_path, unbro
     assert_same_weights(path, unbroken)
 
 
-def test_a_signal_saves_and_resume_gives_the_same_weights(prepared_folder, tmp_path, unbroken):
-    command = command_line(prepared_folder, tmp_path, n_steps=40, checkpoint_every=1000)
+@pytest.mark.parametrize("moment", ["training on scans", "Started"])
+def test_signals_to_all_processes_save_and_resume_gives_the_same_weights(prepared_folder, tmp_path, unbroken, moment):
+    """With loader processes; while the data are opened or between steps, and again while the process ends."""
+    command = command_line(prepared_folder, tmp_path, n_steps=40, checkpoint_every=1000, num_workers=2)
     lines = []
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         for line in process.stderr or ():
             lines.append(line)
-            if "training on scans" in line:
-                process.send_signal(signal.SIGTERM)
+            if moment in line or "the same command resumes" in line:
+                os.killpg(process.pid, signal.SIGTERM)
     assert process.returncode == os.EX_TEMPFAIL, "".join(lines)
     assert "the same command resumes" in "".join(lines)
     (path,) = tmp_path.rglob("checkpoint.pt")
@@ -130,7 +134,10 @@ def test_a_signal_saves_and_resume_gives_the_same_weights(prepared_folder, tmp_p
 
 def test_a_damaged_checkpoint_is_reported_and_the_previous_one_resumed(prepared_folder, tmp_path, unbroken, caplog):
     path = train(prepared_folder, tmp_path, n_steps=40)
-    path.write_bytes(path.read_bytes()[:1000])
+    damaged = bytearray(path.read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + 1000] = bytes(1000)
+    path.write_bytes(damaged)
     assert checkpoint.load(checkpoint.previous_path(path))["step"] == 39
     train(prepared_folder, tmp_path, n_steps=40)
     assert "checkpoint.pt: damaged" in caplog.text
@@ -221,7 +228,7 @@ def test_snapshots_and_curves_are_written(prepared_folder, tmp_path):
 def test_bad_settings_stop_with_one_clear_message(prepared_folder, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         train(prepared_folder, tmp_path, **changes)
-    assert not list(tmp_path.rglob("checkpoint.pt"))
+    assert not list(tmp_path.iterdir())  # no empty experiment
 
 
 def test_a_method_without_training_is_sent_to_validation(prepared_folder, tmp_path):

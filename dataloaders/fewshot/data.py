@@ -46,9 +46,8 @@ class FewShotConfig(DataConfig):
     aug: transforms.AugmentConfig = option(transforms.AugmentConfig)  # its ranges; those of `which_aug` if not given
     support_idx: tuple[int, ...] = option((-1,), "replicate")  # positions in the fold's held-out list
     n_sup_part: int = option(3, "practical", ge=1)  # parts along the organ, each with its own support slice; odd
-    z_margin: int = option(
-        0, "practical", ge=0
-    )  # slices beyond the organ's range that still count in protocol=reference
+    # slices beyond the organ's range that still count in protocol=reference
+    z_margin: int = option(0, "practical", ge=0)
     protocol: Literal["reference", "blind", "both"] = option("both", "practical")  # how to score, see protocol.py
     nsd_tolerance_mm: float = option(3.0, "practical", gt=0)  # of the normalised surface Dice
 

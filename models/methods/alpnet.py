@@ -33,9 +33,8 @@ class ALPNetConfig:
     usealign: bool = True  # prototype alignment regularisation
     align_weight: float = option(1.0, ge=0)  # of the alignment loss (paper: 1)
     temperature: float = 20.0  # factor on the cosine (as in PANet)
-    coverage_threshold: float = option(
-        0.95, ge=0, lt=1
-    )  # coverage above which a cell of the support mask becomes a prototype
+    # coverage above which a cell of the support mask becomes a prototype
+    coverage_threshold: float = option(0.95, ge=0, lt=1)
     freeze_batch_norm: bool = False  # True: running statistics also in training
     slices_per_pass: int = option(16, "practical", ge=1)  # slices encoded together in prediction
 

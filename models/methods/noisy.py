@@ -47,9 +47,8 @@ class RefineConfig:
 class JoCoRConfig(PeersConfig):
     """Hyper-parameters of JoCoR."""
 
-    jocor_lambda: float = option(
-        0.65, ge=0, le=1
-    )  # weight of the networks' agreement against the labels' cross-entropy
+    # weight of the networks' agreement against the labels' cross-entropy
+    jocor_lambda: float = option(0.65, ge=0, le=1)
 
 
 @dataclass(frozen=True)

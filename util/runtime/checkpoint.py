@@ -55,9 +55,8 @@ def _write(content: dict[str, Any], path: Path) -> None:
     except RuntimeError as error:
         if not any(sign in str(error) for sign in ("inline_container", "PytorchStreamWriter", "iostream")):
             raise
-        with suppress(OSError):
-            if shutil.disk_usage(path.parent).free < FULL_BELOW_BYTES:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        if shutil.disk_usage(path.parent).free < FULL_BELOW_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise OSError(errno.EFBIG, "cut short by a full disk, a quota or a limit of the file size") from error
 
 

@@ -65,6 +65,41 @@ def test_what_the_first_process_cannot_do_is_its_own_error():
         distributed.run_on_first_rank(fail, distributed.Plan(), cpu)
 
 
+def test_blocks_for_signals_can_be_nested_and_last_until_the_process_ends():
+    former = {number: signal.getsignal(number) for number in distributed.STOPPING}
+    try:
+        with distributed.StopSignal(until_exit=True) as outer:
+            os.kill(os.getpid(), signal.SIGTERM)  # as while Sacred prepares the run
+            with distributed.StopSignal() as inner:
+                assert inner.received == signal.SIGTERM
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert outer.received == signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGTERM)  # as while the process ends
+        with distributed.StopSignal() as later:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert later.received
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def test_only_a_second_ctrl_c_interrupts_at_once(capfd):
+    with distributed.StopSignal() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.received == signal.SIGINT
+        assert "Ctrl-C again stops at once" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_signals_are_held_back_until_the_end_of_the_block():
+    with distributed.StopSignal() as stop:
+        with distributed.signals_held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.received is None
+        assert stop.received == signal.SIGTERM
+
+
 def test_a_signal_only_sets_a_flag_and_may_come_twice():
     former = signal.getsignal(signal.SIGUSR1)
     with distributed.StopSignal() as stop:
