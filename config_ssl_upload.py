@@ -6,8 +6,9 @@
 
 Keys of the chosen method and of its data stand next to the general ones, under the reference's names where the meaning
 is the same (docs/migrating.md). A key takes its value from, in this order: its default; what follows from the data set;
-what was published for this method on this data set (models/presets); the named configurations; the command line. An
-unknown key or a value of the wrong type is an error.
+what was published for this method on this data set (models/presets); the named configurations, whose order does not
+matter; files of settings (`with ... mine.yaml`; JSON, JSON5 or YAML, read as plain data); the command line. An unknown
+key, a value of the wrong type or a number out of range is an error, for every command.
 """
 
 import logging

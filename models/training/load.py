@@ -41,19 +41,19 @@ def read_trained(path: Path) -> dict[str, Any]:
         CheckpointError: unreadable, refused, damaged, or neither.
     """
     content = checkpoint.load(path)
+    weights: Any = content
     if "format" in content or "settings" in content:
         settings, weights = content.get("settings"), content.get("method")
-        is_ours = content.get("format") == FORMAT and isinstance(settings, dict) and isinstance(weights, dict)
+        is_ours = content.get("format") == FORMAT and isinstance(settings, dict) and "method" in settings
         missing = [key for key in ("step", "normalisation", "preparation") if key not in content]
-        if not is_ours or missing or "method" not in settings:  # type: ignore[operator] - a dict, as is_ours says
+        if missing or not is_ours or not isinstance(weights, dict):
             raise CheckpointError(
                 f"{path}: not a checkpoint of this program, though it resembles one (format "
                 f"{content.get('format')!r}). Use a checkpoint.pt or snapshot that training.py wrote."
             )
-        weights = [*weights.items()]
-    else:
-        weights = [*content.items()]
-    foreign = [str(name) for name, value in weights if not (isinstance(name, str) and isinstance(value, Tensor))]
+    foreign = [
+        str(name) for name, value in weights.items() if not (isinstance(name, str) and isinstance(value, Tensor))
+    ]
     if foreign or not weights:
         raise CheckpointError(
             f"{path}: holds {', '.join(foreign[:5]) or 'nothing'} in place of weights by name; expected a "

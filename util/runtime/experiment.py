@@ -56,7 +56,8 @@ class PlainExperiment(Experiment):
 
     def run_commandline(self, argv: Any = None) -> Run | None:
         """Runs the command line; exits with code 1 after a user error, with 130 after an interruption."""
-        sacred.experiment.get_config_updates = parse_words  # Sacred's own restores objects, which can run code
+        # Sacred's own restores objects, which can run code.
+        sacred.experiment.get_config_updates = parse_words  # type: ignore[attr-defined]
         try:
             return super().run_commandline(argv)
         except UserError as error:

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ SMALL = {
 }
 
 
-def train(folder, logs, word="ce", **changes):
+def train(folder, logs, word: str = "ce", **changes: Any):
     values = SMALL | {"path": {"data_dir": str(folder), "log_dir": str(logs)}} | changes
     return Path(str(ex.run("train", named_configs=["isic2017", word], config_updates=values).result))
 
@@ -90,7 +91,8 @@ def test_weights_that_no_longer_fit_are_named(image_folder, tmp_path, trained):
 
 def test_a_longer_run_names_the_shorter_one_and_how_to_prolong_it(image_folder, tmp_path, caplog):
     """With a method that refines labels, which the prolonged run takes over."""
-    word, changes = "spguided", {"refine": {"patience": 1}, "optim": {"lr": 0.01, "schedule": "step"}}
+    word = "spguided"
+    changes: dict[str, Any] = {"refine": {"patience": 1}, "optim": {"lr": 0.01, "schedule": "step"}}
     short = train(image_folder, tmp_path, word, n_steps=10, **changes)
     caplog.set_level("INFO")
     alone = train(image_folder, tmp_path, word, n_steps=14, **changes)
@@ -111,7 +113,7 @@ def test_a_longer_run_names_the_shorter_one_and_how_to_prolong_it(image_folder, 
 
 
 def test_a_run_whose_learning_rate_follows_its_length_cannot_be_prolonged(image_folder, tmp_path, caplog):
-    changes = {"optim": {"lr": 0.01, "schedule": "polynomial"}}
+    changes: dict[str, Any] = {"optim": {"lr": 0.01, "schedule": "polynomial"}}
     short = train(image_folder, tmp_path, n_steps=2, **changes)
     caplog.set_level("INFO")
     longer = train(image_folder, tmp_path, n_steps=3, **changes)
