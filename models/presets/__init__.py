@@ -17,7 +17,7 @@ from models.presets.rules import published_values
 FAST: dict[str, Any] = {"precision": "bf16", "compile": "auto"}
 
 # What a word decides -> word -> settings. No two axes share a key, so that the order of their words does not matter.
-AXES: Mapping[str, Mapping[str, dict[str, Any]]] = {
+AXES = {
     "method": {**fewshot.METHODS, **noisy.GUIDED_METHODS, **noisy.ROBUST_LOSSES},
     "data set": {**fewshot.DATA, **noisy.DATA},
     "setting": fewshot.SETTINGS,

@@ -195,7 +195,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Holds the signals that stop a run back until the end of the block, also from processes started in it."""
+    """Processes that are started in the block begin with the signals that stop a run held back."""
     former = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield

@@ -133,7 +133,8 @@ def test_a_shorter_run_is_no_part_of_a_longer_one(image_folder, tmp_path, traine
 def test_a_run_that_is_refused_leaves_no_folder(image_folder, tmp_path):
     logs = tmp_path / "logs"
     logs.mkdir()
-    for changes in ({"noise": {"alpha": 0.3, "beta": 0.7}}, {"store": "sql:nothing"}):
+    refused: tuple[dict[str, Any], ...] = ({"noise": {"alpha": 0.3, "beta": 0.7}}, {"store": "sql:nothing"})
+    for changes in refused:
         with pytest.raises(InputError):
             train(image_folder, logs, **changes)
         assert not list(logs.iterdir())

@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -92,12 +94,13 @@ def test_only_a_second_ctrl_c_interrupts_at_once(capfd):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_signals_are_held_back_until_the_end_of_the_block():
-    with distributed.StopSignal() as stop:
-        with distributed.signals_held():
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert stop.received is None
-        assert stop.received == signal.SIGTERM
+def test_processes_can_be_started_with_the_signals_held_back():
+    code = "import signal; print(*map(int, signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with distributed.signals_held():
+        held = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert {int(number) for number in held.split()} >= {int(number) for number in distributed.STOPPING}
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 def test_a_signal_only_sets_a_flag_and_may_come_twice():
