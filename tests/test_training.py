@@ -112,9 +112,9 @@ def test_kill_and_resume_gives_the_same_weights(prepared_folder, tmp_path, unbro
     assert_same_weights(path, unbroken)
 
 
-@pytest.mark.parametrize("moment", ["training on scans", "Started"])
-def test_signals_to_all_processes_save_and_resume_gives_the_same_weights(prepared_folder, tmp_path, unbroken, moment):
-    """With loader processes; while the data are opened or between steps, and again while the process ends."""
+def test_signals_to_all_processes_save_and_resume_gives_the_same_weights(prepared_folder, tmp_path, unbroken):
+    """With loader processes: while the data are opened, as training begins, and while the process ends."""
+    moments = ("Started", "training on scans", "the same command resumes")
     command = command_line(prepared_folder, tmp_path, n_steps=40, checkpoint_every=1000, num_workers=2)
     lines = []
     with subprocess.Popen(
@@ -122,7 +122,7 @@ def test_signals_to_all_processes_save_and_resume_gives_the_same_weights(prepare
     ) as process:
         for line in process.stderr or ():
             lines.append(line)
-            if moment in line or "the same command resumes" in line:
+            if any(moment in line for moment in moments):
                 os.killpg(process.pid, signal.SIGTERM)
     assert process.returncode == os.EX_TEMPFAIL, "".join(lines)
     assert "the same command resumes" in "".join(lines)
@@ -221,7 +221,6 @@ def test_snapshots_and_curves_are_written(prepared_folder, tmp_path):
         ({"temperature": 50.0}, r"temperature=50\.0: expected a value above 0, up to 40"),
         ({"encoder_weights": "nowhere.pt"}, "coco, imagenet, none, or an existing file"),
         ({"path": {"data_dir": "/nowhere"}}, r"/nowhere.*data\.prepare"),
-        ({"proto_grid_size": 64}, "give only 8 features"),
         ({"exclude_cls_list": [1, 2, 3, 4, 5]}, "no classes of CHAOST2"),
     ],
 )
@@ -229,6 +228,12 @@ def test_bad_settings_stop_with_one_clear_message(prepared_folder, tmp_path, cha
     with pytest.raises(InputError, match=message):
         train(prepared_folder, tmp_path, **changes)
     assert not list(tmp_path.iterdir())  # no empty experiment
+
+
+def test_features_too_few_for_the_grid_stop_the_first_step(prepared_folder, tmp_path):
+    with pytest.raises(InputError, match="give only 8 features"):
+        train(prepared_folder, tmp_path, proto_grid_size=64)
+    assert not list(tmp_path.rglob("checkpoint.pt"))
 
 
 def test_a_method_without_training_is_sent_to_validation(prepared_folder, tmp_path):
