@@ -35,6 +35,7 @@ from util.results.curves import save_memorisation, save_training_curves
 from util.results.report import save_report
 from util.runtime.device import keep_freed_memory, set_precision
 from util.runtime.distributed import plan
+from util.runtime.run_store import refusals_leave_no_record
 from util.runtime.seeding import seed_everything
 
 logger = logging.getLogger(__name__)
@@ -54,9 +55,10 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
     device = plan().device(run.device)
     keep_freed_memory(device)
     set_precision("float32", device)  # scores are those of full precision, whatever the precision in training
-    data = open_data(method_type.family, settings.data, run.path.data_dir, method_type.trains_on)
     out = run_folder(_run, settings)
-    candidates = [_load_candidate(settings, weights, device) for weights in WEIGHTS[run.weights]]
+    with refusals_leave_no_record(_run, settings.experiment_folder):
+        data = open_data(method_type.family, settings.data, run.path.data_dir, method_type.trains_on)
+        candidates = [_load_candidate(settings, weights, device) for weights in WEIGHTS[run.weights]]
     if candidates[0].weights in ("untrained", "none"):
         candidates = candidates[:1]
 

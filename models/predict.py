@@ -32,10 +32,10 @@ from models.prediction.batch import Inventory, find_all, refuse_existing
 from models.prediction.dense import DensePredictor as DensePredictor
 from models.prediction.fewshot import FewShotPredictor as FewShotPredictor
 from models.prediction.scan_search import find_scans
+from models.training.load import read_trained
 from util.cli import number, run_main, whole
 from util.errors import ConfigError
 from util.items import Failures, exit_code, naming
-from util.runtime import checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ FURTHER: dict[str, tuple[str, ...]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the command line and segments; returns 1 if an image or scan failed, else 0."""
     given = _parser().parse_args(arguments)
-    family = origin.family(checkpoint.load(given.checkpoint))
+    family = origin.family(read_trained(given.checkpoint))
     if family not in COMMANDS:
         raise ConfigError(f"{given.checkpoint}: no predictor of {family} methods; expected {' or '.join(COMMANDS)}.")
     _check_options(given, family)

@@ -24,7 +24,7 @@ from dataloaders.scans.normalise import Normalisation
 from util.errors import ConfigError, DataError
 from util.records import hash_files
 from util.runtime.compiling import CompiledFunction
-from util.schema import option
+from util.schema import check_bounds, option
 
 logger = logging.getLogger(__name__)
 
@@ -35,23 +35,25 @@ class FewShotConfig(DataConfig):
 
     dataset: str = "CHAOST2"  # a built-in set, or the path of a description; see dataloaders.catalog
     setting: Literal[1, 2] = 1  # 2: slices that show a tested organ are kept from training (paper, section 4.1)
-    eval_fold: int = option(0, "replicate")  # cross-validation fold, from 0
+    eval_fold: int = option(0, "replicate", ge=0)  # cross-validation fold, from 0
     label_sets: int | str = option(0, "replicate")  # label group to train on; the others are tested; "all": no group
     exclude_cls_list: tuple[int, ...] = option((), "replicate")  # training slices showing these are left out
     train_on: Literal["superpixels", "labels"] = "superpixels"  # labels: supervised training of the comparison methods
     superpix_scale: str = "MIDDLE"  # which pseudo-labels
-    min_size_px: int = option(64, "practical")  # least side of prepared slices, for enough features
-    max_iters_per_load: int | None = None  # episodes in one pass over the slices; None: every slice once
-    min_fg_data: int = 1  # pixels that a class needs on a training slice (train_on=labels)
+    min_size_px: int = option(64, "practical", ge=1)  # least side of prepared slices, for enough features
+    max_iters_per_load: int | None = option(None, ge=1)  # episodes in one pass over the slices; None: every slice once
+    min_fg_data: int = option(1, ge=1)  # pixels that a class needs on a training slice (train_on=labels)
     which_aug: str = "sabs_aug"  # augmentation preset: sabs_aug, aug_v3 or none
     aug: transforms.AugmentConfig = option(transforms.AugmentConfig)  # its ranges; those of `which_aug` if not given
     support_idx: tuple[int, ...] = option((-1,), "replicate")  # positions in the fold's held-out list
-    n_sup_part: int = option(3, "practical")  # parts along the organ, each with its own support slice; odd
-    z_margin: int = option(0, "practical")  # slices beyond the organ's range that still count in protocol=reference
+    n_sup_part: int = option(3, "practical", ge=1)  # parts along the organ, each with its own support slice; odd
+    # slices beyond the organ's range that still count in protocol=reference
+    z_margin: int = option(0, "practical", ge=0)
     protocol: Literal["reference", "blind", "both"] = option("both", "practical")  # how to score, see protocol.py
-    nsd_tolerance_mm: float = option(3.0, "practical")  # of the normalised surface Dice
+    nsd_tolerance_mm: float = option(3.0, "practical", gt=0)  # of the normalised surface Dice
 
     def __post_init__(self) -> None:
+        check_bounds(self)
         if self.which_aug not in transforms.PRESETS:
             raise ConfigError(f"which_aug={self.which_aug!r}: expected one of {', '.join(transforms.PRESETS)}.")
         self.spec.held_out(self.label_sets)
@@ -66,11 +68,6 @@ class FewShotConfig(DataConfig):
             raise ConfigError(
                 f"label_sets={self.label_sets!r} leaves no class to train on (train_on=labels); name a group of "
                 "label_groups in the description."
-            )
-        if self.z_margin < 0 or self.min_fg_data < 1 or self.min_size_px < 1:
-            raise ConfigError(
-                f"z_margin={self.z_margin}, min_fg_data={self.min_fg_data}, min_size_px={self.min_size_px}: expected "
-                "z_margin from 0, the others from 1."
             )
 
     @property

@@ -26,6 +26,7 @@ from dataloaders.samples import Origin
 from util.csv_files import read_csv
 from util.errors import ConfigError, DataError
 from util.files import read_json_object
+from util.schema import check_bounds, option
 
 MANIFEST, DESCRIPTION = "manifest.csv", "dataset.json"
 FAILED = "failed"  # key of the description: image id -> why the image could not be prepared
@@ -45,9 +46,10 @@ class NoiseConfig:
     types: tuple[str, ...] = NOISE_TYPES  # drawn uniformly
     direction: Literal["reference", "uniform8"] = "reference"  # of affine shifts; reference: down, right or both
     variant: Literal["reference", "per_image"] = "reference"  # per_image: seeds from the id, order does not matter
-    seed: int = 0
+    seed: int = option(0, ge=0, le=2**32 - 1)
 
     def __post_init__(self) -> None:
+        check_bounds(self, "noise.")
         if not 0 <= self.alpha <= 1:
             raise ConfigError(f"noise.alpha={self.alpha}: expected a fraction of the images, 0 to 1.")
         if self.alpha and not 0 < self.beta < 1:

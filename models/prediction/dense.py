@@ -21,9 +21,8 @@ from dataloaders.samples import ImageCase
 from models.methods.base import Method
 from models.prediction.origin import find_dataset, require_family
 from models.prediction.segmenter import Segmenter
-from models.training.load import load_trained
+from models.training.load import load_trained, read_trained
 from util.errors import DataError
-from util.runtime import checkpoint
 from util.runtime.device import choose_device, set_precision
 
 logger = logging.getLogger(__name__)
@@ -102,7 +101,7 @@ class DensePredictor:
             CheckpointError: unreadable, or of a method that is not dense.
             ConfigError: the data set is unknown, or another one than `dataset`.
         """
-        content = checkpoint.load(path)
+        content = read_trained(path)
         require_family(path, content, "dense")
         settings = content["settings"]
         spec = find_dataset(path, content, "images", dataset)

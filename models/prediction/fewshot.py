@@ -28,9 +28,8 @@ from dataloaders.scans.preprocess import (
 from models.methods.base import Method
 from models.prediction.origin import find_dataset, require_family
 from models.prediction.segmenter import Segmenter
-from models.training.load import load_trained
+from models.training.load import load_trained, read_trained
 from util.errors import ConfigError, DataError, UserError
-from util.runtime import checkpoint
 from util.runtime.device import choose_device, set_precision
 
 logger = logging.getLogger(__name__)
@@ -113,7 +112,7 @@ class FewShotPredictor:
             CheckpointError: unreadable, of another model, or of a method that is not few-shot.
             ConfigError: missing information, or trained on another data set.
         """
-        content = checkpoint.load(path)
+        content = read_trained(path)
         stored = content.get("settings", {})
         require_family(path, content, "fewshot")
         spec = find_dataset(path, content, "scans", dataset)

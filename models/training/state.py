@@ -21,6 +21,7 @@ from util.runtime.distributed import barrier, max_over_ranks
 from util.runtime.meters import RunningMeans
 from util.runtime.seeding import random_state, restore_random_state, seed_everything
 
+FORMAT = "frugalseg-1"  # of checkpoints and snapshots
 # Metrics that are also logged under the names that SSL-ALPNet's code gives them.
 METRIC_ALIASES = {"train/query_ce": "loss", "train/align": "align_loss"}
 
@@ -137,7 +138,7 @@ class TrainingState:
         """What prediction needs. `ema` are the method's weights with the averaged ones in place; absent without."""
         weights = self.method.state_dict()
         content = {
-            "format": "frugalseg-1",
+            "format": FORMAT,
             "step": self.step,
             "settings": self.settings,
             "dataset": None if self.spec is None else self.spec.to_dict(),
@@ -157,7 +158,7 @@ class TrainingState:
         name = next(name for name, module in self.method.named_modules() if module is averaged)
         return f"{name}." if name else ""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores a checkpoint."""
         self.method.load_state_dict(state["method"])
         if self.average is not None:

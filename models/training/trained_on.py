@@ -89,5 +89,34 @@ class TrainedOn:
         write_json(self.checkpoint.with_name(FILE_NAME), dict(sorted(self.contents.items())))
 
 
+def record_data(
+    contents: Mapping[str, str], checkpoint: Path, saved: Mapping[str, Any] | None, n_steps: int, accepts_changes: bool
+) -> str | None:
+    """Compares the data with those of a checkpoint, and records them for the checkpoints to come.
+
+    Args:
+        contents: see `TrainingData.contents`.
+        checkpoint: path of the run's checkpoint.
+        saved: its content; None: nothing has been trained.
+        n_steps: of the whole run.
+        accepts_changes: see `TrainedOn.require_same`.
+
+    Returns:
+        The digest of the contents; None where nothing remains to be trained.
+
+    Raises:
+        DataError: the data have changed.
+        UserError: the folder cannot be written to.
+    """
+    now = TrainedOn(contents, checkpoint)
+    is_finished = saved is not None and saved["step"] >= n_steps
+    if saved is not None:
+        now.require_same(saved, is_finished, accepts_changes)
+    if is_finished:
+        return None
+    now.write()
+    return now.sha256
+
+
 def _digest(contents: Mapping[str, str]) -> str:
     return digest(dict(sorted(contents.items())))
