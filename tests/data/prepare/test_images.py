@@ -162,7 +162,7 @@ def test_only_what_has_changed_is_made_again(tmp_path, raw, caplog):
     assert changed == {IDS[1], IDS[2]}
     assert read_mask(folder / "masks/lesion" / f"{IDS[1]}.png").all()
     assert rows_of(folder)[1]["n_object_px_lesion"] == str(SIZE**2)
-    assert f"ISIC2017: 1 images prepared, 5 already up to date: {folder}" in caplog.messages
+    assert f"ISIC2017: 2 images prepared, 4 already up to date: {folder}" in caplog.messages
     assert check_images(folder, ISIC2017) == []
 
 
