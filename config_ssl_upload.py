@@ -80,6 +80,7 @@ class RunConfig:
     exp_prefix: str = option("", "practical")  # put before the experiment folder's name
     reload_model_path: str = option("", "practical")  # validation: checkpoint; empty: this run's own; none: untrained
     weights: Literal["last", "ema", "both"] = option("last", "practical")  # which of the saved weights to validate
+    test_sets: tuple[str, ...] = option((), "practical")  # validation: further data sets to score
     surface_scores: bool = option(True, "practical")  # also surface distances, which take most of the scoring time
     hd95: Literal["larger", "pooled"] = option("larger", "practical")  # HD95 shown in tables, see util.results.metrics
     save_predictions: bool = option(True, "practical")  # masks as files

@@ -5,6 +5,7 @@
     python validation.py with alpnet chaost2 reload_model_path=none                     # untrained, for comparison
     python validation.py with threshold chaost2                                         # plain intensity threshold
     python validation.py with tloss isic2017 noise.alpha=0.7 noise.beta=0.7             # images
+    python validation.py with tloss isic2017 test_sets=[my_set.json5]                   # also on another data set
     python validation.py collect with path.log_dir=exps                                 # table.md, table_*.csv
     python validation.py probabilities with baseline jsrt_lung                            # for two-pass superpixels
     python validation.py suspects with baseline isic2017                                # ranks the given masks
@@ -16,6 +17,8 @@ on the prepared and on the original scan's grid, of images as PNG.
 import logging
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +26,12 @@ import torch
 
 from config_ssl_upload import Settings, command, ex, read_settings, run_folder
 from dataloaders.build import open_data
+from dataloaders.protocol import TrainingData
 from models import build_method, method_class
-from models.evaluation import LAYOUTS, Candidate, Evaluation, ScoreOptions, make_evaluation
+from models.evaluation import LAYOUTS, Candidate, Evaluation, EvaluationResult, ScoreOptions, make_evaluation
 from models.methods.base import Method
 from models.training.load import load_trained
-from util.errors import CheckpointError, DataError
+from util.errors import CheckpointError, ConfigError, DataError
 from util.files import write_text
 from util.items import dispensable
 from util.results.collect import write_tables
@@ -57,13 +61,23 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
     set_precision("float32", device)  # scores are those of full precision, whatever the precision in training
     out = run_folder(_run, settings)
     with refusals_leave_no_record(_run, settings.experiment_folder):
-        data = open_data(method_type.family, settings.data, run.path.data_dir, method_type.trains_on)
+        test_sets = [
+            open_data(method_type.family, each, run.path.data_dir, method_type.trains_on)
+            for each in (settings.data, *map(settings.data.on, run.test_sets))
+        ]
+        _require_different(test_sets)
         candidates = [_load_candidate(settings, weights, device) for weights in WEIGHTS[run.weights]]
     if candidates[0].weights in ("untrained", "none"):
         candidates = candidates[:1]
 
     options = ScoreOptions(run.surface_scores, run.save_predictions, run.seed, settings.config_hash, run.hd95)
-    result = make_evaluation(method_type.family, data, device).score(candidates, out, options)
+    results = {
+        data.spec.name: make_evaluation(method_type.family, data, device).score(
+            candidates, out if data is test_sets[0] else out / data.spec.name, options
+        )
+        for data in test_sets
+    }
+    result = _joined(results)
     write_text(out / "table.md", "\n".join(table.to_markdown() for table in result.tables))
     for name, value in result.logged:
         _run.log_scalar(name, value, 0)
@@ -78,6 +92,27 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
     if result.failures:
         raise DataError("\n".join([f"{out}: the scores are complete, but masks are missing:", *result.failures]))
     return result.headline
+
+
+def _require_different(test_sets: Sequence[TrainingData]) -> None:
+    names = [data.spec.name for data in test_sets]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ConfigError(f"test_sets: {twice[0]} is given twice, or is the run's own; expected further data sets.")
+
+
+def _joined(results: Mapping[str, EvaluationResult]) -> EvaluationResult:
+    """The result on the run's own data set, and after it what belongs to the further ones, under their names."""
+    first = next(iter(results.values()))
+    named = list(results.items())[1:]
+    further = {f"{name}: {caption}": path for name, each in named for caption, path in each.pictures.items()}
+    return replace(
+        first,
+        tables=[table for result in results.values() for table in result.tables],
+        pictures=first.pictures | further,
+        logged=[*first.logged, *((f"{name}/{key}", value) for name, each in named for key, value in each.logged)],
+        failures=tuple(failure for result in results.values() for failure in result.failures),
+    )
 
 
 def _draw_curves(settings: Settings, first: Candidate, out: Path) -> dict[str, Path]:

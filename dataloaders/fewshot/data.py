@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from dataloaders import catalog, transforms
-from dataloaders.description import DatasetSpec
+from dataloaders.description import ALL_GROUPS, DatasetSpec
 from dataloaders.fewshot import protocol
 from dataloaders.fewshot.episodes import ClassDrawer, Drawer, EpisodeDataset, PseudoClassDrawer, SliceStack
 from dataloaders.fewshot.folds import Fold, make_fold
@@ -95,6 +95,10 @@ class FewShotConfig(DataConfig):
         """The ranges of the augmentation: those given, else those of the preset."""
         is_given = self.aug != transforms.AugmentConfig()
         return self.aug if is_given else transforms.PRESETS[self.which_aug]
+
+    def on(self, dataset: str) -> "FewShotConfig":
+        """The same for another data set, of which all scored classes are tested."""
+        return replace(self, dataset=dataset, label_sets=ALL_GROUPS, exclude_cls_list=())
 
     def summary(self, trains_on: str) -> str:
         """Setting, label group and fold."""

@@ -1,7 +1,7 @@
 """Single images with a class value per pixel: training images with their labels and noise, and test cases."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -77,6 +77,17 @@ class DenseConfig(DataConfig):
         """The ranges of the augmentation: those given, else those of the preset."""
         is_given = self.aug != augmentation.DenseAugmentConfig()
         return self.aug if is_given else augmentation.DENSE_PRESETS[self.which_aug]
+
+    def on(self, dataset: str) -> "DenseConfig":
+        """The same structures of another data set, prepared at the same size.
+
+        Raises:
+            ConfigError: it lacks one of the structures, or its images have another size or other channels.
+        """
+        other = replace(self, dataset=dataset, structures=self.chosen, size_px=self.side_px, test_domains=())
+        if other.facts != self.facts:
+            raise ConfigError(f"test_sets: {other.spec.name} has {other.facts}; the network was made for {self.facts}.")
+        return other
 
     def summary(self, trains_on: str) -> str:
         """Structures, noise, and the domains that are kept for testing."""

@@ -135,6 +135,10 @@ class ImageFolder:
             DataError: nothing is prepared there.
         """
         root = data_dir.expanduser()
+        if (root / MANIFEST).exists() and (root / FILE_NAME).exists():
+            stored = read_description(root / FILE_NAME).name
+            if stored != spec.name:
+                raise DataError(f"{root}: holds {stored}, not {spec.name}; set path.data_dir to the data root.")
         return cls(root if (root / MANIFEST).exists() else root / spec.prepared_folder(size_px), spec)
 
     def command(self, verb: str, *options: str) -> str:

@@ -129,8 +129,10 @@ def _read_file(file: Path, layouts: Mapping[str, Layout]) -> pd.DataFrame:
 
 def _experiment(source: str) -> str:
     """The folder that all validations of an experiment share; else the file itself."""
-    run = Path(source).parent
-    return str(run.parent) if run.parent.name == "validation" and run.name.isdecimal() else source
+    for run in list(Path(source).parents)[:2]:  # the run's own folder, or that of a further test set in it
+        if run.parent.name == "validation" and run.name.isdecimal():
+            return str(run.parent)
+    return source
 
 
 def _keep_newest(scores: pd.DataFrame, layout: Layout) -> pd.DataFrame:
