@@ -15,7 +15,7 @@ import torch
 
 import training  # noqa: F401 - registers the command
 from config_ssl_upload import InputError, ex
-from dataloaders.images.data import DenseConfig
+from dataloaders.images.config import DenseConfig
 from dataloaders.io.png import read_mask, write_png
 from util.runtime import checkpoint
 

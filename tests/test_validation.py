@@ -14,7 +14,8 @@ import validation  # noqa: F401
 from config_ssl_upload import InputError, ex
 from data.prepare.class_index import write_class_index
 from dataloaders.catalog import dataset
-from dataloaders.fewshot.data import FewShotConfig, open_fewshot
+from dataloaders.fewshot.config import FewShotConfig
+from dataloaders.fewshot.data import open_fewshot
 from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.manifest import Manifest

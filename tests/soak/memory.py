@@ -16,7 +16,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from dataloaders.fewshot.data import FewShotConfig, open_fewshot  # noqa: E402
+from dataloaders.fewshot.config import FewShotConfig  # noqa: E402
+from dataloaders.fewshot.data import open_fewshot  # noqa: E402
 from dataloaders.ordering import LoaderOptions  # noqa: E402
 from util.files import read_json, write_json  # noqa: E402
 

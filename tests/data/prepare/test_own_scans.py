@@ -13,7 +13,8 @@ from data.prepare.__main__ import main
 from data.prepare.scans import normalise, source_for
 from dataloaders.catalog import dataset
 from dataloaders.description import ClassSpec, DatasetSpec, FoldRule, GridRule, read_description
-from dataloaders.fewshot.data import FewShotConfig, open_fewshot
+from dataloaders.fewshot.config import FewShotConfig
+from dataloaders.fewshot.data import open_fewshot
 from dataloaders.io.geometry import Grid, paste_back
 from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.ordering import LoaderOptions

@@ -13,7 +13,8 @@ from data.prepare.class_index import write_class_index
 from data.superpixels.__main__ import main as make_superpixels
 from data.superpixels.scans import write_pseudo_labels
 from dataloaders.catalog import dataset
-from dataloaders.fewshot.data import FewShotConfig, open_fewshot
+from dataloaders.fewshot.config import FewShotConfig
+from dataloaders.fewshot.data import open_fewshot
 from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.ordering import LoaderOptions
 from dataloaders.samples import Volume

@@ -9,7 +9,8 @@ import torch
 from data.noise.__main__ import main as make_noise
 from data.superpixels.__main__ import main as make_superpixels
 from dataloaders.images import data as dense
-from dataloaders.images.data import DenseConfig, DenseData, open_dense
+from dataloaders.images.config import DenseConfig
+from dataloaders.images.data import DenseData, open_dense
 from dataloaders.images.folder import NoiseConfig, SuperpixelConfig
 from dataloaders.io.png import read_image, read_mask, read_superpixels, write_png
 from dataloaders.ordering import LoaderOptions

@@ -15,7 +15,8 @@ from data.noise.masks import write_noise
 from data.prepare.import_labels import import_noise
 from data.superpixels.__main__ import main as make_superpixels
 from dataloaders.catalog import dataset
-from dataloaders.images.data import DenseConfig, open_dense
+from dataloaders.images.config import DenseConfig
+from dataloaders.images.data import open_dense
 from dataloaders.images.derived import noise_of, superpixels_of
 from dataloaders.images.folder import ImageFolder, NoiseConfig, SuperpixelConfig
 from dataloaders.io.png import read_image, read_mask, write_png

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dataloaders.images.data import DenseConfig, open_dense
+from dataloaders.images.config import DenseConfig
+from dataloaders.images.data import open_dense
 from dataloaders.images.folder import NoiseConfig
 from dataloaders.io.png import read_mask, write_png
 from dataloaders.scans.normalise import Normalisation

@@ -9,7 +9,8 @@ from torch import nn
 
 from dataloaders.catalog import dataset
 from dataloaders.description import DatasetSpec, GridRule, IntensityRule
-from dataloaders.fewshot.data import FewShotConfig, open_fewshot
+from dataloaders.fewshot.config import FewShotConfig
+from dataloaders.fewshot.data import open_fewshot
 from dataloaders.fewshot.protocol import blind_parts, support_slices
 from dataloaders.samples import StoredGeometry, Volume
 from dataloaders.scans.normalise import Normalisation
