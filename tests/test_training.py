@@ -305,5 +305,5 @@ def test_the_command_line_prints_the_message_alone(tmp_path):
     command = command_line(tmp_path, tmp_path / "logs", eval_fold=0)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "Run `python -m data.prepare CHAOST2`" in done.stderr
+    assert "Run `python -m data.prepare CHAOST2 --raw DIR --out DIR`" in done.stderr
     assert "Traceback" not in done.stderr
