@@ -17,8 +17,7 @@ on the prepared and on the original scan's grid, of images as PNG.
 import logging
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from config_ssl_upload import Settings, command, ex, read_settings, run_folder
 from dataloaders.build import open_data
 from dataloaders.protocol import TrainingData
 from models import build_method, method_class
-from models.evaluation import LAYOUTS, Candidate, Evaluation, EvaluationResult, ScoreOptions, make_evaluation
+from models.evaluation import LAYOUTS, Candidate, Evaluation, ScoreOptions, join_results, make_evaluation
 from models.methods.base import Method
 from models.training.load import load_trained
 from util.errors import CheckpointError, ConfigError, DataError
@@ -77,7 +76,7 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
         )
         for data in test_sets
     }
-    result = _joined(results)
+    result = join_results(results)
     write_text(out / "table.md", "\n".join(table.to_markdown() for table in result.tables))
     for name, value in result.logged:
         _run.log_scalar(name, value, 0)
@@ -99,20 +98,6 @@ def _require_different(test_sets: Sequence[TrainingData]) -> None:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ConfigError(f"test_sets: {twice[0]} is given twice, or is the run's own; expected further data sets.")
-
-
-def _joined(results: Mapping[str, EvaluationResult]) -> EvaluationResult:
-    """The result on the run's own data set, and after it what belongs to the further ones, under their names."""
-    first = next(iter(results.values()))
-    named = list(results.items())[1:]
-    further = {f"{name}: {caption}": path for name, each in named for caption, path in each.pictures.items()}
-    return replace(
-        first,
-        tables=[table for result in results.values() for table in result.tables],
-        pictures=first.pictures | further,
-        logged=[*first.logged, *((f"{name}/{key}", value) for name, each in named for key, value in each.logged)],
-        failures=tuple(failure for result in results.values() for failure in result.failures),
-    )
 
 
 def _draw_curves(settings: Settings, first: Candidate, out: Path) -> dict[str, Path]:

@@ -1,8 +1,8 @@
 """The interface between an evaluation and its callers, training and validation; the same for every family."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -86,6 +86,24 @@ class Evaluation(ABC):
             ConfigError: not possible for this family.
         """
         raise ConfigError("suspects: ranks masks of images, not of scans; choose such a data set and method.")
+
+
+def join_results(results: Mapping[str, EvaluationResult]) -> EvaluationResult:
+    """The result on the run's own data set, and after it what belongs to the further ones, under their names.
+
+    Args:
+        results: data set -> result, the run's own first.
+    """
+    first = next(iter(results.values()))
+    named = list(results.items())[1:]
+    further = {f"{name}: {caption}": path for name, each in named for caption, path in each.pictures.items()}
+    return replace(
+        first,
+        tables=[table for result in results.values() for table in result.tables],
+        pictures=first.pictures | further,
+        logged=[*first.logged, *((f"{name}/{key}", value) for name, each in named for key, value in each.logged)],
+        failures=tuple(failure for result in results.values() for failure in result.failures),
+    )
 
 
 def mean_defined(values: Sequence[float]) -> float:
