@@ -15,7 +15,8 @@ Format = Literal["nifti", "dicom", "picture"]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
-VOLUME_SUFFIXES = (".hdr", ".img", ".mha", ".mhd", ".nrrd", ".mgz", ".mnc", ".img.gz")
+PAIR_SUFFIXES = (".hdr", ".img", ".hdr.gz", ".img.gz")
+VOLUME_SUFFIXES = (".mha", ".mhd", ".nrrd", ".mgz", ".mnc")
 DICOM_INDEX = "dicomdir"  # a table of contents, not a slice
 
 
@@ -150,6 +151,8 @@ def _sort(root: Path, folder: Path, names: list[str], ignored: tuple[str, ...], 
 
 
 def _explain_suffix(name: str) -> str:
+    if name.endswith(PAIR_SUFFIXES):
+        return "part of a NIfTI or Analyze pair; enter its header (.hdr) in the column image of the table"
     if name.endswith(VOLUME_SUFFIXES):
         return "volume format that is not supported; convert it to NIfTI (.nii.gz), with its header if it has one"
     suffix = PurePosixPath(name).suffix

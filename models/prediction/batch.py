@@ -1,6 +1,5 @@
 """Applies a predictor to many files: names, earlier results, and failures that do not stop the other files."""
 
-import csv
 import os
 import re
 import time
@@ -11,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from util.csv_files import read_table
 from util.errors import DataError, UserError
 from util.files import write_text
 from util.ids import IMAGE_WORDS, LABEL_WORDS
@@ -143,18 +143,14 @@ class Table:
 def _read_records(path: Path, columns: Sequence[str]) -> list[Record]:
     if not path.exists():
         return []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            records = list(reader)
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Move it away, or choose another --out.") from error
-    if list(reader.fieldnames or ()) != list(columns) or any(None in [*one, *one.values()] for one in records):
+    remedy = "Move it away, or choose another --out."
+    table = read_table(path, remedy)
+    if table.columns != tuple(columns) or any(len(line.cells) != len(columns) for line in table.lines):
         raise DataError(
             f"{path}: not a table of an earlier segmentation; expected the columns {', '.join(columns)} in every line. "
-            "Move it away, or choose another --out."
+            f"{remedy}"
         )
-    return records
+    return [dict(zip(columns, line.cells, strict=True)) for line in table.lines]
 
 
 def refuse_existing(out: Path, names: Iterable[str]) -> None:
