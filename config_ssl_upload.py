@@ -6,36 +6,38 @@
 
 Keys of the chosen method and of its data stand next to the general ones, under the reference's names where the meaning
 is the same (docs/migrating.md). A key takes its value from, in this order: its default; what follows from the data set;
-what was published for this method on this data set (models/presets); the named configurations; the command line. An
-unknown key or a value of the wrong type is an error.
+what was published for this method on this data set (models/presets); the named configurations, whose order does not
+matter; files of settings (`with ... mine.yaml`; JSON, JSON5 or YAML, read as plain data); the command line. An unknown
+key, a value of the wrong type or a number out of range is an error, for every command.
 """
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-    from sacred import SETTINGS, Experiment
+    from sacred import SETTINGS
     from sacred.config import ConfigDict
-    from sacred.utils import SacredError
 
 from dataloaders.build import family
 from dataloaders.catalog import is_built_in
 from dataloaders.protocol import DataConfig
 from models import canonical_name, method_class
-from models.presets import NAMED_CONFIGS, resolve
+from models.presets import AXES, resolve
 from models.training.average import AverageConfig
 from models.training.optim import OptimConfig
-from util.errors import ConfigError, UserError
+from util.errors import ConfigError
 from util.files import ensure_writable, short_digest
+from util.ids import invalid_id_reason
 from util.runtime import distributed
-from util.runtime.run_store import RUN_STORES, create_observer
-from util.schema import flatten, merge, names_with_role, option, refuse_unknown, select
+from util.runtime.experiment import InputError as InputError
+from util.runtime.experiment import PlainExperiment, plain_errors
+from util.runtime.run_store import RUN_STORES, create_observer, remove_empty
+from util.schema import check_bounds, flatten, merge, names_with_role, option, refuse_unknown, select
 
 SETTINGS["CONFIG"]["READ_ONLY_CONFIG"] = False  # type: ignore[index] - checkpoints hold it, as plain values
 SETTINGS["CAPTURE_MODE"] = "sys"  # type: ignore[index]
@@ -54,18 +56,19 @@ class RunConfig:
     """How to train and to validate, whatever the method."""
 
     method: str = option("alpnet", "architecture")  # see models.METHODS
-    seed: int = option(1234, "replicate")
-    n_steps: int = 10_000  # optimiser steps
-    round_steps: int = 0  # steps of a round ("epoch"), at whose end a method may refine labels; 0: one round
-    batch_size: int = 1  # episodes or images per step, divided evenly among all processes
+    seed: int = option(1234, "replicate", ge=0, le=2**32 - 1)
+    n_steps: int = option(10_000, ge=1, le=10**9)  # optimiser steps
+    # steps of a round ("epoch"), at whose end a method may refine labels; 0: one round
+    round_steps: int = option(0, ge=0)
+    batch_size: int = option(1, ge=1, le=65_536)  # episodes or images per step, divided evenly among all processes
     optim: OptimConfig = option(OptimConfig)
     ema: AverageConfig = option(AverageConfig)
-    settings_version: int = 1  # raised when a default changes its meaning: older runs are then told apart
-    print_interval: int = option(100, "practical")  # steps between logged means
-    checkpoint_every: int = option(1000, "practical")  # steps between resumable checkpoints
-    save_snapshot_every: int = option(0, "practical")  # steps between kept snapshots; 0: none
-    eval_every: int = option(0, "practical")  # steps between evaluations on the test cases, for curves; 0: none
-    num_workers: int = option(4, "practical")  # processes that prepare batches; the numbers are the same for any
+    settings_version: int = option(1, ge=1)  # raised when a default changes its meaning: older runs are then told apart
+    print_interval: int = option(100, "practical", ge=1)  # steps between logged means
+    checkpoint_every: int = option(1000, "practical", ge=1)  # steps between resumable checkpoints
+    save_snapshot_every: int = option(0, "practical", ge=0)  # steps between kept snapshots; 0: none
+    eval_every: int = option(0, "practical", ge=0)  # steps between evaluations on the test cases, for curves; 0: none
+    num_workers: int = option(4, "practical", ge=0)  # processes that prepare batches; the numbers are the same for any
     device: str = option("auto", "practical")  # auto, cpu or cuda (NVIDIA and AMD)
     data_on: Literal["auto", "device", "host"] = option("auto", "practical")  # auto: on a GPU where they fit
     precision: Literal["float32", "tf32", "bf16"] = "float32"  # of the networks; losses are always float32
@@ -73,45 +76,41 @@ class RunConfig:
     compile: Literal["off", "auto", "on"] = option("off", "practical")  # torch.compile where the machine can
     store: str = option("file", "practical")  # of Sacred runs: file, sql:ADDRESS or mongodb://..., see run_store
     check_data: bool = option(True, "practical")  # validate the prepared folder first
+    accept_changed_data: bool = option(False, "practical")  # resume although the training data have changed
     exp_prefix: str = option("", "practical")  # put before the experiment folder's name
     reload_model_path: str = option("", "practical")  # validation: checkpoint; empty: this run's own; none: untrained
     weights: Literal["last", "ema", "both"] = option("last", "practical")  # which of the saved weights to validate
+    test_sets: tuple[str, ...] = option((), "practical")  # validation: further data sets to score
     surface_scores: bool = option(True, "practical")  # also surface distances, which take most of the scoring time
+    hd95: Literal["larger", "pooled"] = option("larger", "practical")  # HD95 shown in tables, see util.results.metrics
     save_predictions: bool = option(True, "practical")  # masks as files
-    export_temperature: float = option(5.0, "practical")  # divides the logits of exported probabilities (spguided)
+    # divides the logits of exported probabilities (spguided)
+    export_temperature: float = option(5.0, "practical", gt=0)
     path: PathConfig = option(PathConfig, "practical")
 
     def __post_init__(self) -> None:
-        least = dict.fromkeys(("n_steps", "batch_size", "print_interval", "checkpoint_every", "settings_version"), 1)
-        least |= dict.fromkeys(("save_snapshot_every", "eval_every", "round_steps", "num_workers"), 0)
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise ConfigError(f"{name}={getattr(self, name)}: expected {smallest} or more.")
+        check_bounds(self)
+        if reason := invalid_id_reason(self.exp_prefix) if self.exp_prefix else "":
+            raise ConfigError(f"exp_prefix={self.exp_prefix!r} {reason}, as it becomes a part of a folder's name.")
 
 
-ex = Experiment("frugalseg", save_git_info=False)
-for word, values in NAMED_CONFIGS.items():
-    ex.add_named_config(word, values)
+logger = logging.getLogger(__name__)
 
-
-class InputError(SacredError):
-    """Something that the user can correct; printed as its message."""
-
-
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """Makes Sacred print a `UserError` as one message, without a traceback; also a decorator."""
-    try:
-        yield
-    except UserError as error:
-        raise InputError(str(error), print_traceback=False) from error
+ex = PlainExperiment("frugalseg", save_git_info=False)
+ex.add_axes(AXES)
 
 
 @plain_errors()
 def complete(fixed: Any = None, preset: Any = None, fallback: Any = None) -> Any:
-    """All keys with their values, for Sacred; `fixed` holds the named configurations and the command line."""
+    """All keys with their values, for Sacred; `fixed` holds the named configurations and the command line.
+
+    They are validated here, and so for every command.
+    """
     given = merge(preset or {}, fixed or {})
-    return ConfigDict(defaults_for(given))(fixed, preset, fallback)
+    summary = ConfigDict(defaults_for(given))(fixed, preset, fallback)
+    read_settings(dict(summary))
+    summary.typechanged.clear()  # a key of several types is none of the user's concern
+    return summary
 
 
 ex.configurations.append(complete)
@@ -172,16 +171,29 @@ class Settings:
         names = names_with_role("replicate", *_types(self.values))
         return key in names or key.partition(".")[0] in names
 
-    def require_same(self, saved: Mapping[str, Any], path: Path) -> None:
-        """Refuses to resume from a checkpoint of another run.
+    def differing(self, saved: Mapping[str, Any]) -> set[str]:
+        """The keys that shape the weights and in which other settings differ."""
+        there, here = identity(saved), identity(self.values)
+        return {key for key in there.keys() | here.keys() if there.get(key) != here.get(key)}
+
+    def require_same(self, saved: Mapping[str, Any], path: Path, can_prolong: bool = False) -> Path:
+        """Refuses to resume from a checkpoint of another run; returns the folder of the run that wrote it.
+
+        Args:
+            saved: the settings in the checkpoint.
+            path: of the checkpoint.
+            can_prolong: whether a run with fewer `n_steps` is the beginning of this one.
 
         Raises:
             ConfigError: its settings differ in keys that shape the weights; the message lists them.
         """
-        there, here = identity(saved), identity(self.values)
-        defaults = flatten(plain_defaults(*_method_and_data(self.values)))
-        keys = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
+        keys = sorted(self.differing(saved))
+        if keys == ["n_steps"] and can_prolong and saved["n_steps"] < self.run.n_steps:
+            logger.info("%s: prolonged from n_steps=%d to %d.", path, saved["n_steps"], self.run.n_steps)
+            return replace(self, values=self.values | {"n_steps": saved["n_steps"]}).experiment_folder
         if keys:
+            there, here = identity(saved), identity(self.values)
+            defaults = flatten(plain_defaults(*_method_and_data(self.values)))
             listed = "; ".join(
                 f"{key}: {there.get(key, defaults.get(key))!r} there, {here.get(key, defaults.get(key))!r} here"
                 for key in keys
@@ -190,6 +202,7 @@ class Settings:
                 f"{path}: a checkpoint of another run ({listed}). Use those settings, or move it elsewhere and start "
                 "again."
             )
+        return self.experiment_folder
 
 
 def identity(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,7 +259,11 @@ def store_runs(config: dict[str, Any], command_name: str, logger: logging.Logger
     if command_name in folders and distributed.plan().is_first:
         with plain_errors():
             folder = ensure_writable(read_settings(config).experiment_folder / folders[command_name])
-            observer = create_observer(config["store"], folder)
+            try:
+                observer = create_observer(config["store"], folder)
+            except ConfigError:
+                remove_empty(folder, folder.parent)
+                raise
         ex.observers[:] = [o for o in ex.observers if not isinstance(o, RUN_STORES)]
         ex.observers.append(observer)
     return {}

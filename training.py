@@ -31,13 +31,15 @@ from dataloaders.ordering import LoaderOptions, rounds
 from dataloaders.protocol import TrainingData
 from models import method_class
 from models.evaluation import make_evaluation
+from models.training.resume import load_resumable, log_shorter_runs, restore
 from models.training.speed import batch_size_per_process, should_keep_on_device
 from models.training.state import TrainingState, build_state
+from models.training.trained_on import record_data
 from util.errors import ConfigError
-from util.runtime import checkpoint
 from util.runtime.compiling import Compiled, can_compile
 from util.runtime.device import keep_freed_memory, set_precision
 from util.runtime.distributed import Plan, ProcessGroup, StopSignal, barrier, plan, run_on_first_rank
+from util.runtime.run_store import refusals_leave_no_record
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +58,9 @@ def train(_config: dict[str, Any], _run: Any) -> str:
 def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop: StopSignal) -> Path:
     run = settings.run
     path = settings.experiment_folder / "checkpoint.pt"
-    data = _open(settings, place, device)
-    state = _fresh_or_resumed(settings, data, path, device)
+    with refusals_leave_no_record(log, path.parent):
+        data = _open(settings, place, device)
+        state = _fresh_or_resumed(settings, data, path, place, device)
     if state.step >= run.n_steps:
         logger.info("%s has all %d steps; nothing to do.", path, state.step)
         return path
@@ -121,7 +124,9 @@ def _open(settings: Settings, place: Plan, device: torch.device) -> TrainingData
     return data
 
 
-def _fresh_or_resumed(settings: Settings, data: TrainingData, path: Path, device: torch.device) -> TrainingState:
+def _fresh_or_resumed(
+    settings: Settings, data: TrainingData, path: Path, place: Plan, device: torch.device
+) -> TrainingState:
     run = settings.run
     state = build_state(
         *(settings.values, run.seed, run.optim, run.ema, data.fit_normalisation(), device, data.preparation),
@@ -129,12 +134,24 @@ def _fresh_or_resumed(settings: Settings, data: TrainingData, path: Path, device
         spec=data.spec,
     )
     state.labels, state.refined = data.labels, RefinedLabels(path.parent / "refined_labels", path.parent.name)
-    saved = checkpoint.load_newest(path, device)
+    if not run.round_steps:
+        state.method.require_no_rounds(state.labels)
+    saved, can_prolong = load_resumable(path, device), not state.optimisers.depends_on_length
+    former = settings.require_same(saved["settings"], path, can_prolong) if saved else path.parent
+
+    def compare_data() -> None:
+        state.data_sha256 = record_data(data.contents(), path, saved, run.n_steps, run.accept_changed_data)
+
+    run_on_first_rank(compare_data, place, device)
     if saved is None:
+        log_shorter_runs(path.parent, settings.differing, can_prolong)
         state.method.before_training(state.labels)
-    else:
-        settings.require_same(saved["settings"], path)
-        state.load_state_dict(saved)
+        return state
+    prolonged, state.refined = state.refined, RefinedLabels(state.refined.folder, former.name)
+    restore(state, saved, path)
+    state.refined = prolonged
+    if former != path.parent and data.labels is not None and data.labels.n_replaced:
+        run_on_first_rank(lambda: prolonged.save(data.labels), place, device)
     return state
 
 
@@ -164,6 +181,7 @@ def _batches(settings: Settings, data: TrainingData, state: TrainingState, optio
 
 if __name__ == "__main__":
     ex.default_command = "train"
-    finished = ex.run_commandline()
+    with StopSignal(until_exit=True):
+        finished = ex.run_commandline()
     if finished is not None and "stopped_at_step" in finished.info:
         sys.exit(os.EX_TEMPFAIL)  # 75, on which a job script returns to the queue

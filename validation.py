@@ -5,8 +5,9 @@
     python validation.py with alpnet chaost2 reload_model_path=none                     # untrained, for comparison
     python validation.py with threshold chaost2                                         # plain intensity threshold
     python validation.py with tloss isic2017 noise.alpha=0.7 noise.beta=0.7             # images
+    python validation.py with tloss isic2017 test_sets=[my_set.json5]                   # also on another data set
     python validation.py collect with path.log_dir=exps                                 # table.md, table_*.csv
-    python validation.py probabilities with baseline jsrt                               # for two-pass superpixels
+    python validation.py probabilities with baseline jsrt_lung                            # for two-pass superpixels
     python validation.py suspects with baseline isic2017                                # ranks the given masks
 
 Each validation writes to its run folder: scores.csv, table.md, pictures, report.html, and the masks: of scans as NIfTI
@@ -16,6 +17,7 @@ on the prepared and on the original scan's grid, of images as PNG.
 import logging
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +25,20 @@ import torch
 
 from config_ssl_upload import Settings, command, ex, read_settings, run_folder
 from dataloaders.build import open_data
+from dataloaders.protocol import TrainingData
 from models import build_method, method_class
-from models.evaluation import LAYOUTS, Candidate, Evaluation, ScoreOptions, make_evaluation
+from models.evaluation import LAYOUTS, Candidate, Evaluation, ScoreOptions, join_results, make_evaluation
 from models.methods.base import Method
 from models.training.load import load_trained
-from util.errors import CheckpointError
+from util.errors import CheckpointError, ConfigError, DataError
 from util.files import write_text
+from util.items import dispensable
 from util.results.collect import write_tables
 from util.results.curves import save_memorisation, save_training_curves
 from util.results.report import save_report
 from util.runtime.device import keep_freed_memory, set_precision
 from util.runtime.distributed import plan
+from util.runtime.run_store import refusals_leave_no_record
 from util.runtime.seeding import seed_everything
 
 logger = logging.getLogger(__name__)
@@ -43,37 +48,69 @@ WEIGHTS = {"last": ("last",), "ema": ("ema",), "both": ("last", "ema")}
 
 @command
 def validate(_config: dict[str, Any], _run: Any) -> float:
-    """Segments and scores the held-out cases; returns the mean Dice (of the first protocol and weights)."""
+    """Segments and scores the held-out cases; returns the mean Dice (of the first protocol and weights).
+
+    Raises:
+        DataError: masks that could not be written; scores, tables and report are complete.
+    """
     settings = read_settings(_config)
     run, method_type = settings.run, method_class(settings.run.method)
     device = plan().device(run.device)
     keep_freed_memory(device)
     set_precision("float32", device)  # scores are those of full precision, whatever the precision in training
-    data = open_data(method_type.family, settings.data, run.path.data_dir, method_type.trains_on)
     out = run_folder(_run, settings)
-    candidates = [_load_candidate(settings, weights, device) for weights in WEIGHTS[run.weights]]
+    with refusals_leave_no_record(_run, settings.experiment_folder):
+        test_sets = [
+            open_data(method_type.family, each, run.path.data_dir, method_type.trains_on)
+            for each in (settings.data, *map(settings.data.on, run.test_sets))
+        ]
+        _require_different(test_sets)
+        candidates = [_load_candidate(settings, weights, device) for weights in WEIGHTS[run.weights]]
     if candidates[0].weights in ("untrained", "none"):
         candidates = candidates[:1]
 
-    options = ScoreOptions(run.surface_scores, run.save_predictions, run.seed, settings.config_hash)
-    result = make_evaluation(method_type.family, data, device).score(candidates, out, options)
-    pictures = dict(result.pictures)
-    curves, memorisation = out / "curves.png", out / "memorisation.png"
-    if not run.reload_model_path and save_training_curves(curves, settings.experiment_folder / "runs"):
-        pictures["training"] = curves
-    first = candidates[0]
-    if save_memorisation(memorisation, first.history, f"{first.name}: predictions on training images"):
-        pictures["agreement with clean and with given masks"] = memorisation
+    options = ScoreOptions(run.surface_scores, run.save_predictions, run.seed, settings.config_hash, run.hd95)
+    results = {
+        data.spec.name: make_evaluation(method_type.family, data, device).score(
+            candidates, out if data is test_sets[0] else out / data.spec.name, options
+        )
+        for data in test_sets
+    }
+    result = join_results(results)
+    write_text(out / "table.md", "\n".join(table.to_markdown() for table in result.tables))
     for name, value in result.logged:
         _run.log_scalar(name, value, 0)
-    write_text(out / "table.md", "\n".join(table.to_markdown() for table in result.tables))
-    save_report(
-        out / "report.html", result.title, tables=result.tables,
-        pictures=pictures, facts=settings.values, command=shlex.join(["python", *sys.argv]),
-    )  # fmt: skip
-    picture = next(iter(result.pictures.values()))
-    logger.info("\n%s\noverlay: %s\nreport: %s", result.tables[0].to_markdown(), picture, out / "report.html")
+    pictures = result.pictures | _draw_curves(settings, candidates[0], out)
+    with dispensable("report.html"):
+        save_report(
+            out / "report.html", result.title, tables=result.tables,
+            pictures=pictures, facts=settings.values, command=shlex.join(["python", *sys.argv]),
+        )  # fmt: skip
+    shown = "".join(f"\noverlay: {path}" for path in list(result.pictures.values())[:1])
+    logger.info("\n%s%s\nreport: %s", result.tables[0].to_markdown(), shown, out / "report.html")
+    if result.failures:
+        raise DataError("\n".join([f"{out}: the scores are complete, but masks are missing:", *result.failures]))
     return result.headline
+
+
+def _require_different(test_sets: Sequence[TrainingData]) -> None:
+    names = [data.spec.name for data in test_sets]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ConfigError(f"test_sets: {twice[0]} is given twice, or is the run's own; expected further data sets.")
+
+
+def _draw_curves(settings: Settings, first: Candidate, out: Path) -> dict[str, Path]:
+    """The curves of the training, caption -> file; without those that cannot be drawn."""
+    curves, memorisation = out / "curves.png", out / "memorisation.png"
+    drawn: dict[str, Path] = {}
+    with dispensable("training curves"):
+        if not settings.run.reload_model_path and save_training_curves(curves, settings.experiment_folder / "runs"):
+            drawn["training"] = curves
+    with dispensable("curves of the agreement with the training masks"):
+        if save_memorisation(memorisation, first.history, f"{first.name}: predictions on training images"):
+            drawn["agreement with clean and with given masks"] = memorisation
+    return drawn
 
 
 def _load_candidate(settings: Settings, weights: str, device: torch.device) -> Candidate:
@@ -110,10 +147,17 @@ def _open_trained(settings: Settings) -> tuple[Method, Evaluation]:
 
 @command
 def collect(_config: dict[str, Any]) -> str:
-    """Gathers all finished validations below `path.log_dir`, of every family, into tables there."""
-    root = Path(read_settings(_config).run.path.log_dir).expanduser()
-    text = write_tables(root, LAYOUTS)
+    """Gathers all finished validations below `path.log_dir`, of every family, into tables there.
+
+    Raises:
+        DataError: files that cannot be used; the tables are made of the others.
+    """
+    run = read_settings(_config).run
+    root = Path(run.path.log_dir).expanduser()
+    text, failures = write_tables(root, {name: layout.with_hd95(run.hd95) for name, layout in LAYOUTS.items()})
     logger.info("\n%s\n%s", text, root / "table.md")
+    if failures:
+        raise DataError("\n".join(["left out of the tables:", *failures]))
     return str(root / "table.md")
 
 

@@ -22,7 +22,8 @@ import torch
 from jaxtyping import Float
 from scipy.special import betaln, expit
 
-from dataloaders.images.data import DenseConfig, DenseData, open_dense
+from dataloaders.images.config import DenseConfig
+from dataloaders.images.data import DenseData, open_dense
 from dataloaders.images.folder import NoiseConfig
 from dataloaders.images.labels import LabelStore
 from dataloaders.ordering import LoaderOptions

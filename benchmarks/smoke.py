@@ -172,7 +172,7 @@ def problems(found: Mapping[str, Any], mode: Mode) -> list[str]:
 
 def modes(target: torch.device, compile_choice: Literal["off", "auto", "on"]) -> list[Mode]:
     """Each precision of the device; the fastest one also compiled."""
-    precisions: list[device.Precision] = ["float32", "bf16"] if device.supports_bf16(target) else ["float32"]
+    precisions: list[device.Precision] = ["float32", "bf16"] if device.bf16_support(target)[0] else ["float32"]
     found = [Mode(precision) for precision in precisions]
     return [*found, Mode(precisions[-1], compiles=True)] if can_compile(target, compile_choice) else found
 

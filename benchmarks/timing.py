@@ -25,7 +25,14 @@ from scipy.stats import binom
 from torch.utils.flop_counter import FlopCounterMode
 
 from util.results.tables import markdown_header, markdown_row
-from util.runtime.device import Precision, architecture, choose_device, keep_freed_memory, set_precision
+from util.runtime.device import (
+    Precision,
+    architecture,
+    available_precision,
+    choose_device,
+    keep_freed_memory,
+    set_precision,
+)
 
 LABELS = ("what", "yardstick")
 FIGURES = ("time", "floor", "yardstick's time", "ratio (95 %)", "outside the network", "peak memory", "GPU busy")
@@ -207,6 +214,7 @@ def parse(description: str | None, **defaults: str | int) -> argparse.Namespace:
     options = parser.parse_args()
     options.device = choose_device(options.device)
     keep_freed_memory(options.device)  # as training and validation do
+    options.precision = available_precision(options.precision, options.device)
     options.autocast = set_precision(options.precision, options.device)
     return options
 

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dataloaders.fewshot.data import FewShotConfig, open_fewshot
-from dataloaders.images.data import DenseConfig, open_dense
+from dataloaders.fewshot.config import FewShotConfig
+from dataloaders.fewshot.data import open_fewshot
+from dataloaders.images.config import DenseConfig
+from dataloaders.images.data import open_dense
 from dataloaders.protocol import DataConfig, TrainingData
 from util.errors import ConfigError
 

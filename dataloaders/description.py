@@ -8,15 +8,16 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import json5
-
 from util.errors import ConfigError, DataError
-from util.files import short_digest, write_json
+from util.files import read_json5, short_digest, write_json
+from util.ids import first_invalid_id, invalid_id_reason
 from util.schema import build
 
 BACKGROUND = 0  # prepared class value
 FILE_NAME = "dataset.json5"
-LARGEST_VALUE = 65_535  # of a user's label maps
+LARGEST_VALUE = 2**31 - 1  # of a user's label maps
+LARGEST_GREY = 65_535  # of those that are pictures
+MOST_CLASSES = 254
 ALL_GROUPS = "all"
 
 
@@ -38,8 +39,7 @@ class ClassSpec:
     crop: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0)  # first and last row, column; fractions of the side
 
     def __post_init__(self) -> None:
-        if not self.name.strip():
-            raise ConfigError(f"name={self.name!r}: expected a name.")
+        _require_path_part("name=", self.name)
         if self.value is not None and not 0 < self.value <= LARGEST_VALUE:
             raise ConfigError(
                 f"value={self.value} of class {self.name!r}: expected 1 to {LARGEST_VALUE}; 0 is background."
@@ -177,8 +177,12 @@ class DatasetSpec:
     licence: str = ""
 
     def __post_init__(self) -> None:
-        if not self.name.strip() or any(sign in self.name for sign in "/\\\0"):
-            raise ConfigError(f"name={self.name!r}: expected a name that can be a folder's.")
+        _require_path_part("name=", self.name)
+        for part in self.prepared.split("/") if self.prepared else ():
+            _require_path_part(f"prepared={self.prepared!r}: the part ", part)
+        for key, ids in (("cases", self.cases), *(("folds.lists", ids) for ids in self.folds.lists)):
+            if reason := first_invalid_id(ids):
+                raise ConfigError(f"{key}: {reason}. Correct it.")
         names = [each.name for each in self.classes]
         _require_unique("classes: name", names)
         _require_unique("classes: value", [self.supplied_value(place) for place in range(1, len(names) + 1)])
@@ -189,10 +193,13 @@ class DatasetSpec:
             for name in group:
                 if name not in names:
                     raise ConfigError(f"label_groups: {name!r} is no class; expected some of {', '.join(names)}.")
+        values = [each.value or 0 for each in self.classes]
+        if self.kind == "images" and max(values, default=0) > LARGEST_GREY:
+            raise ConfigError(f"classes: value={max(values)}; expected at most {LARGEST_GREY} in pictures (16 bits).")
         if self.kind == "images" and not self.classes:
             raise ConfigError("classes: none; a set of images needs at least one.")
-        if self.kind == "scans" and len(self.classes) > 254:
-            raise ConfigError(f"classes: {len(self.classes)}; expected at most 254.")
+        if len(self.classes) > MOST_CLASSES:
+            raise ConfigError(f"classes: {len(self.classes)}; expected at most {MOST_CLASSES}.")
         if self.episodes_per_pass is not None and self.episodes_per_pass < 1:
             raise ConfigError(f"episodes_per_pass={self.episodes_per_pass}: expected 1 or more.")
 
@@ -276,6 +283,16 @@ class DatasetSpec:
         return short_digest({key: value for key, value in self.to_dict().items() if key not in told})
 
 
+def _require_path_part(key: str, text: str) -> None:
+    """Checks a text that becomes the name of a folder or of files.
+
+    Raises:
+        ConfigError: it is unfit.
+    """
+    if reason := invalid_id_reason(text):
+        raise ConfigError(f"{key}{text!r} {reason}.")
+
+
 def read_description(path: Path) -> DatasetSpec:
     """Reads a `dataset.json5`.
 
@@ -283,15 +300,8 @@ def read_description(path: Path) -> DatasetSpec:
         DataError: absent, unreadable or not JSON5.
         ConfigError: an unknown or missing key, a wrong type or an impossible value; the message names file and key.
     """
-    try:
-        content = json5.loads(path.read_text(encoding="utf-8-sig"), allow_duplicate_keys=False)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror or error}); expected the description of a data set. Write a "
-            "draft with `python -m data.describe FOLDER --out FILE.json5`."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid JSON5 ({' '.join(str(error).split())}). Correct that place.") from error
+    draft = "Write a draft of a description with `python -m data.describe FOLDER --out FILE.json5`."
+    content = read_json5(path, draft)
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}; expected {{name: ..., kind: ..., ...}}.")
     try:

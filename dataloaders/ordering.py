@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from dataloaders.samples import JointBatch
-from util.runtime.distributed import Plan
+from util.runtime.distributed import Plan, ignore_signals, signals_held
 from util.runtime.seeding import generator_for
 
 
@@ -25,14 +25,23 @@ class LoaderOptions:
     compiles: bool = False  # whether to compile what runs on the device; here: the augmentation of episodes
 
 
-def step_loader(dataset: Dataset, steps: range, options: LoaderOptions) -> DataLoader:
+class StepLoader(DataLoader):
+    """A loader whose processes leave the signals that stop a run to the main process, from their first moment on."""
+
+    def __iter__(self) -> Any:
+        with signals_held():
+            return super().__iter__()
+
+
+def step_loader(dataset: Dataset, steps: range, options: LoaderOptions) -> StepLoader:
     """A loader of a data set whose item k is the batch of step k: it yields the items of `steps`."""
-    return DataLoader(
+    return StepLoader(
         dataset,
         batch_size=None,
         sampler=steps,
         num_workers=0 if options.device else options.num_workers,
         pin_memory=options.pin_memory and options.device is None,
+        worker_init_fn=ignore_signals,
         generator=torch.Generator(),  # so that iterating does not advance the global one
     )
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -40,6 +40,14 @@ class DataConfig(ABC):
     @abstractmethod
     def derived(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Defaults that follow from the data set and from other keys."""
+
+    def on(self, dataset: str) -> "DataConfig":
+        """The same for another data set, on which a trained network is to be tested.
+
+        Raises:
+            ConfigError: no such data set, or one that the network does not fit.
+        """
+        return replace(self, dataset=dataset)  # type: ignore[call-arg]
 
     @abstractmethod
     def summary(self, trains_on: str) -> str:
@@ -80,6 +88,13 @@ class TrainingData(ABC):
         self, normalisation: Normalisation, seed: int, batch_size: int, steps: range, options: LoaderOptions
     ) -> DataLoader:
         """A loader whose k-th batch belongs to the k-th of `steps`, for this process."""
+
+    @abstractmethod
+    def contents(self) -> dict[str, str]:
+        """What the run and its scores depend on, as it is now: file -> hash, and line of a table -> its text.
+
+        Unchanged files are not read again (see `util.records.hash_files`).
+        """
 
     @abstractmethod
     def describe(self) -> str:

@@ -15,16 +15,43 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class StoredGeometry:
+    """The fields of a NIfTI header that say where the voxels are, as they were read.
+
+    A result that covers the same voxels is written with the same fields, so that every viewer shows it on the scan,
+    whichever of them the viewer believes.
+
+    Attributes:
+        sform_code, qform_code: what the two matrices refer to; 0: not valid.
+        unit: mm, meter or micron, of all lengths below.
+        pixdim: (4,) handedness of the qform, then the voxel's size (x, y, z).
+        quaternion: (3,) b, c, d of the qform.
+        qoffset: (3,) place of the first voxel in the qform.
+        sform: (3, 4).
+    """
+
+    sform_code: int
+    qform_code: int
+    unit: str
+    pixdim: tuple[float, ...]
+    quaternion: tuple[float, ...]
+    qoffset: tuple[float, ...]
+    sform: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
 class Volume:
     """A scan and its position in the patient.
 
     Attributes:
         array: (D, H, W), any dtype; `array[z, y, x]`.
         affine: (4, 4) float64; maps a voxel's (column x, row y, slice z, 1) to RAS+ millimetres, as NIfTI does.
+        stored: how the file says so, where that is more than this affine with both codes 1; only for its own grid.
     """
 
     array: np.ndarray
     affine: np.ndarray
+    stored: StoredGeometry | None = None
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Demo without data: generates a phantom in the raw CHAOS layout, preprocesses it, computes superpixels, trains a small
 # ALPNet on these pseudo-labels, and compares it on the held-out scans with the untrained network and an intensity
-# threshold. Prints a table of Dice scores. About 4 minutes on two cores; existing results are reused.
+# threshold. Prints a table of Dice scores. 3 to 6 minutes on two idle cores; existing results are reused.
 #
 #   OUT=demo JOBS=2 examples/demo.sh
 set -euo pipefail
@@ -10,8 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-python3}
 OUT=${OUT:-demo}
 JOBS=${JOBS:-2}
-SIZE=${SIZE:-160} # rows and columns
-N_STEPS=${N_STEPS:-2000}
+SIZE=${SIZE:-128} # rows and columns
+N_STEPS=${N_STEPS:-1500}
 export PYTHONWARNINGS="ignore:pkg_resources is deprecated"
 
 "$PYTHON" -m data.phantom chaost2 --out "$OUT/raw" --scans 8 --size-px "$SIZE" --jobs "$JOBS"

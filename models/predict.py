@@ -8,7 +8,11 @@ r"""Segments your own images or scans with a trained network; the checkpoint dec
 Dense networks segment images: PNG, JPEG, TIFF and BMP files, or folders of them. Few-shot networks segment scans with
 one annotated scan: NIfTI files, folders of one DICOM series each, or folders of these. RESULTS receives a label map
 <name>_segmentation of each image or scan at its original size, areas.csv or volumes.csv, and with --overlays a picture
-each. What cannot be read is reported at the end, with exit code 1; all other files are processed.
+each. What cannot be segmented is reported at the end with the reason, exit code 1; all other files are processed. Files
+that are left out, such as label maps of other files, are counted and named.
+
+Results of an earlier run stay: further files can be added to the same folder, and the table keeps its lines. To replace
+results, give --overwrite; where a file then fails, its earlier result and lines stay.
 
 Research software, not a medical device. See docs/predict.md.
 """
@@ -16,6 +20,7 @@ Research software, not a medical device. See docs/predict.md.
 import argparse
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataloaders.io.volumes import read_volume
@@ -23,12 +28,14 @@ from dataloaders.scans.normalise import Normalisation
 from models.prediction import images as image_files
 from models.prediction import origin
 from models.prediction import scans as scan_files
-from models.prediction.batch import refuse_existing
+from models.prediction.batch import Inventory, find_all, refuse_existing
 from models.prediction.dense import DensePredictor as DensePredictor
 from models.prediction.fewshot import FewShotPredictor as FewShotPredictor
-from util.cli import run_main
-from util.errors import ConfigError, DataError
-from util.runtime import checkpoint
+from models.prediction.scan_search import find_scans
+from models.training.load import read_trained
+from util.cli import number, run_main, whole
+from util.errors import ConfigError
+from util.items import Failures, exit_code, naming
 
 logger = logging.getLogger(__name__)
 
@@ -43,16 +50,33 @@ FURTHER: dict[str, tuple[str, ...]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the command line and segments; returns 1 if an image or scan failed, else 0."""
     given = _parser().parse_args(arguments)
-    family = origin.family(checkpoint.load(given.checkpoint))
+    family = origin.family(read_trained(given.checkpoint))
     if family not in COMMANDS:
         raise ConfigError(f"{given.checkpoint}: no predictor of {family} methods; expected {' or '.join(COMMANDS)}.")
     _check_options(given, family)
-    failures, number = COMMANDS[family](given)
+    outcome = COMMANDS[family](given)
     what = {"dense": "images", "fewshot": "scans"}[family]
-    logger.info("%d of %d %s segmented, in %s", number - len(failures), number, what, given.out)
-    for message in failures.values():
-        logger.error("not segmented: %s", message)
-    return 1 if failures else 0
+    logger.info("%d of %d %s segmented, in %s", outcome.n_done, outcome.n_found, what, given.out)
+    if outcome.inventory.left_out:
+        logger.warning("%s", outcome.inventory)
+    return max(exit_code(outcome.failures, "not segmented"), exit_code(outcome.pictures, "segmented, but not drawn"))
+
+
+@dataclass
+class Outcome:
+    """What became of a run: number of images or scans found and segmented, and the reasons of the others.
+
+    Attributes:
+        failures: name -> reason of what could not be segmented.
+        pictures: name -> reason of what could not be drawn.
+        inventory: of the files.
+    """
+
+    failures: Failures = field(default_factory=dict)
+    pictures: Failures = field(default_factory=dict)
+    inventory: Inventory = field(default_factory=Inventory)
+    n_found: int = 0
+    n_done: int = 0
 
 
 def _check_options(given: argparse.Namespace, family: str) -> None:
@@ -82,22 +106,30 @@ def _option(key: str) -> str:
     return f"--{key.replace('_', '-')}"
 
 
-def _segment_images(given: argparse.Namespace) -> tuple[dict[str, str], int]:
-    """Name -> message of the images that failed, and the number of images."""
-    images = image_files.name_images(image for path in given.images for image in image_files.find_images(path))
+def _segment_images(given: argparse.Namespace) -> Outcome:
+    outcome = Outcome()
+    files, outcome.inventory = find_all(given.images, image_files.find_images, outcome.failures)
+    images = image_files.name_images(files)
     if not given.overwrite:
         refuse_existing(given.out, image_files.result_names(images))
     predictor = DensePredictor.from_checkpoint(given.checkpoint, given.weights, given.device, dataset=given.dataset)
-    failures = image_files.segment_images(predictor, images, given.out, given.overlays, given.probabilities)
-    return failures, len(images)
+    outcome.n_found = len(images) + len(outcome.failures)
+    pictures = outcome.pictures if given.overlays else None
+    outcome.n_done = image_files.segment_images(
+        predictor, images, given.out, pictures, given.probabilities, outcome.failures
+    )
+    return outcome
 
 
-def _segment_scans(given: argparse.Namespace) -> tuple[dict[str, str], int]:
-    """Name -> message of the scans that failed, and the number of scans."""
-    scans = scan_files.name_scans(scan for path in given.scans for scan in scan_files.find_scans(path))
+def _segment_scans(given: argparse.Namespace) -> Outcome:
+    outcome = Outcome()
+    files, outcome.inventory = find_all(given.scans, find_scans, outcome.failures)
+    scans = scan_files.name_scans(files)
     classes = dict(given.classes or ())
     if len(classes) < len(given.classes or ()):
         raise ConfigError("--classes: a name or value was given twice; expected different ones.")
+    if given.mean_std and given.mean_std[1] <= 0:
+        raise ConfigError(f"--mean-std: a standard deviation of {given.mean_std[1]:g}; expected more than 0.")
     if not given.overwrite:
         refuse_existing(given.out, scan_files.result_names(scans))
     predictor = FewShotPredictor.from_checkpoint(
@@ -105,15 +137,19 @@ def _segment_scans(given: argparse.Namespace) -> tuple[dict[str, str], int]:
         dataset=given.dataset, modelname=given.modelname,
         normalisation=Normalisation(*given.mean_std) if given.mean_std else None,
     )  # fmt: skip
-    image, label = read_volume(given.support_image), read_volume(given.support_label)
-    try:
+    with naming(given.support_image):
+        image = read_volume(given.support_image)
+    with naming(given.support_label):
+        label = read_volume(given.support_label)
+    with naming(f"{given.support_image}, {given.support_label}"):
         predictor.set_support(image, label, classes or None)
-    except DataError as error:
-        raise DataError(f"{given.support_image}, {given.support_label}: {error}") from error
-    return scan_files.segment_scans(predictor, scans, given.out, given.overlays), len(scans)
+    outcome.n_found = len(scans) + len(outcome.failures)
+    pictures = outcome.pictures if given.overlays else None
+    outcome.n_done = scan_files.segment_scans(predictor, scans, given.out, pictures, outcome.failures)
+    return outcome
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], tuple[dict[str, str], int]]] = {
+COMMANDS: dict[str, Callable[[argparse.Namespace], Outcome]] = {
     "dense": _segment_images,
     "fewshot": _segment_scans,
 }
@@ -139,9 +175,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--support-label", type=Path, help="its label map: NIfTI, same grid, 0 is the background")
     add("--scans", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="what to segment")
     add("--classes", type=_class, nargs="+", metavar="[NAME=]VALUE", help="label values to segment (default: all)")
-    add("--parts", type=int, help="annotated slices used per structure; odd (default: 3)")
+    add("--parts", type=_odd, help="annotated slices used per structure; odd (default: 3)")
     add("--modelname", help="encoder, such as dlfcn_res101, of checkpoints released by the authors of SSL-ALPNet")
-    add("--mean-std", type=float, nargs=2, metavar=("MEAN", "STD"), help="of their preprocessed training scans; CT")
+    add("--mean-std", type=number(), nargs=2, metavar=("MEAN", "STD"), help="of their preprocessed training scans; CT")
     return parser
 
 
@@ -151,6 +187,15 @@ def _class(text: str) -> tuple[str, int]:
     if not value.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r}: expected VALUE or NAME=VALUE with a whole number, e.g. liver=6")
     return name or f"label {int(value)}", int(value)
+
+
+def _odd(text: str) -> int:
+    value = whole(1)(text)
+    if value % 2 == 0:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected an odd number from 1, as slices lie around the middle one"
+        )
+    return value
 
 
 if __name__ == "__main__":

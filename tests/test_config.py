@@ -123,3 +123,9 @@ def test_nested_settings_are_merged_and_flattened_key_by_key():
     merged = merge({"a": {"x": 1, "y": (2, 3)}, "b": 1}, {"a": {"x": 5}}, {"b": {"z": 4}})
     assert merged == {"a": {"x": 5, "y": (2, 3)}, "b": {"z": 4}}
     assert flatten(merged) == {"a.x": 5, "a.y": [2, 3], "b.z": 4}
+
+
+@pytest.mark.parametrize("prefix", ["../elsewhere", "/tmp/x", "a/b", "..", "-rf", "a\0b", "x" * 81])
+def test_a_prefix_cannot_leave_the_log_folder(prefix):
+    with pytest.raises(ConfigError, match=r"exp_prefix='.* as it becomes a part of a folder's name"):
+        RunConfig(exp_prefix=prefix)

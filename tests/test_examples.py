@@ -9,7 +9,7 @@ import pytest
 
 import models.presets.noisy as presets
 from config_ssl_upload import RunConfig
-from dataloaders.fewshot.data import FewShotConfig
+from dataloaders.fewshot.config import FewShotConfig
 from models.presets import fewshot
 
 ROBUST_LOSSES = ("gce", "mae", "rce", "sce", "ngce", "nce_rce", "ngce_mae", "ngce_rce", "tloss")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from config_ssl_upload import RunConfig
-from dataloaders.fewshot.data import FewShotConfig
+from dataloaders.fewshot.config import FewShotConfig
 from models.methods.alpnet import ALPNetConfig
 
 ROOT = Path(__file__).parents[1]

@@ -21,7 +21,7 @@ FORBIDDEN = {
     "torch.version.cuda": "None on AMD; use util.runtime.device.backend",
     "torch.version.hip": "use util.runtime.device.backend",
     "torch.cuda.get_device_capability": "NVIDIA only; use util.runtime.device.architecture",
-    "torch.cuda.is_bf16_supported": "use util.runtime.device.supports_bf16",
+    "torch.cuda.is_bf16_supported": "use util.runtime.device.bf16_support",
     "torch.cuda.is_tf32_supported": "use util.runtime.device.supports_tf32",
     "torch.cuda.nvtx": "NVIDIA only",
     "torch.cuda.CUDAGraph": "unchecked on AMD; use torch.compile",

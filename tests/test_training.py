@@ -112,14 +112,18 @@ def test_kill_and_resume_gives_the_same_weights(prepared_folder, tmp_path, unbro
     assert_same_weights(path, unbroken)
 
 
-def test_a_signal_saves_and_resume_gives_the_same_weights(prepared_folder, tmp_path, unbroken):
-    command = command_line(prepared_folder, tmp_path, n_steps=40, checkpoint_every=1000)
+def test_signals_to_all_processes_save_and_resume_gives_the_same_weights(prepared_folder, tmp_path, unbroken):
+    """With loader processes: while the data are opened, as training begins, and while the process ends."""
+    moments = ("Started", "training on scans", "the same command resumes")
+    command = command_line(prepared_folder, tmp_path, n_steps=40, checkpoint_every=1000, num_workers=2)
     lines = []
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         for line in process.stderr or ():
             lines.append(line)
-            if "training on scans" in line:
-                process.send_signal(signal.SIGTERM)
+            if any(moment in line for moment in moments):
+                os.killpg(process.pid, signal.SIGTERM)
     assert process.returncode == os.EX_TEMPFAIL, "".join(lines)
     assert "the same command resumes" in "".join(lines)
     (path,) = tmp_path.rglob("checkpoint.pt")
@@ -130,7 +134,10 @@ def test_a_signal_saves_and_resume_gives_the_same_weights(prepared_folder, tmp_p
 
 def test_a_damaged_checkpoint_is_reported_and_the_previous_one_resumed(prepared_folder, tmp_path, unbroken, caplog):
     path = train(prepared_folder, tmp_path, n_steps=40)
-    path.write_bytes(path.read_bytes()[:1000])
+    damaged = bytearray(path.read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + 1000] = bytes(1000)
+    path.write_bytes(damaged)
     assert checkpoint.load(checkpoint.previous_path(path))["step"] == 39
     train(prepared_folder, tmp_path, n_steps=40)
     assert "checkpoint.pt: damaged" in caplog.text
@@ -214,13 +221,18 @@ def test_snapshots_and_curves_are_written(prepared_folder, tmp_path):
         ({"temperature": 50.0}, r"temperature=50\.0: expected a value above 0, up to 40"),
         ({"encoder_weights": "nowhere.pt"}, "coco, imagenet, none, or an existing file"),
         ({"path": {"data_dir": "/nowhere"}}, r"/nowhere.*data\.prepare"),
-        ({"proto_grid_size": 64}, "give only 8 features"),
         ({"exclude_cls_list": [1, 2, 3, 4, 5]}, "no classes of CHAOST2"),
     ],
 )
 def test_bad_settings_stop_with_one_clear_message(prepared_folder, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         train(prepared_folder, tmp_path, **changes)
+    assert not list(tmp_path.iterdir())  # no empty experiment
+
+
+def test_features_too_few_for_the_grid_stop_the_first_step(prepared_folder, tmp_path):
+    with pytest.raises(InputError, match="give only 8 features"):
+        train(prepared_folder, tmp_path, proto_grid_size=64)
     assert not list(tmp_path.rglob("checkpoint.pt"))
 
 
@@ -293,5 +305,5 @@ def test_the_command_line_prints_the_message_alone(tmp_path):
     command = command_line(tmp_path, tmp_path / "logs", eval_fold=0)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "Run `python -m data.prepare CHAOST2`" in done.stderr
+    assert "Run `python -m data.prepare CHAOST2 --raw DIR --out DIR`" in done.stderr
     assert "Traceback" not in done.stderr

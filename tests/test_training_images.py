@@ -1,5 +1,6 @@
 """Training on images with noisy masks: the same to the last bit after a stop, across workers and processes."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,6 +15,8 @@ import torch
 
 import training  # noqa: F401 - registers the command
 from config_ssl_upload import InputError, ex
+from dataloaders.images.config import DenseConfig
+from dataloaders.io.png import read_mask, write_png
 from util.runtime import checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -292,6 +295,90 @@ def test_what_a_method_does_not_read_may_be_missing(image_folder, tmp_path):
     assert train("baseline", folder, tmp_path, n_steps=1).exists()
     shutil.rmtree(folder / "noisy")
     assert train("upper", folder, tmp_path, n_steps=1).exists()
+
+
+@pytest.fixture
+def stopped(make_image_folder, tmp_path):
+    """A folder, and a run on it that can be resumed at step 1 of 2."""
+    folder = make_image_folder(tmp_path / "isic", n_train=4, n_test=1, noise=None, superpixel=None)
+    path = train("baseline", folder, tmp_path / "logs", **FEW)
+    path.replace(checkpoint.previous_path(path))
+    checkpoint.save(path, checkpoint.load(checkpoint.previous_path(path)) | {"step": 1})
+    return folder, path
+
+
+FEW = {"n_steps": 2, "noise": {"alpha": 0.0}, "eval_every": 0, "round_steps": 0}
+
+
+def drop_and_invert(folder):
+    table = folder / "manifest.csv"
+    table.write_text(table.read_text().replace("img_01,train\n", ""))
+    path = folder / "masks/lesion/img_02.png"
+    write_png(path, ~read_mask(path))
+
+
+def test_a_run_is_not_resumed_on_other_data_unless_asked_to(stopped, tmp_path, caplog):
+    folder, path = stopped
+    drop_and_invert(folder)
+    told = (
+        r"since its step 1 \(changed: masks/lesion/img_02\.png; gone: images/img_01\.png, line img_01 of manifest\.csv"
+    )
+    with pytest.raises(InputError, match=rf"checkpoint\.pt: the data have changed {told}.*accept_changed_data=True"):
+        train("baseline", folder, tmp_path / "logs", **FEW)
+    assert checkpoint.load(path)["step"] == 1
+    assert train("baseline", folder, tmp_path / "logs", accept_changed_data=True, **FEW) == path
+    assert "Accepted with accept_changed_data=True" in caplog.text
+    assert checkpoint.load(path)["step"] == 2
+    caplog.clear()
+    train("baseline", folder, tmp_path / "logs", **FEW)  # on the data that were accepted
+    assert "the data have changed" not in caplog.text
+
+
+def test_the_same_data_are_the_same_whatever_their_times_and_their_place(stopped, tmp_path):
+    folder, path = stopped
+    moved = folder.rename(tmp_path / "moved")
+    for file in moved.rglob("*.png"):
+        file.touch()
+    assert train("baseline", moved, tmp_path / "logs", **FEW) == path
+    assert checkpoint.load(path)["step"] == 2
+
+
+def test_a_finished_run_tells_of_other_data(make_image_folder, tmp_path, caplog):
+    folder = make_image_folder(tmp_path / "isic", n_train=4, n_test=1, noise=None, superpixel=None)
+    path = train("baseline", folder, tmp_path / "logs", **FEW)
+    before = (path.read_bytes(), (path.parent / "training_data.json").read_bytes())
+    drop_and_invert(folder)
+    train("baseline", folder, tmp_path / "logs", **FEW)
+    assert "has all its steps, and the data have changed since (changed: masks/lesion/img_02.png" in caplog.text
+    assert (path.read_bytes(), (path.parent / "training_data.json").read_bytes()) == before
+
+
+def test_checkpoints_without_a_record_of_the_data_are_resumed_and_said_so(stopped, tmp_path, caplog):
+    folder, path = stopped
+    checkpoint.save(path, {key: value for key, value in checkpoint.load(path).items() if key != "data_sha256"})
+    (path.parent / "training_data.json").unlink()
+    drop_and_invert(folder)
+    caplog.set_level("INFO")
+    train("baseline", folder, tmp_path / "logs", **FEW)
+    assert "of an earlier version, which did not record the training data" in caplog.text
+    assert "data_sha256" in checkpoint.load(path)
+
+
+def test_what_has_changed_is_said_to_be_unknown_where_it_is(stopped, tmp_path):
+    folder, path = stopped
+    (path.parent / "training_data.json").write_text("{")
+    drop_and_invert(folder)
+    with pytest.raises(InputError, match=r"what has changed is not known, as training_data\.json is missing"):
+        train("baseline", folder, tmp_path / "logs", **FEW)
+
+
+def test_estimated_rates_without_rounds_are_refused(make_image_folder, tmp_path, monkeypatch):
+    folder = make_image_folder(tmp_path / "isic", n_train=4, n_test=1, noise=None, superpixel=None)
+    monkeypatch.setattr(DenseConfig, "spec", dataclasses.replace(DenseConfig().spec, masks="suspect"))
+    with pytest.raises(InputError, match=r"round_steps=0: without rounds the remember rates are never estimated"):
+        train("coteaching", folder, tmp_path / "logs", **FEW)
+    given = {"selection": {"remember": [0.98, 0.93]}}
+    assert train("coteaching", folder, tmp_path / "logs", **FEW, **given).exists()
 
 
 def test_labels_refined_by_another_training_are_refused(image_folder, tmp_path, monkeypatch):

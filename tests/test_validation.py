@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import validation  # noqa: F401
 from config_ssl_upload import InputError, ex
 from data.prepare.class_index import write_class_index
 from dataloaders.catalog import dataset
-from dataloaders.fewshot.data import FewShotConfig, open_fewshot
+from dataloaders.fewshot.config import FewShotConfig
+from dataloaders.fewshot.data import open_fewshot
 from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.manifest import Manifest
@@ -65,7 +67,7 @@ def only(paths):
 def test_a_validation_leaves_scores_table_pictures_and_masks(trained):
     out = only(trained.glob("*/validation/1"))
     scores = read_scores(out / "scores.csv")
-    assert len(scores) == 2 * 4 * 4 * 6  # protocols, query scans, organs, metrics
+    assert len(scores) == 2 * 4 * 4 * 7  # protocols, query scans, organs, metrics
     shared = scores[["method", "dataset", "split", "fold", "family", "setting", "seed", "weights", "steps", "n_folds"]]
     assert set(shared.itertuples(index=False, name=None)) == {
         ("SSL-ALPNet", "CHAOST2", "test", "0", "fewshot", "1", "1234", "last", "2", "5")
@@ -79,6 +81,29 @@ def test_a_validation_leaves_scores_table_pictures_and_masks(trained):
     assert "data:image/png;base64" in (out / "report.html").read_text()
     metrics = json.loads((out / "metrics.json").read_text())
     assert {"reference/dice/liver", "blind/dice/mean", "mar_val_batches_classDice"} <= set(metrics)
+
+
+def fails(*_, **__):
+    raise OverflowError("too large")
+
+
+def test_neither_pictures_nor_masks_cost_the_scores(trained, folder, monkeypatch, caplog):
+    for place in ("models.evaluation.fewshot.save_overlays", "models.evaluation.fewshot.write_nifti"):
+        monkeypatch.setattr(place, fails)
+    for place in ("validation.save_training_curves", "validation.save_report"):
+        monkeypatch.setattr(place, fails)
+    given = {"reload_model_path": "", "surface_scores": False, "protocol": "blind", "exp_prefix": ""}
+    with pytest.raises(InputError, match="the scores are complete, but masks are missing") as caught:
+        run("validate", folder, trained, **given)
+    assert str(caught.value).count("OverflowError: too large") == 4  # scans
+    out = max(trained.glob("*fold0*/validation/*"), key=lambda path: int(path.name) if path.name.isdecimal() else 0)
+    first = read_scores(out.parent / "1/scores.csv").query("protocol == 'blind' and metric == 'dice'")
+    assert read_scores(out / "scores.csv").query("metric == 'dice'")["value"].tolist() == first["value"].tolist()
+    assert "SSL-ALPNet" in (out / "table.md").read_text()
+    assert not (out / "report.html").exists()
+    told = [line.partition(":")[0] for line in caplog.messages if "left out, the scores are not affected" in line]
+    assert told == [*(f"overlays of blind protocol, scan {n}" for n in (1, 2, 3, 5)), "training curves", "report.html"]
+    shutil.rmtree(out)
 
 
 def test_masks_are_on_the_prepared_and_on_the_original_grid(trained, folder):

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import training  # noqa: F401 - registers its command
 import validation  # noqa: F401
 from config_ssl_upload import InputError, ex
 from data.superpixels.__main__ import main
+from dataloaders.catalog import dataset
+from dataloaders.description import write_description
 from dataloaders.images.labels import normalise
 from dataloaders.io.png import read_image, read_mask
 from models import build_method
@@ -248,3 +251,31 @@ def test_probabilities_are_for_one_structure_of_images(chest_folder, prepared_fo
     given = {"reload_model_path": "none"} | paths | ({} if changes is None else SMALL | changes)
     with pytest.raises(InputError, match="probabilities: for one structure of a set of images"):
         ex.run("probabilities", named_configs=words, config_updates=given)
+
+
+def test_further_data_sets_are_scored_with_the_same_network(image_folder, tmp_path):
+    root, logs = tmp_path / "data", tmp_path / "logs"
+    other = root / "OTHER/prepared_32px"
+    for folder in (root / "ISIC2017/prepared_32px", other):
+        shutil.copytree(image_folder, folder)
+    write_description(other, replace(dataset("isic2017"), name="OTHER"))
+    header, *lines = (other / "manifest.csv").read_text().splitlines()
+    places = [f"{line},{'AB'[n % 2]}" for n, line in enumerate(lines)]
+    (other / "manifest.csv").write_text("\n".join([f"{header},domain", *places]) + "\n")
+    words, changes = ["isic2017", "tloss"], {"reload_model_path": "none", "surface_scores": False}
+    run("validate", words, root, logs, test_sets=[str(other)], **changes)
+    out = only(logs.glob("*/validation/1"))
+    own, further = (read_scores(out / folder / "scores.csv") for folder in (".", "OTHER"))
+    np.testing.assert_array_equal(own["value"], further["value"])
+    assert set(further["dataset"]) == {"OTHER"}
+    assert sorted(path.stem for path in out.glob("OTHER/predictions/*/lesion/*.png")) == TEST
+    table = (out / "table.md").read_text()
+    assert "lesion of OTHER" in table
+    assert "| A | B |" in table.replace("   ", " ")
+    assert "OTHER" in (out / "report.html").read_text()
+    run("validate", words, root, logs, test_sets=[str(other)], **changes)
+    run("collect", words, root, logs)
+    assert (logs / "table.md").read_text().count("lesion of OTHER") == 2  # all images, and by domain
+    assert (logs / "table_dense_dice_by_domain.csv").exists()
+    with pytest.raises(InputError, match="test_sets: ISIC2017 is given twice, or is the run's own"):
+        run("validate", words, root, logs, test_sets=["isic2017"], **changes)

@@ -13,6 +13,10 @@ class DataError(UserError):
     """A data file is missing, corrupt or inconsistent with the other files."""
 
 
+class FailedItemsError(DataError):
+    """Some items of many failed; the message names each with the reason. All others are done."""
+
+
 class ConfigError(UserError):
     """A setting is unknown, of the wrong type or out of range."""
 

@@ -1,15 +1,18 @@
 """From a dictionary of settings to a frozen dataclass, strictly: no unknown key, no wrong type, at any depth."""
 
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union
 
 from util.errors import ConfigError
 
 Settings = TypeVar("Settings")
+LARGEST_INT = 2**63 - 1  # what 64 bits hold
+LONGEST_SHOWN = 80  # characters of a value in a message
 
 
 def build(settings_type: type[Settings], values: Mapping[str, Any], where: str = "") -> Settings:
@@ -21,8 +24,8 @@ def build(settings_type: type[Settings], values: Mapping[str, Any], where: str =
         where: prefix of the key names in messages, such as "optim.".
 
     Raises:
-        ConfigError: unknown or missing key, or a value of the wrong type; the message names the key, the value found,
-            the type expected and similar keys.
+        ConfigError: unknown or missing key, a value of the wrong type, not finite or outside the field's bounds (see
+            `option`); the message names the key, the value found, what was expected and similar keys.
     """
     refuse_unknown(values, settings_type, where=where)
     hints = typing.get_type_hints(settings_type)
@@ -31,7 +34,9 @@ def build(settings_type: type[Settings], values: Mapping[str, Any], where: str =
         if name not in values and each.default is MISSING and each.default_factory is MISSING:
             raise ConfigError(f"{where}{name}: missing; expected {_describe(hints[name])}.")
     converted = {key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()}
-    return settings_type(**converted)
+    built = settings_type(**converted)
+    check_bounds(built, where)
+    return built
 
 
 def refuse_unknown(values: Mapping[str, Any], *settings_types: type, where: str = "") -> None:
@@ -43,8 +48,9 @@ def refuse_unknown(values: Mapping[str, Any], *settings_types: type, where: str 
     known = [each.name for settings_type in settings_types for each in fields(settings_type)]
     for key in values:
         if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=3) or sorted(known)
-            raise ConfigError(f"{where}{key}: unknown setting; did you mean {_join(close)}?")
+            close = difflib.get_close_matches(str(key), known, n=3)
+            hint = f"did you mean {_join(close)}?" if close else f"expected {_some(sorted(known))}."
+            raise ConfigError(f"{where}{key}: unknown setting; {hint}")
 
 
 def select(settings_type: type[Settings], values: Mapping[str, Any]) -> Settings:
@@ -59,7 +65,7 @@ def _convert(expected: Any, value: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         return _convert_union(arguments, value, where, expected)
     if origin is Literal:
-        if value not in arguments:
+        if not any(type(value) is type(each) and value == each for each in arguments):
             raise ConfigError(f"{where}={value!r}: expected one of {_join(map(str, arguments))}.")
         return value
     if origin is tuple and isinstance(value, Sequence) and not isinstance(value, str):
@@ -68,11 +74,31 @@ def _convert(expected: Any, value: Any, where: str) -> Any:
             return tuple(_convert(t, v, f"{where}[{i}]") for i, (t, v) in enumerate(zip(types_, value, strict=True)))
     elif is_dataclass(expected) and isinstance(value, Mapping):
         return build(expected, value, where=f"{where}.")  # type: ignore[arg-type]
-    elif expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    elif expected in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int) or expected is float:
+            return _finite(expected, value, where)
     elif isinstance(expected, type) and isinstance(value, expected) and (expected is bool or type(value) is not bool):
         return value
-    raise ConfigError(f"{where}={value!r} ({type(value).__name__}): expected {_describe(expected)}.")
+    raise _wrong_type(expected, value, where)
+
+
+def _finite(expected: type, value: int | float, where: str) -> Any:
+    """A whole number of at most 64 bits, or a finite floating-point number."""
+    if isinstance(value, int) and abs(value) > LARGEST_INT:
+        raise ConfigError(f"{where}: a number of {value.bit_length()} bits; expected one of at most 64.")
+    if not math.isfinite(value):
+        raise ConfigError(f"{where}={value!r}: expected a finite number.")
+    return expected(value)
+
+
+def _wrong_type(expected: Any, value: Any, where: str) -> ConfigError:
+    shown = repr(value) if len(repr(value)) <= LONGEST_SHOWN else f"{repr(value)[:LONGEST_SHOWN]}..."
+    text = f"{where}={shown} ({type(value).__name__}): expected {_describe(expected)}"
+    if is_dataclass(expected):
+        return ConfigError(f"{text}, a group of settings; give each of its own, such as {where}.{_first(expected)}=...")
+    if typing.get_origin(expected) is tuple and isinstance(value, str):
+        return ConfigError(f"{text}. On the command line a list is written in brackets: '{where}=[{value}]'.")
+    return ConfigError(f"{text}.")
 
 
 def _convert_union(choices: tuple[Any, ...], value: Any, where: str, expected: Any) -> Any:
@@ -80,22 +106,32 @@ def _convert_union(choices: tuple[Any, ...], value: Any, where: str, expected: A
         if choice is type(None) and value is None:
             return None
         if isinstance(choice, type) and type(value) is choice:
-            return value
+            return _convert(choice, value, where)
     for choice in choices:
         if choice is not type(None):
             try:
                 return _convert(choice, value, where)
             except ConfigError:
                 continue
-    raise ConfigError(f"{where}={value!r} ({type(value).__name__}): expected {_describe(expected)}.")
+    raise _wrong_type(expected, value, where)
 
 
 def _describe(expected: Any) -> str:
-    return expected.__name__ if isinstance(expected, type) else str(expected).replace("typing.", "")
+    is_plain = isinstance(expected, type) and not typing.get_args(expected)
+    return expected.__name__ if is_plain else str(expected).replace("typing.", "")
+
+
+def _first(settings_type: Any) -> str:
+    return fields(settings_type)[0].name
 
 
 def _join(names: Any) -> str:
     return ", ".join(names)
+
+
+def _some(names: Sequence[str], most: int = 12) -> str:
+    """The first names, and how many more there are."""
+    return f"one of {_join(names)}" if len(names) <= most else f"{_join(names[:most])} or {len(names) - most} others"
 
 
 # What a setting is to a run, besides its value; noted in the metadata of its field.
@@ -105,11 +141,79 @@ def _join(names: Any) -> str:
 Role = Literal["practical", "replicate", "architecture"]
 
 
-def option(default: Any, *roles: Role) -> Any:
-    """A field of a configuration with its roles; a callable default makes a new value each time."""
+@dataclass(frozen=True)
+class Bounds:
+    """The range of a number; None: no bound."""
+
+    ge: int | float | None = None  # least value
+    gt: int | float | None = None  # above this
+    le: int | float | None = None  # greatest value
+    lt: int | float | None = None  # below this
+
+    def hold(self, value: int | float) -> bool:
+        """Whether a number is finite and in the range."""
+        return (
+            math.isfinite(value)
+            and (self.ge is None or value >= self.ge)
+            and (self.gt is None or value > self.gt)
+            and (self.le is None or value <= self.le)
+            and (self.lt is None or value < self.lt)
+        )
+
+    def __str__(self) -> str:
+        low, high = (self.gt if self.ge is None else self.ge), (self.lt if self.le is None else self.le)
+        if high is None:
+            return f"{low} or more" if self.gt is None else f"a number above {low}"
+        if low is None:
+            return f"{high} or less" if self.lt is None else f"a number below {high}"
+        if self.gt is None and self.lt is None:
+            return f"a value from {low} to {high}"
+        return f"a value in {'[' if self.gt is None else '('}{low}, {high}{']' if self.lt is None else ')'}"
+
+
+def option(
+    default: Any,
+    *roles: Role,
+    ge: int | float | None = None,
+    gt: int | float | None = None,
+    le: int | float | None = None,
+    lt: int | float | None = None,
+) -> Any:
+    """A field of a configuration with its roles and bounds; a callable default makes a new value each time.
+
+    Args:
+        default: the value, or what makes it.
+        roles: see above.
+        ge: least value of a number, or of each number in a tuple.
+        gt: they are above this.
+        le: the greatest value.
+        lt: they are below this.
+    """
+    metadata: dict[str, Any] = {"roles": roles}
+    if any(bound is not None for bound in (ge, gt, le, lt)):
+        metadata["bounds"] = Bounds(ge, gt, le, lt)
     if callable(default):
-        return field(default_factory=default, metadata={"roles": roles})
-    return field(default=default, metadata={"roles": roles})
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def check_bounds(settings: Any, where: str = "") -> None:
+    """Checks the numbers of a configuration, and those in its tuples, against the bounds of their fields.
+
+    `build` does so; a configuration that is also made without it calls this in `__post_init__`.
+
+    Raises:
+        ConfigError: a number is out of range; the message names the key after the prefix `where`.
+    """
+    for each in fields(settings):
+        bounds, value = each.metadata.get("bounds"), getattr(settings, each.name)
+        if bounds is None:
+            continue
+        several = isinstance(value, tuple)
+        for index, number in enumerate(value if several else (value,)):
+            if isinstance(number, int | float) and not bounds.hold(number):
+                place = f"[{index}]" if several else ""
+                raise ConfigError(f"{where}{each.name}{place}={number}: expected {bounds}.")
 
 
 def names_with_role(role: Role, *settings_types: type) -> set[str]:

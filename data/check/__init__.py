@@ -6,10 +6,10 @@ from pathlib import Path
 
 from data.check.facts import read_facts
 from data.check.prepared import Finding, Prepared, find_fold
-from data.check.rules import RULES
+from data.check.rules import findings_of
 from dataloaders.description import DatasetSpec
 from dataloaders.scans import manifest as manifests
-from dataloaders.scans.folder import SUFFIX, prepare_target, scan_files, scan_records
+from dataloaders.scans.folder import SUFFIX, prepare_command, scan_files, scan_records
 from dataloaders.scans.manifest import Manifest
 from util.errors import DataError, UserError
 from util.ids import invalid_id_reason
@@ -46,24 +46,20 @@ def check_folder(
     images, labels = scan_files(folder, "image"), scan_files(folder, "label")
     if not images and not labels:
         found = "no image_<scan id>.nii.gz in it" if folder.is_dir() else "no such folder"
-        remedy = f"Run `python -m data.prepare {prepare_target(spec)}`, or correct the path."
+        remedy = f"Run `{prepare_command(spec)}`, or correct the path."
         return [Finding("error", folder, f"{found}; expected the prepared scans of {spec.name}. {remedy}")]
     findings = _odd_names(folder)
     kinds = {"image": images, "label": labels}
     if scale is not None:
         kinds[f"superpix-{scale}"] = scan_files(folder, f"superpix-{scale}")
-    found = read_facts((path for paths in kinds.values() for path in paths.values()), folder, spec, jobs)
+    found = read_facts([path for paths in kinds.values() for path in paths.values()], folder, spec, jobs)
     facts = {kind: {scan: found[path.name] for scan, path in paths.items()} for kind, paths in kinds.items()}
     try:
         manifest = Manifest.load(folder, spec.name)
     except UserError as error:
         manifest = Manifest(spec.name)
         path = folder / manifests.FILE_NAME
-        remedy = (
-            ""
-            if isinstance(error, DataError)
-            else f" Or delete it and run `python -m data.prepare {prepare_target(spec)}`."
-        )
+        remedy = "" if "delete the file" in str(error) else f" Or delete it and run `{prepare_command(spec)}`."
         findings.append(Finding("error", path, str(error).removeprefix(f"{path}: ") + remedy))
     records = scan_records(images, labels, manifest, spec)
     fold = None if eval_fold is None else find_fold(folder, spec, records, eval_fold, support_idx)
@@ -71,7 +67,7 @@ def check_folder(
         findings.append(fold)
         fold = None
     prepared = Prepared(folder, spec, scale, min_size_px or _size_px(manifest, spec), manifest, facts, fold)
-    findings += [finding for rule in RULES for finding in rule(prepared)]
+    findings += findings_of(prepared)
     return sorted(findings, key=lambda finding: finding.severity)
 
 

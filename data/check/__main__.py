@@ -17,7 +17,7 @@ from data.check.rules import Finding
 from data.prepare.steps import add_structures, add_target, refuse_options, resolve_target
 from data.superpixels.regions import SCALES
 from dataloaders.images.folder import NoiseConfig, SuperpixelConfig
-from util.cli import run_main
+from util.cli import number, run_main, whole
 
 SCAN_OPTIONS, IMAGE_OPTIONS = ("scale", "fold"), ("size_px", "structure", "noise", "superpixels")
 
@@ -52,11 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_target(parser)
     add = parser.add_argument
-    add("--jobs", type=int, default=2, help="files read at a time (default: 2)")
+    add("--jobs", type=whole(1), default=2, help="files read at a time (default: 2)")
     add("--scale", default="MIDDLE", choices=(*SCALES, "none"), help="scans: which pseudo-labels (default: MIDDLE)")
-    add("--fold", type=int, help="scans: also check the train, query and support scans of this fold")
+    add("--fold", type=whole(0), help="scans: also check the train, query and support scans of this fold")
     add_structures(parser)
-    add("--noise", type=float, nargs=2, metavar=("ALPHA", "BETA"), help="images: also check these noisy masks")
+    add("--noise", type=number(), nargs=2, metavar=("ALPHA", "BETA"), help="images: also check these noisy masks")
     add("--superpixels", action="store_true", help="images: also check the superpixels")
     return parser
 

@@ -2,10 +2,12 @@
 
 import json
 import logging
-from collections.abc import Iterable
+import os
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +17,14 @@ from dataloaders.description import DatasetSpec
 from dataloaders.io.geometry import Grid
 from dataloaders.io.nifti import read_nifti, voxel_hash
 from dataloaders.samples import Volume
+from dataloaders.scans.labels import whole_values
 from util.errors import DataError, UserError
-from util.files import write_text
+from util.files import read_json_object, write_text
+from util.items import Failures, catching
+from util.records import hash_files
 
 CACHE_NAME = ".check-cache.json"
-CACHE_FORMAT = 1  # increase when the facts change their meaning
+CACHE_FORMAT = 2  # increase when the facts change their meaning
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +85,11 @@ Facts = ImageFacts | LabelFacts | SuperpixelFacts | Unreadable
 KINDS = {kind.__name__: kind for kind in (ImageFacts, LabelFacts, SuperpixelFacts, Unreadable)}
 
 
-def read_facts(paths: Iterable[Path], folder: Path, spec: DatasetSpec, jobs: int) -> dict[str, Facts]:
+def read_facts(paths: Collection[Path], folder: Path, spec: DatasetSpec, jobs: int) -> dict[str, Facts]:
     """Reads the files that are new or changed, `jobs` at a time; those of the others come from the cache.
 
-    The cache is `.check-cache.json` in the folder, by file size and time of change; of a folder that cannot be written
-    to, all files are read each time.
+    The cache is `.check-cache.json` in the folder, by the files' content (see `util.records.hash_files`); of a folder
+    that cannot be written to, all files are read each time.
 
     Args:
         paths: files named image_*, label_* or superpix-*, all in `folder`.
@@ -92,25 +97,41 @@ def read_facts(paths: Iterable[Path], folder: Path, spec: DatasetSpec, jobs: int
         spec: the data set.
         jobs: threads (reading and hashing release the interpreter's lock).
     """
-    stamps = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
+    unreadable = {path.name: reason for path in paths if (reason := _why_unreadable(path))}
+    hashes = hash_files([path for path in paths if path.name not in unreadable], folder, jobs)
     cached = _load_cache(folder / CACHE_NAME, spec)
-    due = [name for name, stamp in stamps.items() if cached.get(name, {}).get("stamp") != stamp]
+    due = [name for name, content in hashes.items() if cached.get(name, {}).get("sha256") != content]
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         found = pool.map(lambda name: _read(folder / name, spec), due)
         for name, facts in zip(due, found, strict=True):
-            cached[name] = {"stamp": stamps[name], "kind": type(facts).__name__, "facts": asdict(facts)}
+            cached[name] = {"sha256": hashes[name], "kind": type(facts).__name__, "facts": asdict(facts)}
     if due:
         _save_cache(folder / CACHE_NAME, spec, cached)
-    return {name: KINDS[cached[name]["kind"]](**cached[name]["facts"]) for name in stamps}
+    facts = {name: KINDS[cached[name]["kind"]](**cached[name]["facts"]) for name in hashes}
+    return facts | {name: Unreadable(reason) for name, reason in unreadable.items()}
+
+
+def _why_unreadable(path: Path) -> str:
+    if not path.is_file():
+        return "no regular file, or a link to nothing. Copy the file there."
+    return "" if os.access(path, os.R_OK) else "cannot be read (permission denied). Make it readable."
 
 
 def _load_cache(path: Path, spec: DatasetSpec) -> dict[str, dict]:
     try:
-        cache = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        cache = read_json_object(path) if path.exists() else {}
+    except DataError:
         return {}
-    is_ours = isinstance(cache, dict) and [cache.get("format"), cache.get("dataset")] == [CACHE_FORMAT, spec.name]
-    return cache.get("files", {}) if is_ours else {}
+    files = cache.get("files", {})
+    is_ours = [cache.get("format"), cache.get("dataset")] == [CACHE_FORMAT, spec.name] and isinstance(files, dict)
+    return {name: entry for name, entry in files.items() if _is_entry(entry)} if is_ours else {}
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether an entry of the cache has the keys that `read_facts` writes."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("facts"), dict) or str(entry.get("kind")) not in KINDS:
+        return False
+    return set(entry["facts"]) == {each.name for each in fields(KINDS[entry["kind"]])}
 
 
 def _save_cache(path: Path, spec: DatasetSpec, files: dict[str, dict]) -> None:
@@ -121,11 +142,14 @@ def _save_cache(path: Path, spec: DatasetSpec, files: dict[str, dict]) -> None:
 
 
 def _read(path: Path, spec: DatasetSpec) -> Facts:
-    try:
-        volume = read_nifti(path)
-    except DataError as error:
-        return Unreadable(str(error).removeprefix(f"{path}: "))
-    kind = path.name.partition("_")[0]
+    failures: Failures = {}
+    with catching(failures, path.name, path):
+        return _facts_of(path, spec)
+    return Unreadable(failures[path.name].removeprefix(f"{path}: "))
+
+
+def _facts_of(path: Path, spec: DatasetSpec) -> Facts:
+    volume, kind = read_nifti(path), path.name.partition("_")[0]
     if kind == "image":
         return _image_facts(volume)
     if kind == "label":
@@ -147,9 +171,13 @@ def _image_facts(volume: Volume) -> ImageFacts:
 
 
 def _label_facts(volume: Volume, n_classes: int) -> LabelFacts:
-    pixels = class_pixels(volume.array, n_classes)
-    is_complete = pixels.sum() == volume.array.size
-    unknown = [] if is_complete else np.setdiff1d(volume.array, np.arange(n_classes))[:5].tolist()
+    try:
+        array = whole_values(volume.array)
+    except DataError:
+        array = volume.array
+    pixels = class_pixels(array, n_classes)
+    is_complete = pixels.sum() == array.size
+    unknown = [] if is_complete else np.setdiff1d(array, np.arange(n_classes))[:5].astype(float).tolist()
     return LabelFacts(**Grid.of(volume).to_json(), pixels=pixels.tolist(), unknown=unknown)
 
 

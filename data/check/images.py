@@ -12,17 +12,21 @@ import numpy as np
 
 from data.check.rules import Finding
 from dataloaders.description import FILE_NAME, DatasetSpec, read_description
+from dataloaders.images.derived import Derived, noise_of, superpixels_of
 from dataloaders.images.folder import (
+    DESCRIPTION,
+    FAILED,
     MANIFEST,
     ImageFolder,
     NoiseConfig,
     SuperpixelConfig,
-    as_settings,
-    command_options,
     prepare_command,
 )
 from dataloaders.io.png import read_image, read_superpixels
 from util.errors import DataError, UserError
+from util.files import read_json_object
+from util.inventory import NAMED_AT_MOST
+from util.items import Failures, catching
 
 MASK_VALUES = (0, 255)
 
@@ -39,21 +43,6 @@ class File:
     kind: Kind
     is_training: bool
     remedy: str
-
-
-@dataclass(frozen=True)
-class Made:
-    """A folder with one file per training image, the record that is written last, and the command that writes it."""
-
-    kind: Kind
-    record: Path
-    command: str
-
-    def files(self, ids: Iterable[str]) -> list[File]:
-        """The file of each image."""
-        folder = self.record.parent
-        remedy = f"Delete {folder} and run `{self.command}`."
-        return [File(folder / f"{image_id}.png", self.kind, True, remedy) for image_id in ids]
 
 
 @dataclass(frozen=True)
@@ -96,27 +85,35 @@ def check_images(
     except DataError as error:
         return [Finding("error", folder / MANIFEST, str(error).removeprefix(f"{folder / MANIFEST}: "))]
     if images is None or not rows:
-        text = f"{'no such file' if images is None else 'no image'}. {_prepare(spec)}"
+        text = f"{'no such file' if images is None else 'no image'}. {_prepare(spec, folder)}"
         others = sorted(path.parent.name for path in folder.parent.glob(f"*/{MANIFEST}") if path.parent != folder)
         text += f" Prepared here: {', '.join(others)}; --size-px chooses the size." if others else ""
         return [Finding("error", folder / MANIFEST, text)]
     findings = [
+        *_failed_images(images),
         *_same_description(images),
         *_sound_splits(images),
         *_separate_patients(images),
         *_unique_images(images),
     ]
     files = list(_prepared_files(images, names))
-    for made in [*_noisy_masks(images, names, noise), *_superpixels(images, names[0], superpixel)]:
-        if made.record.exists():
-            files += made.files(images.ids("train"))
+    stale = []
+    for kind, made in _derived(images, names, noise, superpixel):
+        failures: Failures = {}
+        with catching(failures, kind, made.folder):
+            failures |= {kind: problem} if (problem := made.problem()) else {}
+        if problem := failures.get(kind):
+            stale.append((made, Finding("error", made.folder, problem)))
         else:
-            findings.append(Finding("error", made.record.parent, f"missing, or not finished. Run `{made.command}`."))
+            remedy = f"Delete {made.folder} and run `{made.command}`."
+            files += [File(made.path(image_id), kind, True, remedy) for image_id in images.ids("train")]
     with ThreadPoolExecutor(jobs) as pool:
         facts = list(pool.map(_read_facts, files))
     findings += _unreadable(files, facts)
     sound = [(file, each) for file, each in zip(files, facts, strict=True) if isinstance(each, PictureFacts)]
     findings += [*_equal_shapes(sound, spec), *_sound_masks(sound)]
+    faulty = {finding.file for finding in findings if finding.severity == "error"}
+    findings += [finding for made, finding in stale if faulty.isdisjoint(made.inputs)]  # else a consequence
     return sorted(_gathered(findings), key=lambda finding: finding.severity)
 
 
@@ -144,8 +141,21 @@ def require_valid_images(
         raise DataError(f"{folder}: {len(errors)} error(s) in the prepared images of {spec.name}:\n{lines}")
 
 
-def _prepare(spec: DatasetSpec) -> str:
-    return f"Run `{prepare_command(spec)}`."
+def _prepare(spec: DatasetSpec, folder: Path) -> str:
+    return f"Run `{prepare_command(spec, folder)}`."
+
+
+def _failed_images(images: ImageFolder) -> Iterator[Finding]:
+    """Every image that was found could be prepared."""
+    path = images.folder / DESCRIPTION
+    failed = read_json_object(path).get(FAILED, {}) if path.exists() else {}
+    if failed:
+        named = "\n    ".join(list(map(str, failed.values()))[:NAMED_AT_MOST])
+        more = f"\n    and {len(failed) - NAMED_AT_MOST} more" if len(failed) > NAMED_AT_MOST else ""
+        text = (
+            f"{len(failed)} images could not be prepared the last time and are missing:\n    {named}{more}\n  Correct "
+        )
+        yield Finding("error", path, f"{text}or remove these. {_prepare(images.spec, images.folder)}")
 
 
 def _sound_splits(images: ImageFolder) -> Iterator[Finding]:
@@ -202,17 +212,19 @@ def _same_description(images: ImageFolder) -> Iterator[Finding]:
     try:
         stored = read_description(path)
     except UserError as error:
-        yield Finding("error", path, f"{str(error).removeprefix(f'{path}: ')} {_prepare(images.spec)}")
+        yield Finding("error", path, f"{str(error).removeprefix(f'{path}: ')} {_prepare(images.spec, images.folder)}")
         return
     for key in ("name", "class_names", "channels"):
         found, expected = getattr(stored, key), getattr(images.spec, key)
         if found != expected:
-            text = f"prepared with {key} {found}; the description has {expected}. {_prepare(images.spec)}"
+            text = (
+                f"prepared with {key} {found}; the description has {expected}. {_prepare(images.spec, images.folder)}"
+            )
             yield Finding("error", path, text)
 
 
 def _prepared_files(images: ImageFolder, structures: Sequence[str]) -> Iterator[File]:
-    remedy = f"Delete it and run `{prepare_command(images.spec)}` again."
+    remedy = f"Delete it and run `{prepare_command(images.spec, images.folder)}` again."
     for row in images.rows:
         image_id, is_training = row["id"], row["split"] == "train"
         yield File(images.image_path(image_id), "image", is_training, remedy)
@@ -220,41 +232,28 @@ def _prepared_files(images: ImageFolder, structures: Sequence[str]) -> Iterator[
             yield File(images.mask_path(image_id, name), "mask", is_training, remedy)
 
 
-def _noisy_masks(images: ImageFolder, structures: Sequence[str], noise: NoiseConfig | None) -> Iterator[Made]:
-    if noise is None or not noise.alpha:
-        return
-    for name in structures:
-        record = images.noise_folder(noise, name) / "noise.json"
-        command = images.command("noise", *_options(noise), f"--structure {name}")
-        yield Made("noisy mask", record, command)
-
-
-def _superpixels(images: ImageFolder, structure: str, superpixel: SuperpixelConfig | None) -> Iterator[Made]:
+def _derived(
+    images: ImageFolder, structures: Sequence[str], noise: NoiseConfig | None, superpixel: SuperpixelConfig | None
+) -> Iterator[tuple[Kind, Derived]]:
+    """What training needs besides images and masks."""
+    for name in structures if noise and noise.alpha else ():
+        yield "noisy mask", noise_of(images, noise, name)  # type: ignore[arg-type] - there is noise
     if superpixel is not None:
-        record = images.superpixel_folder(superpixel, structure) / "superpixels.json"
-        command = images.command("superpixels", *_options(superpixel), f"--structure {structure}")
-        yield Made("superpixels", record, command)
-
-
-def _options(config: NoiseConfig | SuperpixelConfig) -> list[str]:
-    """Options of the command that computes this noise or these superpixels; defaults are left out."""
-    usual = as_settings(type(config)())
-    return command_options({key: value for key, value in as_settings(config).items() if value != usual[key]})
+        yield "superpixels", superpixels_of(images, superpixel, structures[0])
 
 
 def _read_facts(file: File) -> PictureFacts | str:
     """The facts, or the reason why the file cannot be read."""
     if not file.path.exists():
         return f"is missing, though {MANIFEST} lists its image."
-    try:
+    failures: Failures = {}
+    with catching(failures, file.kind, file.path):
         if file.kind == "superpixels":
             return PictureFacts(read_superpixels(file.path).shape)
         array = read_image(file.path)
-    except UserError as error:
-        return str(error).removeprefix(f"{file.path}: ")
-    if file.kind == "image":
-        return PictureFacts(array.shape)
-    return PictureFacts(array.shape, tuple(np.flatnonzero(np.bincount(array.ravel(), minlength=256)).tolist()))
+        values = () if file.kind == "image" else np.flatnonzero(np.bincount(array.ravel(), minlength=256)).tolist()
+        return PictureFacts(array.shape, tuple(values))
+    return failures[file.kind].removeprefix(f"{file.path}: ")
 
 
 def _unreadable(files: Sequence[File], facts: Sequence[PictureFacts | str]) -> Iterator[Finding]:

@@ -8,9 +8,10 @@ from typing import Literal, TypeVar
 from data.check.facts import Facts, Readable
 from dataloaders.description import DatasetSpec
 from dataloaders.fewshot.folds import Fold, make_fold
-from dataloaders.scans.folder import ScanRecord, command_target, prepare_target, scan_path
+from dataloaders.scans.folder import ScanRecord, command_target, prepare_command, scan_path
 from dataloaders.scans.manifest import Manifest
 from util.errors import DataError
+from util.records import Record
 
 Kind = TypeVar("Kind", bound=Readable)
 
@@ -46,7 +47,11 @@ class Prepared:
     def needs_label(self, scan: str) -> bool:
         """Whether a scan must have a label: a published one, or one that had a label when it was prepared."""
         entry = self.manifest.scans.get(scan, {})
-        return scan in self.spec.cases or ("inputs" in entry and entry.get("is_labelled", True))
+        return scan in self.spec.cases or ("original" in entry and entry.get("is_labelled", True))
+
+    def record(self, name: str) -> Record | None:
+        """What files of the folder were made from, see `Manifest.records`."""
+        return self.manifest.records.get(name)
 
     def readable(self, kind: str, type_: type[Kind]) -> dict[str, Kind]:
         """The facts of those files of a kind that could be read."""
@@ -67,9 +72,14 @@ class Prepared:
         return self.command("superpixels", f"--scale {self.scale}")
 
     @property
+    def prepare_command(self) -> str:
+        """The command that prepares this folder, with its own parameters."""
+        return prepare_command(self.spec, self.manifest)
+
+    @property
     def prepare_again(self) -> str:
         """The remedy for images and labels."""
-        return f"Copy a valid file there, or run `python -m data.prepare {prepare_target(self.spec)}` again."
+        return f"Copy a valid file there, or run `{self.prepare_command}` again."
 
 
 def find_fold(

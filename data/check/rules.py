@@ -11,10 +11,16 @@ from data.check.prepared import Prepared
 from data.prepare.class_index import make_class_index
 from dataloaders.io.geometry import corner_distance_mm
 from dataloaders.scans import manifest as manifests
+from dataloaders.scans.labels import in_full
+from dataloaders.scans.plausibility import AIR_BELOW_HU, is_hounsfield
 from util.errors import UserError
 from util.files import read_json
 from util.ids import natural_key
+from util.inventory import first_names
+from util.items import Failures, catching
+from util.records import hash_files
 
+DARKEST = 0.5  # prepared intensity, of 255, that a window's lower end may become by interpolation
 TOLERANCE_MM = 0.1  # by which the corners of two grids may differ: far below a voxel, far above rounding
 
 
@@ -29,11 +35,20 @@ def missing_files(prepared: Prepared) -> Iterator[Finding]:
                 yield Finding("error", prepared.path(kind, scan), text)
 
 
+def failed_scans(prepared: Prepared) -> Iterator[Finding]:
+    """Every scan that was found could be prepared."""
+    for scan, reason in prepared.manifest.failed.items():
+        remedy = f"Correct or remove that, then run `{prepared.prepare_command}` again."
+        yield Finding("error", prepared.path("image", scan), f"could not be prepared the last time: {reason} {remedy}")
+
+
 def published_scans(prepared: Prepared) -> Iterator[Finding]:
     """The labelled scans of a published set are published ones; else its published folds do not apply."""
     others = [scan for scan in prepared.facts["label"] if prepared.spec.cases and scan not in prepared.spec.cases]
     if others:
-        text = f"scans {', '.join(others)} are no published scans of {prepared.spec.name}, so the published folds are "
+        text = (
+            f"scans {first_names(others)} are no published scans of {prepared.spec.name}, so the published folds are "
+        )
         remedy = "not used: all labelled scans are divided evenly. Remove these scans to use the published folds."
         yield Finding("warning", prepared.folder, f"{text}{remedy}")
 
@@ -110,12 +125,28 @@ def valid_intensities(prepared: Prepared) -> Iterator[Finding]:
             yield Finding("error", path, f"every voxel is {facts.minimum:g}: no image. {prepared.prepare_again}")
 
 
+def plausible_hounsfield(prepared: Prepared) -> Iterator[Finding]:
+    """CT shows air: the window's lower end occurs in every image."""
+    window = prepared.spec.intensity.window
+    if window is None or not is_hounsfield(prepared.spec.modality, window) or window[0] < 3 * AIR_BELOW_HU:
+        return
+    for scan, facts in prepared.readable("image", ImageFacts).items():
+        low, high = (window[0] + value / 255 * (window[1] - window[0]) for value in (facts.minimum, facts.maximum))
+        if facts.minimum > DARKEST and facts.maximum > facts.minimum:
+            text = (
+                f"from {low:.4g} to {high:.4g} HU, none at {window[0]:g} HU or below, where a CT has air: probably no "
+                "Hounsfield units. Apply the rescale slope and intercept when converting, and prepare again. If the "
+                "scan is cropped to the inside of the body, this is right."
+            )
+            yield Finding("warning", prepared.path("image", scan), text)
+
+
 def known_labels(prepared: Prepared) -> Iterator[Finding]:
     """Labels hold the data set's classes and nothing else."""
     highest = len(prepared.spec.class_names) - 1
     for scan, facts in prepared.readable("label", LabelFacts).items():
         if facts.unknown:
-            values = ", ".join(f"{value:g}" for value in facts.unknown)
+            values = ", ".join(map(in_full, facts.unknown))
             text = f"label values {values} are no class of {prepared.spec.name}; expected integers from 0 to {highest}."
             remedy = "Correct the label (resample labels class by class, not as numbers), or name another data set."
             yield Finding("error", prepared.path("label", scan), f"{text} {remedy}")
@@ -141,23 +172,22 @@ def valid_pseudo_labels(prepared: Prepared) -> Iterator[Finding]:
     """Pseudo-labels hold whole ids without gaps."""
     if prepared.scale is None:
         return
-    record = prepared.manifest.pseudo_labels.get(prepared.scale, {})
-    is_compact = record.get("parameters", {}).get("numbering") == "compact"
-    with_gaps = []
+    with_gaps, is_compact = [], False
     for scan, facts in prepared.readable(prepared.superpix, SuperpixelFacts).items():
-        path = prepared.path(prepared.superpix, scan)
+        path, record = prepared.path(prepared.superpix, scan), prepared.record(f"{prepared.superpix}_{scan}")
         if not facts.is_integer:
             yield Finding("error", path, f"ids that are negative or no integers. {prepared.segment_again}")
         elif not facts.n_ids:
-            above = record.get("scans", {}).get(scan, {}).get("foreground_above", prepared.spec.foreground_above)
+            above = (record.facts if record else {}).get("foreground_above", prepared.spec.foreground_above)
             threshold = "Otsu's threshold" if above is None else f"intensity {above:g}"
             text = f"no superpixel in the whole scan; expected some above {threshold}."
             remedy = "Check that the image has prepared intensities, and `foreground_above` of the description."
             yield Finding("error", path, f"{text} {remedy} {prepared.segment_again}")
         elif not facts.is_consecutive:
             with_gaps.append(scan)
+            is_compact |= record is not None and record.settings.get("numbering") == "compact"
     if with_gaps:
-        text = f"ids leave gaps in scans {', '.join(with_gaps)}; expected 1, 2, 3... (normal in legacy numbering)."
+        text = f"ids leave gaps in scans {first_names(with_gaps)}; expected 1, 2, 3... (normal in legacy numbering)."
         path = prepared.path(prepared.superpix, with_gaps[0])
         yield Finding("error" if is_compact else "warning", path, f"{text} {prepared.segment_again}")
 
@@ -166,34 +196,38 @@ def fresh_pseudo_labels(prepared: Prepared) -> Iterator[Finding]:
     """Pseudo-labels were made from the images in the folder."""
     if prepared.scale is None:
         return
-    entries = prepared.manifest.pseudo_labels.get(prepared.scale, {}).get("scans", {})
-    images = prepared.readable("image", ImageFacts)
     unrecorded = []
-    for scan in (scan for scan in images if scan in prepared.facts[prepared.superpix]):
-        recorded = entries.get(scan, {}).get("image_sha256")
-        if recorded is None:
+    for scan in prepared.readable("image", ImageFacts).keys() & prepared.facts[prepared.superpix].keys():
+        record = prepared.record(f"{prepared.superpix}_{scan}")
+        if record is None:
             unrecorded.append(scan)
-        elif recorded != images[scan].sha256:
+        elif record.staleness(prepared.folder):
             text = f"stale: made from another version of {prepared.path('image', scan).name}. {prepared.segment_again}"
             yield Finding("error", prepared.path(prepared.superpix, scan), text)
     if unrecorded:
-        text = f"no record of the images that {prepared.superpix} of scans {', '.join(unrecorded)} was made from."
+        scans = first_names(sorted(unrecorded, key=natural_key))
+        text = f"no record of the images that {prepared.superpix} of scans {scans} was made from."
         remedy = f"If in doubt: {prepared.segment_again}"
         yield Finding("warning", prepared.folder / manifests.FILE_NAME, f"{text} {remedy}")
 
 
 def fresh_statistics(prepared: Prepared) -> Iterator[Finding]:
     """The manifest's mean and deviation are those of the images in the folder."""
-    for scan, facts in prepared.readable("image", ImageFacts).items():
-        recorded = prepared.manifest.scans.get(scan, {}).get("image_sha256", facts.sha256)
-        if recorded != facts.sha256:
+    for scan in prepared.readable("image", ImageFacts):
+        record, path = prepared.record(f"scan_{scan}"), prepared.path("image", scan)
+        if record and record.made.get(path.name) != hash_files([path], prepared.folder)[path.name]:
             text = f"changed since {manifests.FILE_NAME} recorded its mean and deviation. {prepared.prepare_again}"
-            yield Finding("error", prepared.path("image", scan), text)
+            yield Finding("error", path, text)
 
 
 def fresh_class_index(prepared: Prepared) -> Iterator[Finding]:
     """`classmap_1.json` exists, and every classmap agrees with the labels (the background is not used)."""
     pixels = {scan: np.array(facts.pixels) for scan, facts in prepared.readable("label", LabelFacts).items()}
+    has_faults = any(  # which are told on their own, and change the labels when they are mended
+        finding.file.name.startswith("label_")
+        for rule in (unreadable_files, equal_grids, known_labels)
+        for finding in rule(prepared)
+    )
     for path in sorted({prepared.folder / "classmap_1.json", *prepared.folder.glob("classmap_*.json")}):
         least = path.stem.removeprefix("classmap_")
         if not least.isdigit() or int(least) < 1:
@@ -209,9 +243,12 @@ def fresh_class_index(prepared: Prepared) -> Iterator[Finding]:
             continue
         expected = make_class_index(pixels, prepared.spec, int(least))
         differing = [name for name in prepared.spec.class_names[1:] if _entry(stored, name) != expected[name]]
-        if differing:
+        record, labels = prepared.record(path.stem), [prepared.path("label", scan).name for scan in pixels]
+        changed = record.staleness(prepared.folder, expected=labels) if record else ""
+        if differing or (changed and not has_faults):
+            reason = f"disagrees with the labels about {', '.join(differing)}" if differing else f"labels {changed}"
             severity = "error" if int(least) == 1 else "warning"
-            yield Finding(severity, path, f"stale: disagrees with the labels about {', '.join(differing)}. {remedy}")
+            yield Finding(severity, path, f"stale: {reason}. {remedy}")
 
 
 def _entry(stored: object, name: str) -> object:
@@ -233,13 +270,27 @@ def no_duplicates(prepared: Prepared) -> Iterator[Finding]:
             yield Finding("error" if is_leak else "warning", prepared.path("image", scan), text)
 
 
+def findings_of(prepared: Prepared) -> Iterator[Finding]:
+    """What all rules find; a rule that cannot be applied is a finding, too."""
+    for rule in RULES:
+        failures: Failures = {}
+        with catching(failures, rule.__name__, prepared.folder):
+            yield from rule(prepared)
+        for reason in failures.values():
+            yield Finding(
+                "error", prepared.folder, f"cannot be checked for {rule.__name__.replace('_', ' ')}: {reason}"
+            )
+
+
 RULES = (
     missing_files,
+    failed_scans,
     published_scans,
     unreadable_files,
     equal_grids,
     common_plane,
     valid_intensities,
+    plausible_hounsfield,
     known_labels,
     classes_present,
     valid_pseudo_labels,

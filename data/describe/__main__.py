@@ -13,7 +13,7 @@ from data.describe.draft import choose_name, render_description, render_table
 from data.describe.report import write_report
 from data.describe.survey import survey_folder
 from dataloaders.catalog import dataset
-from util.cli import run_main
+from util.cli import run_main, whole
 from util.errors import ConfigError
 from util.files import write_text
 
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         help="where a folder holds both (default: the larger part)",
     )
     add("--ignore", nargs="+", default=[], metavar="PATTERN", help='paths to leave out, such as "*_t1*"')
-    add("--jobs", type=int, default=min(MOST_JOBS, os.cpu_count() or 1), help="files read at a time")
+    add("--jobs", type=whole(1), default=min(MOST_JOBS, os.cpu_count() or 1), help="files read at a time")
     add("--overwrite", action="store_true", help="replace an existing draft and table")
     return parser
 

@@ -3,17 +3,19 @@
 import hashlib
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from nibabel import imageglobals
 from nibabel.orientations import aff2axcodes
-from PIL import ExifTags, Image, ImageOps
 
 from data.describe.folder import Item
-from dataloaders.io.dicom import read_dicom_slices
+from dataloaders.description import LARGEST_VALUE
+from dataloaders.io import pictures
+from dataloaders.io.dicom import describe, read_dicom_slices
+from dataloaders.io.dicom.frame import quiet
 from dataloaders.io.geometry import Grid
 from dataloaders.io.nifti import read_nifti, voxel_hash
 from dataloaders.samples import Volume
@@ -128,21 +130,17 @@ def _series_facts(folder: Path) -> FileFacts:
     Raises:
         DataError: no image series, or one that `read_dicom_slices` refuses.
     """
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    first = next((path for path in files if path.suffix.lower() in (".dcm", ".dicom", ".ima")), files[0])
-    header = pydicom.dcmread(first, stop_before_pixels=True, force=True)
-    modality = str(header.get("Modality", ""))
-    if modality in ("SEG", "RTSTRUCT"):
-        raise DataError(f"DICOM {modality}; not supported. Export the contours as label maps in NIfTI.")
-    if modality in ("CR", "DX", "MG", "XA", "RF", "OP", "ES", "GM", "SM") or len(files) == 1:
-        raise DataError("a single DICOM picture, no volume; not supported. Export it as PNG, 8 or 16 bits.")
-    identity = str(header.get("PatientID", "") or "")
+    series = read_dicom_slices(folder)
+    first = series.slices[0].frame
+    with quiet():
+        modality, identity = first.text("Modality"), first.text("PatientID")
     patient = hashlib.sha256(identity.encode()).hexdigest()[:12] if identity else ""
-    return _volume_facts(read_dicom_slices(folder).volume, modality=modality, patient=patient)
+    skipped = [f"in the folder, and no slices of the scan: {describe(series.skipped)}"] * bool(series.skipped)
+    return _volume_facts(series.volume, modality, patient, skipped)
 
 
-def _volume_facts(volume: Volume, modality: str = "", patient: str = "") -> FileFacts:
-    array, notes = volume.array, []
+def _volume_facts(volume: Volume, modality: str = "", patient: str = "", known: Sequence[str] = ()) -> FileFacts:
+    array, notes = volume.array, list(known)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         notes.append(f"{np.count_nonzero(~np.isfinite(array))} voxels are not finite (NaN or infinite)")
         array = np.nan_to_num(array, posinf=0, neginf=0)
@@ -173,13 +171,10 @@ def _picture_facts(path: Path) -> FileFacts:
     Raises:
         DataError: several pages, or a GIF that is no mask.
     """
-    with Image.open(path) as image:
-        n_frames = getattr(image, "n_frames", 1)
-        if n_frames > 1:
-            raise DataError(f"{n_frames} pages or frames; expected one image per file. Export them one by one.")
-        notes = [EXIF_NOTE] if image.getexif().get(ExifTags.Base.Orientation, 1) != 1 else []
-        notes += ["transparency, which is not used"] * (image.mode in ("RGBA", "LA", "PA"))
-        array, indices = _pixels(ImageOps.exif_transpose(image))
+    array, indices = pictures.read_pixels(path)
+    notes = [EXIF_NOTE] if pictures.orientation(path) != pictures.UPRIGHT else []
+    notes += ["transparency, which is not used"] * (array.shape[2:] == (4,))
+    array = pictures.without_transparency(array)
     is_colour = array.ndim == 3 and bool((array != array[..., :1]).any())
     grey = array.mean(axis=2).astype(np.float32) if is_colour else array[..., 0] if array.ndim == 3 else array
     uses_indices = indices is not None and (is_colour or not grey.any())
@@ -202,17 +197,6 @@ def _picture_facts(path: Path) -> FileFacts:
     return facts
 
 
-def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    """(H, W) or (H, W, 3) pixels, transparent ones 0, and the (H, W) indices of a palette."""
-    if image.mode in ("P", "PA"):
-        return np.asarray(image.convert("RGB")), np.asarray(image.convert("P") if image.mode == "PA" else image)
-    if image.mode in ("RGBA", "LA"):
-        array = np.asarray(image.convert("RGBA"))
-        return np.where(array[..., 3:] > 0, array[..., :3], 0).astype(np.uint8), None
-    mode = {"1": "L", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB"}.get(image.mode, image.mode)
-    return np.asarray(image.convert(mode)), None
-
-
 def _percentiles(array: np.ndarray) -> tuple[float, ...]:
     flat = array.reshape(-1)
     sample = flat[:: max(1, flat.size // MOST_SAMPLES)]
@@ -224,7 +208,7 @@ def _values(array: np.ndarray) -> dict[int, int]:
     """Value -> number of voxels; empty for what is not whole or has more than `MOST_VALUES` values."""
     flat = array.reshape(-1)
     sample = np.rint(flat[:: max(1, flat.size // 20_000)])
-    if len(np.unique(sample)) > MOST_VALUES or np.abs(array).max() > 1e6:
+    if len(np.unique(sample)) > MOST_VALUES or np.abs(array).max() > LARGEST_VALUE:
         return {}
     if array.dtype.kind == "f":
         if np.abs(flat - np.rint(flat)).max() > WHOLE_WITHIN:

@@ -6,17 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from dataloaders.io.dicom.files import DICOM_SUFFIXES, is_dicom_file
 from util.errors import DataError
 from util.ids import natural_key
+from util.inventory import is_hidden
 
 Format = Literal["nifti", "dicom", "picture"]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
-DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-VOLUME_SUFFIXES = (".hdr", ".img", ".mha", ".mhd", ".nrrd", ".mgz", ".mnc", ".img.gz")
-SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "dicomdir", "icon\r"})
-DICOM_MAGIC, DICOM_MAGIC_AT = b"DICM", 128
+PAIR_SUFFIXES = (".hdr", ".img", ".hdr.gz", ".img.gz")
+VOLUME_SUFFIXES = (".mha", ".mhd", ".nrrd", ".mgz", ".mnc")
+DICOM_INDEX = "dicomdir"  # a table of contents, not a slice
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _walk(root: Path, listing: Listing) -> Iterator[tuple[Path, list[str]]]:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith((".", "~$", "__MACOSX", "@eaDir")) or name.lower() in SYSTEM_FILES
+    return is_hidden(name) or name.lower() == DICOM_INDEX
 
 
 def _sort(root: Path, folder: Path, names: list[str], ignored: tuple[str, ...], listing: Listing) -> None:
@@ -141,7 +142,7 @@ def _sort(root: Path, folder: Path, names: list[str], ignored: tuple[str, ...], 
             listing.items.append(Item(path, "nifti"))
         elif lower.endswith(PICTURE_SUFFIXES):
             listing.items.append(Item(path, "picture"))
-        elif lower.endswith(DICOM_SUFFIXES) or _is_dicom(folder / name):
+        elif lower.endswith(DICOM_SUFFIXES) or is_dicom_file(folder / name):
             series.append(name)
         else:
             listing.left_out.append(LeftOut(path, _explain_suffix(lower)))
@@ -150,18 +151,9 @@ def _sort(root: Path, folder: Path, names: list[str], ignored: tuple[str, ...], 
 
 
 def _explain_suffix(name: str) -> str:
+    if name.endswith(PAIR_SUFFIXES):
+        return "part of a NIfTI or Analyze pair; enter its header (.hdr) in the column image of the table"
     if name.endswith(VOLUME_SUFFIXES):
         return "volume format that is not supported; convert it to NIfTI (.nii.gz), with its header if it has one"
     suffix = PurePosixPath(name).suffix
     return f"neither scan nor image ({suffix} file)" if suffix else "neither scan nor image"
-
-
-def _is_dicom(path: Path) -> bool:
-    """Whether a file without a suffix that we know begins as DICOM files do."""
-    if path.suffix.lower() in (".txt", ".csv", ".json", ".xml", ".pdf", ".zip", *VOLUME_SUFFIXES):
-        return False
-    try:
-        with path.open("rb") as stream:
-            return stream.read(DICOM_MAGIC_AT + len(DICOM_MAGIC))[DICOM_MAGIC_AT:] == DICOM_MAGIC
-    except OSError:
-        return False

@@ -1,6 +1,5 @@
 """What is found in a folder: cases with their labels, facts of every file, and what is left out."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from data.describe.pairing import Entry, Pairing, count_common_folders, pair
 from dataloaders.io.geometry import corner_distance_mm
 from util.cli import parallel_map
 from util.errors import DataError
+from util.files import read_json_object
 
 Kind = Literal["scans", "images"]
 KIND = {"nifti": "scans", "dicom": "scans", "picture": "images"}
@@ -120,8 +120,22 @@ def survey_folder(root: Path, kind: Kind | None = None, ignored: Sequence[str] =
     _use_mask_column(survey)
     _group_patients(survey, guess_patients(pairing.names))
     _join_duplicates(survey)
+    _note_twins(survey)
     _compare_grids(survey)
     return survey
+
+
+def _note_twins(survey: Survey) -> None:
+    """Notes images whose paths differ in their suffix only: copies of one image in two formats."""
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for case in survey.cases:
+        by_stem[str(Path(case.image).with_suffix("")).lower()].append(case.image)
+    for paths in by_stem.values():
+        if len(paths) > 1:
+            survey.remarks.append(
+                f"{' and '.join(paths)}: the same name but for the suffix. If they are one image, delete the lines of "
+                "all but one from the table."
+            )
 
 
 def _compare_grids(survey: Survey) -> None:
@@ -210,14 +224,13 @@ def _read_class_names(root: Path, left_out: list[LeftOut]) -> tuple[dict[int, st
         if Path(each.path).name != "dataset.json":
             continue
         try:
-            content = json.loads((root / each.path).read_text(encoding="utf-8-sig"))
-            labels = content["labels"].items()
+            labels = read_json_object(root / each.path)["labels"].items()
             names = (
                 {int(k): str(v) for k, v in labels}
                 if str(next(iter(labels))[0]).isdigit()
                 else {int(value): str(name) for name, value in labels}
             )
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, StopIteration):
+        except (ValueError, TypeError, KeyError, AttributeError, StopIteration):
             continue  # another program's dataset.json; it stays among what is left out
         used = replace(each, reason="names of classes were read from it")
         return {value: name for value, name in names.items() if value}, [used if o is each else o for o in left_out]

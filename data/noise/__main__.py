@@ -14,14 +14,16 @@ released code of superpixel-guided learning or T-Loss, a folder of <id>.json.
 import argparse
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from data.noise.masks import draw_noisy_masks, write_noise
 from data.prepare.import_labels import import_noise, require_name
 from data.prepare.steps import add_structures, add_target, open_images, refuse_options, select_structures
 from dataloaders.images.folder import NOISE_TYPES, ImageFolder, NoiseConfig
-from util.cli import run_main
+from util.cli import number, run_main, whole
 from util.errors import ConfigError
+from util.items import run_all
 
 IMPORT_OPTIONS = ("name", "class_name")
 MAKING_OPTIONS = ("alpha", "beta", "types", "direction", "variant", "seed", "picture")
@@ -47,11 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     more = {"types": tuple(given.types), "direction": given.direction, "variant": given.variant, "seed": given.seed}
     noises = [NoiseConfig(alpha, beta, **more) for alpha, beta in itertools.product(given.alpha, given.beta)]
     settings = list(itertools.product(select_structures(folder.spec, given.structure), noises))
-    for structure, noise in settings:
+
+    def write(structure: str, noise: NoiseConfig) -> None:
         write_noise(folder, noise, structure, given.jobs)
         if given.picture:
             stem = given.picture.stem + (f"_{structure}_{noise.name}" if len(settings) > 1 else "")
             draw_noisy_masks(folder, noise, structure, given.picture.with_stem(stem))
+
+    run_all(partial(write, structure, noise) for structure, noise in settings)
 
 
 def _import(given: argparse.Namespace, folder: ImageFolder) -> None:
@@ -69,15 +74,15 @@ def _parser() -> argparse.ArgumentParser:
     add_target(parser)
     add_structures(parser)
     add, usual = parser.add_argument, NoiseConfig()
-    add("--alpha", type=float, nargs="+", help="fractions of the training images that become noisy")
-    add("--beta", type=float, nargs="+", help="strengths: changed pixels per pixel of the object")
+    add("--alpha", type=number(), nargs="+", help="fractions of the training images that become noisy")
+    add("--beta", type=number(), nargs="+", help="strengths: changed pixels per pixel of the object")
     names = ", ".join(NOISE_TYPES)
     add("--types", nargs="+", default=list(usual.types), metavar="TYPE", help=f"of {names} (default: all)")
     add("--direction", choices=("reference", "uniform8"), default=usual.direction, help="of shifts")
     add("--variant", choices=("reference", "per_image"), default=usual.variant, help="of the seeds")
-    add("--seed", type=int, default=usual.seed, help="default: 0")
+    add("--seed", type=whole(0), default=usual.seed, help="default: 0")
     add("--part", default="train", help="only train is possible")
-    add("--jobs", type=int, default=1, help="processes (default: 1)")
+    add("--jobs", type=whole(1), default=1, help="processes (default: 1)")
     add("--picture", type=Path, metavar="FILE.png", help="also draw some images with outlines")
     add("--import-json", type=Path, metavar="FOLDER", help="import noisy masks from <id>.json")
     add("--name", help="with --import-json: folder name of the imported masks, such as a0.7_b0.7")

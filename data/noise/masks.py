@@ -11,22 +11,20 @@ from typing import Any
 import numpy as np
 
 from data.noise.generator import CLEAN, Distorted, Draw, distort, draw_all
-from data.prepare.steps import (
-    Output,
-    hash_files,
-    training_ids,
-)
+from data.prepare.steps import Output, training_ids
 from dataloaders.description import ClassSpec
-from dataloaders.images.folder import NOISE_TYPES, ImageFolder, NoiseConfig, as_settings, read_csv
+from dataloaders.images.derived import noise_of
+from dataloaders.images.folder import NOISE_TYPES, ImageFolder, NoiseConfig
 from dataloaders.io.png import read_image, read_mask, to_8_bit, write_png
-from util.cli import parallel_map
+from util.csv_files import read_csv
 from util.errors import ConfigError
 from util.files import write_text
+from util.items import Failures, attempt_each, raise_failures
 from util.results.metrics import overlap_counts, overlap_scores
 from util.results.pictures import EXPERT_COLOUR, OTHER_COLOUR, draw_outline, panel_grid, save_figure, show_image
 from util.results.scores import csv_text
 
-RECORD, TABLE = "noise.json", "noise.csv"
+TABLE = "noise.csv"
 COLUMNS = ("id", "type", "angle_deg", "dy_px", "dx_px", "achieved_xor", "dice_to_clean")
 NAMED_AT_MOST = 5  # ids in a warning
 
@@ -80,11 +78,13 @@ def write_noise(folder: ImageFolder, noise: NoiseConfig, structure: str, jobs: i
         jobs: processes.
 
     Returns:
-        The content of `noise.json`.
+        statistics (see `summarise_noise`) and versions; the facts of `noise.json`.
 
     Raises:
         ConfigError: alpha is 0, or the structure unknown.
-        DataError: no training image, or a mask is missing or damaged.
+        DataError: no training image.
+        FailedItemsError: masks are missing or damaged; the message names them. The others are written, but not
+            recorded, so that nothing trains on them.
     """
     described = folder.spec.structure(structure)
     if not noise.alpha:
@@ -92,30 +92,24 @@ def write_noise(folder: ImageFolder, noise: NoiseConfig, structure: str, jobs: i
             "noise.alpha=0: no noise to simulate, clean masks are used. Give a fraction above 0, up to 1."
         )
     ids = training_ids(folder)
-    masks = [folder.mask_path(image_id, structure) for image_id in ids]
-    made_with = {
-        "noise": as_settings(noise),
-        "structure": structure,
-        "rotation_deg": described.noise_rotation_deg,
-        "crop": list(described.crop),
-        "masks_sha256": hash_files(masks),
-    }
-    output = Output(folder.noise_folder(noise, structure), RECORD, made_with, tables=(TABLE,))
+    output = Output(noise_of(folder, noise, structure), tables=(TABLE,))
     title = f"{folder.spec.name} {structure} {noise.name}"
 
     def make() -> dict[str, Any]:
         draws = draw_all(ids, noise, described)
         work = partial(_distort_file, output=output, noise=noise, structure=described)
-        items = [(mask, draws.get(image_id)) for mask, image_id in zip(masks, ids, strict=True)]
-        made = list(parallel_map(work, items, jobs, title))
+        items = {image_id: (folder.mask_path(image_id, structure), draws.get(image_id)) for image_id in ids}
+        failures: Failures = {}
+        made = [one for _, one in attempt_each(work, items, jobs, title, failures, lambda item: item[0])]
+        raise_failures(failures, len(items), title)
         _warn_of_kept([one.id for one in made if one.type == CLEAN and one.id in draws], len(draws), title)
         write_text(output.folder / TABLE, csv_text(COLUMNS, map(vars, made)))
         versions = {name: version(name) for name in ("numpy", "scipy", "scikit-image")}
         return {"statistics": summarise_noise(made, noise, len(draws)), "versions": versions}
 
-    record = output.update(ids, title, make)
-    _log_statistics(title, record["statistics"])
-    return record
+    facts = output.update(ids, title, make)
+    _log_statistics(title, facts["statistics"])
+    return facts
 
 
 def _distort_file(
@@ -138,7 +132,7 @@ def _warn_of_kept(kept: list[str], n_drawn: int, title: str) -> None:
 
 
 def summarise_noise(made: Sequence[MaskRecord], noise: NoiseConfig, n_drawn: int) -> dict[str, Any]:
-    """Statistics over all masks, for `noise.json`.
+    """Statistics over all masks.
 
     Returns:
         n_images, n_drawn (for noise), n_kept_clean (too small for noise); count and mean_dice per type, over all and

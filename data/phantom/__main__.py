@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from data.phantom import FORMATS, write_phantom
-from util.cli import run_main
+from util.cli import run_main, whole
 
 
 def main() -> None:
@@ -12,13 +12,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m data.phantom", description=__doc__)
     parser.add_argument("dataset", choices=FORMATS, help="data set whose layout and modality to imitate")
     parser.add_argument("--out", type=Path, required=True, help="output folder")
-    parser.add_argument("--scans", type=int, default=8, help="number of scans or images (default: 8)")
+    parser.add_argument("--scans", type=whole(1), default=8, help="number of scans or images (default: 8)")
     sizes = ", ".join(f"{name} {raw.sizes_px[0]} to {raw.sizes_px[1]}" for name, raw in FORMATS.items())
     parser.add_argument(
-        "--size-px", type=int, default=160, help=f"rows and columns, or shorter side (default: 160): {sizes}"
+        "--size-px", type=whole(1), default=160, help=f"rows and columns, or shorter side (default: 160): {sizes}"
     )
-    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
-    parser.add_argument("--jobs", type=int, default=1, help="number of processes (default: 1)")
+    parser.add_argument("--seed", type=whole(0), default=0, help="random seed (default: 0)")
+    parser.add_argument("--jobs", type=whole(1), default=1, help="number of processes (default: 1)")
     options = parser.parse_args()
     write_phantom(options.dataset, options.out, options.scans, options.size_px, options.seed, options.jobs)
 

@@ -1,7 +1,8 @@
 """Prepares raw data for training: `python -m data.prepare TARGET --raw FOLDER --out data`.
 
 TARGET is the name of a built-in set (chaost2, sabs, isic2017, jsrt, shenzhen), or the description of your own data; its
-table says where the files are, so that --raw is not needed:
+table says where the files are, so that --raw is not needed. A scan or image that cannot be prepared is named at the end
+with the reason, exit code 1; all others are done. The folder does not pass the check until it is corrected or removed:
 
     python -m data.prepare chaost2 --raw FOLDER --out data
     python -m data.prepare my_set.json5 --out data
@@ -20,17 +21,19 @@ TARGET of the steps index and superpixels can also be a prepared folder. Images 
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from data.prepare.class_index import write_class_index
 from data.prepare.images import prepare_images
 from data.prepare.scans import convert, normalise
-from data.prepare.steps import files_table, is_prepared_folder, refuse_options, resolve_target
+from data.prepare.steps import LEAST_PX, files_table, is_prepared_folder, refuse_options, resolve_target
 from data.superpixels.scans import write_pseudo_labels
 from dataloaders.description import DatasetSpec
 from dataloaders.scans.preprocess import parameters_of
-from util.cli import run_main
+from util.cli import number, run_main, whole
 from util.errors import ConfigError
+from util.items import run_all
 
 STEPS = ("convert", "normalise", "index", "superpixels")
 FOLDER_STEPS = ("index", "superpixels")  # that need nothing but a prepared folder
@@ -64,14 +67,13 @@ def _prepare_scans(given: argparse.Namespace, spec: DatasetSpec, raw: Path, fold
     steps = STEPS if given.step == "all" else (given.step,)
     spacing_mm = tuple(given.spacing_mm) if given.spacing_mm else None
     parameters = parameters_of(spec, given.size_px, spacing_mm, given.size_rule)
-    if "convert" in steps:
-        convert(spec, raw, given.out, given.jobs)
-    if "normalise" in steps:
-        normalise(spec, given.out, parameters, given.jobs, table)
-    if "index" in steps:
-        write_class_index(folder, spec, given.min_foreground_px)
-    if "superpixels" in steps:
-        write_pseudo_labels(folder, spec, numbering=given.numbering, jobs=given.jobs)
+    work = {
+        "convert": partial(convert, spec, raw, given.out, given.jobs),
+        "normalise": partial(normalise, spec, given.out, parameters, given.jobs, table),
+        "index": partial(write_class_index, folder, spec, given.min_foreground_px),
+        "superpixels": partial(write_pseudo_labels, folder, spec, numbering=given.numbering, jobs=given.jobs),
+    }
+    run_all(work[step] for step in steps)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,14 +84,25 @@ def _parser() -> argparse.ArgumentParser:
     add("target", metavar="TARGET", help="built-in name, or description of your own data (my_set.json5)")
     add("--raw", type=Path, help="folder of the download of a built-in set (default: <out>/CHAOST2 and so on)")
     add("--out", type=Path, default=Path("data"), help="data root, in which all results are written (default: data)")
-    add("--jobs", type=int, default=1, help="processes; each holds one case in memory (default: 1)")
-    add("--size-px", type=int, help="rows and columns when prepared (default: the data set's); the field of view stays")
+    add("--jobs", type=whole(1), default=1, help="processes; each holds one case in memory (default: 1)")
+    add("--size-px", type=whole(LEAST_PX), help="rows and columns (default: the data set's); the field of view stays")
     add("--step", choices=(*STEPS, "all"), default="all", help="scans: one step only (default: all)")
     add("--dataset", metavar="NAME", help="scans: data set of a prepared folder that has no dataset.json5")
-    add("--spacing-mm", type=float, nargs=3, metavar=("Z", "Y", "X"), help="scans: voxel size (default: the set's)")
+    add(
+        "--spacing-mm",
+        type=number(above=0.0),
+        nargs=3,
+        metavar=("Z", "Y", "X"),
+        help="scans: voxel size (default: the set's)",
+    )
     add("--size-rule", choices=("clean", "reference"), default="clean", help="scans: reference: one slice too many")
     add("--numbering", choices=("compact", "legacy"), default="compact", help="scans: numbering of superpixels")
-    add("--min-foreground-px", type=int, default=1, help="scans, index: pixels that make a class present (default: 1)")
+    add(
+        "--min-foreground-px",
+        type=whole(1),
+        default=1,
+        help="scans, index: pixels that make a class present (default: 1)",
+    )
     add("--split", help="images: a rule of the set, random:FRACTION for testing, or a CSV file: id, split")
     return parser
 

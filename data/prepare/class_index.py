@@ -1,6 +1,7 @@
 """The class index, the slices that show each class: `python -m data.prepare TARGET --step index`."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,13 @@ from jaxtyping import Int, Num
 
 from dataloaders.description import DatasetSpec
 from dataloaders.io.nifti import read_nifti
-from dataloaders.scans.folder import prepare_target, scan_files
+from dataloaders.scans.folder import prepare_command, scan_files
+from dataloaders.scans.labels import in_full, whole_values
+from dataloaders.scans.manifest import Manifest
 from util.errors import ConfigError, DataError
 from util.files import write_json
+from util.items import Failures, attempt_each, raise_failures
+from util.records import Record, hash_files
 
 ClassIndex = dict[str, dict[str, list[int]]]  # class name -> scan id as text -> slices, ascending
 
@@ -43,10 +48,12 @@ def make_class_index(
 def write_class_index(folder: Path, spec: DatasetSpec, min_foreground_px: int = 1) -> None:
     """Writes `classmap_<min_foreground_px>.json` for the labels of a prepared folder; scans without a label are absent.
 
+    The manifest records the labels that it was made from.
+
     Raises:
         ConfigError: `min_foreground_px` is below 1.
-        DataError: the folder has no scan, a published one has no label, or a label file is damaged or holds values that
-            are no class.
+        DataError: the folder has no scan, or a published one has no label.
+        FailedItemsError: a label file is damaged or holds values that are no class; the others are in the index.
 
     Source: SSL-ALPNet, released code (class/slice index).
     Note: each class is counted by its own pixels; the released CHAOST2 script compares the sum of the label values.
@@ -57,19 +64,30 @@ def write_class_index(folder: Path, spec: DatasetSpec, min_foreground_px: int = 
     if not paths and (spec.cases or not scan_files(folder, "image")):
         raise DataError(
             f"{folder}: no label_<scan id>.nii.gz found; expected the prepared labels of {spec.name}. Run "
-            f"`python -m data.prepare {prepare_target(spec)}` first, or name another folder."
+            f"`{prepare_command(spec)}` first, or name another folder."
         )
-    pixels = {scan: _read_pixels(path, spec) for scan, path in paths.items()}
-    write_json(folder / f"classmap_{min_foreground_px}.json", make_class_index(pixels, spec, min_foreground_px))
+    failures: Failures = {}
+    pixels = dict(attempt_each(partial(_read_pixels, spec=spec), paths, 1, "index", failures))
+    made_from = hash_files([paths[scan] for scan in pixels], folder)
+    target = folder / f"classmap_{min_foreground_px}.json"
+    write_json(target, make_class_index(pixels, spec, min_foreground_px))
+    manifest = Manifest.load(folder, spec.name)
+    settings = {"min_foreground_px": min_foreground_px, "class_names": list(spec.class_names)}
+    manifest.records[target.stem] = Record(settings, made_from, hash_files([target], folder))
+    manifest.save(folder)
+    raise_failures(failures, len(paths), f"{spec.name}, step index")
 
 
 def _read_pixels(path: Path, spec: DatasetSpec) -> Int[np.ndarray, "K D"]:
-    label = read_nifti(path).array
+    try:
+        label = whole_values(read_nifti(path).array)
+    except DataError as error:
+        raise DataError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     pixels = class_pixels(label, len(spec.class_names))
     if pixels.sum() != label.size:
         unknown = np.setdiff1d(label, np.arange(len(spec.class_names)))
         raise DataError(
-            f"{path}: label values {', '.join(f'{value:g}' for value in unknown[:5])} are no class of {spec.name}; "
+            f"{path}: label values {', '.join(map(in_full, unknown[:5]))} are no class of {spec.name}; "
             f"expected integers from 0 to {len(spec.class_names) - 1}. Correct the file, or name another data set."
         )
     return pixels

@@ -24,21 +24,24 @@ from data.sources import isic, jsrt, shenzhen
 from data.sources.own_images import own_source
 from data.sources.raw_images import ImageSource, Masks, RawImage, read_raw_mask
 from dataloaders.description import DatasetSpec, write_description
-from dataloaders.images.folder import DESCRIPTION, MANIFEST, read_csv
+from dataloaders.images.folder import DESCRIPTION, FAILED, MANIFEST
 from dataloaders.images.geometry import Placement, place_image, resize_nearest
 from dataloaders.images.preprocess import to_depth
+from dataloaders.io import pictures
 from dataloaders.io.png import write_png
 from dataloaders.samples import ORIGIN
-from util.cli import parallel_map
+from util.csv_files import read_csv
 from util.errors import ConfigError, DataError
 from util.files import ensure_writable, file_sha256, write_json, write_text
+from util.items import Failures, attempt_each, raise_failures
+from util.records import hash_files
 from util.results.scores import csv_text
 
 IMAGE_SOURCES = {"ISIC2017": isic.SOURCE, "JSRT": jsrt.SOURCE, "SHENZHEN": shenzhen.SOURCE}
 UNFINISHED = "manifest.unfinished.csv"  # of the run in progress, or of one that was stopped
 NOTE_EVERY = 50  # images; the manifest of the unfinished run is then written
 WARN_BELOW = 2**14  # largest value of images of 16 bits
-RECIPE = "1"  # to be raised when the same raw files give other pixels; then all images are prepared again
+RECIPE = "2"  # to be raised when the same raw files give other pixels; then all images are prepared again
 
 log = logging.getLogger(__name__)
 Row = dict[str, str]
@@ -68,9 +71,11 @@ def prepare_images(
 
     Raises:
         ConfigError: an unknown set, or a size or a split rule that does not exist.
-        DataError: raw files are missing, damaged or do not fit each other; the message names the file.
+        DataError: there are no raw files, or two of one image.
+        FailedItemsError: raw files of some images are missing, damaged or do not fit each other; the message names
+            them. All others are prepared. `dataset.json` names the failed ones, and the check refuses the folder.
     """
-    size = size_px or spec.grid.size_px
+    size = spec.grid.size_px if size_px is None else size_px
     if size < 16:
         raise ConfigError(f"--size-px {size}: expected 16 or more.")
     source = source_for(spec)
@@ -80,21 +85,26 @@ def prepare_images(
     rule, splits = split_images(images, split, source.split_rules, spec.name)
     folder = ensure_writable(root / spec.prepared_folder(size))
     earlier = _earlier_rows(folder)
-    tasks = [ImageJob(image, earlier.get(image.id, {})) for image in images]
+    tasks = {image.id: ImageJob(image, earlier.get(image.id, {})) for image in images}
     assignments = _assignments(images, splits)
+    failures: Failures = {}
     rows: list[Row] = []
     n_made = 0
     work = partial(_prepare, spec=spec, source=source, folder=folder, size_px=size)
-    for task, made in zip(tasks, parallel_map(work, tasks, jobs, "prepare"), strict=True):
-        rows.append(assignments[task.raw.id] | (made or task.earlier))
+    for image_id, made in attempt_each(work, tasks, jobs, "prepare", failures, lambda task: task.raw.image):
+        rows.append(assignments[image_id] | (made or tasks[image_id].earlier))
         n_made += made is not None
         if made and not n_made % NOTE_EVERY:
             _write_manifest(folder / UNFINISHED, rows)
+    if not rows:
+        raise_failures(failures, len(tasks), f"{spec.name}, {folder}")
     _write_manifest(folder / MANIFEST, rows)
     (folder / UNFINISHED).unlink(missing_ok=True)
     write_description(folder, spec)
-    write_json(folder / DESCRIPTION, _description(spec, size, rule, rows, images[0].bits))
+    failed = {FAILED: failures} if failures else {}
+    write_json(folder / DESCRIPTION, _description(spec, size, rule, rows, images[0].bits) | failed)
     _report(spec, folder, rows, n_made, images[0].bits)
+    raise_failures(failures, len(tasks), f"{spec.name}, {folder}")
     return folder
 
 
@@ -124,9 +134,14 @@ def _assignments(images: Sequence[RawImage], splits: dict[str, str]) -> dict[str
 
 
 def _earlier_rows(folder: Path) -> dict[str, Row]:
-    """Id -> line without split and origin, of earlier runs; lines of an interrupted run are newer."""
+    """Id -> line without split and origin, of earlier runs; lines of an interrupted run are newer.
+
+    Those whose image has changed since are left out, so that it is prepared again.
+    """
     files = [file for file in (folder / MANIFEST, folder / UNFINISHED) if file.exists()]
     rows = [row for file in files for row in read_csv(file, ("id",))]
+    now = hash_files([folder / "images" / f"{row['id']}.png" for row in rows], folder)
+    rows = [row for row in rows if row.get("image_sha256") == now.get(f"images/{row['id']}.png")]
     return {row["id"]: {key: cell for key, cell in row.items() if key not in ("split", *ORIGIN)} for row in rows}
 
 
@@ -189,16 +204,23 @@ def _unite(raw: RawImage, files: Sequence[Path], shape: tuple[int, ...]) -> tupl
     Raises:
         DataError: a mask has another size than its image.
     """
-    parts = [read_raw_mask(file) for file in files]
+    read = [read_raw_mask(file) for file in files]
+    parts = [(_turn_as(raw, mask, shape), count) for mask, count in read]
     for file, (mask, _) in zip(files, parts, strict=True):
         fits = any(tuple(scale * length for length in mask.shape) == tuple(shape) for scale in raw.mask_scales)
         if not fits or mask.shape != parts[0][0].shape:
             ratio = " or ".join("the same" if scale == 1 else f"1/{scale} of that" for scale in raw.mask_scales)
             raise DataError(
                 f"{file}: {mask.shape[0]} x {mask.shape[1]} pixels (rows x columns), but {raw.image.name} has "
-                f"{shape[0]} x {shape[1]}; expected {ratio}. Unpack both files again."
+                f"{shape[0]} x {shape[1]}{pictures.turned_note(raw.image)}; expected {ratio}. Unpack both files again."
             )
     return np.any([mask for mask, _ in parts], axis=0), sum(count for _, count in parts)
+
+
+def _turn_as(raw: RawImage, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The mask on the grid of the upright image where it was drawn on the image as stored."""
+    scaled = [tuple(length // scale for length in shape) for scale in raw.mask_scales]
+    return pictures.fit_to_picture(mask, next((each for each in scaled if each == mask.shape[::-1]), shape), raw.image)
 
 
 def _write_manifest(path: Path, rows: Sequence[Row]) -> None:

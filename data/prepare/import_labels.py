@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from dataloaders.images.derived import IMPORTED
 from dataloaders.images.folder import MANIFEST, ImageFolder
 from dataloaders.io.png import read_image, read_mask, write_png
 from util.errors import ConfigError, DataError
 from util.files import ensure_writable, read_json, write_json, write_text
+from util.records import Record, hash_files
 from util.results.metrics import overlap_counts, overlap_scores
 from util.results.scores import csv_text
 
@@ -55,7 +57,8 @@ def import_noise(source: Path, folder: ImageFolder, structure: str, name: str, c
         clean = read_mask(folder.mask_path(image_id, structure))
         dice = overlap_scores(overlap_counts(mask, clean)).dice if mask.any() or clean.any() else 1.0
         table.append({"id": image_id, "type": "clean" if dice == 1 else "imported", "dice_to_clean": dice})
-    return _write_all(target, masks, source, "noise", csv_text(TABLE_COLUMNS, table))
+    inputs = [folder.mask_path(image_id, structure) for image_id in masks]
+    return _write_all(target, masks, source, "noise", hash_files(inputs, folder.folder), csv_text(TABLE_COLUMNS, table))
 
 
 def import_superpixels(source: Path, folder: ImageFolder, name: str) -> Path:
@@ -70,7 +73,9 @@ def import_superpixels(source: Path, folder: ImageFolder, name: str) -> Path:
         DataError: as `import_noise`.
     """
     target = folder.folder / "superpixels" / name
-    return _write_all(target, _read_all(source, folder, target, _parse_ids), source, "superpixels")
+    ids = _read_all(source, folder, target, _parse_ids)
+    inputs = [folder.image_path(image_id) for image_id in ids]
+    return _write_all(target, ids, source, "superpixels", hash_files(inputs, folder.folder))
 
 
 def _read_all(
@@ -139,7 +144,14 @@ def _parse_numbers(path: Path, content: Any) -> np.ndarray:
     return values
 
 
-def _write_all(target: Path, arrays: dict[str, np.ndarray], source: Path, kind: str, table: str | None = None) -> Path:
+def _write_all(
+    target: Path,
+    arrays: dict[str, np.ndarray],
+    source: Path,
+    kind: str,
+    made_from: dict[str, str],
+    table: str | None = None,
+) -> Path:
     """Writes to a temporary folder next to the target and renames it: the import is atomic."""
     temporary = Path(tempfile.mkdtemp(dir=ensure_writable(target.parent), prefix=f".importing-{target.name}-"))
     try:
@@ -147,8 +159,9 @@ def _write_all(target: Path, arrays: dict[str, np.ndarray], source: Path, kind: 
             write_png(temporary / f"{image_id}.png", array)
         if table is not None:
             write_text(temporary / f"{kind}.csv", table)
-        record = {"imported_from": source.name, "n_images": len(arrays), "versions": {"numpy": version("numpy")}}
-        write_json(temporary / f"{kind}.json", record)
+        facts = {"n_images": len(arrays), "versions": {"numpy": version("numpy")}}
+        record = Record({IMPORTED: source.name}, made_from, facts=facts)
+        write_json(temporary / f"{kind}.json", record.to_json())
         temporary.chmod(0o755)
         temporary.rename(target)
     finally:

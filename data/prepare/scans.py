@@ -5,7 +5,8 @@ scan; own scans are read where they are. Finished scans are skipped when a step 
 """
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,26 @@ from data.sources import chaos, own_scans, sabs
 from data.sources.raw_scans import RawScan, ScanSource
 from dataloaders.description import DatasetSpec, write_description
 from dataloaders.io.geometry import Grid
-from dataloaders.io.nifti import voxel_hash, write_nifti
+from dataloaders.io.nifti import write_nifti
 from dataloaders.samples import ORIGIN, Volume
 from dataloaders.scans.folder import SUFFIX, scan_files, scan_path
 from dataloaders.scans.manifest import Manifest, statistics_of
-from dataloaders.scans.preprocess import PrepareParameters, prepare_image, prepare_label
-from util.cli import parallel_map
+from dataloaders.scans.plausibility import label_map_doubt
+from dataloaders.scans.preprocess import (
+    PrepareParameters,
+    prepare_image,
+    prepare_label,
+    scan_doubts,
+)
 from util.errors import ConfigError, DataError
-from util.files import file_sha256, read_json, write_json
+from util.files import file_sha256, read_json_object, write_json
 from util.ids import natural_key
+from util.inventory import first_names
+from util.items import Failures, attempt_each, raise_failures
+from util.records import Record, hash_files
 
 CONVERTED_RECORD = "converted.json"  # in the folder of the converted files: scan id -> hashes of the raw files
+FAILED = "failed"  # key there, in place of the hashes: why a scan could not be converted
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +65,14 @@ class ScanJob:
     Attributes:
         scan: what is read.
         folder: where `image_<scan id>.nii.gz` and `label_<scan id>.nii.gz` are written.
-        record: what an earlier run recorded about it; empty where there was none.
+        record: what an earlier run made it from; None where there was none.
+        settings: that it is to be made with.
     """
 
     scan: RawScan
     folder: Path
-    record: dict[str, Any]
+    record: Record | None
+    settings: Mapping[str, Any]
 
     @property
     def outputs(self) -> tuple[Path, Path]:
@@ -73,9 +85,21 @@ class ScanJob:
         return {f"{file.parent.name}/{file.name}": file_sha256(file) for file in files if file.is_file()}
 
     def is_done(self, inputs: dict[str, str]) -> bool:
-        """Whether an earlier run made the outputs from the same inputs."""
+        """Whether an earlier run made the outputs from the same inputs, with the same settings."""
         image, label = self.outputs
-        return self.record.get("inputs") == inputs and image.exists() and label.exists() == self.scan.is_labelled
+        is_same = self.record is not None and not self.record.differences(self.settings, inputs)
+        return is_same and image.exists() and label.exists() == self.scan.is_labelled
+
+    def changed_outputs(self) -> set[str]:
+        """Names of the outputs that are not as the earlier run wrote them."""
+        made = {} if self.record is None else self.record.made
+        now = hash_files([self.folder / name for name in made], self.folder)
+        return {name for name in made if now.get(name) != made[name]}
+
+    def finish(self, inputs: dict[str, str]) -> Record:
+        """The record of the outputs, which have been written."""
+        written = self.outputs if self.scan.is_labelled else self.outputs[:1]
+        return Record(dict(self.settings), inputs, hash_files(written, self.folder))
 
 
 def convert(spec: DatasetSpec, raw: Path, root: Path, jobs: int = 1) -> None:
@@ -84,7 +108,9 @@ def convert(spec: DatasetSpec, raw: Path, root: Path, jobs: int = 1) -> None:
     An image without a record of this function, such as one made by dcm2niix, is kept. Own scans are not converted.
 
     Raises:
-        DataError: the raw files are incomplete or damaged; the message names the file.
+        DataError: there are no raw files, or two of one scan.
+        FailedItemsError: the files of some scans are incomplete or damaged; the message names them. The others are
+            done.
     """
     source = source_for(spec)
     if not source.converted_folder:
@@ -92,18 +118,34 @@ def convert(spec: DatasetSpec, raw: Path, root: Path, jobs: int = 1) -> None:
     scans = source.find(raw, spec)
     if len(scans) < len(spec.cases):
         log.warning("%s: %d of the %d published scans under %s", spec.name, len(scans), len(spec.cases), raw)
+    log.info("%s", source.account(raw, scans))
     folder = root / source.converted_folder
-    records = read_json(folder / CONVERTED_RECORD) if (folder / CONVERTED_RECORD).exists() else {}
-    tasks = [ScanJob(scan, folder, records.get(scan.id, {})) for scan in scans]
+    records = read_json_object(folder / CONVERTED_RECORD) if (folder / CONVERTED_RECORD).exists() else {}
+    tasks = {scan.id: ScanJob(scan, folder, _converted_record(records.get(scan.id)), {}) for scan in scans}
+    failures: Failures = {}
     work = partial(_convert_scan, spec=spec)
-    for task, record in zip(tasks, parallel_map(work, tasks, jobs, "convert"), strict=True):
+    for scan, record in attempt_each(work, tasks, jobs, "convert", failures, lambda task: task.scan.image):
         if record:
-            records[task.scan.id] = record
+            records[scan] = record.to_json()
             write_json(folder / CONVERTED_RECORD, records)
-        log.info("%s scan %s: %s", spec.name, task.scan.id, "converted" if record else "already converted")
+        log.info("%s scan %s: %s", spec.name, scan, "converted" if record else "already converted")
+    kept = {scan: record for scan, record in records.items() if scan in tasks or not _is_failure(record)}
+    kept |= {scan: {FAILED: reason} for scan, reason in failures.items()}
+    if kept != records:
+        write_json(folder / CONVERTED_RECORD, kept)
+    raise_failures(failures, len(tasks), f"{spec.name}, step convert")
 
 
-def _convert_scan(task: ScanJob, spec: DatasetSpec) -> dict[str, Any] | None:
+def _converted_record(entry: Any) -> Record | None:
+    """An entry of `CONVERTED_RECORD`; of an earlier version, a record that fits no raw files; None: not converted."""
+    return None if entry is None or _is_failure(entry) else Record.from_json(entry) or Record({}, {})
+
+
+def _is_failure(entry: Any) -> bool:
+    return isinstance(entry, dict) and FAILED in entry
+
+
+def _convert_scan(task: ScanJob, spec: DatasetSpec) -> Record | None:
     inputs = task.input_hashes()
     if task.is_done(inputs):
         return None
@@ -113,7 +155,7 @@ def _convert_scan(task: ScanJob, spec: DatasetSpec) -> dict[str, Any] | None:
         write_nifti(image_path, image)
     if label is not None:
         write_nifti(label_path, label)
-    return {"inputs": inputs}
+    return task.finish(inputs)
 
 
 def normalise(
@@ -129,45 +171,56 @@ def normalise(
         table: of a user's own files.
 
     Raises:
-        DataError: nothing was converted, a label is missing, or a scan is damaged; the message names the file.
+        DataError: nothing was converted.
+        FailedItemsError: a label is missing or a scan is damaged; the message names each. All others are done. The
+            manifest names these and what could not be converted, and the check refuses the folder.
     """
-    scans = _scans_to_prepare(spec, root, table)
+    scans, not_converted = _scans_to_prepare(spec, root, table)
     folder = root / spec.prepared_folder()
     manifest = Manifest.load(folder, spec.name)
     wanted = {"normalise": parameters.to_json(), "label_values": _label_values(spec)}
-    earlier = {"label_values": wanted["label_values"]} | manifest.parameters  # older manifests do not have them
-    if manifest.scans and any(earlier.get(step) != values for step, values in wanted.items()):
-        log.info("%s: the parameters have changed; every scan is prepared again", spec.name)
-        manifest.scans = {}
     manifest.parameters |= wanted
     manifest.save(folder)
     write_description(folder, spec)
-    _remove_other_scans(folder, spec, manifest, {scan.id for scan in scans})
-    tasks = [ScanJob(scan, folder, manifest.scans.get(scan.id, {})) for scan in scans]
+    _remove_other_scans(folder, spec, manifest, {scan.id for scan in scans} | set(not_converted))
+    tasks = {scan.id: ScanJob(scan, folder, manifest.records.get(f"scan_{scan.id}"), wanted) for scan in scans}
+    if any(task.record and task.record.differences(wanted, task.record.made_from) for task in tasks.values()):
+        log.info("%s: the parameters have changed; every scan is prepared again", spec.name)
+    failures: Failures = {}
     work = partial(_normalise_scan, spec=spec, parameters=parameters)
-    for task, record in zip(tasks, parallel_map(work, tasks, jobs, "normalise"), strict=True):
-        manifest.scans[task.scan.id] = _with_facts(record or task.record, task.scan)
-        if manifest.scans[task.scan.id] != task.record:
+    for scan, made in attempt_each(work, tasks, jobs, "normalise", failures, lambda task: task.scan.image):
+        earlier = manifest.scans.get(scan, {})
+        facts, record = made or (earlier, tasks[scan].record)
+        manifest.scans[scan] = _with_facts(facts, tasks[scan].scan)
+        if record and (made or manifest.scans[scan] != earlier):
+            manifest.records[f"scan_{scan}"] = record
             manifest.save(folder)
-        log.info("%s scan %s: %s", spec.name, task.scan.id, "prepared" if record else "already prepared")
+        log.info("%s scan %s: %s", spec.name, scan, "prepared" if made else "already prepared")
+    if manifest.failed != not_converted | failures:
+        manifest.failed = not_converted | failures
+        manifest.save(folder)
+    raise_failures(failures, len(tasks), f"{spec.name}, step normalise")
 
 
-def _scans_to_prepare(spec: DatasetSpec, root: Path, table: Path | None) -> list[RawScan]:
-    """The scans of the table, or the converted ones of a built-in set, each of which must have a label."""
+def _scans_to_prepare(spec: DatasetSpec, root: Path, table: Path | None) -> tuple[list[RawScan], Failures]:
+    """The scans of the table, or the converted ones of a built-in set; and the reasons of what was not converted."""
     source = source_for(spec)
     if not source.converted_folder:
         if table is None:
             raise ConfigError(f"{spec.name}: expected the table of its files ({spec.files}).")
-        return source.find(table, spec)
+        return source.find(table, spec), {}
     converted = root / source.converted_folder
-    images, labels = scan_files(converted, "image"), scan_files(converted, "label")
-    if not images or set(images) - set(labels):
+    record = converted / CONVERTED_RECORD
+    entries = read_json_object(record) if record.exists() else {}
+    failures = {scan: str(entry[FAILED]) for scan, entry in entries.items() if _is_failure(entry)}
+    images = {scan: image for scan, image in scan_files(converted, "image").items() if scan not in failures}
+    if not images:
         raise DataError(
-            f"{converted}: {len(images)} images and {len(labels)} labels; expected image_<scan id>.nii.gz and "
-            f"label_<scan id>.nii.gz for every scan. Run `python -m data.prepare {spec.name.lower()} --step convert` "
-            "first."
+            f"{converted}: no scan; expected image_<scan id>.nii.gz and label_<scan id>.nii.gz for every scan. Run "
+            f"`python -m data.prepare {spec.name.lower()} --step convert` first."
         )
-    return [RawScan.with_label(scan, images[scan], labels[scan]) for scan in images]
+    labels = {scan: scan_path(converted, "label", scan) for scan in images}
+    return [RawScan.with_label(scan, image, labels[scan]) for scan, image in images.items()], failures
 
 
 def _label_values(spec: DatasetSpec) -> list[list[str | int]]:
@@ -190,21 +243,37 @@ def _remove_other_scans(folder: Path, spec: DatasetSpec, manifest: Manifest, wan
         for path in folder.glob(f"*{SUFFIX}"):
             if path.name.partition("_")[2] == f"{scan}{SUFFIX}":
                 path.unlink()
+                manifest.records.pop(path.name.removesuffix(SUFFIX), None)
+        manifest.records.pop(f"scan_{scan}", None)
         del manifest.scans[scan]
     if gone:
-        log.info("%s: removed the prepared scans %s, which are not in the table", folder, ", ".join(gone))
+        log.info("%s: removed the prepared scans %s, which are not in the table", folder, first_names(gone))
         manifest.save(folder)
     foreign = [scan for scan in others if scan not in gone]
     if foreign:
-        log.warning("%s: %s holds scans %s, which were not prepared here; kept", spec.name, folder, ", ".join(foreign))
+        log.warning(
+            "%s: %s holds scans %s, which were not prepared here; kept", spec.name, folder, first_names(foreign)
+        )
 
 
-def _normalise_scan(task: ScanJob, spec: DatasetSpec, parameters: PrepareParameters) -> dict[str, Any] | None:
+def _normalise_scan(
+    task: ScanJob, spec: DatasetSpec, parameters: PrepareParameters
+) -> tuple[dict[str, Any], Record] | None:
+    """Writes image and label; returns the scan's facts for the manifest, and the record; None if they are up to date.
+
+    An image that has changed since it was prepared is written again, a label is not: it may be a correction by hand.
+    """
     inputs = task.input_hashes()
-    if task.is_done(inputs):
+    if task.is_done(inputs) and not task.changed_outputs() - {task.outputs[1].name}:
+        for name in task.changed_outputs():
+            log.warning(
+                "%s: has changed since it was prepared; kept. Delete it to prepare it again.", task.folder / name
+            )
         return None
     original, original_label = _read(task.scan, spec)
     try:
+        for doubt in _doubts(original, spec, parameters):
+            log.warning("%s: %s", task.scan.image, doubt)
         image = prepare_image(original, parameters)
         label = None if original_label is None else prepare_label(original_label, parameters)
     except DataError as error:
@@ -215,13 +284,24 @@ def _normalise_scan(task: ScanJob, spec: DatasetSpec, parameters: PrepareParamet
         label_path.unlink(missing_ok=True)
     else:
         write_nifti(label_path, Volume(label.array, image.affine))
-    return {
-        "inputs": inputs,
+    facts = {
         "original": Grid.of(original).to_json(),
+        **({} if original.stored is None else {"stored_geometry": asdict(original.stored)}),
         "prepared": Grid.of(image).to_json(),
         "statistics": statistics_of(image.array),
-        "image_sha256": voxel_hash(image.array),
     }
+    return facts, task.finish(inputs)
+
+
+def _doubts(original: Volume, spec: DatasetSpec, parameters: PrepareParameters) -> list[str]:
+    """What is doubtful about a raw scan.
+
+    Raises:
+        DataError: intensities that certainly are no Hounsfield units, where these are expected.
+    """
+    label_map = label_map_doubt(original.array)
+    doubts = scan_doubts(original, parameters, spec.modality)
+    return [*doubts, *([f"{label_map}. Correct the table of files, if it is one."] if label_map else [])]
 
 
 def _read(scan: RawScan, spec: DatasetSpec) -> tuple[Volume, Volume | None]:

@@ -1,5 +1,6 @@
 """Splits of sets of images: the rules that several sets share; a patient is never divided."""
 
+import logging
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,10 +8,14 @@ from pathlib import Path
 
 from data.sources.raw_images import RawImage, SplitRule
 from dataloaders.description import SplitRule as FractionRule
-from dataloaders.images.folder import SPLITS, read_csv
+from dataloaders.images.folder import SPLITS
+from util.csv_files import read_csv
 from util.errors import ConfigError, DataError
+from util.inventory import first_names
 
 SEED = 0
+
+log = logging.getLogger(__name__)
 
 
 def choose(ids: Sequence[str], n_test: int, generator: random.Random | None = None) -> dict[str, str]:
@@ -123,8 +128,8 @@ def _share(rule: str) -> float:
 
 
 def _from_file(images: list[RawImage], path: Path) -> dict[str, str]:
-    """Images that the file does not list are not used."""
-    rows = read_csv(path, ("id", "split"))
+    """Images that the file does not list are not used; those and ids without an image are named."""
+    rows = read_csv(path, ("id", "split"), "Correct the file.")
     listed: dict[str, str] = {}
     for row in rows:
         if row["split"] not in SPLITS or listed.get(row["id"], row["split"]) != row["split"]:
@@ -133,4 +138,12 @@ def _from_file(images: list[RawImage], path: Path) -> dict[str, str]:
                 "in one of them only. Correct the file."
             )
         listed[row["id"]] = row["split"]
+    known = {image.id for image in images}
+    lost, unlisted = [id_ for id_ in listed if id_ not in known], [id_ for id_ in known if id_ not in listed]
+    if lost:
+        text = "%s: %d of %d ids match no image and are left out: %s; the images have ids such as %s"
+        log.warning(text, path, len(lost), len(listed), first_names(lost), images[0].id)
+    if unlisted:
+        text = "%s: %d of %d images are not listed and are not used: %s"
+        log.warning(text, path, len(unlisted), len(images), first_names(sorted(unlisted)))
     return {image.id: listed.get(image.id, "unused") for image in images}

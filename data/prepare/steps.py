@@ -1,20 +1,24 @@
 """Shared by all commands on data: resolving the target, options, up-to-date results."""
 
 import argparse
-import hashlib
+import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dataloaders.catalog import ALIASES, dataset, dataset_names
 from dataloaders.description import FILE_NAME, DatasetSpec, read_description
+from dataloaders.images.derived import IMPORTED, Derived
 from dataloaders.images.folder import MANIFEST, ImageFolder, prepare_command
-from util.errors import ConfigError, DataError
-from util.files import file_sha256, read_json, write_json
+from util.cli import whole
+from util.errors import ConfigError, DataError, UserError
+from util.files import read_json, write_json
+from util.records import Record, hash_files
 
-JOURNAL = ".making.json"  # settings and inputs of an unfinished folder
+LEAST_PX = 16  # rows and columns of prepared images and scans
+JOURNAL = ".making.json"  # the record of an unfinished folder
 
 
 log = logging.getLogger(__name__)
@@ -22,90 +26,88 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Output:
-    """A folder with one PNG per image and a record, written last, of the settings and inputs.
+    """The making of a folder with one PNG per training image, and of its record, which is written last.
 
     Attributes:
-        folder: of the PNG files.
-        record_name: such as "noise.json".
-        made_with: parameters, and a hash of all inputs; as it is written to JSON.
+        derived: the folder, its settings and the prepared files that it is made from.
+        further_inputs: files elsewhere that it is made from.
         tables: names of further files that belong to a finished folder.
     """
 
-    folder: Path
-    record_name: str
-    made_with: dict[str, Any]
+    derived: Derived
+    further_inputs: tuple[Path, ...] = ()
     tables: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Of the PNG files."""
+        return self.derived.folder
 
     def path(self, image_id: str) -> Path:
         """The PNG of an image."""
-        return self.folder / f"{image_id}.png"
-
-    def finished(self, ids: Iterable[str]) -> dict[str, Any] | None:
-        """The record if the folder is complete and up to date; else None."""
-        path = self.folder / self.record_name
-        record = read_json(path) if path.exists() else {}
-        is_same = isinstance(record, dict) and record.get("made_with") == self.made_with
-        files = [*(self.path(image_id) for image_id in ids), *(self.folder / name for name in self.tables)]
-        return record if is_same and all(file.exists() for file in files) else None
+        return self.derived.path(image_id)
 
     def update(self, ids: Collection[str], title: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Runs `make`, which writes all files and returns the findings, unless the folder is up to date.
 
         Returns:
-            The record.
+            The findings.
 
         Raises:
-            DataError: the folder holds imported labels.
+            DataError: an input is missing, or the folder holds imported labels.
         """
-        record = self.finished(ids)
-        if record:
+        wanted = Record(json.loads(json.dumps(self.derived.settings)), self._hash_inputs())
+        record = self.derived.record()
+        if record and IMPORTED in record.settings:
+            raise _imported(self.folder)
+        files = [*map(self.path, ids), *(self.folder / name for name in self.tables)]
+        root = self.derived.images.folder
+        is_same = record is not None and not record.differences(wanted.settings, wanted.made_from)
+        if record and is_same and record.made == hash_files(files, root):
             log.info("%s: up to date", title)
-            return record
-        self.begin()
-        return self.finish(**make())
+            return record.facts
+        self._begin(wanted)
+        record = replace(wanted, facts=make(), made=hash_files(files, root))
+        write_json(self.derived.record_path, record.to_json())
+        (self.folder / JOURNAL).unlink(missing_ok=True)
+        return record.facts
 
-    def begin(self) -> None:
-        """Removes outdated files; those of an interrupted run with the same settings and inputs are kept.
+    def _hash_inputs(self) -> dict[str, str]:
+        files = [*self.derived.inputs, *self.further_inputs]
+        found = hash_files(files, self.derived.images.folder)
+        if len(found) < len(files):
+            missing = next(file for file in files if not file.is_file())
+            command = prepare_command(self.derived.images.spec, self.derived.images.folder)
+            raise DataError(f"{missing}: cannot be read (no such file); {MANIFEST} lists it. Run `{command}` again.")
+        return found
 
-        Raises:
-            DataError: the folder holds imported labels.
-        """
-        journal, record = self.folder / JOURNAL, self.folder / self.record_name
-        if record.exists() and "made_with" not in read_json(record):
-            raise DataError(
-                f"{self.folder}: holds imported files, which are not overwritten. Move the folder away, or choose "
-                "other parameters."
-            )
-        (self.folder / self.record_name).unlink(missing_ok=True)
-        if not (journal.exists() and read_json(journal) == self.made_with):
+    def _begin(self, wanted: Record) -> None:
+        """Removes outdated files; those of an interrupted run with the same settings and inputs are kept."""
+        journal, record_path = self.folder / JOURNAL, self.derived.record_path
+        if IMPORTED in _content(record_path):  # by an earlier version
+            raise _imported(self.folder)
+        record_path.unlink(missing_ok=True)
+        unfinished = Record.from_json(_content(journal))
+        if unfinished is None or unfinished.differences(wanted.settings, wanted.made_from):
             journal.unlink(missing_ok=True)
             for path in self.folder.glob("*.png"):
                 path.unlink()
-            write_json(journal, self.made_with)
-
-    def finish(self, **findings: Any) -> dict[str, Any]:
-        """Writes and returns the record."""
-        record = {"made_with": self.made_with, **findings}
-        write_json(self.folder / self.record_name, record)
-        (self.folder / JOURNAL).unlink(missing_ok=True)
-        return record
+            write_json(journal, wanted.to_json())
 
 
-def hash_files(paths: Iterable[Path]) -> str:
-    """SHA-256 over the names and contents of some files.
+def _content(path: Path) -> dict[str, Any]:
+    """Of a JSON file; empty where there is none, or it is damaged."""
+    try:
+        content = read_json(path)
+    except UserError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
-    Raises:
-        DataError: one is missing or cannot be read.
-    """
-    digest = hashlib.sha256()
-    for path in paths:
-        try:
-            digest.update(f"{path.parent.name}/{path.name} {file_sha256(path)}\n".encode())
-        except OSError as error:
-            raise DataError(
-                f"{path}: cannot be read ({error.strerror}); {MANIFEST} lists it. Run `python -m data.prepare` again."
-            ) from error
-    return digest.hexdigest()
+
+def _imported(folder: Path) -> DataError:
+    return DataError(
+        f"{folder}: holds imported files, which are not overwritten. Move the folder away, or choose other parameters."
+    )
 
 
 def resolve_target(
@@ -179,7 +181,9 @@ def open_images(
     if spec.kind != "images":
         raise ConfigError(f"{target}: {spec.name} is a set of scans; expected a set of images.")
     if not folder.is_dir() and not (folder / MANIFEST).exists():
-        raise DataError(f"{folder / MANIFEST}: no such file. Run `{prepare_command(spec)}`, or correct --data-dir.")
+        raise DataError(
+            f"{folder / MANIFEST}: no such file. Run `{prepare_command(spec, folder)}`, or correct --data-dir."
+        )
     return ImageFolder(folder, spec)
 
 
@@ -220,7 +224,7 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     add("target", metavar="TARGET", help="built-in name, description (my_set.json5), or prepared folder")
     add("--data-dir", type=Path, default=Path("data"), help="data root, for names and descriptions (default: data)")
     add("--dataset", metavar="NAME", help="data set of a prepared folder that has no dataset.json5")
-    add("--size-px", type=int, help="images: side of the prepared images (default: the data set's)")
+    add("--size-px", type=whole(LEAST_PX), help="images: side of the prepared images (default: the data set's)")
 
 
 def add_structures(parser: argparse.ArgumentParser) -> None:

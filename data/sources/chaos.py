@@ -4,16 +4,19 @@ Layout: `MR/<id>/T2SPIR/DICOM_anon/*.dcm` and `MR/<id>/T2SPIR/Ground/IMG-xxxx-NN
 Source: Kavur et al., CHAOS challenge (Medical Image Analysis 2021), training part.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from data.sources.raw_scans import RawScan, ScanSource
+from data.sources.raw_scans import account as account_for
 from dataloaders.description import DatasetSpec
 from dataloaders.io.dicom import DicomSeries, read_dicom_slices
 from dataloaders.io.png import png_files, read_png_stack, trailing_number
 from dataloaders.samples import Volume
 from util.errors import DataError
+from util.inventory import first_names
 
 CONVERTED_FOLDER = "CHAOST2/niis/T2SPIR"  # below the data root
 PNG_VALUES = (0, 63, 126, 189, 252)  # grey value of background, liver, right kidney, left kidney, spleen
@@ -27,41 +30,75 @@ def find_scans(raw: Path, spec: DatasetSpec) -> list[RawScan]:
         spec: not needed; the layout is fixed.
 
     Returns:
-        The scans in natural order of their ids: a DICOM folder and the folder of the ground truth each.
+        The scans in natural order of their ids: a DICOM folder and the folder of the ground truth each. One of them may
+        be missing; then the scan cannot be read.
 
     Raises:
-        DataError: no patients, or one whose DICOM or ground truth folder is missing.
+        DataError: no patients; several places with patients, or several folders of one patient.
     """
-    places = [raw, *(raw / place / "MR" for place in (".", "Train_Sets", "CHAOS_Train_Sets/Train_Sets"))]
-    patients = next((found for found in map(_patients_in, places) if found), {})
+    folders = [*filter(_sequences_in, _places(raw))]
+    if len(folders) > 1:
+        raise DataError(f"CHAOST2: patients in {folders[0]} and in {folders[1]}. Name the right one with --raw.")
+    patients: dict[str, Path] = {}
+    for folder in [path for place in folders for path in _sequences_in(place) if _is_number(path.parent.name)]:
+        other = patients.setdefault(str(int(folder.parent.name)), folder)
+        if other != folder:
+            raise DataError(f"{other.parent}, {folder.parent}: two folders of one patient. Remove one of them.")
     if not patients:
+        others = [path.parent.name for place in folders for path in _sequences_in(place)]
+        found = f"; found {first_names(others)}, which are no patient numbers" if others else ""
         raise DataError(
-            f"CHAOST2: no scans under {raw}; expected MR/<id>/T2SPIR/DICOM_anon/*.dcm. Download CHAOS_Train_Sets.zip "
-            "(see data/CHAOST2/README.md), name its folder with --raw, or make a stand-in with "
-            "`python -m data.phantom chaost2`."
+            f"CHAOST2: no scans under {raw}; expected MR/<id>/T2SPIR/DICOM_anon/*.dcm{found}. Download "
+            "CHAOS_Train_Sets.zip (see data/CHAOST2/README.md), name its folder with --raw, or make a stand-in with "
+            "`python -m data.phantom chaost2 --out DIR`."
         )
-    scans = {scan: (patients[scan] / "DICOM_anon", patients[scan] / "Ground") for scan in sorted(patients, key=int)}
-    for dicom_folder, ground_folder in scans.values():
-        for folder, kind in ((dicom_folder, "DICOM files"), (ground_folder, "PNG ground truth")):
-            if not folder.is_dir():
-                raise DataError(
-                    f"CHAOST2: no {kind} under {folder.parent}; expected the folder {folder.name}. Unpack the training "
-                    "part of CHAOS again; its test part has no ground truth."
-                )
-    return [RawScan.with_label(scan, image, label) for scan, (image, label) in scans.items()]
+    scans = {scan: patients[scan] for scan in sorted(patients, key=int)}
+    return [RawScan.with_label(scan, path / "DICOM_anon", path / "Ground") for scan, path in scans.items()]
 
 
-def _patients_in(folder: Path) -> dict[str, Path]:
-    return {str(int(path.parent.name)): path for path in folder.glob("*/T2SPIR") if path.parent.name.isdigit()}
+def _places(raw: Path) -> list[Path]:
+    """Where the patients may be; links and "." are followed, so that each place counts once."""
+    places = [raw, *(raw / place / "MR" for place in (".", "Train_Sets", "CHAOS_Train_Sets/Train_Sets"))]
+    return list({each.resolve(): each for each in reversed(places)}.values())[::-1]
+
+
+def _sequences_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*/T2SPIR"))
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal()
+
+
+def account(raw: Path, scans: Sequence[RawScan]) -> str:
+    """One line that counts the files in the folder of the patients, and names those that are left out."""
+    root = scans[0].image.parents[2]
+
+    def why_unused(file: Path) -> str:
+        patient, *inner = file.relative_to(root).parts
+        if not inner:
+            return "not in the folder of a patient"
+        if not _is_number(patient):
+            return f"in {patient}, which is no patient number: rename the folder to use it"
+        return "not in T2SPIR" if inner[0] != "T2SPIR" else "neither in DICOM_anon nor in Ground"
+
+    return account_for("CHAOST2", root, scans, why_unused)
 
 
 def read_scan(scan: RawScan, spec: DatasetSpec) -> tuple[Volume, Volume]:
     """Reads a patient's image and labels (uint8, 0 to 4) on one grid.
 
     Raises:
-        DataError: see `read_dicom_slices`, `read_png_stack` and `labels_from_png`; or the two do not belong together.
+        DataError: see `read_dicom_slices`, `read_png_stack` and `labels_from_png`; or one of the folders is missing, or
+            the two do not belong together.
     """
     dicom_folder, ground_folder = scan.image, scan.label_file
+    for folder, kind in ((dicom_folder, "DICOM files"), (ground_folder, "PNG ground truth")):
+        if not folder.is_dir():
+            raise DataError(
+                f"CHAOST2: no {kind} under {folder.parent}; expected the folder {folder.name}. Unpack the training "
+                "part of CHAOS again; its test part has no ground truth."
+            )
     series = read_dicom_slices(dicom_folder)
     files, labels = png_files(ground_folder), labels_from_png(ground_folder)
     if labels.shape != series.volume.array.shape:
@@ -117,4 +154,4 @@ def _png_order(series: DicomSeries, png_numbers: set[int | None], ground_folder:
     return np.argsort(np.argsort(np.array(numbers)))
 
 
-SOURCE = ScanSource(find_scans, read_scan, CONVERTED_FOLDER)
+SOURCE = ScanSource(find_scans, read_scan, account, CONVERTED_FOLDER)

@@ -4,14 +4,25 @@ Source: Codella et al., ISBI 2018; the parts are used as in superpixel-guided le
 without the official validation part.
 """
 
+import re
 from pathlib import Path
 
 from data.prepare.splits import split_by_part
-from data.sources.raw_images import IMAGE_SUFFIXES, ImageSource, RawImage, match_ids, read_rgb, refuse_unpaired
+from data.sources.raw_images import (
+    IMAGE_SUFFIXES,
+    ImageSource,
+    RawImage,
+    log_inventory,
+    match_ids,
+    read_rgb,
+    refuse_unpaired,
+)
 from util.errors import DataError
+from util.inventory import list_files
 
 PARTS = {"Training": "train", "Validation": "unused", "Test_v2": "test"}  # as in the folder names -> official split
 IMAGE_NAME = rf"(ISIC_\d+)({'|'.join(IMAGE_SUFFIXES)})"  # ISIC_0000000_superpixels.png is none
+SUPERPIXELS_NAME = r"ISIC_\d+_superpixels\.png"
 MASK_NAME = r"(ISIC_\d+)_segmentation\.png"
 
 
@@ -22,12 +33,17 @@ def find_images(raw: Path) -> list[RawImage]:
         raw: the folder that holds `ISIC-2017_Training_Data`, `ISIC-2017_Training_Part1_GroundTruth` and so on.
 
     Raises:
-        DataError: nothing there, an image without its mask or the reverse, or an image in two parts.
+        DataError: nothing there, two files for one id, an image without its mask or the reverse, or an image in two
+            parts.
     """
+    files, left_out = list_files(raw)
     found: dict[str, RawImage] = {}
     for part in PARTS:
-        image_folder, mask_folder = (_folder(raw, f"ISIC-2017_{part}_{kind}") for kind in ("Data", "Part1_GroundTruth"))
-        images, masks = match_ids(image_folder.glob("*"), IMAGE_NAME), match_ids(mask_folder.glob("*"), MASK_NAME)
+        image_folder, mask_folder = (raw / f"ISIC-2017_{part}_{kind}" for kind in ("Data", "Part1_GroundTruth"))
+        images, masks = (
+            match_ids((file for file in files if file.parent in _places(folder)), pattern)
+            for folder, pattern in ((image_folder, IMAGE_NAME), (mask_folder, MASK_NAME))
+        )
         refuse_unpaired(masks, images, f"image in {image_folder}")
         refuse_unpaired(images, masks, f"mask in {mask_folder}")
         twice = sorted(set(found) & set(masks))
@@ -42,13 +58,22 @@ def find_images(raw: Path) -> list[RawImage]:
             ".png and ISIC-2017_Training_Data/ISIC_0000000.jpg. Download and unpack them (see "
             "data/ISIC2017/README.md), or name their folder with --raw."
         )
+    used = {file for image in found.values() for file in image.files}
+    log_inventory("ISIC2017", raw, files, left_out, used, _why_unused)
     return [found[id_] for id_ in sorted(found)]
 
 
-def _folder(raw: Path, name: str) -> Path:
-    """The folder; some programs unpack it into a folder of the same name."""
-    nested = raw / name / name
-    return nested if nested.is_dir() else raw / name
+def _places(folder: Path) -> tuple[Path, Path]:
+    """The folder, and the one of the same name in it that some programs unpack it into."""
+    return folder, folder / folder.name
+
+
+def _why_unused(file: Path) -> str:
+    if re.fullmatch(SUPERPIXELS_NAME, file.name, re.IGNORECASE):
+        return "superpixels of the challenge, which are not needed"
+    if re.fullmatch(rf"{IMAGE_NAME}|{MASK_NAME}", file.name, re.IGNORECASE):
+        return "in no folder such as ISIC-2017_Training_Data or ISIC-2017_Training_Part1_GroundTruth"
+    return "without a name such as ISIC_0000000.jpg or ISIC_0000000_segmentation.png"
 
 
 def official_split(images: list[RawImage]) -> dict[str, str]:

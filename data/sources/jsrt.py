@@ -4,15 +4,18 @@ Source: Shiraishi et al., American Journal of Roentgenology 174, 2000 (images); 
 Analysis 10, 2006 (masks). Note: the split that superpixel-guided learning used was never published; ours is a rule.
 """
 
+import logging
 import math
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from data.prepare.splits import choose, split_by_part
-from data.sources.raw_images import ImageSource, RawImage, match_ids, read_grey, refuse_unpaired
+from data.sources.raw_images import ImageSource, RawImage, log_inventory, match_ids, refuse_unpaired
+from dataloaders.io import pictures
+from dataloaders.io.decoding import LARGEST_PX
 from util.errors import DataError
+from util.inventory import first_names, list_files
 
 PUBLISHED_IDS = (*(f"JPCLN{n:03d}" for n in range(1, 155)), *(f"JPCNN{n:03d}" for n in range(1, 94)))
 N_TEST = 50
@@ -21,21 +24,23 @@ SIDES = {"lung": ("left lung", "right lung"), "heart": ("heart",), "clavicle": (
 NAME = r"(JPC[LN]N\d{{3}})\.({})"
 GREATEST_12_BIT, GREATEST_16_BIT = 2**12 - 1, 2**16 - 1
 
+log = logging.getLogger(__name__)
+
 
 def find_images(raw: Path) -> list[RawImage]:
     """Finds the radiographs, and the masks of both sides of every structure.
 
     Args:
         raw: a folder that holds, at any depth, JPCLN001.IMG (or .png) and so on, and `fold1/masks/left lung/
-            JPCLN001.gif` (or .png) and so on.
+            JPCLN001.gif` (or .png) and so on. Every other file is named as left out.
 
     Raises:
-        DataError: nothing there, an image without one of its masks or the reverse.
+        DataError: nothing there, two files for one id, an image without one of its masks or the reverse.
     """
-    files = [file for file in raw.rglob("*") if not file.relative_to(raw).parts[0].startswith("prepared_")]
+    files, left_out = list_files(raw)
     mask_files = [file for file in files if "masks" in file.relative_to(raw).parts]
     others = set(files) - set(mask_files)
-    images = match_ids(others, NAME.format("png")) | match_ids(others, NAME.format("img"))
+    images = match_ids(others, NAME.format("png|img"))
     if not images or not mask_files:
         what = "radiographs" if not images else "masks"
         raise DataError(
@@ -46,7 +51,16 @@ def find_images(raw: Path) -> list[RawImage]:
     for side, masks in sides.items():
         refuse_unpaired(masks, images, "radiograph")
         refuse_unpaired(images, masks, f"mask in fold1/masks/{side} or fold2/masks/{side}")
+    used = {*images.values(), *(file for masks in sides.values() for file in masks.values())}
+    log_inventory("JSRT", raw, files, left_out, used, _why_unused)
     return [_raw_image(id_, images[id_], sides) for id_ in sorted(images)]
+
+
+def _why_unused(file: Path) -> str:
+    if "masks" in file.parts:
+        folders = ", ".join(side for sides in SIDES.values() for side in sides)
+        return f"in masks, but without a name such as JPCLN001.gif in one of the folders {folders}"
+    return "without a name such as JPCLN001.IMG or JPCNN001.png"
 
 
 def _find_masks(side: str, files: list[Path]) -> dict[str, Path]:
@@ -65,18 +79,17 @@ def read_radiograph(path: Path) -> np.ndarray:
     A .IMG file is headerless: square, big-endian, 12 bits in two bytes. A .png file has 8 bits, or up to 16.
 
     Raises:
-        DataError: no square of two-byte pixels, a pixel of more than 12 bits, or not readable.
+        DataError: no square of two-byte pixels, a pixel of more than 12 bits in a .IMG file, or not readable.
     """
     if path.suffix.lower() == ".img":
         return _read_headerless(path)
-    try:
-        with Image.open(path) as image:
-            is_deep = image.mode.startswith("I")
-            array = np.asarray(image)
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"{path}: cannot be read as an image ({error}). Download or convert it again.") from error
-    if not is_deep:
-        return read_grey(path).astype(np.float32)
+    array = pictures.read_picture(path)
+    if array.dtype == np.uint8:
+        return (array if array.ndim == 2 else pictures.to_grey(array)).astype(np.float32)
+    if array.dtype != np.uint16 or array.ndim != 2:
+        raise DataError(
+            f"{path}: {array.dtype} of shape {array.shape}; expected grey of 8 to 16 bits. Convert it again."
+        )
     greatest = GREATEST_12_BIT if array.max() <= GREATEST_12_BIT else GREATEST_16_BIT
     return array.astype(np.float32) * np.float32(255 / greatest)
 
@@ -84,7 +97,7 @@ def read_radiograph(path: Path) -> np.ndarray:
 def _read_headerless(path: Path) -> np.ndarray:
     n_bytes = path.stat().st_size
     side = math.isqrt(n_bytes // 2)
-    if not n_bytes or 2 * side**2 != n_bytes:
+    if not n_bytes or 2 * side**2 != n_bytes or side**2 > LARGEST_PX:
         raise DataError(
             f"{path}: {n_bytes} bytes; expected {2 * 2048**2} (2048 x 2048 pixels of two bytes, no header). The "
             "download is incomplete or another format: download the file again."
@@ -127,6 +140,9 @@ def invert_bright_lungs(
 def seeded_split(images: list[RawImage]) -> dict[str, str]:
     """50 of the 247 published ids for testing, drawn with seed 0, independent of which of them are available."""
     splits = choose(PUBLISHED_IDS, N_TEST)
+    unknown = [image.id for image in images if image.id not in splits]
+    if unknown:
+        log.warning("JSRT: %d images have no published id and are not used: %s", len(unknown), first_names(unknown))
     return {image.id: splits.get(image.id, "unused") for image in images}
 
 

@@ -223,11 +223,12 @@ def _fit(array: np.ndarray, file: Path, raw: RawImage, shape: tuple[int, int]) -
     Raises:
         DataError: another size.
     """
+    array = pictures.fit_to_picture(array, shape, raw.image)
     if array.shape == tuple(shape):
         return array
-    if array.shape == tuple(shape)[::-1] and pictures.orientation(raw.image) >= 5:
-        return pictures.turn_upright(array, pictures.orientation(raw.image))
+    note = pictures.turned_note(raw.image)
     raise DataError(
         f"{file}: {array.shape[0]} x {array.shape[1]} pixels (rows x columns), but {raw.image.name} has "
-        f"{shape[0]} x {shape[1]}; expected the same. Export the mask at the size of its image."
+        f"{shape[0]} x {shape[1]}{note}; expected the same. Export the mask at the size of its "
+        "image."
     )

@@ -11,8 +11,9 @@ from dataloaders.description import DatasetSpec
 from dataloaders.io.geometry import on_grid_of
 from dataloaders.io.volumes import read_volume
 from dataloaders.samples import Origin, Volume
-from dataloaders.scans.labels import combine_masks, majority_label, to_prepared_values
+from dataloaders.scans.labels import combine_masks, majority_label, to_prepared_values, whole_values
 from util.errors import DataError
+from util.inventory import first_names
 
 MAJORITY = "majority"  # of the annotators, see `DatasetSpec.annotators`
 
@@ -31,7 +32,7 @@ def find_scans(table: Path, spec: DatasetSpec) -> list[RawScan]:
     _check_annotator(table, rows, spec)
     unused = [row.id for row in rows if row.cells.get("split") == "unused"]
     if unused:
-        log.info("%s: scans %s are not used (column split)", table, ", ".join(unused))
+        log.info("%s: scans %s are not used (column split)", table, first_names(unused))
     scans = [_scan(row, spec) for row in rows if row.id not in unused]
     _check_folds(table, [row for row in rows if row.id not in unused], scans, spec)
     return scans
@@ -138,14 +139,12 @@ def _read_annotation(annotation: Annotation, scan: RawScan, image: Volume, spec:
 
 def _read_label(path: Path, scan: RawScan, image: Volume, spec: DatasetSpec) -> Volume:
     try:
-        return on_grid_of(image, read_volume(path), spec.grid.axis_codes)
+        label = on_grid_of(image, read_volume(path), spec.grid.axis_codes, scan.image.name)
+        return Volume(whole_values(label.array), label.affine)
     except DataError as error:
         if str(path) in str(error):
             raise
-        raise DataError(
-            f"{path}: {error} of {scan.image.name}. Resample the label map to the image with nearest neighbours, or "
-            "correct the table."
-        ) from error
+        raise DataError(f"{path}: {error}") from error
 
 
 SOURCE = ScanSource(find_scans, read_scan)

@@ -1,14 +1,13 @@
 """The table of a user's own files (CSV, one line per case) that a description names by `files`."""
 
-import csv
 import difflib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dataloaders.description import DatasetSpec
 from dataloaders.samples import ORIGIN
+from util.csv_files import read_table as read_csv_table
 from util.errors import DataError
 from util.ids import comparable_id, invalid_id_reason, natural_key
 
@@ -62,35 +61,23 @@ def read_table(path: Path, spec: DatasetSpec) -> list[TableRow]:
         DataError: the table is absent, unreadable or empty; a column is unknown, missing or given twice; an id is
             missing, given twice or unfit as a file name; or a file does not exist. All bad lines are listed.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a byte order mark in front
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise DataError(
-            f"{path}: cannot be read ({reason}); expected the table of the files of {spec.name} as CSV in UTF-8. "
-            "Correct `files` in the description, or save the table again."
-        ) from error
-    reader = csv.reader(io.StringIO(text), delimiter=_delimiter(text))
-    header = [name.strip() for name in next(reader, [])]
+    remedy = f"Correct `files` in the description, or the table of the files of {spec.name} (CSV in UTF-8)."
+    table = read_csv_table(path, remedy)
+    header = table.columns
     _check_header(path, header, spec)
     rows, problems = [], []
-    for values in reader:
-        cells = {name: value.strip() for name, value in zip(header, values, strict=False) if value.strip()}
-        if len(values) > len(header) and any(value.strip() for value in values[len(header) :]):
-            problems.append(f"line {reader.line_num}: more cells than columns; put text with separators in quotes")
+    for line in table.lines:
+        cells = {name: value.strip() for name, value in zip(header, line.cells, strict=False) if value.strip()}
+        if any(cell.strip() for cell in line.cells[len(header) :]):
+            problems.append(f"line {line.number}: more cells than columns; put text with separators in quotes")
         if cells:
-            rows.append(TableRow(reader.line_num, cells, path.parent))
+            rows.append(TableRow(line.number, cells, path.parent))
     problems += [*_id_problems(rows), *_path_problems(rows)]
     if problems:
         raise _error(path, problems)
     if not rows:
         raise DataError(f"{path}: no case; expected one line per case below the header.")
     return sorted(rows, key=lambda row: natural_key(row.id))
-
-
-def _delimiter(text: str) -> str:
-    first = text.partition("\n")[0]
-    return max(",;\t", key=first.count)
 
 
 def _check_header(path: Path, header: Sequence[str], spec: DatasetSpec) -> None:
@@ -102,8 +89,6 @@ def _check_header(path: Path, header: Sequence[str], spec: DatasetSpec) -> None:
             close = difflib.get_close_matches(base, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"expected some of {', '.join(known)}."
             raise DataError(f"{path}: column {name!r} is unknown; {hint} Put remarks into the column note.")
-        if header.count(name) > 1:
-            raise DataError(f"{path}: column {name!r} is given twice; expected it once.")
     for name in ("id", "image"):
         if name not in header:
             raise DataError(f"{path}: no column {name!r}; expected id and image, and for labelled cases label.")

@@ -1,18 +1,22 @@
 """Raw images and their masks: the files of each image, and how they are read."""
 
+import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from dataloaders.io.pictures import threshold_mask
+from dataloaders.io import pictures
 from dataloaders.samples import UNKNOWN, Origin
 from util.errors import DataError
+from util.inventory import summary
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+RAW_SUFFIXES = (*pictures.SUFFIXES, ".gif", ".img")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,21 @@ def match_ids(files: Iterable[Path], pattern: str) -> dict[str, Path]:
     """Id -> file of the names that match `pattern` in upper or lower case; its first group is the id.
 
     Ids are returned in capitals.
+
+    Raises:
+        DataError: two files for one id.
     """
-    matches = ((re.fullmatch(pattern, file.name, re.IGNORECASE), file) for file in sorted(files))
-    return {match[1].upper(): file for match, file in matches if match}
+    found: dict[str, Path] = {}
+    for file in sorted(files):
+        match = re.fullmatch(pattern, file.name, re.IGNORECASE)
+        if match:
+            other = found.setdefault(match[1].upper(), file)
+            if other != file:
+                raise DataError(
+                    f"{file}: another file for {match[1].upper()} is {other}; expected one. Remove the one that is "
+                    "wrong, or move the copy out of this folder."
+                )
+    return found
 
 
 def refuse_unpaired(files: Mapping[str, Path], partners: Collection[str], partner: str) -> None:
@@ -96,40 +112,60 @@ def refuse_unpaired(files: Mapping[str, Path], partners: Collection[str], partne
         )
 
 
-def read_rgb(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8; grey is repeated.
+def log_inventory(
+    name: str,
+    raw: Path,
+    files: Collection[Path],
+    left_out: Mapping[Path, str],
+    used: Collection[Path],
+    why_unused: Callable[[Path], str],
+) -> None:
+    """Logs how many files of a download were found, used and left out, and for which reasons.
 
-    Raises:
-        DataError: absent or damaged.
+    Args:
+        name: of the data set.
+        raw: folder of the download.
+        files: all visible files below it, see `util.inventory.list_files`.
+        left_out: path -> reason, of what is no visible file.
+        used: those of `files` that belong to an image.
+        why_unused: the reason for another one.
     """
-    return _read_as(path, "RGB")
+    unused = {file: why_unused(file) for file in files if file not in used}
+    level = logging.WARNING if any(file.suffix.lower() in RAW_SUFFIXES for file in unused) else logging.INFO
+    log.log(level, "%s: %s", name, summary(len(files) + len(left_out), {**left_out, **unused}, raw))
 
 
-def read_grey(path: Path) -> np.ndarray:
-    """(H, W) uint8 from 0 to 255, also of files that repeat their grey in three channels.
+def read_rgb(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8, upright; grey is repeated, transparency dropped.
 
     Raises:
         DataError: absent, damaged, or more than 8 bits per channel.
     """
-    return _read_as(path, "L")
+    array = _read_8_bits(path)
+    return np.repeat(array[..., None], 3, axis=-1) if array.ndim == 2 else array
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """(H, W) uint8 from 0 to 255, upright, also of files that repeat their grey in three channels.
+
+    Raises:
+        DataError: absent, damaged, or more than 8 bits per channel.
+    """
+    array = _read_8_bits(path)
+    return array if array.ndim == 2 else pictures.to_grey(array)
 
 
 def read_raw_mask(path: Path) -> tuple[np.ndarray, int]:
-    """Reads a mask of 8 bits; see `dataloaders.io.pictures.threshold_mask`.
+    """Reads a mask, upright; see `dataloaders.io.mask_greys.threshold_mask`.
 
     Raises:
-        DataError: absent, damaged, or a label map instead of a mask.
+        DataError: absent, damaged, a picture, or a label map instead of a mask.
     """
-    return threshold_mask(path, read_grey(path))
+    return pictures.read_binary_mask(path)
 
 
-def _read_as(path: Path, mode: str) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise DataError(f"{path}: {image.mode} pixels; expected 8 bits per channel. Download the file again.")
-            return np.asarray(image.convert(mode))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file. Unpack the download again.") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # what pillow raises for damaged files
-        raise DataError(f"{path}: cannot be read as an image ({error}). Download the file again.") from error
+def _read_8_bits(path: Path) -> np.ndarray:
+    array = pictures.read_picture(path)
+    if array.dtype != np.uint8:
+        raise DataError(f"{path}: {array.dtype} pixels; expected 8 bits per channel. Download the file again.")
+    return array

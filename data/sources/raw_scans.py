@@ -1,11 +1,12 @@
 """Scans and their labels as they are supplied: what every source of scans finds and reads."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataloaders.description import DatasetSpec
 from dataloaders.samples import UNKNOWN, Origin, Volume
+from util.inventory import ARCHIVE, is_archive, list_files, summary
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,31 @@ class ScanSource:
     Attributes:
         find: folder of the download, or table of the files -> its scans, in natural order of their ids.
         read: a scan -> its image, and its label map on the same grid; None where it has none.
+        account: folder of the download and the scans found in it -> one line that counts its files and names those that
+            are left out.
         converted_folder: where the scans are stored as NIfTI before they are prepared, below the data root; empty:
             they are prepared from the raw files.
     """
 
     find: Callable[[Path, DatasetSpec], list[RawScan]]
     read: Callable[[RawScan, DatasetSpec], tuple[Volume, Volume | None]]
+    account: Callable[[Path, Sequence[RawScan]], str] = lambda raw, scans: ""
     converted_folder: str = ""
+
+
+def account(name: str, root: Path, scans: Sequence[RawScan], why_unused: Callable[[Path], str]) -> str:
+    """One line that counts the files below a folder and names those that are left out.
+
+    Args:
+        name: of the data set.
+        root: the folder.
+        scans: those found; files in a folder that is read count as used.
+        why_unused: the reason why another file is left out.
+    """
+    files, left_out = list_files(root)
+    n_found = len(files) + len(left_out)
+    used = {path for scan in scans for path in scan.inputs}
+    for file in files:
+        if used.isdisjoint((file, *file.parents)):
+            left_out[file] = ARCHIVE if is_archive(file.name) else why_unused(file)
+    return f"{name}: {summary(n_found, left_out, root)}"

@@ -18,6 +18,7 @@ Results that are up to date are not computed again; an interrupted run resumes.
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from data.prepare.import_labels import import_superpixels, require_name
@@ -32,7 +33,8 @@ from data.prepare.steps import (
 from data.superpixels import images, scans
 from data.superpixels.regions import MIN_AREA_PX, SCALES
 from dataloaders.images.folder import SuperpixelConfig
-from util.cli import run_main
+from util.cli import number, run_main, whole
+from util.items import run_all
 
 SCAN_OPTIONS = ("scale", "numbering", "min_area_px")
 IMPORT_OPTIONS = ("name",)
@@ -69,11 +71,14 @@ def _write_of_images(given: argparse.Namespace) -> None:
     config = SuperpixelConfig(given.source, given.n_segments, given.compactness, given.clahe)
     structures = select_structures(folder.spec, given.structure)
     settings = {folder.superpixel_folder(config, structure): structure for structure in structures}
-    for output, structure in settings.items():
+
+    def write(output: Path, structure: str) -> None:
         images.write_superpixels(folder, config, structure, probabilities=given.probabilities, jobs=given.jobs)
         if given.picture:
             stem = given.picture.stem + (f"_{output.name}" if len(settings) > 1 else "")
             images.draw_superpixels(folder, config, structure, given.picture.with_stem(stem))
+
+    run_all(partial(write, output, structure) for output, structure in settings.items())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,15 +87,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_target(parser)
     add = parser.add_argument
-    add("--jobs", type=int, default=1, help="processes (default: 1)")
+    add("--jobs", type=whole(1), default=1, help="processes (default: 1)")
     add("--picture", type=Path, metavar="FILE.png", help="also draw some slices or images with outlines")
     add("--scale", default="MIDDLE", choices=SCALES, help="scans: kind of superpixels (default: MIDDLE)")
     add("--numbering", default="compact", choices=("compact", "legacy"), help="scans: of the ids (default: compact)")
-    add("--min-area-px", type=int, default=MIN_AREA_PX, help=f"scans: drop smaller pieces (default: {MIN_AREA_PX})")
+    add(
+        "--min-area-px", type=whole(0), default=MIN_AREA_PX, help=f"scans: drop smaller pieces (default: {MIN_AREA_PX})"
+    )
     add_structures(parser)
     add("--source", choices=("rgb", "gray", "gray+prob"), help="images: default: rgb for colour images, else gray")
-    add("--n-segments", type=int, help="images: superpixels per image (default: the structure's)")
-    add("--compactness", type=float, help="images: default: 10 for rgb (Lab), 10/255 for grey (intensities 0 to 1)")
+    add("--n-segments", type=whole(2, 65_535), help="images: superpixels per image (default: the structure's)")
+    add(
+        "--compactness",
+        type=number(above=0.0),
+        help="images: default: 10 for rgb (Lab), 10/255 for grey (intensities 0 to 1)",
+    )
     add("--probabilities", type=Path, metavar="FOLDER", help="images: <id>.png of a first network, for gray+prob")
     add("--clahe", action="store_true", help="images: equalise the contrast locally first")
     add("--import-json", type=Path, metavar="FOLDER", help="images: import superpixels from <id>.json")

@@ -9,18 +9,14 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
 
-from data.prepare.steps import (
-    Output,
-    hash_files,
-    training_ids,
-)
+from data.prepare.steps import Output, training_ids
 from data.superpixels.slic import Quality, measure_quality, segment_slic
-from dataloaders.images.folder import ImageFolder, SuperpixelConfig, as_settings
-from dataloaders.io.png import read_image, read_mask, read_superpixels, to_8_bit, write_png
-from util.cli import parallel_map
+from dataloaders.images.derived import superpixels_of
+from dataloaders.images.folder import ImageFolder, SuperpixelConfig
+from dataloaders.io.png import read_image, read_mask, read_stored, read_superpixels, to_8_bit, write_png
 from util.errors import ConfigError, DataError
+from util.items import Failures, attempt_each, raise_failures
 from util.results.metrics import summarise
 from util.results.pictures import (
     EXPERT_COLOUR,
@@ -32,7 +28,6 @@ from util.results.pictures import (
     show_image,
 )
 
-RECORD = "superpixels.json"
 FACTOR = 3  # of the enlargement of pictures, so that outlines are thin
 PROBABILITIES_COMMAND = "python validation.py probabilities with ..."  # what writes the probabilities
 
@@ -57,11 +52,13 @@ def write_superpixels(
         jobs: processes.
 
     Returns:
-        The content of `superpixels.json`.
+        quality (see `_summary`) and the version of scikit-image; the facts of `superpixels.json`.
 
     Raises:
         ConfigError: an unknown structure, or a source that does not match images or probabilities.
-        DataError: no training image, or an image, a mask or a probability is missing or damaged.
+        DataError: no training image, or a probability is missing.
+        FailedItemsError: images, masks or probabilities are missing or damaged; the message names them. The others
+            are written, but not recorded, so that nothing trains on them.
     """
     resolved = config.resolved(folder.spec, structure)
     if (resolved.source == "gray+prob") != (probabilities is not None):
@@ -70,29 +67,23 @@ def write_superpixels(
             f"superpixel.source={resolved.source!r} {needed} --probabilities FOLDER; with the source 'gray+prob', and "
             f"only then, give the folder that `{PROBABILITIES_COMMAND}` has written."
         )
-    # Superpixels of the image alone serve every structure.
-    names = [structure] if probabilities else [one.name for one in folder.spec.classes]
     ids = training_ids(folder)
-    maps = [probabilities / f"{image_id}.png" for image_id in ids] if probabilities else []
+    maps = tuple(probabilities / f"{image_id}.png" for image_id in ids) if probabilities else ()
     _require(maps)
-    images = [folder.image_path(image_id) for image_id in ids]
-    masks = [folder.mask_path(image_id, name) for image_id in ids for name in names]
-    made_with = {
-        "superpixel": as_settings(resolved),
-        "structures": names,
-        "inputs_sha256": hash_files([*images, *masks, *maps]),
-    }
-    output = Output(folder.superpixel_folder(config, structure), RECORD, made_with)
+    output = Output(superpixels_of(folder, config, structure), maps)
     title = f"{folder.spec.name} {output.folder.name}"
 
     def make() -> dict[str, Any]:
         work = partial(_segment_file, folder, output=output, config=resolved, probabilities=probabilities)
-        qualities = list(parallel_map(work, ids, jobs, title))
+        items, failures = {image_id: image_id for image_id in ids}, Failures()
+        made = attempt_each(work, items, jobs, title, failures, folder.image_path)
+        qualities = [quality for _, quality in made]
+        raise_failures(failures, len(items), title)
         return {"quality": _summary(qualities), "scikit_image": version("scikit-image")}
 
-    record = output.update(ids, title, make)
-    _log_quality(title, record["quality"])
-    return record
+    facts = output.update(ids, title, make)
+    _log_quality(title, facts["quality"])
+    return facts
 
 
 def _require(maps: Sequence[Path]) -> None:
@@ -113,7 +104,7 @@ def _segment_file(
     probabilities: Path | None,
 ) -> Quality:
     path = output.path(image_id)
-    masks = {name: read_mask(folder.mask_path(image_id, name)) for name in output.made_with["structures"]}
+    masks = {name: read_mask(folder.mask_path(image_id, name)) for name in output.derived.settings["structures"]}
     if path.exists():  # left by an interrupted run
         return measure_quality(read_superpixels(path), masks)
     image = read_image(folder.image_path(image_id))
@@ -131,13 +122,10 @@ def _segment_file(
 def _read_probability(path: Path, shape: tuple[int, ...]) -> Float[np.ndarray, "H W"]:
     """Probabilities from 8 or 16 bit."""
     try:
-        with Image.open(path) as image:
-            array = np.asarray(image)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(
-            f"{path}: cannot be read as an image ({error}). Write it again with `{PROBABILITIES_COMMAND}`."
-        ) from error
-    if array.shape != shape or array.dtype == bool:
+        array = read_stored(path)
+    except DataError as error:
+        raise DataError(f"{error} Or write it again with `{PROBABILITIES_COMMAND}`.") from error
+    if array.shape != shape or array.dtype not in (np.uint8, np.uint16):
         raise DataError(
             f"{path}: {array.dtype} of shape {array.shape}; expected 8 or 16 bit grey of the image's shape {shape}. "
             f"Write the probabilities for these images with `{PROBABILITIES_COMMAND}`."

@@ -7,23 +7,22 @@ repeats only scans whose image or parameters have changed.
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from data.superpixels.regions import MIN_AREA_PX, SCALES, Recipe, Supervoxels, foreground_threshold, segment
 from dataloaders.description import DatasetSpec
-from dataloaders.io.nifti import read_nifti, voxel_hash, write_nifti
+from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.samples import Volume
-from dataloaders.scans.folder import prepare_target, scan_files, scan_path
+from dataloaders.scans.folder import prepare_command, scan_files, scan_path
 from dataloaders.scans.manifest import Manifest
-from util.cli import parallel_map
 from util.errors import DataError
+from util.items import Failures, attempt_each, catching, raise_failures
+from util.records import Record, hash_files
 from util.results.overlays import for_viewing
 from util.results.pictures import mark_regions, panel_grid, save_figure, show_image
 
@@ -40,7 +39,6 @@ class _Scan:
     path: Path
     depth: int
     affine: np.ndarray
-    image_sha256: str
     foreground_above: float  # prepared intensity
 
 
@@ -67,43 +65,46 @@ def write_pseudo_labels(
 
     Raises:
         ConfigError: an argument is unknown or out of range.
-        DataError: no image in the folder, or a damaged one.
+        DataError: no image in the folder.
+        FailedItemsError: some images are damaged; the message names them. All others are done.
 
     Source: SSL-ALPNet, section 3.1 and released code (MIDDLE).
     Note: the released code loses the first region and keeps pieces of a few pixels; `compact` does neither.
     """
     recipe = Recipe(scale, spec.foreground_above, numbering, min_area_px)
-    scans = list(parallel_map(partial(_inspect, recipe=recipe), _images(folder, spec).items(), jobs, "reading"))
+    images = _images(folder, spec)
+    hashes = dict.fromkeys((path.name for path in images.values()), "") | hash_files(images.values(), folder)
+    wanted = {scan: Record(recipe.parameters(), {path.name: hashes[path.name]}) for scan, path in images.items()}
     manifest = Manifest.load(folder, spec.name)
-    record = manifest.pseudo_labels.get(scale, {})
-    if record.get("parameters") != recipe.parameters():
-        record = {"parameters": recipe.parameters(), "scans": {}}
-    manifest.pseudo_labels[scale] = record
-    due = [scan for scan in scans if not _is_current(scan, record, scale)]
+    names = {scan: f"superpix-{scale}_{scan}" for scan in images}
+    due = [scan for scan in images if not _is_current(manifest.records.get(names[scan]), wanted[scan], folder)]
     for scan in due:
-        record["scans"].pop(scan.scan_id, None)
+        manifest.records.pop(names[scan], None)
+    failures: Failures = {}
+    items, inspect = {scan: (scan, images[scan]) for scan in due}, partial(_inspect, recipe=recipe)
+    inspected = [scan for _, scan in attempt_each(inspect, items, jobs, "reading", failures, lambda item: item[1])]
     manifest.save(folder)
-    for scan, ids in _segmented(due, recipe, jobs):
-        write_nifti(_output(scan, scale), Volume(ids, scan.affine))
-        record["scans"][scan.scan_id] = {
-            "image_sha256": scan.image_sha256,
-            "foreground_above": scan.foreground_above,
-            "n_ids": _count(ids, scale),
-            "scikit_image": version("scikit-image"),  # versions may break ties differently
-        }
-        manifest.save(folder)
-    n_ids = sum(record["scans"][scan.scan_id]["n_ids"] for scan in scans)
-    log.info("superpix-%s: %d ids in %d scans of %s", scale, n_ids, len(scans), folder)
-    log.info("superpix-%s: %d of %d scans skipped, as they are up to date", scale, len(scans) - len(due), len(scans))
+    for scan, ids in _segmented(inspected, recipe, jobs, failures):
+        with catching(failures, scan.scan_id, scan.path):
+            output = scan_path(folder, f"superpix-{scale}", scan.scan_id)
+            write_nifti(output, Volume(ids, scan.affine))
+            facts = {
+                "foreground_above": scan.foreground_above,
+                "n_ids": _count(ids, scale),
+                "scikit_image": version("scikit-image"),  # versions may break ties differently
+            }
+            made = hash_files([output], folder)
+            manifest.records[names[scan.scan_id]] = replace(wanted[scan.scan_id], made=made, facts=facts)
+            manifest.save(folder)
+    n_ids = sum(manifest.records[name].facts["n_ids"] for scan, name in names.items() if scan not in failures)
+    log.info("superpix-%s: %d ids in %d scans of %s", scale, n_ids, len(images) - len(failures), folder)
+    log.info("superpix-%s: %d of %d scans skipped, as they are up to date", scale, len(images) - len(due), len(images))
+    raise_failures(failures, len(images), f"{folder}, superpix-{scale}")
 
 
-def _output(scan: _Scan, scale: str) -> Path:
-    return scan_path(scan.path.parent, f"superpix-{scale}", scan.scan_id)
-
-
-def _is_current(scan: _Scan, record: dict[str, Any], scale: str) -> bool:
-    entry = record["scans"].get(scan.scan_id, {})
-    return entry.get("image_sha256") == scan.image_sha256 and _output(scan, scale).exists()
+def _is_current(record: Record | None, wanted: Record, folder: Path) -> bool:
+    """Whether superpixels were made with the same parameters from the same image, and are as they were written."""
+    return record is not None and not record.differences(wanted.settings, wanted.made_from) and record.is_intact(folder)
 
 
 def _count(ids: np.ndarray, scale: str) -> int:
@@ -117,7 +118,7 @@ def _images(folder: Path, spec: DatasetSpec) -> dict[str, Path]:
     if not paths:
         raise DataError(
             f"{folder}: no image_<scan id>.nii.gz found; expected the prepared images of {spec.name}. Run "
-            f"`python -m data.prepare {prepare_target(spec)}` first, or name another folder."
+            f"`{prepare_command(spec)}` first, or name another folder."
         )
     return paths
 
@@ -128,17 +129,26 @@ def _inspect(item: tuple[str, Path], recipe: Recipe) -> _Scan:
     if not np.isfinite(volume.array).all():
         raise DataError(f"{path}: NaN or infinite voxels; expected finite intensities. Prepare or copy the scan again.")
     above = foreground_threshold(volume.array, recipe)
-    return _Scan(scan_id, path, len(volume.array), volume.affine, voxel_hash(volume.array), above)
+    return _Scan(scan_id, path, len(volume.array), volume.affine, above)
 
 
-def _segmented(scans: list[_Scan], recipe: Recipe, jobs: int) -> Iterator[tuple[_Scan, np.ndarray]]:
+def _segmented(scans: list[_Scan], recipe: Recipe, jobs: int, failures: Failures) -> Iterator[tuple[_Scan, np.ndarray]]:
     """Yields every scan with its ids, int16 where they fit; the slices of a scan are divided among processes."""
     is_whole = jobs <= 1 or isinstance(SCALES[recipe.scale], Supervoxels)
     n_blocks = {scan.scan_id: 1 if is_whole else math.ceil(scan.depth / SLICES_PER_BLOCK) for scan in scans}
-    blocks = [(scan, part, n_blocks[scan.scan_id]) for scan in scans for part in range(n_blocks[scan.scan_id])]
-    results = parallel_map(partial(_segment_block, recipe=recipe), blocks, jobs, f"superpix-{recipe.scale}")
-    for scan in scans:
-        yield scan, np.concatenate(list(islice(results, n_blocks[scan.scan_id])))
+    blocks = {
+        f"{scan.scan_id}/{part}": (scan, part, n_blocks[scan.scan_id])
+        for scan in scans
+        for part in range(n_blocks[scan.scan_id])
+    }
+    work, failed = partial(_segment_block, recipe=recipe), Failures()
+    parts: dict[str, list[np.ndarray]] = {}
+    for block, ids in attempt_each(work, blocks, jobs, f"superpix-{recipe.scale}", failed, lambda item: item[0].path):
+        scan, _, n_parts = blocks[block]
+        parts.setdefault(scan.scan_id, []).append(ids)
+        if len(parts[scan.scan_id]) == n_parts:
+            yield scan, np.concatenate(parts.pop(scan.scan_id))
+    failures |= {block.rpartition("/")[0]: reason for block, reason in failed.items()}
 
 
 def _segment_block(block: tuple[_Scan, int, int], recipe: Recipe) -> np.ndarray:

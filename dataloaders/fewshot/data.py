@@ -1,106 +1,32 @@
 """Few-shot segmentation of scans: training episodes, and the support set and query scans that are scored."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from dataloaders import catalog, transforms
+from dataloaders import transforms
 from dataloaders.description import DatasetSpec
 from dataloaders.fewshot import protocol
+from dataloaders.fewshot.config import FewShotConfig
 from dataloaders.fewshot.episodes import ClassDrawer, Drawer, EpisodeDataset, PseudoClassDrawer, SliceStack
 from dataloaders.fewshot.folds import Fold, make_fold
 from dataloaders.fewshot.slices import pack_slices
 from dataloaders.ordering import LoaderOptions, step_loader
-from dataloaders.protocol import DataConfig, TrainingData
+from dataloaders.protocol import TrainingData
 from dataloaders.samples import Episode, EvalCase, SupportSet, Volume
 from dataloaders.scans.folder import PreparedFolder
 from dataloaders.scans.normalise import Normalisation
-from util.errors import ConfigError, DataError
+from util.errors import DataError
+from util.records import hash_files
 from util.runtime.compiling import CompiledFunction
-from util.schema import option
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FewShotConfig(DataConfig):
-    """Training data and test data; keys are named as in the reference where the meaning is the same."""
-
-    dataset: str = "CHAOST2"  # a built-in set, or the path of a description; see dataloaders.catalog
-    setting: Literal[1, 2] = 1  # 2: slices that show a tested organ are kept from training (paper, section 4.1)
-    eval_fold: int = option(0, "replicate")  # cross-validation fold, from 0
-    label_sets: int | str = option(0, "replicate")  # label group to train on; the others are tested; "all": no group
-    exclude_cls_list: tuple[int, ...] = option((), "replicate")  # training slices showing these are left out
-    train_on: Literal["superpixels", "labels"] = "superpixels"  # labels: supervised training of the comparison methods
-    superpix_scale: str = "MIDDLE"  # which pseudo-labels
-    min_size_px: int = option(64, "practical")  # least side of prepared slices, for enough features
-    max_iters_per_load: int | None = None  # episodes in one pass over the slices; None: every slice once
-    min_fg_data: int = 1  # pixels that a class needs on a training slice (train_on=labels)
-    which_aug: str = "sabs_aug"  # augmentation preset: sabs_aug, aug_v3 or none
-    aug: transforms.AugmentConfig = option(transforms.AugmentConfig)  # its ranges; those of `which_aug` if not given
-    support_idx: tuple[int, ...] = option((-1,), "replicate")  # positions in the fold's held-out list
-    n_sup_part: int = option(3, "practical")  # parts along the organ, each with its own support slice; odd
-    z_margin: int = option(0, "practical")  # slices beyond the organ's range that still count in protocol=reference
-    protocol: Literal["reference", "blind", "both"] = option("both", "practical")  # how to score, see protocol.py
-    nsd_tolerance_mm: float = option(3.0, "practical")  # of the normalised surface Dice
-
-    def __post_init__(self) -> None:
-        if self.which_aug not in transforms.PRESETS:
-            raise ConfigError(f"which_aug={self.which_aug!r}: expected one of {', '.join(transforms.PRESETS)}.")
-        self.spec.held_out(self.label_sets)
-        protocol.part_fractions(self.n_sup_part)
-        unknown = [value for value in self.exclude_cls_list if not 0 < value < len(self.spec.class_names)]
-        if unknown:
-            raise ConfigError(
-                f"exclude_cls_list: {unknown} are no classes of {self.spec.name} (1 to "
-                f"{len(self.spec.class_names) - 1})."
-            )
-        if self.train_on == "labels" and not self.trained_classes:
-            raise ConfigError(
-                f"label_sets={self.label_sets!r} leaves no class to train on (train_on=labels); name a group of "
-                "label_groups in the description."
-            )
-        if self.z_margin < 0 or self.min_fg_data < 1 or self.min_size_px < 1:
-            raise ConfigError(
-                f"z_margin={self.z_margin}, min_fg_data={self.min_fg_data}, min_size_px={self.min_size_px}: expected "
-                "z_margin from 0, the others from 1."
-            )
-
-    @property
-    def spec(self) -> DatasetSpec:
-        """Description of the data set."""
-        return catalog.dataset(self.dataset, "scans")
-
-    @property
-    def trained_classes(self) -> tuple[int, ...]:
-        """Prepared values of the classes that annotated training sees: the scored ones that are not tested."""
-        tested = self.spec.held_out(self.label_sets)
-        return tuple(value for value in self.spec.evaluated if value not in tested)
-
-    def derived(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The length of a pass, the classes that setting 2 keeps from training, and the ranges of the augmentation."""
-        excluded = list(self.spec.held_out(self.label_sets)) if self.setting == 2 else []
-        return {
-            "max_iters_per_load": self.spec.episodes_per_pass,
-            "exclude_cls_list": excluded,
-            "aug": asdict(transforms.PRESETS[self.which_aug]),
-        }
-
-    @property
-    def augmentation(self) -> transforms.AugmentConfig:
-        """The ranges of the augmentation: those given, else those of the preset."""
-        is_given = self.aug != transforms.AugmentConfig()
-        return self.aug if is_given else transforms.PRESETS[self.which_aug]
-
-    def summary(self, trains_on: str) -> str:
-        """Setting, label group and fold."""
-        return f"setting{self.setting}_sets{self.label_sets}_fold{self.eval_fold}"
 
 
 @dataclass(frozen=True)
@@ -159,6 +85,19 @@ class FewShotData(TrainingData):
             DataError: no labelled scan or no class to score, or a support scan without one of the tested classes.
         """
         return _build_task(self, normalisation, which)
+
+    def contents(self) -> dict[str, str]:
+        """The fold's scans with their part and patient, their images, superpixels and labels, and the class index."""
+        config, folder, fold = self.config, self.folder, self.fold
+        parts = {"train": fold.train, "query": fold.query, "support": fold.support}
+        scans = {scan: part for part, members in parts.items() for scan in members}
+        kind = "label" if config.train_on == "labels" else f"superpix-{config.superpix_scale}"
+        files = [folder.path("image", scan) for scan in scans]
+        files += [folder.path(kind if part == "train" else "label", scan) for scan, part in scans.items()]
+        thresholds = {1, config.min_fg_data} if config.train_on == "labels" else {1}
+        files += [folder.folder / f"classmap_{least}.json" for least in sorted(thresholds)]
+        table = {f"scan {scan}": f"{part}, {folder.origin(scan).patient}" for scan, part in scans.items()}
+        return hash_files(files, folder.folder) | table
 
     def describe(self) -> str:
         """The training scans, for the log."""

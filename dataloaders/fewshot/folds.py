@@ -9,6 +9,7 @@ from dataloaders.description import DatasetSpec
 from dataloaders.scans.folder import ScanRecord
 from util.errors import DataError
 from util.ids import natural_key
+from util.inventory import first_names
 
 FEW_SCANS = (
     "Prepare more scans or take another fold. With few labelled scans, set a smaller folds.number in the description; "
@@ -148,4 +149,4 @@ def _pick(held_out: Sequence[str], support_idx: Sequence[int], eval_fold: int) -
 
 
 def _listed(ids: Sequence[str] | Mapping[str, ScanRecord]) -> str:
-    return ", ".join(ids) or "none"
+    return first_names(list(ids)) or "none"

@@ -11,6 +11,7 @@ from dataloaders.io.packed import packed
 from dataloaders.scans.folder import PreparedFolder
 from dataloaders.scans.normalise import Normalisation
 from util.errors import DataError
+from util.records import hash_files
 
 PACKED = ".packed"  # folder of the packed arrays, in the prepared folder
 
@@ -23,9 +24,12 @@ def pack_slices(
     Each scan is packed at its first use; later uses read a few numbers per slice only.
 
     Raises:
-        DataError: scans of different in-plane sizes, or superpixels that are missing or do not fit their image.
+        DataError: scans of different in-plane sizes, or superpixels that are missing, stale or do not fit their image.
     """
     kind = "label" if scale is None else f"superpix-{scale}"
+    hash_files([folder.path(each, scan) for each in ("image", kind) for scan in scans], folder.folder)  # all at once
+    if scale is not None:
+        folder.require_current_pseudo_labels(scans, scale)
     image = [_packed(folder, scan, "image", "image", partial(_image, folder, scan)) for scan in scans]
     facts = [_packed(folder, scan, "image", "facts", partial(_facts, folder, scan)) for scan in scans]
     ids = [_packed(folder, scan, kind, kind, partial(_ids, folder, scan, scale)) for scan in scans]
@@ -55,7 +59,7 @@ def _packed(folder: PreparedFolder, scan: str, kind: str, name: str, read: Calla
     file = folder.path(kind, scan)
     if not file.exists():
         read(file)  # raises the error that names the file and the remedy
-    return packed([file], read, folder.folder / PACKED / f"{name}_{scan}")[0]
+    return packed([file], read, folder.folder / PACKED / f"{name}_{scan}", folder.folder)[0]
 
 
 def _per_slice(values: Sequence[float | None] | np.ndarray, lengths: Sequence[int]) -> np.ndarray:

@@ -1,125 +1,31 @@
 """Single images with a class value per pixel: training images with their labels and noise, and test cases."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool
 from torch.utils.data import DataLoader, Dataset
 
-from dataloaders import catalog
-from dataloaders.description import DatasetSpec
-from dataloaders.images.folder import (
-    MANIFEST,
-    ImageFolder,
-    NoiseConfig,
-    SuperpixelConfig,
-    as_settings,
-    command_options,
-    read_csv,
-)
+from dataloaders.images.config import DenseConfig
+from dataloaders.images.derived import Derived, noise_of, superpixels_of
+from dataloaders.images.folder import MANIFEST, ImageFolder
 from dataloaders.images.geometry import to_original
 from dataloaders.images.labels import LabelsOnDevice, LabelStore, image_tensor, normalise
-from dataloaders.images.task import ImageTask
 from dataloaders.io.packed import packed
 from dataloaders.io.png import read_image, read_mask, read_superpixels
 from dataloaders.ordering import LoaderOptions, Part, step_loader
-from dataloaders.protocol import DataConfig, DataFacts, TrainingData
+from dataloaders.protocol import TrainingData
 from dataloaders.samples import DenseBatch, ImageCase
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.transforms import dense as augmentation
+from util.csv_files import read_csv
 from util.errors import ConfigError, DataError
 from util.files import short_digest
-from util.schema import option
-
-
-@dataclass(frozen=True)
-class DenseConfig(DataConfig):
-    """Training and test data of a run on images."""
-
-    dataset: str = "ISIC2017"  # built-in name, description file or prepared folder; see dataloaders.catalog
-    structures: tuple[str, ...] = ()  # to segment; several: classes, later over earlier; empty: the first
-    size_px: int | None = None  # side of the prepared images; None: the data set's
-    noise: NoiseConfig = option(NoiseConfig, "replicate")  # of the training masks
-    superpixel: SuperpixelConfig = field(default_factory=SuperpixelConfig)  # for methods that need them
-    which_aug: str = "nnunet"  # augmentation preset: nnunet, nnunet180, mirror_gamma or none
-    aug: augmentation.DenseAugmentConfig = option(augmentation.DenseAugmentConfig)  # its ranges
-    test_domains: tuple[str, ...] = option((), "replicate")  # tested on instead of the split `test`; not trained on
-    diagnosed_images: int = option(200, "practical")  # training images scored in each evaluation; 0: none
-    test_batch: int = option(8, "practical")  # images segmented together
-
-    def __post_init__(self) -> None:
-        if self.which_aug not in augmentation.DENSE_PRESETS:
-            raise ConfigError(f"which_aug={self.which_aug!r}: expected one of {', '.join(augmentation.DENSE_PRESETS)}.")
-        for name in self.chosen:
-            self.spec.structure(name)
-        if len(set(self.structures)) < len(self.structures):
-            raise ConfigError(f"structures={list(self.structures)}: expected different ones.")
-        if self.size_px is not None and self.size_px < 16:
-            raise ConfigError(f"size_px={self.size_px}: expected 16 or more.")
-        if self.diagnosed_images < 0 or self.test_batch < 1:
-            raise ConfigError("expected diagnosed_images from 0 and test_batch from 1.")
-
-    @property
-    def spec(self) -> DatasetSpec:
-        """The description of the data set."""
-        return catalog.dataset(self.dataset, "images")
-
-    @property
-    def facts(self) -> DataFacts:
-        """Channels, classes and size of what the network sees."""
-        return DataFacts(self.spec.channels, len(self.chosen) + 1, self.shape)
-
-    def derived(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The ranges of the augmentation."""
-        return {"aug": asdict(augmentation.DENSE_PRESETS[self.which_aug])}
-
-    @property
-    def augmentation(self) -> augmentation.DenseAugmentConfig:
-        """The ranges of the augmentation: those given, else those of the preset."""
-        is_given = self.aug != augmentation.DenseAugmentConfig()
-        return self.aug if is_given else augmentation.DENSE_PRESETS[self.which_aug]
-
-    def summary(self, trains_on: str) -> str:
-        """Structures, noise, and the domains that are kept for testing."""
-        masks = "clean" if trains_on == "clean" or self.spec.masks == "trusted" else "given"
-        is_noisy = self.noise.alpha and trains_on != "clean"
-        held_out = f"_without-{'+'.join(self.test_domains)}" if self.test_domains else ""
-        return f"{'+'.join(self.chosen)}_{self.noise.name if is_noisy else masks}{held_out}"
-
-    @classmethod
-    def ignored_keys(cls, values: Mapping[str, Any], trains_on: str) -> set[str]:
-        """The noise, where clean masks are trained on."""
-        return {"noise"} if trains_on == "clean" or not values.get("noise", {}).get("alpha") else set()
-
-    @property
-    def chosen(self) -> tuple[str, ...]:
-        """The structures to segment; their places are the class values from 1."""
-        return self.task.names
-
-    @property
-    def task(self) -> ImageTask:
-        """What is segmented, and on which part of the prepared images."""
-        return ImageTask(self.spec, self.structures, self.size_px)
-
-    @property
-    def side_px(self) -> int:
-        """Rows and columns of the prepared images."""
-        return self.task.side_px
-
-    @property
-    def window(self) -> tuple[slice, slice]:
-        """The rows and columns that are used: a structure's own crop where it is learned alone."""
-        return self.task.window
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of the network's input."""
-        rows, columns = self.window
-        return rows.stop - rows.start, columns.stop - columns.start
+from util.records import hash_files
 
 
 @dataclass(frozen=True)
@@ -143,12 +49,11 @@ class DenseData(TrainingData):
         supplied = self._labels(ids, "mask", {name: self._mask_files(ids, name) for name in self.config.chosen})
         is_suspect = self.folder.spec.masks == "suspect"
         label, types = supplied, ("given" if is_suspect else "clean",) * len(ids)
-        is_noisy = bool(self.config.noise.alpha) and not self.trains_on_clean
-        if is_noisy:
-            folders = {name: self._noise_folder(name) for name in self.config.chosen}
-            files = {name: [folder / f"{i}.png" for i in ids] for name, folder in folders.items()}
+        if self.is_noisy:
+            noisy = {name: self._noise(name).require_current() for name in self.config.chosen}
+            files = {name: [each.path(i) for i in ids] for name, each in noisy.items()}
             label = self._labels(ids, f"noisy_{self.config.noise.name}", files)
-            types = types if is_suspect else self._noise_types(ids, folders[self.config.chosen[0]])
+            types = types if is_suspect else self._noise_types(ids, noisy[self.config.chosen[0]].folder)
         return LabelStore(
             image=self._images(ids, "train"),
             label=label,
@@ -156,8 +61,13 @@ class DenseData(TrainingData):
             superpixel=self._superpixels(ids) if self.needs_superpixels else None,
             noise_types=types,
             n_classes=len(self.config.chosen) + 1,
-            is_trusted=not (is_suspect or is_noisy),
+            is_trusted=not (is_suspect or self.is_noisy),
         )
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether masks with simulated noise are trained on."""
+        return bool(self.config.noise.alpha) and not self.trains_on_clean
 
     def fit_normalisation(self) -> Normalisation:
         """The rule is fixed (see `labels.normalise`); nothing is measured."""
@@ -213,10 +123,26 @@ class DenseData(TrainingData):
         """Memory of the training images on a device."""
         return self.labels.nbytes
 
+    def contents(self) -> dict[str, str]:
+        """Images and masks of all splits in use, the training images' noise and superpixels, splits and patients."""
+        folder, chosen = self.folder, self.config.chosen
+        rows = [row for row in folder.rows if row["split"] != "unused"]
+        files = [folder.image_path(row["id"]) for row in rows]
+        files += [folder.mask_path(row["id"], name) for row in rows for name in chosen]
+        derived = [self._noise(name) for name in chosen] if self.is_noisy else []
+        derived += [superpixels_of(folder, self.config.superpixel, chosen[0])] if self.needs_superpixels else []
+        files += [each.path(image_id) for each in derived for image_id in self.ids("train")]
+        origins = {row["id"]: folder.origin(row["id"]) for row in rows}
+        table = {
+            f"line {row['id']} of {MANIFEST}": ", ".join([row["split"], *origins[row["id"]].known().values()])
+            for row in rows
+        }
+        return hash_files(files, folder.folder) | table
+
     def describe(self) -> str:
         """The training data, for the log."""
         masks = "suspect masks" if self.folder.spec.masks == "suspect" else "clean masks"
-        if self.config.noise.alpha and not self.trains_on_clean:
+        if self.is_noisy:
             masks = f"noise {self.config.noise.name}"
         return f"{len(self.ids('train'))} images of {'+'.join(self.config.chosen)}, {masks}"
 
@@ -241,23 +167,16 @@ class DenseData(TrainingData):
         if not ids:
             raise DataError(
                 f"{self.folder.folder / MANIFEST}: no image in split {split!r}. Prepare the missing part of the data "
-                "set, or another split (column split of the table of files, or `python -m data.prepare ... --split`)."
+                "set, or another split (column split of the table of files, or "
+                "`python -m data.prepare ... --split RULE`)."
             )
         return ids
 
     def _mask_files(self, ids: tuple[str, ...], structure: str) -> list[Path]:
         return [self.folder.mask_path(i, structure) for i in ids]
 
-    def _noise_folder(self, structure: str) -> Path:
-        noise, folder = self.config.noise, self.folder.noise_folder(self.config.noise, structure)
-        if not (folder / "noise.json").exists():
-            usual = as_settings(NoiseConfig())
-            unusual = {key: value for key, value in as_settings(noise).items() if value != usual[key]}
-            raise DataError(
-                f"{folder}: no finished noise found. Run "
-                f"`{self.folder.command('noise', *command_options(unusual), f'--structure {structure}')}`."
-            )
-        return folder
+    def _noise(self, structure: str) -> Derived:
+        return noise_of(self.folder, self.config.noise, structure)
 
     def _noise_types(self, ids: tuple[str, ...], folder: Path) -> tuple[str, ...]:
         types = {row["id"]: row["type"] for row in read_csv(folder / "noise.csv", ("id", "type"))}
@@ -270,7 +189,7 @@ class DenseData(TrainingData):
         return tuple(types[i] for i in ids)
 
     def _images(self, ids: tuple[str, ...], split: str) -> np.ndarray:
-        images = packed([self.folder.image_path(i) for i in ids], _read_channels, self._cache(f"image_{split}"))
+        images = self._packed([self.folder.image_path(i) for i in ids], _read_channels, f"image_{split}")
         side, channels = self.config.side_px, self.folder.spec.channels
         if images.shape[1:] != (side, side, channels):
             raise DataError(
@@ -281,7 +200,7 @@ class DenseData(TrainingData):
 
     def _masks(self, split: str, kind: str, files: list[Path]) -> np.ndarray:
         """(N, H, W) uint8 0 or 1, in the window."""
-        return packed(files, _read_mask_bytes, self._cache(f"{kind}_{split}"))[:, *self.config.window]
+        return self._packed(files, _read_mask_bytes, f"{kind}_{split}")[:, *self.config.window]
 
     def _labels(self, ids: tuple[str, ...], kind: str, files: Mapping[str, list[Path]]) -> np.ndarray:
         masks = [self._masks("train", f"{kind}_{name}", each) for name, each in files.items()]
@@ -293,21 +212,14 @@ class DenseData(TrainingData):
         return label
 
     def _superpixels(self, ids: tuple[str, ...]) -> np.ndarray:
-        chosen, structure = self.config.superpixel, self.config.chosen[0]
-        folder = self.folder.superpixel_folder(chosen, structure)
-        if not (folder / "superpixels.json").exists():
-            unusual = {key: value for key, value in as_settings(chosen).items() if value is not None}
-            raise DataError(
-                f"{folder}: no finished superpixels found. Run "
-                f"`{self.folder.command('superpixels', *command_options(unusual), f'--structure {structure}')}`."
-            )
-        files = [folder / f"{i}.png" for i in ids]
-        return packed(files, _read_ids, self._cache(f"superpixel_{folder.name}"))[:, *self.config.window]
+        made = superpixels_of(self.folder, self.config.superpixel, self.config.chosen[0]).require_current()
+        files = [made.path(i) for i in ids]
+        return self._packed(files, _read_ids, f"superpixel_{made.folder.name}")[:, *self.config.window]
 
-    def _cache(self, name: str) -> Path:
+    def _packed(self, files: list[Path], read: Callable[[Path], np.ndarray], name: str) -> np.ndarray:
         domains = sorted(self.config.test_domains)
         held_out = f"_without_{short_digest({'domains': domains})}" if domains else ""
-        return self.folder.folder / ".packed" / f"{name}{held_out}"
+        return packed(files, read, self.folder.folder / ".packed" / f"{name}{held_out}", self.folder.folder)
 
 
 def open_dense(

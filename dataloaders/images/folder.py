@@ -13,9 +13,8 @@ superpixels/rgb_100_10/<id>.png        16 bit, ids from 0
 superpixels.json  parameters and quality
 """
 
-import csv
+import re
 import shlex
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,10 +23,13 @@ from typing import Any, Literal
 from dataloaders.catalog import is_built_in
 from dataloaders.description import FILE_NAME, DatasetSpec, read_description
 from dataloaders.samples import Origin
+from util.csv_files import read_csv
 from util.errors import ConfigError, DataError
-from util.files import read_json
+from util.files import read_json_object
+from util.schema import check_bounds, option
 
 MANIFEST, DESCRIPTION = "manifest.csv", "dataset.json"
+FAILED = "failed"  # key of the description: image id -> why the image could not be prepared
 SPLITS = ("train", "validation", "test", "unused")  # validation: neither trained on nor tested
 NOISE_TYPES = ("dilate", "erode", "affine")
 
@@ -44,9 +46,10 @@ class NoiseConfig:
     types: tuple[str, ...] = NOISE_TYPES  # drawn uniformly
     direction: Literal["reference", "uniform8"] = "reference"  # of affine shifts; reference: down, right or both
     variant: Literal["reference", "per_image"] = "reference"  # per_image: seeds from the id, order does not matter
-    seed: int = 0
+    seed: int = option(0, ge=0, le=2**32 - 1)
 
     def __post_init__(self) -> None:
+        check_bounds(self, "noise.")
         if not 0 <= self.alpha <= 1:
             raise ConfigError(f"noise.alpha={self.alpha}: expected a fraction of the images, 0 to 1.")
         if self.alpha and not 0 < self.beta < 1:
@@ -115,8 +118,9 @@ class ImageFolder:
             name = f" of {spec.name}" if spec else ""
             others = sorted(path.parent.name for path in folder.parent.glob(f"*/{MANIFEST}"))
             existing = f"choose the size of {', '.join(others)} with size_px (--size-px), or " if others else ""
+            command = prepare_command(spec, folder)
             raise DataError(
-                f"{folder}: no {MANIFEST} found; expected prepared images{name}. Run `{prepare_command(spec)}`, "
+                f"{folder}: no {MANIFEST} found; expected prepared images{name}. Run `{command}`, "
                 f"{existing or 'or '}set path.data_dir (--data-dir) to the data root or to the prepared folder."
             )
         if spec is None and not (folder / FILE_NAME).exists():
@@ -131,6 +135,10 @@ class ImageFolder:
             DataError: nothing is prepared there.
         """
         root = data_dir.expanduser()
+        if (root / MANIFEST).exists() and (root / FILE_NAME).exists():
+            stored = read_description(root / FILE_NAME).name
+            if stored != spec.name:
+                raise DataError(f"{root}: holds {stored}, not {spec.name}; set path.data_dir to the data root.")
         return cls(root if (root / MANIFEST).exists() else root / spec.prepared_folder(size_px), spec)
 
     def command(self, verb: str, *options: str) -> str:
@@ -141,11 +149,15 @@ class ImageFolder:
     @cached_property
     def description(self) -> dict[str, Any]:
         """`dataset.json`: how the images were prepared."""
-        return read_json(self.folder / DESCRIPTION)
+        return read_json_object(self.folder / DESCRIPTION)
 
     @cached_property
     def rows(self) -> list[dict[str, str]]:
-        """The lines of the manifest, in the order of the ids."""
+        """The lines of the manifest, in the order of the ids.
+
+        Raises:
+            DataError: the manifest is damaged, an id cannot be a part of a path, or a split is unknown.
+        """
         rows = read_csv(self.folder / MANIFEST, ("id", "split"))
         wrong = next((row for row in rows if row["split"] not in SPLITS), None)
         if wrong:
@@ -196,31 +208,20 @@ class ImageFolder:
         return self.folder / "superpixels" / resolved.folder_name(structure)
 
 
-def prepare_command(spec: DatasetSpec | None) -> str:
-    """The command that prepares a set, for messages."""
+def prepare_command(spec: DatasetSpec | None, folder: Path | None = None) -> str:
+    """The command that prepares a set, for messages.
+
+    Args:
+        spec: the set; None: unknown.
+        folder: the prepared folder; its name tells the size, if that is not the set's own.
+    """
     if spec is None:
         return "python -m data.prepare DATASET --raw DIR --out DIR"
+    size_px = re.fullmatch(r"prepared_(\d+)px", folder.name) if folder else None
+    size = f" --size-px {size_px[1]}" if size_px and int(size_px[1]) != spec.grid.size_px else ""
     if is_built_in(spec):
-        return f"python -m data.prepare {spec.name.lower()} --raw DIR --out DIR"
-    return f"python -m data.prepare {spec.name}.json5 --out DIR"
-
-
-def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The lines of a CSV file as dictionaries.
-
-    Raises:
-        DataError: absent, no text, a column of `columns` is missing, or a line is damaged.
-    """
-    try:
-        reader = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Repeat the step that writes it.") from error
-    missing = [name for name in columns if name not in (reader.fieldnames or ())]
-    rows = list(reader)
-    if missing or any(None in row or None in row.values() for row in rows):
-        what = f"no column {', '.join(missing)}" if missing else "a line with too many or too few cells"
-        raise DataError(f"{path}: {what}. Repeat the step that writes it.")
-    return rows
+        return f"python -m data.prepare {spec.name.lower()} --raw DIR --out DIR{size}"
+    return f"python -m data.prepare {spec.name}.json5 --out DIR{size}"
 
 
 def as_settings(config: NoiseConfig | SuperpixelConfig) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def place_image(image: np.ndarray, placement: Placement) -> np.ndarray:
 def resize_nearest(mask: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
     """(H, W) bool, uint8 or uint16 to another size, by the nearest pixel."""
     # Not as 16 bits, of which pillow takes other pixels than of 8 and 32 bits in some sizes.
-    picture = Image.fromarray(mask.astype(np.int32 if mask.dtype == np.uint16 else np.uint8))
+    picture = Image.fromarray(mask.astype(np.uint8 if mask.dtype in (bool, np.uint8) else np.int32))
     array = np.asarray(picture.resize((width_px, height_px), Image.Resampling.NEAREST))
     return array > 0 if mask.dtype == bool else array.astype(mask.dtype)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dataloaders.samples import DenseBatch
 from util.errors import DataError
-from util.files import atomic_write, file_sha256, read_json, write_json
+from util.files import atomic_write, file_sha256, read_json_object, write_json
 
 
 @dataclass
@@ -183,7 +183,7 @@ class RefinedLabels:
         remedy = "Delete this run's folder and train again, or restore the file."
         if not array.exists() or not note.exists():
             raise DataError(f"{array}: the refined labels of this run are missing. {remedy}")
-        written = read_json(note)
+        written = read_json_object(note)
         if written.get("experiment") != self.experiment:
             raise DataError(
                 f"{array}: refined by the run {written.get('experiment')!r}, not by {self.experiment!r}. {remedy}"

@@ -1,5 +1,6 @@
 """Moves scans between grids: flips, crops and resampling that keep each voxel at its place in the patient."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -14,6 +15,7 @@ from dataloaders.samples import Volume
 from util.errors import DataError
 
 SizeRule = Literal["clean", "reference"]
+MOST_VOXELS = 2**30  # of a grid made here, such as 16384 slices of 256 x 256
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def reorient(volume: Volume, axis_codes: str) -> Volume:
     return Volume(np.ascontiguousarray(turned), affine)
 
 
-def on_grid_of(image: Volume, label: Volume, axis_codes: str) -> Volume:
+def on_grid_of(image: Volume, label: Volume, axis_codes: str, image_name: str = "the image") -> Volume:
     """Reorients a label map and gives it the affine of its reoriented image.
 
     Image and label map may count their axes in different directions, but must have one grid, up to a voxel.
@@ -80,18 +82,55 @@ def on_grid_of(image: Volume, label: Volume, axis_codes: str) -> Volume:
         image: the scan.
         label: its label map or mask.
         axis_codes: see `reorient`.
+        image_name: for the message.
 
     Raises:
-        DataError: they have different grids; the message does not name the files.
+        DataError: they have different grids; the message does not name the label's file.
     """
     turned, wanted = reorient(label, axis_codes), Grid.of(reorient(image, axis_codes))
-    distance = corner_distance_mm(Grid.of(turned), wanted)
-    if distance > min(image.spacing_mm):
-        raise DataError(
-            f"a grid of {turned.array.shape} voxels (D, H, W), {distance:.3g} mm from the image's, {wanted.shape}; "
-            "expected the grid"
-        )
+    require_one_grid(image, label, corner_distance_mm(Grid.of(turned), wanted), image_name)
     return Volume(turned.array, wanted.affine)
+
+
+def require_one_grid(image: Volume, label: Volume, distance_mm: float, image_name: str) -> None:
+    """Checks that a label map has the grid of its image, up to a voxel.
+
+    Args:
+        image: the scan.
+        label: its label map, as stored.
+        distance_mm: see `corner_distance_mm`.
+        image_name: for the message.
+
+    Raises:
+        DataError: it has another one; the message tells how to mend it, and does not name the label's file.
+    """
+    if distance_mm <= min(image.spacing_mm):
+        return
+    apart = f", {distance_mm:.3g} mm from the image's" if np.isfinite(distance_mm) else ", unlike the image's"
+    raise DataError(
+        f"a grid of {label.array.shape} voxels (D, H, W){apart}, {image.array.shape}; expected the grid of "
+        f"{image_name}. {_grid_remedy(image, label)}"
+    )
+
+
+def _grid_remedy(image: Volume, label: Volume) -> str:
+    if label.array.shape != image.array.shape:
+        return "Resample the label map to the image with nearest neighbours, or name the image that it belongs to."
+    if _has_no_position(label):
+        return (
+            "The label map has the image's shape but no position (voxels of 1 mm along the axes): copy the image's "
+            "header to it. Do not resample it: that would empty it."
+        )
+    return (
+        "The label map has the image's shape: if it was drawn on this image, copy the image's header to it; else "
+        "resample it with nearest neighbours."
+    )
+
+
+def _has_no_position(volume: Volume) -> bool:
+    """Whether the affine is that of programs which know of none: unit voxels along the patient's axes, or no codes."""
+    is_uncoded = volume.stored is not None and not (volume.stored.sform_code or volume.stored.qform_code)
+    return is_uncoded or np.allclose(np.abs(volume.affine[:3, :3]), np.eye(3), atol=1e-6)
 
 
 def remove_border(volume: Volume, fraction: float) -> Volume:
@@ -105,6 +144,7 @@ def remove_border(volume: Volume, fraction: float) -> Volume:
 def crop_or_pad(volume: Volume, size_px: int, fill: float) -> Volume:
     """Crops or pads rows and columns to `size_px`; the central one, n // 2, moves to `size_px` // 2."""
     depth, *in_plane = volume.array.shape
+    _check_grid(volume, (depth, size_px, size_px))
     starts = [length // 2 - size_px // 2 for length in in_plane]
     source = tuple(slice(max(s, 0), min(s + size_px, n)) for s, n in zip(starts, in_plane, strict=True))
     target = tuple(slice(part.start - s, part.stop - s) for part, s in zip(source, starts, strict=True))
@@ -118,11 +158,15 @@ def resample_image(volume: Volume, spacing_mm: tuple[float, float, float], size_
 
     Interpolation runs along the array's own axes, whatever their directions in the patient: oblique and sheared scans
     are as good as straight ones. Integers stay integers, truncated, as in the reference.
+
+    Raises:
+        DataError: more than `MOST_VOXELS` voxels.
     """
+    size = _resampled_shape(volume.array.shape, volume.spacing_mm, spacing_mm, size_rule)[::-1]
+    _check_grid(volume, size[::-1])
     image = sitk.GetImageFromArray(volume.array)
     image.SetOrigin(volume.affine[:3, 3].tolist())
     image.SetSpacing(volume.spacing_mm[::-1])
-    size = _resampled_shape(volume.array.shape, volume.spacing_mm, spacing_mm, size_rule)[::-1]
     origin, direction = image.GetOrigin(), image.GetDirection()
     resampled = sitk.Resample(image, size, sitk.Transform(), sitk.sitkLinear, origin, spacing_mm[::-1], direction, 0)
     z, y, x = np.divide(spacing_mm, volume.spacing_mm)
@@ -147,6 +191,15 @@ def _resampled_shape(
     if size_rule == "reference":
         return tuple(int(n / factor + 1 + slack) for n, factor in zip(shape, factors, strict=True))
     return tuple(int((n - 0.5 - slack) / factor) + 1 for n, factor in zip(shape, factors, strict=True))
+
+
+def _check_grid(volume: Volume, shape: tuple[int, ...]) -> None:
+    if math.prod(shape) > MOST_VOXELS:
+        sizes = " x ".join(f"{size:.3g}" for size in volume.spacing_mm)
+        raise DataError(
+            f"{volume.array.shape} voxels (D, H, W) of {sizes} mm would become {shape}; expected at most {MOST_VOXELS} "
+            "voxels. Correct unit or voxel size in the header, or prepare with larger voxels."
+        )
 
 
 def _shifted(affine: np.ndarray, columns: int, rows: int) -> np.ndarray:

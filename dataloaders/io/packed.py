@@ -1,9 +1,7 @@
 """Many small files of one kind as one array on disk, so that a training step reads memory instead of opening files."""
 
 import glob
-import hashlib
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,29 +12,34 @@ from tqdm import tqdm
 
 from util.errors import DataError, UserError
 from util.files import atomic_write
+from util.records import digest, hash_files
 
 logger = logging.getLogger(__name__)
 DIGEST_LENGTH = 16
 
 
-def packed(files: Sequence[Path], read: Callable[[Path], np.ndarray], cache: Path) -> np.ndarray:
+def packed(
+    files: Sequence[Path], read: Callable[[Path], np.ndarray], cache: Path, folder: Path | None = None
+) -> np.ndarray:
     """All files as one read-only array (N, ...), memory-mapped from `<cache>-<digest>.npy`.
 
-    The array is written at the first call, one file at a time, and again whenever names, sizes or times of the files
-    have changed; what stood there for other files is then removed. So every selection of files, and every way to read
-    them, needs a cache name of its own. Where nothing can be written, the array is held in memory.
+    The array is written at the first call, one file at a time, and again whenever names or contents of the files have
+    changed (see `util.records.hash_files`); what stood there for other files is then removed. So every selection of
+    files, and every way to read them, needs a cache name of its own. Where nothing can be written, the array is held
+    in memory.
 
     Args:
         files: in the order of the array's first axis.
         read: turns a file into an array; all of one shape and type.
-        cache: folder and first part of the name; the files' names count relative to that folder.
+        cache: folder and first part of the name.
+        folder: relative to which the files' names count, and where their hashes are remembered; None: that of `cache`.
 
     Raises:
         DataError: no files, a file is absent, or one differs from the first in shape or type.
     """
     if not files:
         raise DataError(f"{cache}: no files to pack. Check that the data set holds images of the split asked for.")
-    path = cache.with_name(f"{cache.name}-{_digest(files, cache.parent)}.npy")
+    path = cache.with_name(f"{cache.name}-{_digest(files, folder or cache.parent)}.npy")
     found = _mapped(path, len(files))
     if found is not None:
         return found
@@ -53,15 +56,12 @@ def packed(files: Sequence[Path], read: Callable[[Path], np.ndarray], cache: Pat
 
 
 def _digest(files: Sequence[Path], folder: Path) -> str:
-    """Names, sizes and times of the files as a short hexadecimal text."""
-    digest = hashlib.sha256()
-    for file in files:
-        try:
-            state = file.stat()
-        except OSError as error:
-            raise DataError(f"{file}: no such file ({error.strerror}). Run the step that makes it again.") from error
-        digest.update(f"{os.path.relpath(file, folder)}\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
-    return digest.hexdigest()[:DIGEST_LENGTH]
+    """Names and contents of the files, in their order, as a short hexadecimal text."""
+    found = hash_files(files, folder)
+    if len(found) < len(set(files)):
+        missing = next(file for file in files if not file.exists())
+        raise DataError(f"{missing}: no such file. Run the step that makes it again.")
+    return digest(found)[:DIGEST_LENGTH]
 
 
 def _mapped(path: Path, count: int) -> np.ndarray | None:

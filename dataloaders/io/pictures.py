@@ -1,18 +1,19 @@
 """Reading users' own pictures and masks: PNG, JPEG, TIFF and BMP of any depth and colour, upright."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image
 
-from dataloaders.io.png import is_16_bit_colour, read_unchanged
+from dataloaders.io.decoding import UnsupportedTiffError, is_16_bit_colour, opened, read_unchanged
+from dataloaders.io.mask_greys import threshold_mask
 from util.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 LOSSY_SUFFIXES, TIFF_SUFFIXES = (".jpg", ".jpeg"), (".tif", ".tiff")
-GREATEST = 255  # value of 8-bit masks
+ORIENTATIONS, UPRIGHT = range(1, 9), 1  # of EXIF
+FIRST_TRANSPOSED = 5  # and those above: rows are stored as columns
+PHOTOMETRIC, BITS_PER_SAMPLE, WHITE_IS_ZERO = 262, 258, 0  # tags of TIFF; pillow inverts 8 bits by itself, not 16
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # red, green, blue; ITU-R BT.601, as pillow's mode L
 
 
@@ -23,9 +24,9 @@ def is_deep(path: Path) -> bool:
         DataError: absent, no picture, or one of several pages.
     """
     try:
-        with _opened(path) as image:
+        with opened(path) as image:
             return _is_deep(image)
-    except UnidentifiedImageError:
+    except UnsupportedTiffError:
         return read_unchanged(path).dtype != np.uint8
 
 
@@ -35,7 +36,8 @@ def read_picture(path: Path) -> np.ndarray:
     Raises:
         DataError: absent, damaged, or one of several pages.
     """
-    array = _read(path)[0]
+    array = read_pixels(path)[0]
+    array = array.astype(np.float32) if array.dtype == np.int32 else array
     return array if array.ndim == 2 else array[..., :3]
 
 
@@ -43,38 +45,12 @@ def read_binary_mask(path: Path) -> tuple[np.ndarray, int]:
     """A mask as (H, W) bool and the number of its grey pixels; see `threshold_mask`.
 
     Raises:
-        DataError: absent, damaged, or a label map instead of a mask.
+        DataError: absent, damaged, a picture, or a label map instead of a mask.
     """
-    array, index = _read(path)
-    array = _without_transparency(array)
+    array, index = read_pixels(path)
+    array = without_transparency(array)
     grey = array if array.ndim == 2 else array[..., :3].max(axis=-1)
     return threshold_mask(path, index if index is not None and not grey.any() else grey)
-
-
-def threshold_mask(path: Path, grey: np.ndarray) -> tuple[np.ndarray, int]:
-    """A mask as (H, W) bool, and the number of pixels that were neither background nor the object's one value.
-
-    A mask of 0 and one other value is the object wherever it is not 0. Greys in between, left by interpolation or lossy
-    compression, are thresholded at half of the largest value.
-
-    Args:
-        path: of the mask, for the message.
-        grey: (H, W) uint8 or uint16.
-
-    Raises:
-        DataError: several values that are all in the lower half: a label map rather than greys.
-    """
-    greatest = GREATEST if grey.dtype == np.uint8 else np.iinfo(np.uint16).max
-    values = np.unique(grey)
-    values = values[values > 0]
-    if len(values) <= 1:
-        return grey > 0, 0
-    if values[-1] <= greatest // 2:
-        raise DataError(
-            f"{path}: values {', '.join(map(str, values[:5]))} besides 0; expected a mask of 0 and one other value, or "
-            f"greys up to {greatest}. Write the object as {greatest} and all else as 0."
-        )
-    return grey > greatest // 2, int(np.count_nonzero((grey > 0) & (grey < greatest)))
 
 
 def read_grey_codes(path: Path) -> np.ndarray:
@@ -83,8 +59,8 @@ def read_grey_codes(path: Path) -> np.ndarray:
     Raises:
         DataError: absent, damaged, with colours, or with fractions.
     """
-    array, index = _read(path)
-    array = _without_transparency(array)
+    array, index = read_pixels(path)
+    array = without_transparency(array)
     is_grey = array.ndim == 2 or (array[..., :1] == array[..., :3]).all()
     if index is not None and (not is_grey or not array.any()):
         return index
@@ -105,23 +81,50 @@ def read_colour_codes(path: Path) -> np.ndarray:
     Raises:
         DataError: absent or damaged.
     """
-    array = _without_transparency(_read(path)[0])
+    array = without_transparency(read_pixels(path)[0])
     array = np.repeat(array[..., None], 3, axis=-1) if array.ndim == 2 else array[..., :3]
+    if array.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{path}: colours of type {array.dtype}; expected 8 or 16 bits. Export the mask as PNG.")
     return array if array.dtype == np.uint8 else (array // 257).astype(np.uint8)
 
 
 def orientation(path: Path) -> int:
-    """The EXIF orientation of a picture, 1 to 8; 1 (upright) where none is stored."""
+    """The EXIF orientation of a picture, 1 to 8; 1 (upright) where none is stored, as in formats without one."""
+    if path.suffix.lower() not in SUFFIXES:
+        return UPRIGHT
     try:
-        with _opened(path) as image:
-            return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except UnidentifiedImageError:
-        return 1
+        with opened(path) as image:
+            return _known_orientation(image)
+    except UnsupportedTiffError:
+        return UPRIGHT
+
+
+def fit_to_picture(array: np.ndarray, shape: tuple[int, ...], picture: Path) -> np.ndarray:
+    """A mask (H, W) on the grid of its upright picture: masks drawn on the picture as stored are turned as it is.
+
+    Only sizes tell them: a mask of a picture that is square, or stored upside down, is taken as drawn on the displayed
+    one.
+
+    Args:
+        array: the mask, of any type.
+        shape: rows and columns of the upright picture; of a mask at lower resolution, of the mask that is expected.
+        picture: its file, for the EXIF orientation.
+    """
+    if array.shape == tuple(shape) or array.shape != tuple(shape)[::-1]:
+        return array
+    turned = orientation(picture)
+    return turn_upright(array, turned) if turned >= FIRST_TRANSPOSED else array
+
+
+def turned_note(picture: Path) -> str:
+    """That a picture is turned by its EXIF orientation, for messages; empty where it is not."""
+    turned = orientation(picture)
+    return f" as displayed (EXIF orientation {turned})" if turned != UPRIGHT else ""
 
 
 def turn_upright(array: np.ndarray, exif_orientation: int) -> np.ndarray:
     """Turns and mirrors (H, W, ...) as an EXIF orientation asks for."""
-    if exif_orientation >= 5:
+    if exif_orientation >= FIRST_TRANSPOSED:
         array = array.swapaxes(0, 1)
     if exif_orientation in (3, 4, 7, 8):
         array = array[::-1]
@@ -138,49 +141,44 @@ def to_grey(image: np.ndarray) -> np.ndarray:
     return grey.astype(image.dtype) if image.dtype.kind == "f" else np.rint(grey).astype(image.dtype)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Opens a single picture; through a stream, because pillow 13 misreads turned TIFF files that it maps into memory.
-
-    Raises:
-        DataError: absent, damaged, or several pages.
-        UnidentifiedImageError: not a picture, or of a depth that pillow does not know.
-    """
-    try:
-        with path.open("rb") as stream, Image.open(stream) as image:
-            n_pages = getattr(image, "n_frames", 1)
-            if n_pages > 1:
-                raise DataError(
-                    f"{path}: {n_pages} pages; expected a single picture. Save each page as a file of its own, or "
-                    "describe a volume as a scan (NIfTI)."
-                )
-            yield image
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file. Correct the path, or copy the file there.") from error
-    except (DataError, UnidentifiedImageError):
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # pillow's, of damaged files
-        raise DataError(f"{path}: cannot be read as an image ({error}). Copy or export the file again.") from error
-
-
 def _is_deep(image: Image.Image) -> bool:
     return image.mode.startswith(("I", "F")) or is_16_bit_colour(image)
 
 
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The upright pixels, (H, W) or (H, W, 3 or 4), and the indices (H, W) of a palette; None without one."""
+def read_pixels(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The upright pixels, (H, W) or (H, W, 3 or 4), and the indices (H, W) of a palette; None without one.
+
+    Raises:
+        DataError: see `dataloaders.io.decoding.opened`.
+    """
     try:
-        with _opened(path) as image:
+        with opened(path) as image:
             if not is_16_bit_colour(image):
-                return _pixels(ImageOps.exif_transpose(image))
-    except UnidentifiedImageError:
+                return _upright_pixels(image)
+    except UnsupportedTiffError:
         return read_unchanged(path), None
     turned = orientation(path)
     if path.suffix.lower() not in TIFF_SUFFIXES:
         return turn_upright(read_unchanged(path), turned), None
-    if turned >= 5:  # OpenCV turns TIFF files itself, but not these
+    if turned >= FIRST_TRANSPOSED:  # OpenCV turns TIFF files itself, but not these
         raise DataError(f"{path}: a turned TIFF (orientation {turned}) of 16-bit colours. Save it upright, or as PNG.")
     return read_unchanged(path), None
+
+
+def _upright_pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """As `read_pixels`, of an opened picture."""
+    is_inverted = image.mode.startswith("I") and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
+    largest = 2 ** max(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (16,))) - 1
+    image.load()  # pillow then has turned TIFF files upright, and read metadata that stand at a file's end
+    turned = _known_orientation(image)
+    pixels, indices = _pixels(image)
+    pixels = largest - pixels if is_inverted else pixels
+    return turn_upright(pixels, turned), None if indices is None else turn_upright(indices, turned)
+
+
+def _known_orientation(image: Image.Image) -> int:
+    found = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    return found if found in ORIENTATIONS else UPRIGHT
 
 
 def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
@@ -189,13 +187,13 @@ def _pixels(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     if image.mode.startswith("I"):
         array = np.asarray(image)
         fits = array.min() >= 0 and array.max() <= np.iinfo(np.uint16).max
-        return array.astype(np.uint16 if fits else np.float32), None
+        return array.astype(np.uint16) if fits else array.astype(np.int32), None
     if image.mode == "F":
         return np.asarray(image), None
     mode = {"1": "L", "L": "L", "LA": "RGBA", "RGBA": "RGBA"}.get(image.mode, "RGB")
     return np.asarray(image.convert(mode)), None
 
 
-def _without_transparency(array: np.ndarray) -> np.ndarray:
+def without_transparency(array: np.ndarray) -> np.ndarray:
     """Sets transparent pixels to 0."""
     return np.where(array[..., 3:] > 0, array[..., :3], 0) if array.shape[2:] == (4,) else array

@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dataloaders.io.decoding import is_16_bit_colour, opened, read_unchanged
+from dataloaders.io.pictures import read_grey_codes
 from util.errors import DataError
 from util.files import atomic_write
+from util.inventory import is_hidden
 
 
 def trailing_number(path: Path) -> int | None:
@@ -17,13 +20,13 @@ def trailing_number(path: Path) -> int | None:
 
 
 def png_files(folder: Path) -> list[Path]:
-    """The PNG files of a folder by the number that ends their names.
+    """The PNG files of a folder, `.png` or `.PNG`, by the number that ends their names; hidden files are skipped.
 
     Raises:
         DataError: there are none, a name has no number, or two have the same.
     """
     by_number: dict[int, Path] = {}
-    for path in sorted(folder.glob("*.png")):
+    for path in sorted(each for each in folder.glob("*") if each.suffix.lower() == ".png" and not is_hidden(each.name)):
         number = trailing_number(path)
         if number is None or number in by_number:
             found = "no slice number" if number is None else f"the slice number of {by_number[number].name}"
@@ -38,13 +41,15 @@ def png_files(folder: Path) -> list[Path]:
 
 
 def read_png_stack(folder: Path) -> np.ndarray:
-    """Reads the grey PNG files of a folder as (D, H, W), sorted by the number that ends their names.
+    """Reads the grey PNG files of a folder as (D, H, W) integers, sorted by the number that ends their names.
+
+    Grey may be stored in one channel, in three equal ones or as a palette of greys.
 
     Raises:
         DataError: see `png_files`; or a file is damaged, is not grey, or differs in size from the first.
     """
     files = png_files(folder)
-    slices = [_read_png(path) for path in files]
+    slices = [read_grey_codes(path) for path in files]
     for path, slice_ in zip(files, slices, strict=True):
         if slice_.shape != slices[0].shape:
             raise DataError(
@@ -53,24 +58,13 @@ def read_png_stack(folder: Path) -> np.ndarray:
     return np.stack(slices)
 
 
-def _read_png(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            array = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: not a readable PNG file, or truncated ({error}). Copy it again.") from error
-    if array.ndim != 2:
-        raise DataError(f"{path}: an array of shape {array.shape}; expected one grey channel (H, W).")
-    return array
-
-
 def read_image(path: Path) -> np.ndarray:
     """(H, W) or (H, W, 3), uint8 or uint16 as stored.
 
     Raises:
         DataError: absent, damaged, or of another kind.
     """
-    array = _read(path)
+    array = read_stored(path)
     if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)):
         raise DataError(
             f"{path}: {array.dtype} of shape {array.shape}; expected grey or RGB of 8 or 16 bits. Prepare it again."
@@ -89,7 +83,7 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
         DataError: absent, damaged, or not one number per pixel.
     """
-    array = _read(path)
+    array = read_stored(path)
     if array.ndim != 2:
         raise DataError(f"{path}: shape {array.shape}; expected a mask (rows, columns). Prepare it again.")
     return array > 0
@@ -101,41 +95,24 @@ def read_superpixels(path: Path) -> np.ndarray:
     Raises:
         DataError: absent, damaged, or not one number per pixel.
     """
-    array = _read(path)
+    array = read_stored(path)
     if array.ndim != 2:
         raise DataError(f"{path}: shape {array.shape}; expected ids (rows, columns). Make the superpixels again.")
     return array.astype(np.int32)
 
 
-def _read(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            if not is_16_bit_colour(image):
-                return np.asarray(image)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file. Run the step of `python -m data.prepare` that writes it.") from error
-    except (OSError, ValueError, SyntaxError) as error:  # what pillow raises for damaged files
-        raise DataError(f"{path}: cannot be read as an image ({error}). Prepare or download it again.") from error
-    return read_unchanged(path)
-
-
-def is_16_bit_colour(image: Image.Image) -> bool:
-    """Whether pillow would drop the lower 8 of 16 bits per channel; `image` has been opened, not loaded."""
-    return image.mode.startswith("RGB") and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
-
-
-def read_unchanged(path: Path) -> np.ndarray:
-    """Reads an image with OpenCV: (H, W), or (H, W, C) in the order red, green, blue, alpha, in the file's own dtype.
+def read_stored(path: Path) -> np.ndarray:
+    """The pixels of a PNG file as they are stored, without turning or converting them.
 
     Raises:
-        DataError: absent or damaged.
+        DataError: absent, or see `dataloaders.io.decoding.opened`.
     """
-    import cv2  # only deep images need it
-
-    array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if array is None:
-        raise DataError(f"{path}: cannot be read as an image. Copy or export the file again.")
-    return array if array.ndim == 2 else np.concatenate([array[..., 2::-1], array[..., 3:]], axis=-1)
+    if not path.exists():
+        raise DataError(f"{path}: no such file. Run the step of `python -m data.prepare` that writes it.")
+    with opened(path) as image:
+        if not is_16_bit_colour(image):
+            return np.asarray(image)
+    return read_unchanged(path)
 
 
 def write_png(path: Path, array: np.ndarray) -> None:

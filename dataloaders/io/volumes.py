@@ -1,19 +1,31 @@
 """Scans from files, whatever their format."""
 
+import logging
+import os
 from pathlib import Path
 
 from dataloaders.io.dicom import read_dicom_series
-from dataloaders.io.nifti import read_nifti
+from dataloaders.io.nifti import geometry_doubts, read_nifti
 from dataloaders.samples import Volume
 from util.errors import DataError
 
+logger = logging.getLogger(__name__)
+
 
 def read_volume(path: Path) -> Volume:
-    """Reads a NIfTI file or the DICOM series of a folder.
+    """Reads a NIfTI or Analyze file or the DICOM series of a folder; warns where the file leaves its place uncertain.
 
     Raises:
         DataError: there is no such file or folder, or it cannot be read.
     """
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder. Check the path.")
-    return read_dicom_series(path) if path.is_dir() else read_nifti(path)
+        target = f" (a link to {path.readlink()})" if path.is_symlink() else ""
+        raise DataError(f"{path}: no such file or folder{target}. Check the path.")
+    if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        raise DataError(f"{path}: cannot be read (permission denied). Make it readable for the user who runs this.")
+    if path.is_dir():
+        return read_dicom_series(path)
+    volume = read_nifti(path)
+    for doubt in geometry_doubts(volume):
+        logger.warning("%s: %s", path, doubt)
+    return volume

@@ -1,21 +1,24 @@
 """A prepared folder of scans: its files, and what is known of each scan."""
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from dataloaders.catalog import dataset_names
 from dataloaders.description import FILE_NAME, DatasetSpec
-from dataloaders.io.nifti import read_nifti
+from dataloaders.io.nifti import read_nifti, read_shape
 from dataloaders.samples import UNKNOWN, Origin, Volume
+from dataloaders.scans.labels import whole_values
 from dataloaders.scans.manifest import Manifest, statistics_of
+from dataloaders.scans.preprocess import parameters_of
 from util.errors import DataError
-from util.files import read_json
+from util.files import read_json_object
 from util.ids import is_valid_id, natural_key
+from util.records import hash_files
 
 MULTIPLE_PX = 8  # sides are cropped to a multiple of the encoders' output stride
 SUFFIX = ".nii.gz"
@@ -39,9 +42,29 @@ def command_target(folder: Path, spec: DatasetSpec) -> str:
     return f"{folder}" if (folder / FILE_NAME).exists() else f"{folder} --dataset {spec.name}"
 
 
-def prepare_target(spec: DatasetSpec) -> str:
-    """How `python -m data.prepare` names a data set: a built-in one by its name, another one by its description."""
-    return spec.name if spec.name in dataset_names() else f"{spec.name}.json5"
+def prepare_command(spec: DatasetSpec, manifest: Manifest | None = None) -> str:
+    """The command that prepares a data set, for messages.
+
+    Args:
+        spec: the data set; a built-in one has a name, another one its description.
+        manifest: of the prepared folder, whose parameters the command keeps; None: those of the data set.
+    """
+    target = f"{spec.name} --raw DIR --out DIR" if spec.name in dataset_names() else f"{spec.name}.json5 --out DIR"
+    return " ".join([f"python -m data.prepare {target}", *_options(spec, manifest.parameters if manifest else {})])
+
+
+def _options(spec: DatasetSpec, parameters: Mapping[str, Any]) -> list[str]:
+    """Options of the command for parameters that are not the data set's."""
+    found, usual = parameters.get("normalise", {}), parameters_of(spec)
+    options = []
+    if found.get("size_px", usual.size_px) != usual.size_px:
+        options.append(f"--size-px {found['size_px']}")
+        usual = parameters_of(spec, found["size_px"])
+    if "spacing_mm" in found and found["spacing_mm"] != usual.to_json()["spacing_mm"]:
+        options.append(f"--spacing-mm {' '.join(f'{mm:g}' for mm in found['spacing_mm'])}")
+    if found.get("size_rule", usual.size_rule) != usual.size_rule:
+        options.append(f"--size-rule {found['size_rule']}")
+    return options
 
 
 @dataclass(frozen=True)
@@ -83,7 +106,7 @@ class PreparedFolder:
         self.folder, self.spec = folder, spec
         if not self.scan_ids:
             raise DataError(
-                f"{folder}: no image_<scan id>{SUFFIX} found. Run `python -m data.prepare {prepare_target(spec)}`, or "
+                f"{folder}: no image_<scan id>{SUFFIX} found. Run `{prepare_command(spec)}`, or "
                 f"set path.data_dir to the folder that holds {spec.prepared_folder()}."
             )
 
@@ -113,7 +136,7 @@ class PreparedFolder:
 
     def shape(self, scan: str) -> tuple[int, ...]:
         """(D, H, W) of an image as stored, from its header."""
-        return tuple(nib.load(self.path("image", scan)).shape[::-1])  # type: ignore[attr-defined]
+        return read_shape(self.path("image", scan))
 
     def image(self, scan: str) -> Volume:
         """Stored intensities, not normalised."""
@@ -137,11 +160,35 @@ class PreparedFolder:
             )
         return self._read(f"superpix-{scale}", scan, np.int32)
 
+    def staleness(self, name: str, expected: Sequence[str] | None = None) -> str:
+        """What has changed since a record of the manifest, in words; empty: nothing, or there is no such record.
+
+        Args:
+            name: see `Manifest.records`.
+            expected: names of the files that it would be made from now; None: the recorded ones.
+        """
+        record = self.manifest.records.get(name)
+        return "" if record is None else record.staleness(self.folder, expected=expected)
+
+    def require_current_pseudo_labels(self, scans: Iterable[str], scale: str) -> None:
+        """Checks that superpixels were made from the images in the folder; those without a record are taken on trust.
+
+        Raises:
+            DataError: some are stale; the message gives the command that makes them again.
+        """
+        stale = {scan: found for scan in scans if (found := self.staleness(f"superpix-{scale}_{scan}"))}
+        for scan, found in stale.items():
+            raise DataError(
+                f"{self.path(f'superpix-{scale}', scan)}: stale: its image has changed since ({found}); "
+                f"{len(stale)} scan(s) in all. Run `python -m data.superpixels "
+                f"{command_target(self.folder, self.spec)} --scale {scale}`."
+            )
+
     def class_slices(self, min_foreground_px: int = 1) -> dict[int, dict[str, list[int]]]:
         """{class value: {scan id: slices on which the class has at least `min_foreground_px` pixels}}.
 
         Raises:
-            DataError: no such class index; the message gives the command that makes it.
+            DataError: no such class index, or a stale one; the message gives the command that makes it.
         """
         path = self.folder / f"classmap_{min_foreground_px}.json"
         if not path.exists():
@@ -149,16 +196,45 @@ class PreparedFolder:
                 f"{path}: no such class index. Run `python -m data.prepare {command_target(self.folder, self.spec)} "
                 f"--step index --min-foreground-px {min_foreground_px}`."
             )
-        content = read_json(path)
+        labels = [each.name for each in scan_files(self.folder, "label").values()]
+        found = self.staleness(path.stem, labels)
+        if found:
+            raise DataError(
+                f"{path}: stale: the labels that it was made from have changed since ({found}). Run `python -m "
+                f"data.prepare {command_target(self.folder, self.spec)} --step index --min-foreground-px "
+                f"{min_foreground_px}`."
+            )
+        content = read_json_object(path)
+        if not all(isinstance(each, dict) for each in content.values()):
+            raise DataError(f"{path}: expected {{class: {{scan id: [slices]}}}}. Delete it and make it again.")
         return {value: content.get(name, {}) for value, name in enumerate(self.spec.class_names)}
 
     def statistics(self, scans: Sequence[str]) -> list[dict[str, float | int]]:
-        """Intensity statistics of scans, from the manifest; measured where it has none."""
-        entries = self.manifest.scans
-        return [entries.get(scan, {}).get("statistics") or statistics_of(self.image(scan).array) for scan in scans]
+        """Intensity statistics of scans, from the manifest; measured where it has none of the image as it is now."""
+        return [self._recorded_statistics(scan) or statistics_of(self.image(scan).array) for scan in scans]
+
+    def _recorded_statistics(self, scan: str) -> dict[str, float | int] | None:
+        record, image = self.manifest.records.get(f"scan_{scan}"), self.path("image", scan)
+        if record and hash_files([image], self.folder).get(image.name) != record.made.get(image.name):
+            return None
+        return self.manifest.scans.get(scan, {}).get("statistics")
 
     def _read(self, kind: str, scan: str, dtype: type | None = None) -> Volume:
         volume = read_nifti(self.path(kind, scan))
         rows, columns = (side - side % MULTIPLE_PX for side in volume.array.shape[1:])
         array = volume.array[:, :rows, :columns]
-        return Volume(array if dtype is None else array.astype(dtype), volume.affine)
+        return Volume(array if dtype is None else self._whole(kind, scan, array, dtype), volume.affine)
+
+    def _whole(self, kind: str, scan: str, array: np.ndarray, dtype: type) -> np.ndarray:
+        """Whole numbers as `dtype`; refuses what does not fit, where a cast would change it."""
+        path, limits = self.path(kind, scan), np.iinfo(dtype)
+        try:
+            whole = whole_values(array)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+        if whole.min() < limits.min or whole.max() > limits.max:
+            raise DataError(
+                f"{path}: values from {whole.min()} to {whole.max()}; expected {limits.min} to {limits.max}. Run "
+                f"`{prepare_command(self.spec)}` again."
+            )
+        return whole.astype(dtype)

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from dataloaders.description import DatasetSpec
+from dataloaders.io.dtypes import portable
 from dataloaders.io.geometry import Grid as Grid
 from dataloaders.io.geometry import SizeRule, crop_or_pad, remove_border, reorient, resample_image, resample_label
 from dataloaders.io.geometry import paste_back as paste_back
 from dataloaders.samples import Volume
+from dataloaders.scans.labels import whole_values
+from dataloaders.scans.plausibility import hounsfield_doubt, is_hounsfield, require_contrast, slicing_doubt
 from util.errors import ConfigError, DataError
 
 
@@ -82,6 +85,23 @@ def parameters_of(
     )
 
 
+def scan_doubts(volume: Volume, parameters: PrepareParameters, modality: str) -> list[str]:
+    """What is doubtful about a raw scan, one sentence each; the file is not named.
+
+    Args:
+        volume: raw scan.
+        parameters: how it will be prepared.
+        modality: of the data set, such as CT; empty: unknown.
+
+    Raises:
+        DataError: intensities that certainly are no Hounsfield units, where these are expected.
+    """
+    doubts = [slicing_doubt(Grid.of(volume), parameters.axis_codes)]
+    if is_hounsfield(modality, parameters.window_hu) and np.ptp(volume.array):
+        doubts.append(hounsfield_doubt(float(volume.array.min()), float(volume.array.max())))
+    return [doubt for doubt in doubts if doubt]
+
+
 def prepare_image(volume: Volume, parameters: PrepareParameters) -> Volume:
     """Brings a scan to the grid and the intensities of training.
 
@@ -93,11 +113,13 @@ def prepare_image(volume: Volume, parameters: PrepareParameters) -> Volume:
         float32 (D, H, W), intensities not normalised.
 
     Raises:
-        DataError: the scan holds NaN or infinite values, or nothing within the window.
+        DataError: the scan holds NaN or infinite values, is constant, has nothing within the window, or would have too
+            many voxels.
     """
     if not np.isfinite(volume.array).all():
         raise DataError("the scan holds NaN or infinite values; expected numbers. Convert or copy the scan again.")
-    volume = reorient(volume, parameters.axis_codes)
+    require_contrast(volume.array)
+    volume = reorient(Volume(portable(volume.array), volume.affine), parameters.axis_codes)
     if parameters.clip_percentile is not None:
         volume = Volume(clip_percentile(volume.array, parameters.clip_percentile), volume.affine)
     if parameters.window_hu is not None:
@@ -117,9 +139,13 @@ def prepare_label(volume: Volume, parameters: PrepareParameters) -> Volume:
     Raises:
         DataError: the values are not whole numbers from 0 to 255.
     """
-    if not np.isin(volume.array, np.arange(256)).all():
-        raise DataError("the label map holds values that are not whole numbers from 0 to 255. Convert it again.")
-    volume = reorient(Volume(volume.array.astype(np.uint8), volume.affine), parameters.axis_codes)
+    array = whole_values(volume.array)
+    if array.min() < 0 or array.max() > np.iinfo(np.uint8).max:
+        raise DataError(
+            f"the label map holds values from {array.min()} to {array.max()}; expected whole numbers from 0 to 255. "
+            "Convert it again."
+        )
+    volume = reorient(Volume(array.astype(np.uint8), volume.affine), parameters.axis_codes)
     volume = remove_border(volume, parameters.border_fraction)
     volume = resample_label(volume, _target_spacing(volume, parameters), parameters.size_rule)
     return _fit_in_plane(volume, parameters, 0.0)
@@ -134,8 +160,12 @@ def _target_spacing(volume: Volume, parameters: PrepareParameters) -> tuple[floa
 
 
 def _fit_in_plane(volume: Volume, parameters: PrepareParameters, fill: float) -> Volume:
-    """Crops or pads, unless the spacing was chosen for the size."""
-    return volume if parameters.spacing_mm is None else crop_or_pad(volume, parameters.size_px, fill)
+    """Crops or pads, unless the spacing was chosen for the size.
+
+    Enlarged scans are padded in any case: their samples end at the outer face of the last pixel, before the size.
+    """
+    is_fitted = parameters.spacing_mm is None and min(volume.array.shape[1:]) >= parameters.size_px
+    return volume if is_fitted else crop_or_pad(volume, parameters.size_px, fill)
 
 
 def clip_percentile(array: np.ndarray, percentile: float) -> np.ndarray:

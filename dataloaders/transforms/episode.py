@@ -9,19 +9,28 @@ from torch import Tensor
 
 from dataloaders.transforms import spatial
 from dataloaders.transforms.intensity import gamma_correct
+from util.errors import ConfigError
+from util.schema import check_bounds, option
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
     """Half-widths and ranges of the uniform draws. The defaults are `sabs_aug` of the reference."""
 
-    rotation_deg: float = 5.0
-    shift_px: float = 5.0
-    shear_deg: float = 5.0
-    zoom: tuple[float, float] = (0.9, 1.2)
-    elastic_amplitude_px: float = 10.0  # of the noise before smoothing; about 0.4 px after smoothing
-    elastic_sigma_px: float = 5.0
-    gamma: tuple[float, float] = (0.5, 1.5)
+    rotation_deg: float = option(5.0, ge=0, le=180)
+    shift_px: float = option(5.0, ge=0)
+    shear_deg: float = option(5.0, ge=0, lt=90)
+    zoom: tuple[float, float] = option((0.9, 1.2), gt=0, le=100)
+    elastic_amplitude_px: float = option(10.0, ge=0)  # of the noise before smoothing; about 0.4 px after smoothing
+    elastic_sigma_px: float = option(5.0, gt=0, le=100)
+    gamma: tuple[float, float] = option((0.5, 1.5), gt=0, le=100)
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "aug.")
+        for name in ("zoom", "gamma"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ConfigError(f"aug.{name}={[low, high]}: expected the lower end first.")
 
 
 # `which_aug` -> ranges. Source: SSL-ALPNet, released code.

@@ -4,12 +4,21 @@ from typing import Any
 
 import torch
 
-from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions
+from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, join_results
 from models.evaluation.dense import DenseEvaluation
 from models.evaluation.fewshot import FewShotEvaluation
 from util.errors import ConfigError
 
-__all__ = ["EVALUATIONS", "LAYOUTS", "Candidate", "Evaluation", "EvaluationResult", "ScoreOptions", "make_evaluation"]
+__all__ = [
+    "EVALUATIONS",
+    "LAYOUTS",
+    "Candidate",
+    "Evaluation",
+    "EvaluationResult",
+    "ScoreOptions",
+    "join_results",
+    "make_evaluation",
+]
 
 EVALUATIONS: dict[str, type[Evaluation]] = {"fewshot": FewShotEvaluation, "dense": DenseEvaluation}
 LAYOUTS = {family: evaluation.layout for family, evaluation in EVALUATIONS.items()}  # of the tables

@@ -1,10 +1,10 @@
 """The interface between an evaluation and its callers, training and validation; the same for every family."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ class ScoreOptions:
     save_predictions: bool = True  # masks as files
     seed: int = 0  # of the training run
     config_hash: str = ""  # hash that is equal for runs whose scores may be averaged
+    hd95: Literal["larger", "pooled"] = "larger"  # convention of HD95 in tables; scores.csv has both
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,10 @@ class EvaluationResult:
 
     title: str
     tables: Sequence[Table]
-    pictures: dict[str, Path]  # caption -> file
+    pictures: dict[str, Path]  # caption -> file; without those that could not be drawn
     logged: list[tuple[str, float]]  # name -> value, for the Sacred run
     headline: float  # mean Dice
+    failures: Sequence[str] = ()  # masks that could not be written, with the cause
 
 
 class Evaluation(ABC):
@@ -84,6 +86,24 @@ class Evaluation(ABC):
             ConfigError: not possible for this family.
         """
         raise ConfigError("suspects: ranks masks of images, not of scans; choose such a data set and method.")
+
+
+def join_results(results: Mapping[str, EvaluationResult]) -> EvaluationResult:
+    """The result on the run's own data set, and after it what belongs to the further ones, under their names.
+
+    Args:
+        results: data set -> result, the run's own first.
+    """
+    first = next(iter(results.values()))
+    named = list(results.items())[1:]
+    further = {f"{name}: {caption}": path for name, each in named for caption, path in each.pictures.items()}
+    return replace(
+        first,
+        tables=[table for result in results.values() for table in result.tables],
+        pictures=first.pictures | further,
+        logged=[*first.logged, *((f"{name}/{key}", value) for name, each in named for key, value in each.logged)],
+        failures=tuple(failure for result in results.values() for failure in result.failures),
+    )
 
 
 def mean_defined(values: Sequence[float]) -> float:

@@ -1,12 +1,12 @@
 """Evaluation of dense segmentation on test images; on training images, its agreement with clean and noisy masks."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,66 +17,20 @@ from dataloaders.io.png import write_png
 from dataloaders.samples import ImageCase
 from dataloaders.scans.normalise import Normalisation
 from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, mean_defined
+from models.evaluation.layouts import DENSE_LAYOUT, LAST, N_LAST
 from models.evaluation.overlap import compute_dice, compute_iou, count_overlap, surface_distances_px
 from models.evaluation.probabilities import export_probabilities
 from models.evaluation.suspects import rank_suspects
 from models.methods.base import Method
 from models.prediction.dense import write_segmentation
 from models.prediction.segmenter import Segmenter
-from models.presets.published import TEST_IMAGES, published_dice
-from util.errors import DataError
 from util.ids import natural_key
-from util.results.layout import Layout
+from util.items import Failures, catching, dispensable
 from util.results.overlays import save_image_overlays
 from util.results.scores import FAMILY, FILE_NAME, make_scores, write_scores
 from util.results.tables import make_tables
 
-N_LAST = 10  # evaluations at the end of training whose mean is the published figure
 N_DRAWN = 8  # test images in the picture
-LAST = f"last{N_LAST}"
-
-# Value of the column `weights` -> what it means; in this order in tables.
-WEIGHTS = {LAST: "mean of the last ten evaluations", "last": "weights of the last step", "ema": "averaged weights"}
-
-
-def noise_heading(values: Sequence[str]) -> str:
-    """The heading of a column: share of noisy images and strength of the noise.
-
-    Raises:
-        DataError: they are not numbers.
-    """
-    try:
-        alpha, beta = map(float, values)
-    except ValueError as error:
-        raise DataError(f"noise {values}: expected numbers for alpha and beta. Run the validation again.") from error
-    return f"{alpha:g}, {beta:g}" if alpha else "clean"
-
-
-def published_figures(rows: pd.DataFrame) -> Mapping[str, str]:
-    """The published figures of a line by heading; none if other images were scored, or the noise is of another kind."""
-    method, dataset, options = rows[["method", "dataset", "noise_options"]].iloc[0]
-    if options or set(rows["n_cases"]) != {str(TEST_IMAGES.get(dataset))}:
-        return {}
-    return {noise_heading([str(a), str(b)]): text for (a, b), text in published_dice(dataset, method).items()}
-
-
-# Source: T-Loss (MICCAI 2023), tables 1 and 2.
-DENSE_LAYOUT = Layout(
-    tables=("weights", "dataset", "task"),
-    lines=("method", "noise_options"),
-    columns=("alpha", "beta"),
-    averaged=("seed", "held_out_domain"),
-    constant=("split", "config_hash", "steps", "n_cases"),
-    metrics=("dice",),
-    heading=noise_heading,
-    order=tuple(WEIGHTS),
-    spread="runs",
-    digits=1,
-    title=lambda values: f"{values[2]} of {values[1]}, {WEIGHTS.get(values[0], values[0])}",
-    note="Columns: share of noisy training images, strength of the noise.",
-    published=published_figures,
-    published_note="Published: Dice × 100 (standard deviation over 3 seeds).",
-)
 
 
 @dataclass(frozen=True)
@@ -87,7 +41,7 @@ class ImageScores:
         ids: N images.
         dice, iou: (N, K), 0 to 1; an empty mask found empty counts 1, as published.
         pooled_dice: (K,), over all pixels of all images.
-        hd95_px: (N, K), NaN where a mask is empty or distances are not computed.
+        hd95_px, hd95_pooled_px: (N, K), NaN where a mask is empty or distances are not computed.
     """
 
     ids: tuple[str, ...]
@@ -95,6 +49,7 @@ class ImageScores:
     iou: Float[np.ndarray, "N K"]
     pooled_dice: Float[np.ndarray, " K"]
     hd95_px: Float[np.ndarray, "N K"]
+    hd95_pooled_px: Float[np.ndarray, "N K"]
 
     @property
     def means(self) -> dict[str, float]:
@@ -127,13 +82,17 @@ class DenseEvaluation(Evaluation):
         return {f"val/{name}": value for name, value in means.items()} | self._agreement(method)
 
     def score(self, candidates: Sequence[Candidate], out: Path, options: ScoreOptions) -> EvaluationResult:
-        """Writes scores.csv, a picture of good and bad cases for each candidate, and the masks as PNG."""
+        """Writes the masks as PNG, scores.csv, and a picture of good and bad cases for each candidate."""
         records: list[dict[str, Any]] = []
         pictures: dict[str, Path] = {}
         logged: dict[str, float] = {}
+        failures: Failures = {}
+        scored: list[ImageScores] = []
         for candidate in candidates:
-            masks = out / "predictions" / candidate.weights if options.save_predictions else None
-            scores = self._score_images(candidate.method, options.surface_scores, masks, progress=True)
+            save = partial(self._save_masks, out / "predictions" / candidate.weights, failures)
+            scores = self._score_images(
+                candidate.method, options.surface_scores, save if options.save_predictions else None, progress=True
+            )
             context = self._context(candidate, options, len(scores.ids))
             recent = _average_last(candidate)
             records += [context | {"weights": LAST, "metric": name, "value": recent[name]} for name in recent]
@@ -141,16 +100,21 @@ class DenseEvaluation(Evaluation):
             logged |= {f"test/{name}/{LAST}": value for name, value in recent.items()}
             means = scores.means | {"hd95_px": mean_defined(scores.hd95_px.ravel().tolist())}
             logged |= {f"test/{name}/{candidate.weights}": value for name, value in means.items()}
-            pictures[f"{candidate.name}, {candidate.weights} weights"] = self._draw(candidate, scores, out)
+            scored.append(scores)
         table = make_scores(records)
         write_scores(out / FILE_NAME, table)
+        for candidate, scores in zip(candidates, scored, strict=True):
+            caption = f"{candidate.name}, {candidate.weights} weights"
+            with dispensable(f"overlays of {caption}"):
+                pictures[caption] = self._draw(candidate, scores, out)
         dice = (value for name, value in logged.items() if name.startswith("test/dice/"))
         return EvaluationResult(
             title=f"{candidates[0].name} on {self._task} of {self.data.config.spec.name}",
-            tables=make_tables(table, self.layout),
+            tables=make_tables(table, self.layout.with_hd95(options.hd95)),
             pictures=pictures,
             logged=[(name, value) for name, value in logged.items() if not np.isnan(value)],
             headline=next(dice),
+            failures=tuple(failures.values()),
         )
 
     @property
@@ -164,7 +128,11 @@ class DenseEvaluation(Evaluation):
             yield case, truth, mask, count_overlap(mask, torch.from_numpy(truth).to(self.device))
 
     def _score_images(
-        self, method: Method, with_distances: bool, save_to: Path | None = None, progress: bool = False
+        self,
+        method: Method,
+        with_distances: bool,
+        save: Callable[[ImageCase, np.ndarray], None] | None = None,
+        progress: bool = False,
     ) -> ImageScores:
         ids: list[str] = []
         counts, distances = [], []
@@ -173,36 +141,39 @@ class DenseEvaluation(Evaluation):
         ):
             ids += case.ids
             counts.append(overlap)
-            if with_distances or save_to is not None:
-                found = mask.cpu().numpy()
-                distances.append(surface_distances_px(found, truth) if with_distances else None)
-                if save_to is not None:
-                    self._save_masks(save_to, case, found)
+            if with_distances:
+                distances.append(surface_distances_px(mask.cpu().numpy(), truth))
+            if save is not None:
+                save(case, mask.cpu().numpy())
         joined = torch.cat(counts, 1).cpu()  # (3, N, K)
+        hd95 = np.concatenate(distances, 1) if with_distances else np.full((2, *joined.shape[1:]), np.nan)
         return ImageScores(
             ids=tuple(ids),
             dice=compute_dice(joined).numpy(),
             iou=compute_iou(joined).numpy(),
             pooled_dice=compute_dice(joined.sum(1)).numpy(),
-            hd95_px=np.concatenate(distances) if with_distances else np.full(joined.shape[1:], np.nan),
+            hd95_px=hd95[0],
+            hd95_pooled_px=hd95[1],
         )
 
-    def _save_masks(self, folder: Path, case: ImageCase, masks: np.ndarray) -> None:
+    def _save_masks(self, folder: Path, failures: Failures, case: ImageCase, masks: np.ndarray) -> None:
         """Writes a mask per structure on the prepared grid and, where its size is known, a label map of the original.
 
         Args:
             folder: receives `<structure>/<id>.png`, and `original_size/<id>_segmentation.png` as prediction writes it.
+            failures: receives a message for each image whose masks cannot be written.
             case: N images.
             masks: (K, N, H, W) bool.
         """
         task = self.data.config.task
         for place, image_id in enumerate(case.ids):
             by_name = dict(zip(task.names, masks[:, place], strict=True))
-            for name, mask in by_name.items():
-                write_png(folder / name / f"{image_id}.png", mask)
-            if self.data.has_original_size(image_id):
-                original = {name: self.data.to_original(image_id, mask) for name, mask in by_name.items()}
-                write_segmentation(folder / "original_size", image_id, original, task.supplied_values)
+            with catching(failures, image_id, f"masks of {image_id}"):
+                for name, mask in by_name.items():
+                    write_png(folder / name / f"{image_id}.png", mask)
+                if self.data.has_original_size(image_id):
+                    original = {name: self.data.to_original(image_id, mask) for name, mask in by_name.items()}
+                    write_segmentation(folder / "original_size", image_id, original, task.supplied_values)
 
     def _agreement(self, method: Method) -> dict[str, float]:
         """Mean Dice of predictions on training images with their clean and their given masks, per type of noise."""
@@ -259,7 +230,7 @@ class DenseEvaluation(Evaluation):
             | {"metric": metric, "value": getattr(scores, metric)[n, k]}
             for n, image_id in sorted(enumerate(scores.ids), key=lambda pair: natural_key(pair[1]))
             for k, name in enumerate(names)
-            for metric in ("dice", "iou", "hd95_px")
+            for metric in ("dice", "iou", "hd95_px", "hd95_pooled_px")
         ]
         pooled = zip(names, scores.pooled_dice, strict=True)
         return found + [

@@ -14,46 +14,23 @@ from tqdm import tqdm
 from dataloaders.fewshot.data import FewShotData, FewShotTask, ScoredCase
 from dataloaders.io.geometry import Grid, paste_back
 from dataloaders.io.nifti import write_nifti
-from dataloaders.samples import Volume
+from dataloaders.samples import StoredGeometry, Volume
 from dataloaders.scans.labels import to_supplied_values
 from dataloaders.scans.normalise import Normalisation
 from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, mean_defined
+from models.evaluation.layouts import FEWSHOT_LAYOUT, organ_heading
 from models.methods.base import Method
 from models.prediction.segmenter import Segmenter
 from util.ids import natural_key
-from util.results.layout import Layout
+from util.items import Failures, catching, dispensable
 from util.results.metrics import Scores, overlap_counts, overlap_scores, score_volume
 from util.results.overlays import save_overlays
 from util.results.scores import FAMILY, FILE_NAME, N_FOLDS, make_scores, write_scores
 from util.results.tables import make_tables
+from util.schema import build
 
+SURFACE_SCORES = ("hd95_mm", "hd95_pooled_mm", "nsd")
 PROTOCOLS = {"reference": ("reference",), "blind": ("blind",), "both": ("reference", "blind")}
-
-# Heading in tables, in the paper's order -> names of the organ in the data sets, in lower case.
-ORGANS = {
-    "Left kidney": ("lk", "kid_l"),
-    "Right kidney": ("rk", "kid_r"),
-    "Spleen": ("spleen",),
-    "Liver": ("liver",),
-}
-
-
-def organ_heading(structure: str) -> str:
-    """The heading of an organ, whatever the data set calls it."""
-    return next((heading for heading, names in ORGANS.items() if structure.lower() in names), structure)
-
-
-# Source: SSL-ALPNet (ECCV 2020), section 4.1 and tables 1-2.
-FEWSHOT_LAYOUT = Layout(
-    lines=("method", "dataset", "setting", "protocol"),
-    columns=("structure",),
-    averaged=("fold", "seed"),
-    constant=("split", "weights", "config_hash", "steps"),
-    metrics=("dice", "hd95_mm", "nsd"),
-    heading=lambda values: organ_heading(values[0]),
-    order=tuple(ORGANS),
-    has_mean=True,
-)
 
 
 @dataclass(frozen=True)
@@ -90,7 +67,7 @@ def _score(scored: ScoredCase, masks: np.ndarray, tolerance_mm: float | None) ->
         volumes = mask[counts], truth == value
         if tolerance_mm is None:
             overlap = overlap_scores(overlap_counts(*volumes, ignore=truth == 255))
-            scores[value] = Scores(**overlap._asdict(), hd95_mm=float("nan"), nsd=float("nan"))
+            scores[value] = Scores(**overlap._asdict(), **dict.fromkeys(SURFACE_SCORES, float("nan")))
         else:
             scores[value] = score_volume(*volumes, scored.stored.spacing_mm, truth == 255, tolerance_mm)
     return scores
@@ -113,6 +90,7 @@ class FewShotEvaluation(Evaluation):
         """Writes scores.csv, a picture per scan, and the masks on the prepared and on the original scan's grid."""
         records: list[dict[str, Any]] = []
         pictures: dict[str, Path] = {}
+        failures: Failures = {}
         for candidate in candidates:
             folder = out / "ema" if candidate.weights == "ema" else out
             for protocol in PROTOCOLS[self.data.config.protocol]:
@@ -122,19 +100,22 @@ class FewShotEvaluation(Evaluation):
                     found += self._records(context, result)
                     caption = f"{protocol} protocol, scan {result.scored.case.scan_id}"
                     caption += f", {candidate.weights} weights" if len(candidates) > 1 else ""
-                    pictures[caption] = self._draw(folder, context["method"], protocol, result)
+                    with dispensable(f"overlays of {caption}"):
+                        pictures[caption] = self._draw(folder, context["method"], protocol, result)
                     if options.save_predictions:
-                        self._save_masks(folder / "predictions" / protocol, result)
+                        with catching(failures, caption, f"masks of {caption}"):
+                            self._save_masks(folder / "predictions" / protocol, result)
                 records += sorted(found, key=lambda record: natural_key(record["case"]))
         scores = make_scores(records)
         write_scores(out / FILE_NAME, scores)
         dice = scores[(scores["metric"] == "dice") & (scores["protocol"] == scores["protocol"].iloc[0])]
         return EvaluationResult(
             title=f"{_name(candidates[0])} on {self.data.folder.spec.name}, fold {self.data.config.eval_fold}",
-            tables=make_tables(scores, self.layout),
+            tables=make_tables(scores, self.layout.with_hd95(options.hd95)),
             pictures=pictures,
             logged=_logged(scores),
             headline=mean_defined(dice["value"].tolist()),
+            failures=tuple(failures.values()),
         )
 
     def _results(self, candidate: Candidate, protocol: str, surface_scores: bool) -> Iterator[CaseResult]:
@@ -196,7 +177,8 @@ class FewShotEvaluation(Evaluation):
         Its values are 0 and the organ's value in the label maps as they were supplied.
         """
         scan, spec = result.scored.case.scan_id, self.data.folder.spec
-        original = self.data.folder.manifest.scans.get(str(scan), {}).get("original")
+        entry = self.data.folder.manifest.scans.get(str(scan), {})
+        original, stored = entry.get("original"), entry.get("stored_geometry")
         for value, mask in zip(result.scored.case.classes, result.masks, strict=True):
             prepared = mask.astype(np.uint8) * np.uint8(value)
             labelled = Volume(to_supplied_values(prepared, spec), result.scored.stored.affine)
@@ -205,7 +187,8 @@ class FewShotEvaluation(Evaluation):
             if original:
                 grid = Grid.from_json(original)
                 pasted = paste_back(labelled, grid.shape, grid.affine)
-                write_nifti(out / "original_grid" / name, pasted)
+                geometry = None if stored is None else build(StoredGeometry, stored)
+                write_nifti(out / "original_grid" / name, Volume(pasted.array, grid.affine, geometry))
 
 
 def _name(candidate: Candidate) -> str:

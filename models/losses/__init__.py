@@ -13,6 +13,7 @@ from models.losses.noise_robust import PixelLoss
 from models.losses.overlap import Dice, NoiseRobustDice
 from models.losses.t_loss import TLoss, TLossConfig
 from util.errors import ConfigError
+from util.schema import check_bounds, option
 
 LossName = Literal[
     "ce", "bce", "gce", "mae", "rce", "sce", "nce", "ngce", "nce_rce", "ngce_mae", "ngce_rce", "focal",
@@ -25,23 +26,17 @@ class LossConfig:
     """Hyper-parameters of all losses; each reads its own."""
 
     class_weighted: bool = True  # pixelwise losses: balance the classes (superpixel-guided learning); False: plain mean
-    gce_q: float = 0.7  # of gce
-    ngce_q: float = 0.7  # of ngce, ngce_mae, ngce_rce; Ma et al. use 0.1 on CIFAR-10, T-Loss does not say
-    sce_alpha: float = 0.1  # weight of CE in sce
-    sce_beta: float = 1.0  # weight of RCE in sce
-    focal_gamma: float = 2.0  # of focal
-    nrdice_gamma: float = 1.5  # of nrdice
+    gce_q: float = option(0.7, gt=0, le=1)  # of gce
+    # of ngce, ngce_mae, ngce_rce; Ma et al. use 0.1 on CIFAR-10, T-Loss does not say
+    ngce_q: float = option(0.7, gt=0, le=1)
+    sce_alpha: float = option(0.1, ge=0)  # weight of CE in sce
+    sce_beta: float = option(1.0, ge=0)  # weight of RCE in sce
+    focal_gamma: float = option(2.0, ge=0)  # of focal
+    nrdice_gamma: float = option(1.5, ge=1, le=2)  # of nrdice
     tloss: TLossConfig = field(default_factory=TLossConfig)
 
     def __post_init__(self) -> None:
-        for name in ("gce_q", "ngce_q"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: expected a value in (0, 1].")
-        for name in ("sce_alpha", "sce_beta", "focal_gamma"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name}={getattr(self, name)}: expected a value from 0.")
-        if not 1 <= self.nrdice_gamma <= 2:
-            raise ConfigError(f"nrdice_gamma={self.nrdice_gamma}: expected a value in [1, 2].")
+        check_bounds(self)
 
 
 def _pixelwise(loss_map: Callable[..., Tensor], **fields: str) -> Callable[[LossConfig, int], SegmentationLoss]:

@@ -10,35 +10,30 @@ from torch import Tensor, nn
 
 from models.losses.base import SegmentationLoss, one_hot
 from util.errors import ConfigError
+from util.schema import check_bounds, option
 
 
 @dataclass(frozen=True)
 class TLossConfig:
     """Hyper-parameters of T-Loss. Source: Gonzalez-Jimenez et al., MICCAI 2023; defaults as in the paper."""
 
-    nu_init: float = 0.0  # initial raw degrees of freedom nu~; released configuration: 1
-    eps: float = 1e-8  # nu = exp(nu~) + eps
-    lr_nu: float = 1e-3  # learning rate of nu~ (and of a learnable precision), constant
+    nu_init: float = option(0.0, ge=-80, le=80)  # initial raw degrees of freedom nu~; released configuration: 1
+    eps: float = option(1e-8, ge=0)  # nu = exp(nu~) + eps
+    lr_nu: float = option(1e-3, gt=0)  # learning rate of nu~ (and of a learnable precision), constant
     log_precision: float | Literal["learnable"] = 1.0  # 1: released code, 0: paper; learnable: starts at 1
     reduction: Literal["none", "mean", "sum"] = "mean"  # over the images
     per_class: bool = True  # one nu per foreground class, losses averaged; False: one vector of all their pixels
     divide_by_pixels: bool = False  # True: loss per pixel; as published, it grows with the image
     plateau: bool = True  # lower the network's learning rate when nu~ has settled (rule and values: released code)
-    plateau_every: int = 50  # steps between two records of nu~
-    plateau_records: int = 10  # the last records that the rule compares
-    plateau_window: int = 5  # records in a moving average
-    plateau_tolerance: float = 1e-4  # largest difference of successive averages that counts as settled
-    plateau_factor: float = 0.1  # on the learning rate, each time nu~ has settled
-    plateau_floor: float = 0.1  # smallest product of these factors; 1e-4 of 1e-3, as released
+    plateau_every: int = option(50, ge=1)  # steps between two records of nu~
+    plateau_records: int = option(10, ge=2, le=100_000)  # the last records that the rule compares
+    plateau_window: int = option(5, ge=1)  # records in a moving average
+    plateau_tolerance: float = option(1e-4, ge=0)  # largest difference of successive averages that counts as settled
+    plateau_factor: float = option(0.1, gt=0, le=1)  # on the learning rate, each time nu~ has settled
+    plateau_floor: float = option(0.1, gt=0, le=1)  # smallest product of these factors; 1e-4 of 1e-3, as released
 
     def __post_init__(self) -> None:
-        if self.eps < 0 or self.lr_nu <= 0:
-            raise ConfigError(f"tloss.eps={self.eps}, tloss.lr_nu={self.lr_nu}: expected eps >= 0 and lr_nu > 0.")
-        for name in ("plateau_factor", "plateau_floor"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"tloss.{name}={getattr(self, name)}: expected a value in (0, 1].")
-        if self.plateau_every < 1 or self.plateau_tolerance < 0:
-            raise ConfigError("tloss: expected plateau_every from 1 and plateau_tolerance from 0.")
+        check_bounds(self, "tloss.")
         if not 1 <= self.plateau_window < self.plateau_records:
             raise ConfigError(
                 f"tloss.plateau_window={self.plateau_window}: expected from 1 to less than plateau_records="

@@ -16,7 +16,7 @@ from models.networks.backbones import OUTPUT_STRIDE, build_encoder
 from models.networks.passes import run_in_chunks
 from models.networks.prototypes import MAX_TEMPERATURE, Prototypes
 from util.errors import ConfigError
-from util.schema import option
+from util.schema import check_bounds, option
 
 
 @dataclass(frozen=True)
@@ -26,24 +26,20 @@ class ALPNetConfig:
     modelname: str = option("dlfcn_res101", "architecture")  # encoder, see models.networks.backbones.build_encoder
     encoder_weights: str = "coco"  # coco, imagenet, none (random), or a file (reference: use_coco_init)
     prototypes: Literal["local", "global"] = option("local", "architecture")  # global: PANet's one per class
-    proto_grid_size: int = option(8, "architecture")  # cells per side of the feature grid in training
-    val_wsize: int = option(2, "practical")  # side of a cell in prediction, in features
+    proto_grid_size: int = option(8, "architecture", ge=1)  # cells per side of the feature grid in training
+    val_wsize: int = option(2, "practical", ge=1)  # side of a cell in prediction, in features
     use_wce: bool = True  # weighted cross-entropy on the query: `background_weight`, foreground 1; False: both 1
-    background_weight: float = 0.05  # of `use_wce` (released code)
+    background_weight: float = option(0.05, gt=0)  # of `use_wce` (released code)
     usealign: bool = True  # prototype alignment regularisation
-    align_weight: float = 1.0  # of the alignment loss (paper: 1)
+    align_weight: float = option(1.0, ge=0)  # of the alignment loss (paper: 1)
     temperature: float = 20.0  # factor on the cosine (as in PANet)
-    coverage_threshold: float = 0.95  # coverage above which a cell of the support mask becomes a prototype
+    # coverage above which a cell of the support mask becomes a prototype
+    coverage_threshold: float = option(0.95, ge=0, lt=1)
     freeze_batch_norm: bool = False  # True: running statistics also in training
-    slices_per_pass: int = option(16, "practical")  # slices encoded together in prediction
+    slices_per_pass: int = option(16, "practical", ge=1)  # slices encoded together in prediction
 
     def __post_init__(self) -> None:
-        if self.proto_grid_size < 1 or self.val_wsize < 1 or self.slices_per_pass < 1:
-            raise ConfigError("proto_grid_size, val_wsize and slices_per_pass: expected whole numbers from 1.")
-        if not 0 <= self.coverage_threshold < 1:
-            raise ConfigError(f"coverage_threshold={self.coverage_threshold}: expected a value in [0, 1).")
-        if not self.background_weight > 0:
-            raise ConfigError(f"background_weight={self.background_weight}: expected a number above 0.")
+        check_bounds(self)
         if not 0 < self.temperature <= MAX_TEMPERATURE:
             raise ConfigError(f"temperature={self.temperature}: expected a value above 0, up to {MAX_TEMPERATURE:g}.")
 

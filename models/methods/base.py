@@ -99,6 +99,13 @@ class Method(nn.Module, ABC):
         """The module whose weights the run averages (`ema`): the method itself or one of its parts; None: nothing."""
         return self
 
+    def require_no_rounds(self, labels: LabelStore | None) -> None:
+        """Called before a run without rounds (`round_steps=0`), of which `after_round` is never called.
+
+        Raises:
+            ConfigError: the method needs rounds to train on these labels.
+        """
+
     def before_training(self, labels: LabelStore | None) -> None:
         """Called once, before the first step of a run that is not resumed; labels: None for few-shot."""
 

@@ -20,6 +20,7 @@ from models.losses.selection import ce_map, jocor_score, small_loss_selection, s
 from models.losses.superpixels import superpixel_mean
 from models.methods.peers import Ids, Logits, Peers, PeersConfig, Rates, kept_shares, log_probability
 from util.errors import ConfigError
+from util.schema import check_bounds, option
 
 
 @dataclass(frozen=True)
@@ -27,35 +28,28 @@ class RefineConfig:
     """When and how labels are refined. Source: superpixel-guided learning, released code (ISIC)."""
 
     style: Literal["mean", "pixel"] = "mean"  # mean: whole superpixels; pixel: each pixel on its own
-    decay: float = 1.0  # factor on the share of labels to refine, 1 - remember rate (reference: 0.5 for the clavicle)
-    confidence: float = 0.0  # a label changes only to a class more probable than this
-    patience: int = 5  # rounds without a wider loss gap before labels are refined
-    thr_bg: float = 0.95  # upper bounds of the remember rates after refinement (reference: 0.99 and 0.83 for JSRT)
-    thr_fg: float = 0.9
-    factor: float = 1.1  # on the remember rates at each refinement
-    max_refinements: int = 1
-    chunk: int = 200  # images ranked together
+    # factor on the share of labels to refine, 1 - remember rate (reference: 0.5 for the clavicle)
+    decay: float = option(1.0, ge=0, le=1)
+    confidence: float = option(0.0, ge=0, le=1)  # a label changes only to a class more probable than this
+    patience: int = option(5, ge=1)  # rounds without a wider loss gap before labels are refined
+    # Upper bounds of the remember rates after refinement (reference: 0.99 and 0.83 for JSRT); 1: no bound. thr_bg=None:
+    # that of the foreground, which the reference takes for 1 too.
+    thr_bg: float | None = option(0.95, ge=0, le=1)
+    thr_fg: float = option(0.9, ge=0, le=1)
+    factor: float = option(1.1, ge=1)  # on the remember rates at each refinement
+    max_refinements: int = option(1, ge=0)
+    chunk: int = option(200, ge=1)  # images ranked together
 
     def __post_init__(self) -> None:
-        for name in ("decay", "confidence", "thr_bg", "thr_fg"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"refine.{name}={getattr(self, name)}: expected a value from 0 to 1.")
-        if self.factor < 1:
-            raise ConfigError(f"refine.factor={self.factor}: expected a number from 1.")
-        if self.patience < 1 or self.chunk < 1 or self.max_refinements < 0:
-            raise ConfigError("refine: expected patience and chunk from 1, max_refinements from 0.")
+        check_bounds(self, "refine.")
 
 
 @dataclass(frozen=True)
 class JoCoRConfig(PeersConfig):
     """Hyper-parameters of JoCoR."""
 
-    jocor_lambda: float = 0.65  # weight of the networks' agreement against the labels' cross-entropy
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.jocor_lambda <= 1:
-            raise ConfigError(f"jocor_lambda={self.jocor_lambda}: expected a value from 0 to 1.")
+    # weight of the networks' agreement against the labels' cross-entropy
+    jocor_lambda: float = option(0.65, ge=0, le=1)
 
 
 @dataclass(frozen=True)
@@ -174,7 +168,7 @@ class SuperpixelGuided(Peers):
         before, n_changed = labels.accuracy(), np.count_nonzero(refined != labels.label)
         labels.replace(refined)
         ceiling = torch.full_like(self.remember_rates, refine.thr_fg)
-        ceiling[0] = refine.thr_bg
+        ceiling[0] = refine.thr_fg if refine.thr_bg is None else refine.thr_bg
         self.remember_rates.copy_(update_remember_rates(self.remember_rates, ceiling, refine.factor))
         self.n_refinements.add_(1)
         self.monitor.reset()
@@ -266,7 +260,7 @@ def joint_objective(
 def _required(superpixel: Ids | None) -> Ids:
     if superpixel is None:
         raise ConfigError(
-            "method='spguided': the images have no superpixels. Make them with `python -m data.prepare ... --step "
-            "superpixels`, or select by pixel with selection.level=pixel and refine.style=pixel."
+            "method='spguided': the images have no superpixels. Make them with `python -m data.superpixels DATASET`, "
+            "or select by pixel with selection.level=pixel and refine.style=pixel."
         )
     return superpixel

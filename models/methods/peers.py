@@ -20,7 +20,7 @@ from models.methods.rate_estimator import estimate_remember_rates
 from models.networks.passes import run_in_chunks
 from models.networks.unet import UNetConfig, build_unet, fitting_unet
 from util.errors import ConfigError
-from util.schema import option
+from util.schema import check_bounds, option
 
 logger = logging.getLogger(__name__)
 
@@ -34,18 +34,13 @@ class SelectionConfig:
     """How many pixels are kept, and in which units they are selected."""
 
     # Share of correct labels per class, background first; None: measured against clean labels, or estimated without.
-    remember: tuple[float, ...] | None = None
-    estimate_after: int = 10  # rounds before the estimate; until then no pixels are excluded
-    warmup: int = 5  # rounds over which the excluded share grows to 1 - remember
+    remember: tuple[float, ...] | None = option(None, gt=0, le=1)
+    estimate_after: int = option(10, ge=1)  # rounds before the estimate; until then no pixels are excluded
+    warmup: int = option(5, ge=0)  # rounds over which the excluded share grows to 1 - remember
     level: Literal["pixel", "superpixel"] | None = None  # None: superpixel for spguided, else pixel
 
     def __post_init__(self) -> None:
-        if self.remember is not None and not all(0 < rate <= 1 for rate in self.remember):
-            raise ConfigError(f"selection.remember={list(self.remember)}: expected shares above 0, at most 1.")
-        if self.warmup < 0:
-            raise ConfigError(f"selection.warmup={self.warmup}: expected a number of rounds from 0.")
-        if self.estimate_after < 1:
-            raise ConfigError(f"selection.estimate_after={self.estimate_after}: expected a number of rounds from 1.")
+        check_bounds(self, "selection.")
 
 
 @dataclass(frozen=True)
@@ -55,11 +50,10 @@ class PeersConfig:
     unet: UNetConfig = option(UNetConfig, "architecture")  # each of the networks
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     predict_with: Literal["first", "mean"] = option("first", "practical")  # first: the reference
-    images_per_pass: int = option(16, "practical")  # images segmented together in prediction
+    images_per_pass: int = option(16, "practical", ge=1)  # images segmented together in prediction
 
     def __post_init__(self) -> None:
-        if self.images_per_pass < 1:
-            raise ConfigError(f"images_per_pass={self.images_per_pass}: expected a whole number from 1.")
+        check_bounds(self)
 
 
 class Peers(Method):
@@ -141,6 +135,19 @@ class Peers(Method):
                 "remember rates: unknown, there are no clean labels. They are estimated after round %d; until then no "
                 "pixels are excluded.",
                 self.config.selection.estimate_after,
+            )
+
+    def require_no_rounds(self, labels: LabelStore | None) -> None:
+        """Refuses a run in which the remember rates would be estimated after a round that never ends.
+
+        Raises:
+            ConfigError: the rates are neither given nor can be measured.
+        """
+        if self.awaits_rates(labels):
+            raise ConfigError(
+                f"round_steps=0: without rounds the remember rates are never estimated (selection.estimate_after="
+                f"{self.config.selection.estimate_after} rounds), and no pixels excluded. Set round_steps to the steps "
+                "of one pass over the training images, or give the rates, such as selection.remember=[0.98,0.93]."
             )
 
     def _set_remember_rates(self, rates: Rates, source: str) -> None:

@@ -9,17 +9,17 @@ from torch import Tensor
 from dataloaders.samples import EvalCase, SupportSet
 from models.methods.base import Method
 from util.errors import ConfigError
+from util.schema import check_bounds, option
 
 
 @dataclass(frozen=True)
 class IntensityThresholdConfig:
     """How much of the annotated organ's intensity range counts as typical."""
 
-    central_share: float = 0.8  # of the organ's pixels in the support slice, between equal tails
+    central_share: float = option(0.8, gt=0, le=1)  # of the organ's pixels in the support slice, between equal tails
 
     def __post_init__(self) -> None:
-        if not 0 < self.central_share <= 1:
-            raise ConfigError(f"central_share={self.central_share}: expected a value in (0, 1].")
+        check_bounds(self)
 
 
 class IntensityThreshold(Method):

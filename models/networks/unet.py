@@ -8,6 +8,7 @@ from monai.networks.nets.dynunet import DynUNet
 from torch import Tensor, nn
 
 from util.errors import ConfigError
+from util.schema import check_bounds, option
 
 SMALLEST_FEATURE_MAP = 4  # features a side; nnU-Net halves no further
 
@@ -16,26 +17,23 @@ SMALLEST_FEATURE_MAP = 4  # features a side; nnU-Net halves no further
 class UNetConfig:
     """Size of a U-Net. Source: superpixel-guided learning and T-Loss, released code (features, halvings)."""
 
-    in_channels: int = 3  # of the image: 3 colour, 1 grey
-    n_classes: int = 2  # including the background
-    halvings: tuple[int, int] = (5, 5)  # along rows and columns, see `halvings_of`
-    base_features: int = 32  # channels of the first stage; doubled at each further stage
-    max_features: int = 480  # upper bound of the channels
+    in_channels: int = option(3, ge=1, le=64)  # of the image: 3 colour, 1 grey
+    n_classes: int = option(2, ge=2, le=256)  # including the background
+    halvings: tuple[int, int] = option((5, 5), ge=0, le=12)  # along rows and columns, see `halvings_of`
+    base_features: int = option(32, ge=1, le=4096)  # channels of the first stage; doubled at each further stage
+    max_features: int = option(480, ge=1, le=4096)  # upper bound of the channels
 
     def __post_init__(self) -> None:
-        if self.in_channels < 1:
-            raise ConfigError(f"unet.in_channels={self.in_channels}: expected a whole number from 1.")
-        if self.n_classes < 2:
-            raise ConfigError(f"unet.n_classes={self.n_classes}: expected at least 2, including the background.")
-        if min(self.halvings) < 0 or max(self.halvings) < 2:
+        check_bounds(self, "unet.")
+        if max(self.halvings) < 2:
             raise ConfigError(
                 f"unet.halvings={self.halvings}: expected one number for rows and one for columns, both from 0 and one "
                 "of them from 2. For images of 16 pixels a side and more, halvings_of(rows, columns) gives them."
             )
-        if not 1 <= self.base_features <= self.max_features:
+        if self.base_features > self.max_features:
             raise ConfigError(
                 f"unet.base_features={self.base_features}, max_features={self.max_features}: "
-                "expected 1 <= base_features <= max_features."
+                "expected base_features <= max_features."
             )
 
     @property

@@ -1,32 +1,54 @@
 """Applies a predictor to many files: names, earlier results, and failures that do not stop the other files."""
 
-import logging
 import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from util.csv_files import read_table
 from util.errors import DataError, UserError
 from util.files import write_text
 from util.ids import IMAGE_WORDS, LABEL_WORDS
+from util.inventory import summary
+from util.items import Failures, catching
+from util.results.pictures import literal
 from util.results.scores import csv_text
 
-logger = logging.getLogger(__name__)
-
 TABLE_EVERY_S = 10.0  # the table is written at most this often while files are processed
+RESULT = "result of an earlier segmentation"
+LABEL_MAP = "label map of another file, by its name (to segment it, name the file itself)"
 
 Record = dict[str, Any]
+
+
+@dataclass
+class Inventory:
+    """Which of the files at the given places are used.
+
+    Attributes:
+        n_used: number of files that are; a DICOM series has many.
+        left_out: path -> reason, of all others.
+    """
+
+    n_used: int = 0
+    left_out: dict[Path, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """The counts, and names by reason."""
+        root = Path(os.path.commonpath([path.absolute().parent for path in self.left_out] or [Path.cwd()]))
+        return summary(self.n_used + len(self.left_out), {p.absolute(): r for p, r in self.left_out.items()}, root)
 
 
 def name_files(paths: Iterable[Path], stem: Callable[[Path], str]) -> dict[str, Path]:
     """A name for each path, listed once: its stem, with the folders above it where names repeat.
 
     Raises:
-        DataError: names cannot be told apart.
+        DataError: two files have the same name but for their suffix, so that one result would replace the other.
     """
     unique = list(dict.fromkeys(Path(os.path.abspath(path)) for path in paths))  # noqa: PTH100 - links keep their names
     parts = [(*path.parts[1:-1], stem(path)) for path in unique]
@@ -34,12 +56,17 @@ def name_files(paths: Iterable[Path], stem: Callable[[Path], str]) -> dict[str, 
         named = {"_".join(part[-length:]): path for part, path in zip(parts, unique, strict=True)}
         if len(named) == len(unique):
             return named
-    repeated = next(path for path, part in zip(unique, parts, strict=True) if parts.count(part) > 1)
-    raise DataError(f"{repeated}: another file has the same name but for its suffix; move one of them elsewhere.")
+    first, second = [path for path, part in zip(unique, parts, strict=True) if parts.count(part) > 1][:2]
+    raise DataError(
+        f"{first}, {second}: the same name but for the suffix; their results would replace each other. Move one of "
+        "them elsewhere, or name the files to segment one by one."
+    )
 
 
-def without_label_maps(files: Sequence[Path], folder: Path, stem: Callable[[Path], str]) -> list[Path]:
-    """The files below a folder without label maps of others among them; logs those that are left out.
+def without_label_maps(
+    files: Sequence[Path], folder: Path, stem: Callable[[Path], str], left_out: dict[Path, str]
+) -> list[Path]:
+    """The files below a folder without label maps of others among them, which are added to `left_out`.
 
     A file is a label map if its name or its folders below `folder` contain a word such as "mask" or "seg", and its
     other words begin with those of another file: `case1_liver_seg` next to `case1`, `masks/a` next to `images/a`.
@@ -55,11 +82,75 @@ def without_label_maps(files: Sequence[Path], folder: Path, stem: Callable[[Path
         else:
             marked[file] = core
     labels = {file for file, core in marked.items() if any(core[: n + 1] in images for n in range(len(core)))}
-    for label in sorted(labels):
-        logger.warning(
-            "%s: left out as a label map, according to its name. To segment it, name the file itself.", label
-        )
+    left_out |= dict.fromkeys(sorted(labels), LABEL_MAP)
     return [file for file in files if file not in labels]
+
+
+def find_all(
+    paths: Iterable[Path], find: Callable[[Path, Inventory], list[Path]], failures: Failures
+) -> tuple[list[Path], Inventory]:
+    """Searches several places; one in which nothing is found is a failure.
+
+    Args:
+        paths: files and folders.
+        find: what to segment at a path, see `find_scans` and `find_images`.
+        failures: path -> reason.
+
+    Raises:
+        DataError: there is nothing to segment at all.
+    """
+    found: list[Path] = []
+    inventory = Inventory()
+    for path in paths:
+        with catching(failures, str(path), path):
+            found += find(path, inventory)
+    if not found:
+        more = f" {inventory}." if inventory.left_out else ""
+        raise DataError(" ".join(failures.values()) + more)
+    return found, inventory
+
+
+class Table:
+    """The table of all results in a folder: that of an earlier run, and the records of this one.
+
+    Args:
+        path: the CSV file.
+        columns: the first one holds the name of the item.
+
+    Raises:
+        UserError: the file exists, but cannot be read or has other columns; or it cannot be written.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.path, self.columns = path, columns
+        self.records: dict[str, list[Record]] = {}
+        for record in _read_records(path, columns):
+            self.records.setdefault(record[columns[0]], []).append(record)
+        self.write()  # fails now if the folder cannot be written to
+
+    def put(self, name: str, records: Sequence[Record]) -> None:
+        """Replaces the records of an item; written after some seconds, or by `write`."""
+        self.records[literal(name)] = [record | {self.columns[0]: literal(name)} for record in records]
+        if time.monotonic() - self._written_s > TABLE_EVERY_S:
+            self.write()
+
+    def write(self) -> None:
+        """Writes the table."""
+        write_text(self.path, csv_text(self.columns, [each for records in self.records.values() for each in records]))
+        self._written_s = time.monotonic()
+
+
+def _read_records(path: Path, columns: Sequence[str]) -> list[Record]:
+    if not path.exists():
+        return []
+    remedy = "Move it away, or choose another --out."
+    table = read_table(path, remedy)
+    if table.columns != tuple(columns) or any(len(line.cells) != len(columns) for line in table.lines):
+        raise DataError(
+            f"{path}: not a table of an earlier segmentation; expected the columns {', '.join(columns)} in every line. "
+            f"{remedy}"
+        )
+    return [dict(zip(columns, line.cells, strict=True)) for line in table.lines]
 
 
 def refuse_existing(out: Path, names: Iterable[str]) -> None:
@@ -71,8 +162,8 @@ def refuse_existing(out: Path, names: Iterable[str]) -> None:
     existing = [path for path in (out / name for name in names) if path.exists()]
     if existing:
         raise UserError(
-            f"{existing[0]}: exists already ({len(existing)} such results). Name another folder with --out, or "
-            "replace them with --overwrite."
+            f"{existing[0]}: exists already ({len(existing)} such results). Name another folder with --out, or replace "
+            "them with --overwrite."
         )
 
 
@@ -82,38 +173,32 @@ def process_each(
     table: Path,
     columns: Sequence[str],
     what: str,
-) -> dict[str, str]:
+    failures: Failures,
+) -> int:
     """Processes item after item; an item that fails for any reason does not stop the others.
 
     Args:
         items: name -> file.
         work: (name, file) -> records of the item for the table.
-        table: CSV file of all records; it is written during the run, too.
-        columns: of the table.
+        table: CSV file of all records. It is written during the run, too; records of other items stay in it, and those
+            of an item that fails.
+        columns: of the table, the name of the item first.
         what: of the items, for the progress bar.
+        failures: name -> reason, which contains the path.
 
     Returns:
-        Name -> message of the items that failed; it contains the path.
+        The number of items that succeeded.
 
     Raises:
-        UserError: the table cannot be written.
+        UserError: the table cannot be written, or is another one's.
     """
-    records: list[Record] = []
-    failures: dict[str, str] = {}
-    write_text(table, csv_text(columns, records))  # fails now if the folder cannot be written to
-    written_s = time.monotonic()
+    results = Table(table, columns)
+    n_done = 0
     try:
         for name, path in tqdm(items.items(), desc=what, disable=None):
-            try:
-                records += work(name, path)
-            except UserError as error:
-                failures[name] = str(error) if str(path) in str(error) else f"{path}: {error}"
-            except Exception as error:
-                logger.warning("%s: unexpected error", path, exc_info=True)
-                failures[name] = f"{path}: {type(error).__name__}: {error}"
-            if time.monotonic() - written_s > TABLE_EVERY_S:
-                write_text(table, csv_text(columns, records))
-                written_s = time.monotonic()
+            with catching(failures, name, path):
+                results.put(name, work(name, path))
+                n_done += 1
     finally:
-        write_text(table, csv_text(columns, records))
-    return failures
+        results.write()
+    return n_done

@@ -21,9 +21,8 @@ from dataloaders.samples import ImageCase
 from models.methods.base import Method
 from models.prediction.origin import find_dataset, require_family
 from models.prediction.segmenter import Segmenter
-from models.training.load import load_trained
+from models.training.load import load_trained, read_trained
 from util.errors import DataError
-from util.runtime import checkpoint
 from util.runtime.device import choose_device, set_precision
 
 logger = logging.getLogger(__name__)
@@ -102,7 +101,7 @@ class DensePredictor:
             CheckpointError: unreadable, or of a method that is not dense.
             ConfigError: the data set is unknown, or another one than `dataset`.
         """
-        content = checkpoint.load(path)
+        content = read_trained(path)
         require_family(path, content, "dense")
         settings = content["settings"]
         spec = find_dataset(path, content, "images", dataset)
@@ -179,8 +178,10 @@ def smallest_type(values: Mapping[str, int]) -> np.dtype[Any]:
 
 def write_segmentation(
     folder: Path, name: str, masks: Mapping[str, Bool[np.ndarray, "H W"]], values: Mapping[str, int]
-) -> None:
+) -> list[str]:
     """Writes `<name>_segmentation.png`, a label map; if structures overlap, a mask `<name>_<structure>_...` each.
+
+    Returns the names of the files.
 
     Args:
         folder: where to.
@@ -194,11 +195,12 @@ def write_segmentation(
     if overlap(masks):
         for structure, mask in masks.items():
             write_png(folder / f"{name}_{structure}{SEGMENTATION}", mask)
-        return
+        return [f"{name}_{structure}{SEGMENTATION}" for structure in masks]
     label_map = np.zeros(next(iter(masks.values())).shape, smallest_type(values))
     for structure, mask in masks.items():
         label_map[mask] = values[structure]
     write_png(folder / f"{name}{SEGMENTATION}", label_map)
+    return [f"{name}{SEGMENTATION}"]
 
 
 def write_probabilities(folder: Path, name: str, prediction: DensePrediction) -> None:

@@ -15,14 +15,21 @@ from dataloaders.description import DatasetSpec
 from dataloaders.fewshot import protocol
 from dataloaders.io.geometry import Grid, on_grid_of
 from dataloaders.samples import EvalCase, SupportSet, Volume
+from dataloaders.scans.labels import whole_values
 from dataloaders.scans.normalise import Normalisation
-from dataloaders.scans.preprocess import PrepareParameters, parameters_of, paste_back, prepare_image, prepare_label
+from dataloaders.scans.preprocess import (
+    PrepareParameters,
+    parameters_of,
+    paste_back,
+    prepare_image,
+    prepare_label,
+    scan_doubts,
+)
 from models.methods.base import Method
 from models.prediction.origin import find_dataset, require_family
 from models.prediction.segmenter import Segmenter
-from models.training.load import load_trained
+from models.training.load import load_trained, read_trained
 from util.errors import ConfigError, DataError, UserError
-from util.runtime import checkpoint
 from util.runtime.device import choose_device, set_precision
 
 logger = logging.getLogger(__name__)
@@ -105,7 +112,7 @@ class FewShotPredictor:
             CheckpointError: unreadable, of another model, or of a method that is not few-shot.
             ConfigError: missing information, or trained on another data set.
         """
-        content = checkpoint.load(path)
+        content = read_trained(path)
         stored = content.get("settings", {})
         require_family(path, content, "fewshot")
         spec = find_dataset(path, content, "scans", dataset)
@@ -131,7 +138,8 @@ class FewShotPredictor:
 
         Args:
             image: raw scan, not prepared; CT in Hounsfield units.
-            label: label map on the image's grid; its axes may count in other directions.
+            label: label map on the image's grid; its axes may count in other directions. Values within 0.001 of a
+                whole number are rounded.
             classes: label values to segment, or a name for each; None: all but 0.
 
         Raises:
@@ -140,9 +148,10 @@ class FewShotPredictor:
         """
         _check_array(image, "image")
         _check_array(label, "label map", kinds="biuf")
+        label = Volume(whole_values(label.array), label.affine, label.stored)
         structures = _structures(label, classes)
         numbered = _numbered(label, image, list(structures.values()), self.parameters.axis_codes)
-        prepared = self._prepare(image)
+        prepared = self._prepare(image, "the annotated scan")
         number = prepare_label(numbered, self.parameters).array
         masks = [number == k for k in range(1, len(structures) + 1)]
         slices = tuple(self._supporting_slices(mask, name) for mask, name in zip(masks, structures, strict=True))
@@ -171,13 +180,13 @@ class FewShotPredictor:
 
         Raises:
             UserError: `set_support` was not called.
-            DataError: not a scan.
+            DataError: not a scan: no numbers, a constant image, or no Hounsfield units where the network expects them.
         """
         support = self._support
         if support is None:
             raise UserError("no annotated scan; call set_support(image, label) before predict(image).")
         _check_array(image, "image")
-        prepared = self._prepare(image)
+        prepared = self._prepare(image, name)
         _warn_of_length(name, _length_mm(prepared), support.length_mm)
         parts = [protocol.blind_parts(len(prepared.array), z, support.n_slices) for z in support.slices]
         scan = torch.from_numpy(prepared.array)[:, None]
@@ -186,9 +195,12 @@ class FewShotPredictor:
         number = most_probable(found.probabilities, found.masks).cpu().numpy()
         grid = Grid.of(image)
         pasted = paste_back(Volume(number, prepared.affine), grid.shape, grid.affine)
-        return Volume(support.values[pasted.array], image.affine)
+        return Volume(support.values[pasted.array], image.affine, image.stored)
 
-    def _prepare(self, image: Volume) -> Volume:
+    def _prepare(self, image: Volume, name: str) -> Volume:
+        modality = "" if self.spec is None else self.spec.modality
+        for doubt in scan_doubts(image, self.parameters, modality):
+            logger.warning("%s: %s", name, doubt)
         prepared = prepare_image(image, self.parameters)
         return Volume(self.normalisation.apply(prepared.array), prepared.affine)
 
@@ -222,9 +234,9 @@ def _check_array(volume: Volume, what: str, kinds: str = "iuf") -> None:
 def _structures(label: Volume, classes: Mapping[str, int] | Sequence[int] | None) -> dict[str, int]:
     """Name -> label value of the structures to segment, checked against the label map."""
     found = np.unique(label.array)
-    if (found < 0).any() or (found != np.rint(found)).any() or len(found) > MAX_STRUCTURES + 1:
+    if found[0] < 0 or len(found) > MAX_STRUCTURES + 1:
         raise DataError(
-            f"the label map contains {len(found)} values from {found[0]:g} to {found[-1]:g}; expected whole numbers, 0 "
+            f"the label map contains {len(found)} values from {found[0]} to {found[-1]}; expected whole numbers, 0 "
             f"for the background and at most {MAX_STRUCTURES} structures. Is it an image?"
         )
     present = [int(value) for value in found if value > 0]
@@ -246,9 +258,7 @@ def _numbered(label: Volume, image: Volume, values: Sequence[int], axis_codes: s
     try:
         turned = on_grid_of(image, label, axis_codes)
     except DataError as error:
-        raise DataError(
-            f"the label map has {error} of the image. Resample it to the image with nearest neighbours."
-        ) from error
+        raise DataError(f"the label map has {error}") from error
     number = np.zeros(turned.array.shape, np.uint8)
     for k, value in enumerate(values, start=1):
         number[turned.array == value] = k

@@ -1,13 +1,13 @@
 """Segments folders of images with a dense predictor: finds images, writes label maps, areas and overlays."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from dataloaders.io.pictures import SUFFIXES
-from models.prediction.batch import Record, name_files, process_each, without_label_maps
+from models.prediction.batch import RESULT, Inventory, Record, name_files, process_each, without_label_maps
 from models.prediction.dense import (
     PROBABILITY,
     SEGMENTATION,
@@ -17,29 +17,52 @@ from models.prediction.dense import (
     write_segmentation,
 )
 from util.errors import DataError
+from util.inventory import ARCHIVE, LOST, is_archive, list_files
+from util.items import Failures, catching
 from util.results.overlays import save_image_overlays
 
 TABLE = "areas.csv"
 OVERLAY = "_overlay.png"
 RESULTS = (SEGMENTATION, PROBABILITY, OVERLAY)
 COLUMNS = ("image", "label", "structure", "pixels", "fraction_of_image")
+NO_IMAGE = "no image of a known format"
 OVERLAY_SIDE_PX = 1024  # larger images are thinned out for overlays
 
 
-def find_images(path: Path) -> list[Path]:
+def find_images(path: Path, inventory: Inventory | None = None) -> list[Path]:
     """The images at a path, in the order of their names: a file, or all images below a folder except results and masks.
 
+    A link that leads nowhere counts as an image if it is named as one, so that it is reported as failed.
+
+    Args:
+        path: a file or a folder.
+        inventory: counts the files, and receives all that are left out, with reasons; None: not needed.
+
     Raises:
-        DataError: there are none.
+        DataError: no such path, or there are none.
     """
+    inventory = Inventory() if inventory is None else inventory
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder. Check the path.")
     if path.is_file():
+        inventory.n_used += 1
         return [path]
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    shown = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
-    images = [file for file in shown if not file.name.endswith(RESULTS)]
-    images = without_label_maps(images, path, lambda image: image.stem)
+    files, left_out = list_files(path, "")
+    lost = [file for file, reason in left_out.items() if reason == LOST and file.suffix.lower() in SUFFIXES]
+    found = []
+    for file in sorted([*files, *lost]):
+        if file.name.endswith(RESULTS) or file.name == TABLE:
+            left_out[file] = RESULT
+        elif file.suffix.lower() in SUFFIXES:
+            found.append(file)
+            left_out.pop(file, None)
+        else:
+            left_out[file] = ARCHIVE if is_archive(file.name) else NO_IMAGE
+    images = without_label_maps(found, path, lambda image: image.stem, left_out)
+    inventory.n_used += len(images)
+    inventory.left_out |= left_out
     if not images:
-        raise DataError(f"{path}: no image found; expected a file, or a folder with {', '.join(SUFFIXES)} files.")
+        raise DataError(f"{path}: no image found; looked for {', '.join(SUFFIXES)} files, in all subfolders.")
     return images
 
 
@@ -50,7 +73,7 @@ def name_images(images: Iterable[Path]) -> dict[str, Path]:
 
 def result_names(images: Iterable[str]) -> list[str]:
     """Names of the files that are written for these images, whatever the options."""
-    return [TABLE, *(f"{name}{end}" for name in images for end in (SEGMENTATION, OVERLAY))]
+    return [f"{name}{end}" for name in images for end in (SEGMENTATION, OVERLAY)]
 
 
 def areas(name: str, prediction: DensePrediction) -> list[Record]:
@@ -69,24 +92,53 @@ def areas(name: str, prediction: DensePrediction) -> list[Record]:
 
 
 def segment_images(
-    predictor: DensePredictor, images: Mapping[str, Path], out: Path, overlays: bool, probabilities: bool
-) -> dict[str, str]:
-    """Segments image after image and writes the results; returns name -> message of those that failed."""
-    work = partial(_segment, predictor, out, overlays, probabilities)
-    return process_each(images, work, out / TABLE, COLUMNS, "images")
+    predictor: DensePredictor,
+    images: Mapping[str, Path],
+    out: Path,
+    pictures: Failures | None,
+    probabilities: bool,
+    failures: Failures,
+) -> int:
+    """Segments image after image and writes the results; returns the number of those that succeeded.
+
+    Args:
+        predictor: of the images.
+        images: name -> file.
+        out: folder of the results.
+        pictures: None: no overlays; else name -> reason of those that could not be drawn, which cost nothing else.
+        probabilities: whether to write these, too.
+        failures: name -> reason of the images that could not be segmented.
+    """
+    work = partial(_segment, predictor, out, pictures, probabilities, frozenset(images))
+    return process_each(images, work, out / TABLE, COLUMNS, "images", failures)
 
 
 def _segment(
-    predictor: DensePredictor, out: Path, overlays: bool, probabilities: bool, name: str, path: Path
+    predictor: DensePredictor,
+    out: Path,
+    pictures: Failures | None,
+    probabilities: bool,
+    names: frozenset[str],
+    name: str,
+    path: Path,
 ) -> list[Record]:
     image = predictor.read(path)
     prediction = predictor.predict(image)
-    write_segmentation(out, name, prediction.masks, prediction.values)
+    written = write_segmentation(out, name, prediction.masks, prediction.values)
+    _remove_former(out, name, prediction.masks, {*written, *(f"{other}{SEGMENTATION}" for other in names - {name})})
     if probabilities:
         write_probabilities(out, name, prediction)
-    if overlays:
-        _draw(out / f"{name}{OVERLAY}", name, image, prediction)
+    if pictures is not None:
+        with catching(pictures, name, path):
+            _draw(out / f"{name}{OVERLAY}", name, image, prediction)
     return areas(name, prediction)
+
+
+def _remove_former(out: Path, name: str, structures: Iterable[str], kept: Collection[str]) -> None:
+    """Removes masks of an earlier run that this one wrote none of: structures overlap in one of the two only."""
+    for file in (f"{name}{SEGMENTATION}", *(f"{name}_{each}{SEGMENTATION}" for each in structures)):
+        if file not in kept:
+            (out / file).unlink(missing_ok=True)
 
 
 def _draw(path: Path, name: str, image: np.ndarray, prediction: DensePrediction) -> None:

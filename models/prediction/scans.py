@@ -1,67 +1,34 @@
-"""Segments folders of scans with a few-shot predictor: finds scans, writes label maps, volumes and overlays."""
+"""Segments folders of scans with a few-shot predictor: writes label maps, volumes and overlays."""
 
-import re
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from dataloaders.io.nifti import write_nifti
+from dataloaders.io.nifti import nifti_stem, write_nifti
 from dataloaders.io.volumes import read_volume
 from dataloaders.samples import Volume
+from dataloaders.scans.plausibility import label_map_doubt
 from dataloaders.scans.preprocess import apply_window
-from models.prediction.batch import Record, name_files, process_each, without_label_maps
+from models.prediction.batch import Record, name_files, process_each
 from models.prediction.fewshot import FewShotPredictor
+from models.prediction.scan_search import OVERLAY, SEGMENTATION, TABLE
 from util.errors import DataError
+from util.items import Failures, catching
 from util.results.overlays import save_overlays
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-TABLE = "volumes.csv"
-SEGMENTATION = "_segmentation.nii.gz"
-OVERLAY = "_overlay.png"
 COLUMNS = ("scan", "label", "structure", "voxels", "volume_ml")
-
-
-def find_scans(path: Path) -> list[Path]:
-    """The scans at a path, in the order of their names: NIfTI files, and folders that hold a DICOM series.
-
-    Of a folder with NIfTI files, these are the scans, except for segmentations made here and label maps. Another
-    folder is a DICOM series if it holds `*.dcm`, or no folders but files named as scanners do; folders in it are
-    searched in any case.
-
-    Raises:
-        DataError: there are none.
-    """
-    scans = [path] if path.is_file() else without_label_maps(_scans_below(path), path, _stem)
-    if not scans:
-        raise DataError(f"{path}: no scan found; expected a NIfTI file, or a folder of NIfTI or of DICOM files.")
-    return scans
-
-
-def _scans_below(folder: Path) -> list[Path]:
-    entries = sorted(entry for entry in folder.glob("*") if not entry.name.startswith("."))
-    files, folders = [each for each in entries if each.is_file()], [each for each in entries if each.is_dir()]
-    scans = [file for file in files if file.name.lower().endswith(NIFTI_SUFFIXES)]
-    if scans:
-        return [scan for scan in scans if not scan.name.endswith(SEGMENTATION)]
-    suffixes = {file.suffix.lower() for file in files}
-    is_series = ".dcm" in suffixes or (not folders and any(re.fullmatch(r"(\.ima|\.\d+)?", each) for each in suffixes))
-    return [folder] * is_series + [scan for each in folders for scan in _scans_below(each)]
 
 
 def name_scans(scans: Iterable[Path]) -> dict[str, Path]:
     """Name -> scan; see `name_files`."""
-    return name_files(scans, _stem)
-
-
-def _stem(scan: Path) -> str:
-    return re.sub(r"\.nii(\.gz)?$", "", scan.name, flags=re.IGNORECASE)
+    return name_files(scans, nifti_stem)
 
 
 def result_names(scans: Iterable[str]) -> list[str]:
     """Names of the files that are written for these scans, whatever the options."""
-    return [TABLE, *(f"{name}{end}" for name in scans for end in (SEGMENTATION, OVERLAY))]
+    return [f"{name}{end}" for name in scans for end in (SEGMENTATION, OVERLAY)]
 
 
 def volumes(name: str, label_map: Volume, structures: Mapping[str, int]) -> list[Record]:
@@ -74,17 +41,34 @@ def volumes(name: str, label_map: Volume, structures: Mapping[str, int]) -> list
     ]
 
 
-def segment_scans(predictor: FewShotPredictor, scans: Mapping[str, Path], out: Path, overlays: bool) -> dict[str, str]:
-    """Segments scan after scan and writes the results; returns name -> message of those that failed."""
-    return process_each(scans, partial(_segment, predictor, out, overlays), out / TABLE, COLUMNS, "scans")
+def segment_scans(
+    predictor: FewShotPredictor, scans: Mapping[str, Path], out: Path, pictures: Failures | None, failures: Failures
+) -> int:
+    """Segments scan after scan and writes the results; returns the number of those that succeeded.
+
+    Args:
+        predictor: with a support set.
+        scans: name -> file or folder.
+        out: folder of the results.
+        pictures: None: no overlays; else name -> reason of those that could not be drawn, which cost nothing else.
+        failures: name -> reason of the scans that could not be segmented.
+    """
+    return process_each(scans, partial(_segment, predictor, out, pictures), out / TABLE, COLUMNS, "scans", failures)
 
 
-def _segment(predictor: FewShotPredictor, out: Path, overlays: bool, name: str, path: Path) -> list[Record]:
+def _segment(predictor: FewShotPredictor, out: Path, pictures: Failures | None, name: str, path: Path) -> list[Record]:
     image = read_volume(path)
+    doubt = label_map_doubt(image.array)
+    if doubt:
+        raise DataError(
+            f"{path}: {doubt}. Move it elsewhere. A noise-free phantom can be segmented in Python, with "
+            "FewShotPredictor.predict."
+        )
     label_map = predictor.predict(image, name)
     write_nifti(out / f"{name}{SEGMENTATION}", label_map)
-    if overlays:
-        _draw(out / f"{name}{OVERLAY}", name, image, label_map, predictor)
+    if pictures is not None:
+        with catching(pictures, name, path):
+            _draw(out / f"{name}{OVERLAY}", name, image, label_map, predictor)
     return volumes(name, label_map, predictor.structures)
 
 

@@ -16,16 +16,15 @@ from models.presets.rules import published_values
 # Precision and compilation for any method; what they cost in Dice: docs/performance.md. Not published.
 FAST: dict[str, Any] = {"precision": "bf16", "compile": "auto"}
 
-NAMED_CONFIGS: dict[str, dict[str, Any]] = {
-    **fewshot.METHODS,
-    **fewshot.DATA,
-    **noisy.GUIDED_METHODS,
-    **noisy.ROBUST_LOSSES,
-    **noisy.DATA,
-    "small": fewshot.SMALL,
-    "noisy_small": noisy.SMALL,
-    "fast": FAST,
+# What a word decides -> word -> settings. No two axes share a key, so that the order of their words does not matter.
+AXES = {
+    "method": {**fewshot.METHODS, **noisy.GUIDED_METHODS, **noisy.ROBUST_LOSSES},
+    "data set": {**fewshot.DATA, **noisy.DATA},
+    "setting": fewshot.SETTINGS,
+    "size": {"small": fewshot.SMALL, "noisy_small": noisy.SMALL},
+    "speed": {"fast": FAST},
 }
+NAMED_CONFIGS: dict[str, dict[str, Any]] = {word: values for words in AXES.values() for word, values in words.items()}
 
 RULES = (*fewshot.RULES, *noisy.RULES)
 

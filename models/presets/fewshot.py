@@ -14,11 +14,15 @@ METHODS: dict[str, dict[str, Any]] = {
     "threshold": {"method": "threshold"},  # a yardstick, not published
 }
 
-# Words of the data sets, and of the paper's settings: 1: any slice is trained on, unlabelled; 2: slices that show a
-# tested organ are left out. Source: SSL-ALPNet (ECCV 2020), section 4.1.
+# Words of the data sets. Source: SSL-ALPNet (ECCV 2020), section 4.1.
 DATA: dict[str, dict[str, Any]] = {
     "chaost2": {"dataset": "CHAOST2"},
     "sabs": {"dataset": "SABS"},
+}
+
+# Words of the paper's settings: 1: any slice is trained on, unlabelled; 2: slices that show a tested organ are left
+# out. Source: as above.
+SETTINGS: dict[str, dict[str, Any]] = {
     "setting1": {"setting": 1},
     "setting2": {"setting": 2},
 }

@@ -7,21 +7,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from util.errors import ConfigError
+from util.schema import check_bounds, option
 
 
 @dataclass(frozen=True)
 class AverageConfig:
     """The averaged weights that are saved next to the last ones."""
 
-    decay: float = 0.999  # per step; smaller in the beginning
-    every: int = 10  # steps between two updates of the average
+    decay: float = option(0.999, ge=0, lt=1)  # per step; smaller in the beginning
+    every: int = option(10, ge=1)  # steps between two updates of the average
 
     def __post_init__(self) -> None:
-        if not 0 <= self.decay < 1:
-            raise ConfigError(f"ema.decay={self.decay}: expected a value in [0, 1).")
-        if self.every < 1:
-            raise ConfigError(f"ema.every={self.every}: expected 1 or more.")
+        check_bounds(self, "ema.")
 
 
 class MovingAverage:

@@ -12,6 +12,7 @@ from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import PrepareParameters
 from models import build_method, method_class
 from models.methods.base import Method
+from models.training.state import FORMAT
 from util.errors import CheckpointError
 from util.runtime import checkpoint
 from util.schema import names_with_role
@@ -33,6 +34,34 @@ class Trained:
     history: list[dict[str, float]] = field(default_factory=list)  # results of the evaluations during training
 
 
+def read_trained(path: Path) -> dict[str, Any]:
+    """Reads a file of trained weights: a snapshot or checkpoint of ours, or a state dict.
+
+    Raises:
+        CheckpointError: unreadable, refused, damaged, or neither.
+    """
+    content = checkpoint.load(path)
+    weights: Any = content
+    if "format" in content or "settings" in content:
+        settings, weights = content.get("settings"), content.get("method")
+        is_ours = content.get("format") == FORMAT and isinstance(settings, dict) and "method" in settings
+        missing = [key for key in ("step", "normalisation", "preparation") if key not in content]
+        if missing or not is_ours or not isinstance(weights, dict):
+            raise CheckpointError(
+                f"{path}: not a checkpoint of this program, though it resembles one (format "
+                f"{content.get('format')!r}). Use a checkpoint.pt or snapshot that training.py wrote."
+            )
+    foreign = [
+        str(name) for name, value in weights.items() if not (isinstance(name, str) and isinstance(value, Tensor))
+    ]
+    if foreign or not weights:
+        raise CheckpointError(
+            f"{path}: holds {', '.join(foreign[:5]) or 'nothing'} in place of weights by name; expected a "
+            "checkpoint.pt or snapshot that training.py wrote, or the state dict of a few-shot network."
+        )
+    return content
+
+
 def load_trained(path: Path, settings: dict[str, Any], weights: str, device: torch.device) -> Trained:
     """Builds the method of `settings` and loads its weights.
 
@@ -45,8 +74,8 @@ def load_trained(path: Path, settings: dict[str, Any], weights: str, device: tor
     Raises:
         CheckpointError: unreadable, refused, of another model, or without averaged weights.
     """
-    content = checkpoint.load(path)
-    if content.get("format") == "frugalseg-1":
+    content = read_trained(path)
+    if "format" in content:
         settings = settings | {key: content["settings"][key] for key in _architecture(content["settings"])}
         if weights == "ema" and "ema" not in content:
             raise CheckpointError(

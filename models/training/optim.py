@@ -1,6 +1,5 @@
 """Optimisers with their learning-rate rules: what moves which parameters, and how fast."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,6 +9,9 @@ from torch import nn
 
 from util.errors import ConfigError
 from util.runtime import schedules
+from util.schema import check_bounds, option
+
+FOLLOWS_LENGTH = {"polynomial", "cosine"}  # schedules that need the length of the run
 
 
 @dataclass(frozen=True)
@@ -17,30 +19,20 @@ class OptimConfig:
     """An optimiser and its learning-rate rule. Source of the defaults: SSL-ALPNet, section 4.2 and released code."""
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"  # adamw: decoupled weight decay (Loshchilov and Hutter, ICLR 2019)
-    lr: float = 1e-3  # learning rate before schedule and warm-up
-    momentum: float = 0.9  # of sgd
-    betas: tuple[float, float] = (0.9, 0.999)  # of adam and adamw: decay per step of both moments
-    weight_decay: float = 5e-4  # per unit of learning rate
+    lr: float = option(1e-3, ge=0)  # learning rate before schedule and warm-up
+    momentum: float = option(0.9, ge=0, lt=1)  # of sgd
+    betas: tuple[float, float] = option((0.9, 0.999), ge=0, lt=1)  # of adam and adamw: decay per step of both moments
+    weight_decay: float = option(5e-4, ge=0)  # per unit of learning rate
     schedule: Literal["constant", "step", "polynomial", "cosine"] = "step"  # factor on lr as a function of the step
-    step_every: int = 1000  # steps between two drops of schedule=step
-    step_gamma: float = 0.95  # factor on lr at each of them
-    power: float = 1.0  # of schedule=polynomial: (1 - step / n_steps) ** power (DeepLab: 0.9; PSSNet: 1)
-    end_factor: float = 0.0  # factor on lr at n_steps, for polynomial and cosine
-    warmup_steps: int = 0  # steps of linear warm-up, on top of any schedule; 0: none (PSSNet: 1500)
-    warmup_factor: float = 1e-6  # factor on lr at step 0 of the warm-up (PSSNet)
+    step_every: int = option(1000, ge=1)  # steps between two drops of schedule=step
+    step_gamma: float = option(0.95, ge=0)  # factor on lr at each of them
+    power: float = option(1.0, gt=0)  # of schedule=polynomial: (1 - step / n_steps) ** power (DeepLab: 0.9; PSSNet: 1)
+    end_factor: float = option(0.0, ge=0, le=1)  # factor on lr at n_steps, for polynomial and cosine
+    warmup_steps: int = option(0, ge=0)  # steps of linear warm-up, on top of any schedule; 0: none (PSSNet: 1500)
+    warmup_factor: float = option(1e-6, ge=0, le=1)  # factor on lr at step 0 of the warm-up (PSSNet)
 
     def __post_init__(self) -> None:
-        minimum = {"lr": 0, "momentum": 0, "weight_decay": 0, "step_every": 1, "step_gamma": 0, "warmup_steps": 0}
-        for field, least in minimum.items():
-            if not (math.isfinite(getattr(self, field)) and getattr(self, field) >= least):
-                raise ConfigError(f"optim.{field}={getattr(self, field)}: expected {least} or more.")
-        for field in ("end_factor", "warmup_factor"):
-            if not 0 <= getattr(self, field) <= 1:
-                raise ConfigError(f"optim.{field}={getattr(self, field)}: expected a factor from 0 to 1.")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"optim.betas={list(self.betas)}: expected two numbers in [0, 1).")
-        if not self.power > 0:
-            raise ConfigError(f"optim.power={self.power}: expected a number above 0.")
+        check_bounds(self, "optim.")
 
     def factor(self, step: int, n_steps: int) -> float:
         """What the learning rate is multiplied by at a step, counted from 0, of a run of `n_steps`."""
@@ -76,12 +68,17 @@ class Optimisers:
         """Builds an optimiser for each of `trainables`; `n_steps` is the length of the run."""
         self.trainables, self.n_steps = dict(trainables), n_steps
         schedules_used = {each.optim.schedule for each in self.trainables.values()}
-        if n_steps < 1 and schedules_used & {"polynomial", "cosine"}:
+        if n_steps < 1 and schedules_used & FOLLOWS_LENGTH:
             raise ConfigError(f"n_steps={n_steps}: the schedules polynomial and cosine need the length of the run.")
         self.by_name = {name: each.optim.build(each.parameters) for name, each in self.trainables.items()}
         for optimiser in self.by_name.values():
             for group in optimiser.param_groups:
                 group["initial_lr"] = group["lr"]
+
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether a learning rate follows from the length of the run, so that a longer run differs from its start."""
+        return any(each.optim.schedule in FOLLOWS_LENGTH for each in self.trainables.values())
 
     def __getitem__(self, name: str) -> torch.optim.Optimizer:
         return self.by_name[name]

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from util.errors import ConfigError, UserError
+from util.runtime.device import prefers_channels_last
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -26,8 +27,8 @@ def should_keep_on_device(device: torch.device, nbytes: int, choice: Literal["au
 
 
 def to_memory_format(network: Network, device: torch.device, choice: Literal["auto", "on", "off"]) -> Network:
-    """The network with its weights in channels-last order if requested ("auto": on a GPU)."""
-    is_on = choice == "on" or (choice == "auto" and device.type == "cuda")
+    """The network with its weights in channels-last order if requested ("auto": where that is faster)."""
+    is_on = choice == "on" or (choice == "auto" and prefers_channels_last(device))
     return network.to(memory_format=torch.channels_last) if is_on else network  # type: ignore[call-overload]
 
 

@@ -21,6 +21,7 @@ from util.runtime.distributed import barrier, max_over_ranks
 from util.runtime.meters import RunningMeans
 from util.runtime.seeding import random_state, restore_random_state, seed_everything
 
+FORMAT = "frugalseg-1"  # of checkpoints and snapshots
 # Metrics that are also logged under the names that SSL-ALPNet's code gives them.
 METRIC_ALIASES = {"train/query_ce": "loss", "train/align": "align_loss"}
 
@@ -38,6 +39,7 @@ class TrainingState:
     spec: DatasetSpec | None = None  # of the data; None: unknown
     labels: LabelStore | None = None  # of dense methods, which may refine them
     refined: RefinedLabels | None = None  # where refined labels are stored
+    data_sha256: str | None = None  # of what is trained on, see `trained_on`; on the first process
     history: list[dict[str, float]] = field(default_factory=list)  # result of each evaluation during training
     scalars: dict[str, list[list[float]]] = field(default_factory=dict)  # name -> steps, values: all logged metrics
     means: RunningMeans = field(default_factory=RunningMeans)  # losses since they were last logged
@@ -129,13 +131,14 @@ class TrainingState:
             "scalars": self.scalars,
             "means": self.means.state_dict(),
             "n_replaced_labels": 0 if self.labels is None else self.labels.n_replaced,
+            **({} if self.data_sha256 is None else {"data_sha256": self.data_sha256}),
         }
 
     def snapshot(self) -> dict[str, Any]:
         """What prediction needs. `ema` are the method's weights with the averaged ones in place; absent without."""
         weights = self.method.state_dict()
         content = {
-            "format": "frugalseg-1",
+            "format": FORMAT,
             "step": self.step,
             "settings": self.settings,
             "dataset": None if self.spec is None else self.spec.to_dict(),
@@ -155,7 +158,7 @@ class TrainingState:
         name = next(name for name, module in self.method.named_modules() if module is averaged)
         return f"{name}." if name else ""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores a checkpoint."""
         self.method.load_state_dict(state["method"])
         if self.average is not None:

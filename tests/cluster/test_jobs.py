@@ -21,7 +21,7 @@ TINY = {
     "encoder_weights": "none",
     "n_steps": N_STEPS,
     "checkpoint_every": 1000,
-    "num_workers": 0,
+    "num_workers": 2,
     "device": "cpu",
     "proto_grid_size": 4,
     "label_sets": "all",

@@ -12,11 +12,13 @@ from data.check.__main__ import main as check
 from data.noise.__main__ import main as noise
 from data.prepare.__main__ import main as prepare
 from data.superpixels.__main__ import main as superpixels
-from dataloaders.images.data import DenseConfig, open_dense
-from dataloaders.images.folder import ImageFolder, NoiseConfig, SuperpixelConfig, read_csv
+from dataloaders.images.config import DenseConfig
+from dataloaders.images.data import open_dense
+from dataloaders.images.folder import ImageFolder, NoiseConfig, SuperpixelConfig
 from dataloaders.io.png import read_image, read_mask
 from dataloaders.ordering import LoaderOptions
 from dataloaders.scans.normalise import Normalisation
+from util.csv_files import read_csv
 from util.errors import ConfigError, DataError
 
 SIDE = 32

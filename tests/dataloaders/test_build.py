@@ -1,8 +1,10 @@
 import pytest
 
 from dataloaders.build import FAMILIES, open_data
-from dataloaders.fewshot.data import FewShotConfig, FewShotData
-from dataloaders.images.data import DenseConfig, DenseData
+from dataloaders.fewshot.config import FewShotConfig
+from dataloaders.fewshot.data import FewShotData
+from dataloaders.images.config import DenseConfig
+from dataloaders.images.data import DenseData
 from dataloaders.images.folder import NoiseConfig
 from models import METHODS
 from util.errors import DataError

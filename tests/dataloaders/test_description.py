@@ -56,15 +56,23 @@ def test_the_window_of_a_class():
 
 
 IMPOSSIBLE = [
-    ({"name": ""}, r"name='': expected a name that can be a folder's"),
-    ({"name": "a/b"}, r"name='a/b'"),
+    ({"name": ""}, r"name='' is empty"),
+    ({"name": "a/b"}, r"name='a/b' holds a slash"),
+    ({"name": ".."}, r"name='\.\.' begins with a dash or a dot"),
+    ({"prepared": "/tmp/x"}, r"prepared='/tmp/x': the part '' is empty"),
+    ({"prepared": "a/../../x"}, r"prepared='a/\.\./\.\./x': the part '\.\.' begins with a dash or a dot"),
+    ({"cases": ["1", "../2"]}, r"cases: the id '\.\./2' holds a slash"),
+    ({"folds": {"number": 1, "lists": [["a/b"]]}}, r"folds\.lists: the id 'a/b' holds a slash"),
+    ({"classes": [{"name": "../a"}]}, r"name='\.\./a' holds a slash"),
     ({"kind": "volumes"}, r"kind='volumes': expected one of scans, images"),
     ({"clases": []}, r"clases: unknown setting; did you mean classes"),
     ({"classes": []}, r"classes: none; a set of images needs at least one"),
-    ({"classes": [{"name": " "}]}, r"name=' ': expected a name"),
+    ({"classes": [{"name": " "}]}, r"name=' ' is empty or begins or ends with white space"),
     ({"classes": [{"name": "a"}, {"name": "a"}]}, r"classes: name='a' is given twice"),
     ({"classes": [{"name": "a"}, {"name": "b", "value": 1}]}, r"classes: value=1 is given twice"),
-    ({"classes": [{"name": "a", "value": 0}]}, r"value=0 of class 'a': expected 1 to 65535; 0 is background"),
+    ({"classes": [{"name": "a", "value": 0}]}, r"value=0 of class 'a': expected 1 to 2147483647; 0 is background"),
+    ({"classes": [{"name": "a", "value": 65_536}]}, r"classes: value=65536; expected at most 65535 in pictures"),
+    ({"classes": [{"name": f"c{n}"} for n in range(255)]}, r"classes: 255; expected at most 254"),
     ({"classes": [{"name": "a", "value": 1.5}]}, r"value=1\.5 \(float\): expected"),
     ({"classes": [{"name": "a", "colour": [0, 0, 256]}]}, r"colour=\[0, 0, 256\] of class 'a': expected three numbers"),
     ({"classes": [{"name": c, "colour": [1, 2, 3]} for c in "ab"]}, r"classes: colour=\(1, 2, 3\) is given twice"),
@@ -145,7 +153,7 @@ def test_unreadable_descriptions_name_the_file(tmp_path, text, error, message):
 def test_a_description_in_another_encoding_is_refused(tmp_path):
     path = tmp_path / "my.json5"
     path.write_bytes('{name: "Grün", kind: "scans"}'.encode("latin-1"))
-    with pytest.raises(DataError, match=r"my\.json5: not valid JSON5 \('utf-8' codec"):
+    with pytest.raises(DataError, match=r"my\.json5: cannot be read: not UTF-8 \('utf-8' codec"):
         read_description(path)
 
 

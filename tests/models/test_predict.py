@@ -1,7 +1,6 @@
 import csv
 import gzip
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +14,10 @@ from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import parameters_of
 from models.predict import main
 from models.prediction import scans
+from models.prediction.batch import Inventory
 from models.prediction.dense import DensePredictor
-from models.prediction.scans import find_scans, name_scans, volumes
+from models.prediction.scan_search import find_scans
+from models.prediction.scans import name_scans, volumes
 from models.training.average import AverageConfig
 from models.training.optim import OptimConfig
 from models.training.state import build_state
@@ -70,7 +71,7 @@ def finished(inputs, tmp_path_factory):
     messages: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())
-    logger = logging.getLogger("models.predict")
+    logger = logging.getLogger("util.items")
     logger.addHandler(handler)
     code = run(inputs, out, "--overlays", "--classes", "liver=2", "5")
     logger.removeHandler(handler)
@@ -173,8 +174,11 @@ def test_an_unexpected_error_does_not_stop_the_others(inputs, tmp_path, monkeypa
     write_nifti(tmp_path / "in" / "third.nii.gz", Volume(scan(2)[0], AFFINE))
     monkeypatch.setattr(scans, "read_volume", read_all_but_second)
     assert run(inputs, tmp_path / "out", scans=[tmp_path / "in"]) == 1
-    assert f"not segmented: {tmp_path / 'in' / 'second.nii.gz'}: RuntimeError: out of memory" in caplog.messages
-    assert any(record.exc_info for record in caplog.records)  # the traceback, for a report
+    (message,) = [each for each in caplog.messages if each.startswith("not segmented: ")]
+    assert (
+        f"{tmp_path / 'in' / 'second.nii.gz'}: RuntimeError: out of memory (tests/models/test_predict.py, line"
+        in message
+    )
     with (tmp_path / "out" / "volumes.csv").open() as stream:
         assert {record["scan"] for record in csv.DictReader(stream)} == {"first", "third"}
 
@@ -200,25 +204,26 @@ def test_scans_are_found(tmp_path):
     assert find_scans(tmp_path / "many" / "1") == [tmp_path / "many" / "1"]
     assert find_scans(tmp_path / "nifti" / "b.nii") == [tmp_path / "nifti" / "b.nii"]
     (tmp_path / "empty").mkdir()
-    for nothing in ("empty", "absent"):
-        with pytest.raises(DataError, match=rf"{nothing}: no scan found"):
-            find_scans(tmp_path / nothing)
+    with pytest.raises(DataError, match=r"empty: no scan found; looked for NIfTI files \(\.nii, .*DICOM"):
+        find_scans(tmp_path / "empty")
+    with pytest.raises(DataError, match=r"absent: no such file or folder\."):
+        find_scans(tmp_path / "absent")
 
 
 def test_names_stay_apart(tmp_path):
     paths = [tmp_path / name for name in ("a/T2", "b/T2", "b/c.v2.nii.gz", "b/../a/T2")]
     assert name_scans(paths) == {"a_T2": paths[0], "b_T2": paths[1], "b_c.v2": paths[2]}
     assert list(name_scans(paths[1:3])) == ["T2", "c.v2"]
-    with pytest.raises(DataError, match=r"c\.nii: another file has the same name"):
+    with pytest.raises(DataError, match=r"c\.nii, .*c\.nii\.gz: the same name but for the suffix"):
         name_scans([tmp_path / "c.nii", tmp_path / "c.nii.gz"])
 
 
-def test_label_maps_among_scans_are_left_out_and_named(tmp_path, caplog):
+def test_label_maps_among_scans_are_left_out_and_named(tmp_path):
     touch(tmp_path, *("a/case1.nii.gz", "a/case1_label.nii.gz", "a/case1_liver_seg.nii.gz", "a/segmental_2.nii.gz"))
     touch(tmp_path, *("b/images/x.nii", "b/labels/x.nii", "c/mask_only.nii.gz"))
-    found = [path.relative_to(tmp_path).as_posix() for path in find_scans(tmp_path)]
+    inventory = Inventory()
+    found = [path.relative_to(tmp_path).as_posix() for path in find_scans(tmp_path, inventory)]
     assert found == ["a/case1.nii.gz", "a/segmental_2.nii.gz", "b/images/x.nii", "c/mask_only.nii.gz"]
-    assert [Path(record.args[0]).name for record in caplog.records] == [
-        *("case1_label.nii.gz", "case1_liver_seg.nii.gz", "x.nii")
-    ]
+    assert inventory.n_used == 4
+    assert [path.name for path in inventory.left_out] == ["case1_label.nii.gz", "case1_liver_seg.nii.gz", "x.nii"]
     assert find_scans(tmp_path / "a/case1_label.nii.gz") == [tmp_path / "a/case1_label.nii.gz"]

@@ -220,6 +220,9 @@ class ToyData(TrainingData):
     ) -> DataLoader:
         return step_loader(self.joint_dataset(seed, batch_size, options), steps, options)
 
+    def contents(self) -> dict[str, str]:
+        return {}
+
     def describe(self) -> str:
         return "toys"
 

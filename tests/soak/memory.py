@@ -16,7 +16,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from dataloaders.fewshot.data import FewShotConfig, open_fewshot  # noqa: E402
+from dataloaders.fewshot.config import FewShotConfig  # noqa: E402
+from dataloaders.fewshot.data import open_fewshot  # noqa: E402
 from dataloaders.ordering import LoaderOptions  # noqa: E402
 from util.files import read_json, write_json  # noqa: E402
 
@@ -41,6 +42,7 @@ def make_scans(fixtures: Any, folder: Path, count: int) -> Path:
         for slices_of_scan in index.values():
             slices_of_scan[str(scan)] = slices_of_scan[str(twin)]
     write_json(folder / "classmap_1.json", index)
+    (folder / "manifest.json").unlink()  # which records the index of the first scans
     return folder
 
 

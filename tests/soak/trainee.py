@@ -17,7 +17,7 @@ from dataloaders.catalog import dataset
 CHAOST2 = dataset("CHAOST2")
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMON = {"device": "cpu", "num_workers": 0, "print_interval": 20, "save_snapshot_every": 0, "batch_size": 2}
+COMMON = {"device": "cpu", "num_workers": 2, "print_interval": 20, "save_snapshot_every": 0, "batch_size": 2}
 FEWSHOT = {"modelname": "resnet18", "encoder_weights": "none", "proto_grid_size": 4, "label_sets": "all"}
 DENSE = {
     **{"size_px": 32, "noise.alpha": 0.7, "noise.beta": 0.7, "superpixel.n_segments": 24, "optim.lr": 0.01},
@@ -60,10 +60,16 @@ class Process:
         return code
 
     def send(self, number: signal.Signals) -> bool:
-        """Sends a signal; False if the run had finished before."""
+        """Sends a signal; False if the run had finished before.
+
+        SIGKILL reaches the main process alone; others reach its loader processes too, as from Slurm.
+        """
         if self.exit_code() is not None:
             return False
-        os.kill(self.pid, number)
+        if number == signal.SIGKILL or os.getpgid(self.pid) != self.pid:
+            os.kill(self.pid, number)
+        else:
+            os.killpg(self.pid, number)
         return True
 
 
@@ -80,12 +86,15 @@ def start(method: str, n_steps: int, checkpoint_every: int, data: Path, logs: Pa
         child.start()
         return Process(child.pid or 0, lambda: child.exitcode, log)
     with log.open("w") as stream:
-        popen = subprocess.Popen([sys.executable, "training.py", *words], cwd=ROOT, stdout=stream, stderr=stream)
+        popen = subprocess.Popen(
+            [sys.executable, "training.py", *words], cwd=ROOT, stdout=stream, stderr=stream, start_new_session=True
+        )
     return Process(popen.pid, popen.poll, log)
 
 
 def _run(words: list[str], log: Path) -> None:
     """Runs in the forked process: `python training.py` with inherited imports."""
+    os.setsid()
     with log.open("w") as stream:
         os.dup2(stream.fileno(), sys.stdout.fileno())
         os.dup2(stream.fileno(), sys.stderr.fileno())

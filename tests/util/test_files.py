@@ -1,10 +1,12 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from util import files
-from util.errors import UserError
+from util.errors import DataError, UserError
+from util.files import read_json, read_json5, read_json_object
 
 
 def test_a_failed_write_keeps_the_old_file_and_removes_the_temporary_one(tmp_path):
@@ -62,3 +64,48 @@ def test_json_round_trip_and_corrupt_files(tmp_path):
 def test_sha256_of_a_file(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert files.file_sha256(tmp_path / "a").startswith("ba7816bf")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("[" * 100_000, "recursion"),
+        ("9" * 5000, "Exceeds the limit"),
+        ('{"a": 1, "a": 2}', "the key 'a' is given twice"),
+        ("{", "Expecting"),
+        ("\0", "a NUL character"),
+    ],
+)
+def test_hostile_json_is_named(tmp_path, text, found):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match=rf"a\.json.*{found}"):
+        read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("{a: NaN}", "the number nan"),
+        ("{a: [1, -Infinity]}", "the number -inf"),
+        ("{a: 1e999}", "the number inf"),
+        ("[" * 100_000, "recursion"),
+        ("9" * 5000, "Exceeds the limit"),
+        ("{a: 1, a: 2}", "a"),
+        (" " * 2**20 + "{}", "larger than 1048576 bytes"),
+    ],
+)
+def test_hostile_json5_is_named(tmp_path, text, found):
+    (tmp_path / "a.json5").write_text(text)
+    with pytest.raises(DataError, match=rf"a\.json5.*{found}"):
+        read_json5(tmp_path / "a.json5", "Write it again.")
+
+
+def test_json_with_a_byte_order_mark_and_undefined_numbers_is_read(tmp_path):
+    (tmp_path / "a.json").write_text("\ufeff" + '{"a": NaN}')
+    assert np.isnan(read_json_object(tmp_path / "a.json")["a"])
+
+
+def test_an_object_is_expected(tmp_path):
+    (tmp_path / "a.json").write_text("[1]")
+    with pytest.raises(DataError, match=r"a\.json: holds a list; expected \{\.\.\.\}"):
+        read_json_object(tmp_path / "a.json")

@@ -1,12 +1,14 @@
 """Gathers the scores of all finished validations below a folder and makes their tables."""
 
-from collections.abc import Hashable, Iterable, Mapping
+import os
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from util.errors import DataError
 from util.files import write_text
+from util.ids import natural_key
 from util.results.layout import GENERIC, Layout
 from util.results.scores import FAMILY, FILE_NAME, read_scores
 from util.results.tables import make_tables
@@ -14,7 +16,7 @@ from util.results.tables import make_tables
 SOURCE = "source"  # column with the file that a score was read from
 
 
-def write_tables(root: Path, layouts: Mapping[str, Layout]) -> str:
+def write_tables(root: Path, layouts: Mapping[str, Layout]) -> tuple[str, list[str]]:
     """Writes the tables of all validations below a folder into it.
 
     table.md has all of them. table_<family>_<metric>.csv has the unrounded figures, those that end in _by_domain or
@@ -25,12 +27,12 @@ def write_tables(root: Path, layouts: Mapping[str, Layout]) -> str:
         layouts: family -> layout; the tables come in this order.
 
     Returns:
-        The text of table.md.
+        The text of table.md; and a message for each file that was left out, as `collect` gives them.
 
     Raises:
         DataError: see `collect`.
     """
-    gathered = collect([root], layouts)
+    gathered, failures = collect([root], layouts)
     tables, runs = [], []
     for family, layout in (*layouts.items(), ("", GENERIC)):
         scores = gathered.get(family)
@@ -44,57 +46,97 @@ def write_tables(root: Path, layouts: Mapping[str, Layout]) -> str:
         tables += made
         runs.append(_average_runs(scores, layout).assign(**{FAMILY: family}))
     write_text(root / "runs.csv", pd.concat(runs).to_csv(index=False, lineterminator="\n"))
-    text = "\n".join(table.to_markdown() for table in tables)
+    left_out = "".join(f"- Left out: {failure}\n" for failure in failures)
+    text = "\n".join([*(table.to_markdown() for table in tables), *filter(None, [left_out])])
     write_text(root / "table.md", text)
-    return text
+    return text, failures
 
 
-def collect(paths: Iterable[Path], layouts: Mapping[str, Layout]) -> dict[str, pd.DataFrame]:
+def collect(paths: Iterable[Path], layouts: Mapping[str, Layout]) -> tuple[dict[str, pd.DataFrame], list[str]]:
     """Reads the `scores.csv` files at and below the given paths.
 
-    Validations next to each other in a folder `validation` belong to one experiment: of scores that several of them
-    have, the newest counts.
+    Validations next to each other in a folder `validation`, each in a folder with the number of its run, belong to one
+    experiment: of scores that several of them have, those of the highest number count.
 
     Args:
         paths: files, and folders to search.
         layouts: family -> layout, which says what identifies a score and what may be averaged.
 
     Returns:
-        Family -> its scores, with their file in the column `SOURCE`; "" for all families without a layout.
+        Family -> its scores, with their file in the column `SOURCE`; "" for all families without a layout. And a
+        message for each file that cannot be used, as it is damaged or incomplete.
 
     Raises:
-        DataError: nothing found, a damaged file, the same score from two experiments, or runs in one line of a table
-            that differ in more than the layout averages over; the message names both files.
+        DataError: nothing found or nothing readable, the same score from two experiments, or runs in one line of a
+            table that differ in more than the layout averages over; the message names both files.
     """
     paths = list(paths)
-    files = {file.resolve() for path in paths for file in (path.rglob(FILE_NAME) if path.is_dir() else [path])}
+    files = {file.resolve() if file.exists() else file.absolute() for path in paths for file in _find(path)}
     if not files:
         raise DataError(f"{', '.join(map(str, paths))}: no {FILE_NAME} found there or below. Run the validation first.")
-    read = [read_scores(file).assign(**{SOURCE: str(file)}) for file in sorted(files, key=_age)]
-    scores = pd.concat([pd.DataFrame(columns=[FAMILY]), *read], ignore_index=True)
+    read, failures = [], []
+    for file in sorted(files, key=lambda file: natural_key(str(file))):
+        try:
+            read.append(_read_file(file, layouts))
+        except DataError as error:
+            failures.append(str(error))
+    if not read:
+        raise DataError("\n".join(failures))
+    gathered = {}
+    for name, part in _by_family(pd.concat(read, ignore_index=True), layouts):
+        layout = layouts.get(name, GENERIC)
+        kept = _keep_newest(part, layout)
+        _refuse_different_runs(kept, layout)
+        gathered[name] = kept.sort_values(SOURCE, kind="stable", ignore_index=True)
+    return gathered, failures
+
+
+def _find(path: Path) -> Iterator[Path]:
+    """The scores at and below a path, dangling links included."""
+    if not path.is_dir():
+        yield path
+    for folder, _, names in os.walk(path):
+        if FILE_NAME in names:
+            yield Path(folder, FILE_NAME)
+
+
+def _by_family(scores: pd.DataFrame, layouts: Mapping[str, Layout]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Family -> its scores, completed for its layout; "" for all families without a layout."""
+    scores = scores if FAMILY in scores else scores.assign(**{FAMILY: ""})
     scores = scores.fillna(dict.fromkeys(scores.columns.drop("value"), ""))
     family = scores[FAMILY].where(scores[FAMILY].isin(list(layouts)), "")
-    gathered = {}
     for name, part in scores.groupby(family, sort=False):
-        layout = layouts.get(str(name), GENERIC)
-        kept = _keep_newest(layout.complete(part), layout)
-        _refuse_different_runs(kept, layout)
-        gathered[str(name)] = kept.sort_values(SOURCE, kind="stable", ignore_index=True)
-    return gathered
+        yield str(name), layouts.get(str(name), GENERIC).complete(part)
 
 
-def _age(file: Path) -> tuple[int, str]:
-    return (file.stat().st_mtime_ns if file.exists() else 0), str(file)
+def _read_file(file: Path, layouts: Mapping[str, Layout]) -> pd.DataFrame:
+    """The scores of a file, with its path in the column `SOURCE`.
+
+    Raises:
+        DataError: see `read_scores`; or a score is there twice.
+    """
+    scores = read_scores(file)
+    for name, part in _by_family(scores, layouts):
+        identity = list(layouts.get(name, GENERIC).identity)
+        repeated = part[part.duplicated(identity)]
+        if len(repeated):
+            raise DataError(
+                f"{file}: several rows for {_describe(identity, repeated.iloc[0][identity])}; expected one. Run the "
+                "validation again."
+            )
+    return scores.assign(**{SOURCE: str(file)})
 
 
 def _experiment(source: str) -> str:
     """The folder that all validations of an experiment share; else the file itself."""
-    runs = Path(source).parents[1]
-    return str(runs) if runs.name == "validation" else source
+    for run in list(Path(source).parents)[:2]:  # the run's own folder, or that of a further test set in it
+        if run.parent.name == "validation" and run.name.isdecimal():
+            return str(run.parent)
+    return source
 
 
 def _keep_newest(scores: pd.DataFrame, layout: Layout) -> pd.DataFrame:
-    """Of each score the last, if both are of one experiment and from different files."""
+    """Of each score the last, if all are of one experiment."""
     identity = list(layout.identity)
     repeated = scores[scores.duplicated(identity, keep=False)]
     experiments = {source: _experiment(source) for source in repeated[SOURCE].unique()}
@@ -106,13 +148,6 @@ def _keep_newest(scores: pd.DataFrame, layout: Layout) -> pd.DataFrame:
         raise DataError(
             f"{first} and {second}: both have scores of {_describe(identity, score[identity])}. Leave one of the two "
             "out, or distinguish the runs with exp_prefix=NAME, which becomes part of the method's name."
-        )
-    within_file = repeated[repeated.duplicated([*identity, SOURCE])]
-    if len(within_file):
-        score = within_file.iloc[0]
-        raise DataError(
-            f"{score[SOURCE]}: several rows for {_describe(identity, score[identity])}; expected one. Run the "
-            "validation again."
         )
     return scores.drop_duplicates(identity, keep="last")
 

@@ -3,14 +3,17 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.ndimage import uniform_filter1d
 
-from util.errors import DataError, UserError
+from util.errors import DataError
 from util.files import read_json
+from util.ids import natural_key
+from util.items import dispensable
 from util.results.pictures import COLOURS, save_figure
 
 Curve = tuple[Sequence[int | float], Sequence[int | float]]  # steps, values
@@ -86,29 +89,39 @@ def read_sacred_scalars(run_folder: Path) -> dict[str, Curve]:
     path = run_folder / "metrics.json"
     try:
         return {
-            name: (record["steps"], record["values"])
+            name: _parse_curve(name, record)
             for name, record in read_json(path).items()
             if all(isinstance(value, int | float) for value in record["values"])
         }
-    except (UserError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: not the metrics of a Sacred run ({error}). Name the run's own folder, the one with "
             "config.json; if the run is still writing it, try again."
         ) from error
 
 
+def _parse_curve(name: str, record: Mapping[str, Any]) -> Curve:
+    steps, values = record["steps"], record["values"]
+    if len(steps) != len(values) or not all(isinstance(step, int | float) for step in steps):
+        raise ValueError(f"{name}: found {len(steps)} steps for {len(values)} values, expected a number for each")
+    return steps, values
+
+
 def save_training_curves(path: Path, runs: Path) -> bool:
-    """Writes a PNG of what the Sacred runs below `runs` have logged during training; resumed runs are joined.
+    """Writes a PNG of what the Sacred runs below `runs` have logged during training.
+
+    Resumed runs are joined in the order of their numbers: of values at the same step, the last one counts. A run whose
+    metrics cannot be read is left out and named in the log.
 
     Returns:
         False if nothing has been logged; then nothing is written.
     """
-    joined: dict[str, dict[int, float]] = {}
-    for metrics in sorted(runs.glob("*/metrics.json"), key=lambda file: file.stat().st_mtime):
-        for name, (steps, values) in read_sacred_scalars(metrics.parent).items():
-            if name.startswith(("train/", "val/", "round/")):
-                points = zip(np.asarray(steps).tolist(), np.asarray(values).tolist(), strict=True)
-                joined.setdefault(name, {}).update(points)
+    joined: dict[str, dict[int | float, int | float]] = {}
+    for metrics in sorted(runs.glob("*/metrics.json"), key=lambda file: natural_key(file.parent.name)):
+        with dispensable(f"training curves of run {metrics.parent.name}"):
+            for name, (steps, values) in read_sacred_scalars(metrics.parent).items():
+                if name.startswith(("train/", "val/", "round/")):
+                    joined.setdefault(name, {}).update(dict(zip(steps, values, strict=True)))
     if joined:
         curves = {name: (sorted(points), [points[s] for s in sorted(points)]) for name, points in joined.items()}
         save_curves(path, curves, "Training")

@@ -83,6 +83,12 @@ class Layout:
             published=None,
         )
 
+    def with_hd95(self, convention: Literal["larger", "pooled"]) -> "Layout":
+        """The layout with the tables of HD95 in this convention, see `util.results.metrics`."""
+        if convention == "larger":
+            return self
+        return replace(self, metrics=tuple(name.replace("hd95_", "hd95_pooled_") for name in self.metrics))
+
     def complete(self, scores: pd.DataFrame) -> pd.DataFrame:
         """The scores with an empty column for every condition that they lack."""
         missing = [name for name in (*self.identity, *self.constant, N_FOLDS, *BREAKDOWNS) if name not in scores]

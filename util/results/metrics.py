@@ -18,6 +18,12 @@ from util.errors import DataError
 NSD_TOLERANCE_MM = 3.0
 
 
+# Conventions of the 95th percentile Hausdorff distance (HD95), which can differ by several millimetres. MONAI and
+# surface-distance take the larger one; medpy the pooled one, which never exceeds it.
+LARGER = "larger of the two directed 95th percentiles"
+POOLED = "95th percentile of both directions pooled"
+
+
 @dataclass(frozen=True)
 class Metric:
     """How a metric is printed, and which values it can have.
@@ -25,12 +31,12 @@ class Metric:
     Attributes:
         title: name and unit in tables.
         factor: of printed values.
-        highest: largest possible value; the smallest is 0.
+        highest: largest possible value, infinity for none; the smallest is 0. None: neither bound is known.
     """
 
     title: str
     factor: float = 100.0
-    highest: float = 1.0
+    highest: float | None = 1.0
 
 
 # Name in scores.csv -> metric. Names end in the unit, where there is one.
@@ -41,8 +47,10 @@ METRICS = {
     "iou": Metric("IoU × 100"),
     "pooled_dice": Metric("Dice over the pixels of all images × 100"),
     "nsd": Metric("NSD × 100"),
-    "hd95_mm": Metric("HD95 in mm", factor=1.0, highest=math.inf),
-    "hd95_px": Metric("HD95 in pixels", factor=1.0, highest=math.inf),
+    "hd95_mm": Metric(f"HD95 in mm ({LARGER})", factor=1.0, highest=math.inf),
+    "hd95_px": Metric(f"HD95 in pixels ({LARGER})", factor=1.0, highest=math.inf),
+    "hd95_pooled_mm": Metric(f"HD95 in mm ({POOLED})", factor=1.0, highest=math.inf),
+    "hd95_pooled_px": Metric(f"HD95 in pixels ({POOLED})", factor=1.0, highest=math.inf),
 }
 
 
@@ -59,14 +67,14 @@ class Overlap(NamedTuple):
 class Scores:
     """One predicted organ against its ground truth.
 
-    | truth   | prediction | dice, iou | precision | recall | hd95_mm | nsd |
-    |---------|------------|-----------|-----------|--------|---------|-----|
-    | empty   | empty      | NaN       | NaN       | NaN    | NaN     | NaN |
-    | empty   | some       | 0         | 0         | NaN    | NaN     | 0   |
-    | some    | empty      | 0         | NaN       | 0      | NaN     | 0   |
+    | truth   | prediction | dice, iou | precision | recall | both hd95 | nsd |
+    |---------|------------|-----------|-----------|--------|-----------|-----|
+    | empty   | empty      | NaN       | NaN       | NaN    | NaN       | NaN |
+    | empty   | some       | 0         | 0         | NaN    | NaN       | 0   |
+    | some    | empty      | 0         | NaN       | 0      | NaN       | 0   |
 
     There is no distance to a surface that does not exist, and any replacement (infinity, the volume's diagonal) would
-    dominate every mean: hd95_mm is NaN and counted as undefined. Dice and NSD of 0 already record the miss.
+    dominate every mean: HD95 is NaN and counted as undefined. Dice and NSD of 0 already record the miss.
 
     Attributes:
         dice: 2 TP / (2 TP + FP + FN).
@@ -74,6 +82,7 @@ class Scores:
         recall: TP / (TP + FN).
         iou: TP / (TP + FP + FN).
         hd95_mm: the larger of the two 95th percentiles of the distances from one surface to the other, millimetres.
+        hd95_pooled_mm: the 95th percentile of the distances in both directions together, millimetres.
         nsd: normalised surface Dice, the fraction of both surfaces' area that is within the tolerance of the other.
     """
 
@@ -82,6 +91,7 @@ class Scores:
     recall: float
     iou: float
     hd95_mm: float
+    hd95_pooled_mm: float
     nsd: float
 
 
@@ -156,20 +166,22 @@ def score_volume(
     overlap = overlap_scores(overlap_counts(prediction, truth))
     if not (prediction.any() and truth.any()):
         nsd = 0.0 if prediction.any() or truth.any() else float("nan")
-        return Scores(**overlap._asdict(), hd95_mm=float("nan"), nsd=nsd)
+        return Scores(**overlap._asdict(), hd95_mm=float("nan"), hd95_pooled_mm=float("nan"), nsd=nsd)
     surfaces = (prediction, truth, spacing_mm) if len(truth) > 1 else (prediction[0], truth[0], spacing_mm[1:])
-    hd95_mm, nsd = _hausdorff_95_mm(*surfaces), _surface_dice(*surfaces, nsd_tolerance_mm)
-    return Scores(**overlap._asdict(), hd95_mm=hd95_mm, nsd=nsd)
+    larger, pooled = _hausdorff_95_mm(*surfaces)
+    nsd = _surface_dice(*surfaces, nsd_tolerance_mm)
+    return Scores(**overlap._asdict(), hd95_mm=larger, hd95_pooled_mm=pooled, nsd=nsd)
 
 
-def _hausdorff_95_mm(prediction: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, ...]) -> float:
-    """The surface is the mask's outermost layer of voxels."""
+def _hausdorff_95_mm(prediction: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, ...]) -> tuple[float, float]:
+    """HD95 by both conventions, `LARGER` and `POOLED`. The surface is the mask's outermost layer of voxels."""
     # Importing MONAI takes seconds; its edge functions crop to the masks' common bounding box.
     from monai.metrics.utils import get_mask_edges, get_surface_distance
 
     edges = get_mask_edges(prediction, truth)
-    pairs = (edges, edges[::-1])
-    return max(float(np.percentile(get_surface_distance(*pair, spacing=spacing_mm), 95)) for pair in pairs)
+    distances = [get_surface_distance(*pair, spacing=spacing_mm) for pair in (edges, edges[::-1])]
+    larger = max(float(np.percentile(each, 95)) for each in distances)
+    return larger, float(np.percentile(np.concatenate(distances), 95))
 
 
 def _surface_dice(
@@ -216,43 +228,3 @@ def summarise(values: ArrayLike) -> Summary:
     mean = float(defined.mean()) if defined.size else float("nan")
     std = float(defined.std(ddof=1)) if defined.size > 1 else float("nan")
     return Summary(mean, std, defined.size, every.size - defined.size)
-
-
-def bootstrap_interval(
-    values: ArrayLike,
-    patients: ArrayLike,
-    weights: ArrayLike | None = None,
-    level: float = 0.95,
-    n: int = 10_000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile interval of the (weighted) mean when patients, not single values, are resampled.
-
-    All values of a patient are drawn together, since they are not independent. Undefined values are excluded.
-
-    Args:
-        values: (N,) scores; NaN = undefined.
-        patients: (N,) patient of each value.
-        weights: (N,) weight of each value in the mean; None: all the same.
-        level: fraction of the resampled means within the interval.
-        n: number of resamples.
-        seed: of the resampling; the same seed gives the same interval.
-
-    Returns:
-        Lower and upper end; (NaN, NaN) when fewer than two patients have a defined value.
-
-    Source: Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
-    """
-    values = np.asarray(values, np.float64)
-    weights = np.ones_like(values) if weights is None else np.asarray(weights, np.float64)
-    defined = ~np.isnan(values)
-    values, weights = values[defined], weights[defined]
-    names, patient = np.unique(np.asarray(patients)[defined], return_inverse=True)
-    if len(names) < 2:
-        return float("nan"), float("nan")
-    totals = np.bincount(patient, values * weights)  # per patient
-    masses = np.bincount(patient, weights)
-    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=n)
-    means = (draws @ totals) / (draws @ masses)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

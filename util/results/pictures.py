@@ -3,6 +3,7 @@
 Figures are drawn without `pyplot`: no window, no global state, safe in threads.
 """
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -150,9 +151,23 @@ def mark_regions(
     return np.asarray(mark_boundaries(large, large_regions, color=BOUNDARY_COLOUR, mode="inner"), np.float64)
 
 
+def literal(text: str) -> str:
+    r"""The text with an escape, such as "\x07", for every character that no font can draw.
+
+    These are control characters (lines still break) and the surrogates that stand for undecodable bytes in file names.
+    """
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in ("Cc", "Cs") and character != "\n"
+        else character
+        for character in text
+    )
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG, atomically. Texts are printed as they are: a "$" in an id starts no formula."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # type: ignore[attr-defined]
+        text.set_text(literal(text.get_text()))  # type: ignore[attr-defined]
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})

@@ -6,11 +6,13 @@ columns and not `key=value` pairs in a single cell: a spreadsheet filters and pi
 `pandas.read_csv("scores.csv").groupby(["method", "noise"])` works without any parsing. Files with different conditions
 can still be concatenated; a condition that a file does not have is empty.
 
+The last column of the file, `n_scores`, is the number of scores that the validation wrote, so that a file that was cut
+short is recognised; several files in one are fine.
+
 All columns but `value` are text, so that "007" stays a case id. Undefined values (NaN) are empty cells; every other
 value keeps all its digits.
 """
 
-import csv
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,9 +21,11 @@ from typing import Any
 
 import pandas as pd
 
+from util.csv_files import read_table
 from util.errors import DataError
 from util.files import write_text
 from util.results.metrics import METRICS
+from util.results.wide_scores import is_wide, to_long
 
 FILE_NAME = "scores.csv"
 
@@ -40,6 +44,8 @@ COLUMNS = ("method", "dataset", "split", "fold", "case", "patient", "structure",
 # what cases may differ in, by which tables are broken down.
 FAMILY, N_FOLDS = "family", "n_folds"
 BREAKDOWNS = ("phase", "domain")
+
+N_SCORES = "n_scores"  # in the file only
 
 
 def make_scores(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -64,31 +70,43 @@ def csv_text(columns: Sequence[str], records: Iterable[Mapping[str, Any]]) -> st
 
 
 def write_scores(path: Path, scores: pd.DataFrame) -> None:
-    """Writes the long table atomically; `read_scores` returns exactly the same numbers."""
-    write_text(path, scores.to_csv(index=False, lineterminator="\n"))
+    """Writes the long table and its length atomically; `read_scores` returns exactly the same numbers."""
+    write_text(path, scores.assign(**{N_SCORES: len(scores)}).to_csv(index=False, lineterminator="\n"))
 
 
 def read_scores(path: Path) -> pd.DataFrame:
-    """Reads a `scores.csv`.
+    """Reads a `scores.csv`, also one of scans that an earlier version wrote.
 
     Returns:
         As `make_scores` does; the columns are in the order of the file.
 
     Raises:
-        DataError: the file is missing or is not text, lacks a column, has no rows, or a row is damaged; the message
-            names the line.
+        DataError: the file is missing or is not text, lacks a column, has no rows or other than the number written, or
+            a row is damaged; the message names the line.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:  # spreadsheets write a byte order mark
-            reader = csv.reader(stream, strict=True)
-            header = next(reader, [])
-            _check_header(header, path)
-            rows = [_parse_row(header, cells, path, reader.line_num) for cells in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read ({error}). Run the validation again.") from error
+    table = read_table(path, "Run the validation again.")
+    header, lines = list(table.columns), ((line.number, list(line.cells)) for line in table.lines)
+    if is_wide(header):
+        header, lines = to_long(header, lines)
+    _check_header(header, path)
+    rows = [_parse_row(header, cells, path, line) for line, cells in lines]
     if not rows:
         raise DataError(f"{path}: a header but no scores. The validation was interrupted; run it again.")
-    return pd.DataFrame(rows, columns=header).astype({"value": float})
+    scores = pd.DataFrame(rows, columns=header).astype({"value": float})
+    _check_number(scores, path)
+    return scores.drop(columns=N_SCORES, errors="ignore")
+
+
+def _check_number(scores: pd.DataFrame, path: Path) -> None:
+    """Refuses a table with other than the written number of scores; older files do not have the number."""
+    written = scores[N_SCORES].value_counts() if N_SCORES in scores else pd.Series(dtype=int)
+    for expected, found in written.items():
+        is_number = str(expected).isdecimal() and int(str(expected)) > 0
+        if not is_number or found % int(str(expected)):
+            raise DataError(
+                f"{path}: found {found} scores, but the validation wrote {expected}; the file was cut short or edited. "
+                f"Run the validation again; if scores were left out on purpose, delete the column {N_SCORES}."
+            )
 
 
 def _check_header(header: Sequence[str], path: Path) -> None:
@@ -98,11 +116,8 @@ def _check_header(header: Sequence[str], path: Path) -> None:
             f"{path}, line 1: no column {', '.join(missing)}; expected {', '.join(COLUMNS)} and any further "
             "conditions. Run the validation again."
         )
-    if len(set(header)) < len(header) or "" in header:
-        raise DataError(
-            f"{path}, line 1: found the columns {', '.join(header)}; expected a different name for each. Run the "
-            "validation again."
-        )
+    if "" in header:
+        raise DataError(f"{path}, line 1: a column without a name. Run the validation again.")
 
 
 def _parse_row(header: Sequence[str], cells: list[str], path: Path, line: int) -> list[Any]:
@@ -121,7 +136,7 @@ def _parse_row(header: Sequence[str], cells: list[str], path: Path, line: int) -
 def _parse_value(text: str, name: str) -> float:
     """Reads a score; raises ValueError where a metric cannot have such a value."""
     metric = METRICS.get(name)
-    highest = math.inf if metric is None else metric.highest
+    highest = math.inf if metric is None or metric.highest is None else metric.highest
     try:
         value = float(text or "nan")
     except ValueError:

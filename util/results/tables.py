@@ -12,15 +12,17 @@ import numpy as np
 import pandas as pd
 
 from util.ids import natural_key
+from util.results.intervals import Interval, mean_interval
 from util.results.layout import Layout, join
-from util.results.metrics import METRICS, Metric, bootstrap_interval, summarise
+from util.results.metrics import METRICS, Metric, summarise
 from util.results.scores import BREAKDOWNS, N_FOLDS
 
 MEAN = "Mean"  # the column over all columns
 UNDEFINED = "–"
 
 _SPREADS = {
-    "cases": "of the mean over cases ± sample standard deviation over cases [95 % bootstrap interval over patients]. "
+    "cases": "of the mean over cases ± sample standard deviation over cases [95 % confidence interval of the mean, "
+    "Student's t], n = number of patients; without an interval for a single patient and for patients of equal scores. "
     "Undefined scores are excluded from the means and counted.",
     "runs": "of the mean over cases ± sample standard deviation over runs (number of runs).",
 }
@@ -35,7 +37,8 @@ class Table:
         printed: the table as text.
         n_labels: leading columns of `printed` that name the line.
         figures: a row per figure, unrounded: values of the layout's columns, "metric", "column" (heading), "mean",
-            "std", "low", "high" (see the notes), "n_cases", "n_undefined", "n_runs", and the values averaged over.
+            "std", "low", "high" (see the notes), "n_patients", "n_cases", "n_undefined", "n_runs", and the values
+            averaged over.
         notes: what a reader has to know: what a cell means, missing folds and values.
         breakdown: what the columns divide the cases of the main table by, see `BREAKDOWNS`; empty: the main table.
     """
@@ -60,7 +63,7 @@ class Table:
 
 def markdown_row(cells: Sequence[str]) -> str:
     """Formats cells as one line of a Markdown table."""
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in cells) + " |"
 
 
 def markdown_header(names: Sequence[str], n_labels: int) -> str:
@@ -126,7 +129,7 @@ def _make_table(rows: pd.DataFrame, metric: str, key: tuple[str, ...], layout: L
         for column, figure in line.figures.items()
     ]
     shown = [name for name in layout.lines if any(line.labels[name] for line in lines)]
-    printed, notes = _format_lines(lines, columns, shown, METRICS.get(metric, Metric(metric, factor=1.0)), layout)
+    printed, notes = _format_lines(lines, columns, shown, _metric(metric), layout)
     return Table(
         metric=metric,
         printed=printed,
@@ -138,6 +141,10 @@ def _make_table(rows: pd.DataFrame, metric: str, key: tuple[str, ...], layout: L
             *(note for line in lines for note in _gaps(line, lines, names_folds)),
         ),
     )
+
+
+def _metric(name: str) -> Metric:
+    return METRICS.get(name, Metric(name, factor=1.0, highest=None))
 
 
 def _sort_columns(headings: dict[tuple[str, ...], str], layout: Layout) -> list[str]:
@@ -183,28 +190,23 @@ def _weights(rows: pd.DataFrame, averaged: Sequence[str]) -> np.ndarray:
 def _figure(rows: pd.DataFrame, weights: np.ndarray, layout: Layout) -> dict[str, float | int | str]:
     values = rows["value"].to_numpy()
     per_case = summarise([summarise(part["value"]).mean for _, part in rows.groupby("case", sort=False)])
-    low, high = math.nan, math.nan
+    patients = rows["patient"].where(rows["patient"] != "", rows["case"]).to_numpy()
+    interval = Interval(math.nan, math.nan, len(set(patients[weights > 0])))
     per_run = summarise([summarise(part["value"]).mean for _, part in _groups(rows, layout.averaged)])
     if layout.spread == "cases":
-        low, high = bootstrap_interval(values, _patients(rows), weights)
+        interval = mean_interval(values, patients, weights, highest=_metric(rows["metric"].iloc[0]).highest)
     counting = rows[weights > 0]
     return {
         "mean": float(np.nansum(values * weights) / weights.sum()) if weights.any() else math.nan,
         "std": per_case.std if layout.spread == "cases" else per_run.std,
-        "low": low,
-        "high": high,
+        "low": interval.low,
+        "high": interval.high,
+        "n_patients": interval.n,
         "n_cases": per_case.n_defined,
         "n_undefined": int(np.isnan(values).sum()),
         "n_runs": per_run.n_defined,
         **{name: " ".join(sorted(counting[name].unique(), key=natural_key)) for name in layout.averaged},
     }
-
-
-def _patients(rows: pd.DataFrame) -> np.ndarray:
-    """(N,) number of each row's patient, in the natural order of their ids, which the resampling depends on."""
-    ids = rows["patient"].where(rows["patient"] != "", rows["case"])
-    order = {name: rank for rank, name in enumerate(sorted(ids.unique(), key=natural_key))}
-    return ids.map(order).to_numpy()
 
 
 def _format_lines(
@@ -236,7 +238,7 @@ def _cell(figure: Mapping[str, float | int | str] | None, metric: Metric, layout
     text = mean + (f" ± {std}" if std != "nan" else "")
     if layout.spread == "runs":
         return f"{text} ({figure['n_runs']})"
-    return text + (f" [{low}, {high}]" if low != "nan" else "")
+    return text + (f" [{low}, {high}]" if low != "nan" else "") + f", n = {figure['n_patients']}"
 
 
 def _counts(lines: Sequence[_Line], layout: Layout) -> list[dict[str, str]]:
@@ -252,7 +254,7 @@ def _counts(lines: Sequence[_Line], layout: Layout) -> list[dict[str, str]]:
 
 
 def _meaning(title: str, metric: str, lines: Sequence[_Line], layout: Layout) -> str:
-    known = METRICS[metric].title if metric in METRICS else metric
+    known = _metric(metric).title
     several = [
         name
         for name in layout.averaged

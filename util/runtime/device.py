@@ -26,6 +26,7 @@ from util.cli import run_main
 from util.errors import ConfigError
 from util.files import write_json
 from util.runtime import machine
+from util.runtime.cpu import bf16_instructions
 
 logger = logging.getLogger(__name__)
 
@@ -81,11 +82,17 @@ def group_backend(device: torch.device) -> str:
     return "nccl" if device.type == "cuda" else "gloo"
 
 
-def supports_bf16(device: torch.device) -> bool:
-    """Whether the device supports bfloat16: all AMD GPUs and CPUs, NVIDIA GPUs from Ampere on."""
-    if device.type != "cuda" or torch.version.hip:
-        return True
-    return torch.cuda.get_device_properties(device).major >= 8
+def bf16_support(device: torch.device) -> tuple[bool, str]:
+    """Whether the device computes in bfloat16, and the instructions or the reason why not.
+
+    All AMD GPUs and NVIDIA GPUs from Ampere on do, and CPUs with AMX, AVX512-BF16 or Arm's BF16 extension. Other CPUs
+    emulate it: a convolution then takes up to fifty times as long as in float32.
+    """
+    if device.type == "cuda":
+        is_new = bool(torch.version.hip) or torch.cuda.get_device_properties(device).major >= 8
+        return is_new, architecture(device) if is_new else f"{architecture(device)} does not support bfloat16"
+    instructions = bf16_instructions()
+    return bool(instructions), instructions or "this CPU has neither AMX nor AVX512-BF16 nor Arm's BF16 extension"
 
 
 def supports_tf32(device: torch.device) -> bool:
@@ -103,6 +110,11 @@ def architecture(device: torch.device) -> str:
         return torch.backends.cpu.get_cpu_capability()
     properties = torch.cuda.get_device_properties(device)
     return properties.gcnArchName if torch.version.hip else f"sm_{properties.major}{properties.minor}"
+
+
+def prefers_channels_last(device: torch.device) -> bool:
+    """Whether weights and images in channels-last order make the networks faster: on a GPU."""
+    return device.type == "cuda"
 
 
 def compile_support(device: torch.device | None = None) -> tuple[bool, str]:
@@ -154,12 +166,31 @@ def _compiler(variable: str, *names: str) -> str:
     return next(filter(None, map(shutil.which, given or names)), "")
 
 
+def available_precision(precision: Precision, device: torch.device) -> Precision:
+    """The precision, or float32 where the device has no fast one; the reason is logged in one line.
+
+    Raises:
+        ConfigError: the GPU does not support bfloat16.
+    """
+    if precision == "bf16":
+        is_supported, reason = bf16_support(device)
+        if not is_supported and device.type == "cuda":
+            raise ConfigError(f"precision='bf16': {reason}; use precision=float32.")
+        if not is_supported:
+            logger.info("precision=bf16 is not used: %s; computing in float32.", reason)
+        return "bf16" if is_supported else "float32"
+    if precision == "tf32" and not supports_tf32(device):
+        logger.info("precision=tf32 has no effect on %s: computing in float32.", architecture(device))
+    return precision
+
+
 def set_precision(precision: Precision, device: torch.device, benchmark_kernels: bool = False) -> torch.autocast:
     """Sets PyTorch's precision flags; they are set nowhere else.
 
     Args:
         precision: float32: full precision. tf32: matrix products and convolutions in TensorFloat-32 (10-bit mantissa)
-            if the device supports it; AMD GPUs before MI300 do not. bf16: as tf32, with bfloat16 autocast.
+            if the device supports it; AMD GPUs before MI300 do not. bf16: as tf32, with bfloat16 autocast; float32 on
+            a CPU without instructions for it.
         device: of the computation.
         benchmark_kernels: value of torch.backends.cudnn.benchmark: cuDNN or MIOpen times its algorithms for every new
             input shape and keeps the fastest. Useful when shapes stay the same.
@@ -168,12 +199,9 @@ def set_precision(precision: Precision, device: torch.device, benchmark_kernels:
         The autocast context of the forward pass, disabled unless `precision` is bf16. It can be reused.
 
     Raises:
-        ConfigError: the device does not support bfloat16.
+        ConfigError: the GPU does not support bfloat16.
     """
-    if precision == "bf16" and not supports_bf16(device):
-        raise ConfigError(f"precision='bf16': {architecture(device)} does not support bfloat16; use precision=float32.")
-    if precision == "tf32" and not supports_tf32(device):
-        logger.info("precision=tf32 has no effect on %s: computing in float32.", architecture(device))
+    precision = available_precision(precision, device)
     # These older flags on purpose: PyTorch raises on reading them once the newer ones (fp32_precision) have been set.
     torch.backends.cuda.matmul.allow_tf32 = precision != "float32"
     torch.backends.cudnn.allow_tf32 = precision != "float32"
@@ -184,21 +212,23 @@ def set_precision(precision: Precision, device: torch.device, benchmark_kernels:
 def report(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Hardware, versions, capabilities and warnings, as needed in a bug report; JSON-serialisable."""
     host, device = machine.inspect_machine(environment), choose_device("auto")
-    can_compile, reason = compile_support(device)
+    supports = {"bf16": bf16_support(device), "compile": compile_support(device)}
     threads = torch.get_num_threads()
     return {
         "backend": backend(),
         "versions": _versions(host),
         "gpus": [_gpu(torch.device("cuda", number)) for number in range(_n_gpus())],
         "architecture": architecture(device),
-        "bf16": supports_bf16(device),
         "tf32": {
             "supported": supports_tf32(device),
             "matmul": torch.backends.cuda.matmul.allow_tf32,
             "convolution": torch.backends.cudnn.allow_tf32,
         },
-        "compile": {"supported": can_compile, "reason": reason},
-        "channels_last": {name: environment.get(name, "not set") for name in NHWC_VARIABLES},
+        **{name: {"supported": found, "reason": reason} for name, (found, reason) in supports.items()},
+        "channels_last": {
+            "auto": "on" if prefers_channels_last(device) else "off",
+            **{name: environment.get(name, "not set") for name in NHWC_VARIABLES},
+        },
         "distributed": [name for name in ("nccl", "gloo") if getattr(dist, f"is_{name}_available")()],
         "threads": threads,
         "machine": asdict(host) | {"gpu_vendors": list(host.gpu_vendors)},

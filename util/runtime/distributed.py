@@ -6,7 +6,8 @@ Plain `torch.distributed`, started by `python`, `torchrun` or `srun`. With one p
 import os
 import re
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType, TracebackType
@@ -146,18 +147,31 @@ def run_on_first_rank(task: Callable[[], None], plan: Plan, device: torch.device
 
 
 class StopSignal:
-    """Notes SIGTERM, SIGINT or SIGUSR1, so that the training loop saves and stops; further signals change nothing."""
+    """Notes SIGTERM, SIGINT or SIGUSR1, so that the training loop saves and stops.
 
-    def __init__(self) -> None:
+    Further signals change nothing; only a second SIGINT (Ctrl-C) interrupts at once. Blocks can be nested: an inner one
+    knows what an outer one has noted.
+
+    Attributes:
+        received: the first signal; None: none yet.
+    """
+
+    def __init__(self, until_exit: bool = False) -> None:
+        """Prepares a block; `until_exit`: once a signal is noted, the process also ends undisturbed after the block."""
         self.received: int | None = None
+        self.until_exit = until_exit
 
     def __enter__(self) -> "StopSignal":
-        self._former = {number: signal.signal(number, self._set) for number in _STOPPING}
+        self._former = {number: signal.signal(number, self._set) for number in STOPPING}
+        outer = getattr(self._former[signal.SIGTERM], "__self__", None)
+        if isinstance(outer, StopSignal):
+            self.received = outer.received
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._former.items():
-            signal.signal(number, handler)
+            if not (self.until_exit and self.received):
+                signal.signal(number, handler)
 
     def should_stop(self, step: int, plan: Plan, device: torch.device) -> bool:
         """Whether to stop after this step: all processes after the same one, whichever received the signal."""
@@ -165,8 +179,31 @@ class StopSignal:
             return False
         return bool(max_over_ranks(int(self.received is not None), device))
 
-    def _set(self, number: int, _: FrameType | None) -> None:
+    def _set(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.received == number:
+            raise KeyboardInterrupt
+        if number == signal.SIGINT:  # written past the buffers, which the signal may have interrupted
+            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once.\n")
         self.received = self.received or number
+        outer = getattr(self._former[signal.SIGTERM], "__self__", None)
+        if isinstance(outer, StopSignal):
+            outer.received = self.received
 
 
-_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Processes that are started in the block begin with the signals that stop a run held back."""
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def ignore_signals(_: int = 0) -> None:
+    """Leaves the signals that stop a run to its main process: called in each of its loader processes."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)

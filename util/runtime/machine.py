@@ -59,11 +59,12 @@ def inspect_machine(environment: Mapping[str, str] = os.environ, root: Path = Pa
     drivers = {vendor: re.search(r"\d+(\.\d+)+", _read(path)) for vendor, path in versions.items()}
     home = Path(environment.get("HOME", "/"))
     reported = {name: value for name, value in sorted(environment.items()) if REPORTED_VARIABLES.match(name)}
+    memory = memory_bytes(root)
     return Machine(
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         cores_installed=os.cpu_count() or 1,
-        memory_gib=_memory_gib(root),
+        memory_gib=None if memory is None else memory / GIB,
         shared_memory_gib=shutil.disk_usage(shared).total / GIB if shared.is_dir() else None,
         home_filesystem=filesystem_type(home, _read(root / "proc/mounts")),
         gpu_vendors=tuple(vendor for vendor, path in attached.items() if path.exists()),
@@ -86,13 +87,13 @@ def filesystem_type(folder: Path, mounts: str) -> str:
     return types[max(parents, key=lambda point: len(point.parts))] if parents else ""
 
 
-def _memory_gib(root: Path) -> float | None:
-    """Memory of the machine, or the limit of the control group if it is lower."""
+def memory_bytes(root: Path = Path("/")) -> int | None:
+    """Memory of the machine, or the limit of the control group if it is lower; None: unknown."""
     total = re.search(r"MemTotal:\s*(\d+) kB", _read(root / "proc/meminfo"))
     limit = re.fullmatch(r"\d+", _read(root / "sys/fs/cgroup/memory.max").strip())
     sizes = [int(total[1]) * 1024] if total else []
     sizes += [int(limit[0])] if limit else []
-    return min(sizes) / GIB if sizes else None
+    return min(sizes, default=None)
 
 
 def _read(path: Path) -> str:

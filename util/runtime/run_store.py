@@ -12,12 +12,15 @@ import json
 import logging
 import os
 import re
+import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from util.errors import ConfigError
+from util.errors import ConfigError, UserError
 from util.files import write_text
 
 with warnings.catch_warnings():
@@ -73,9 +76,47 @@ class FileStore(FileStorageObserver):
     Run ids need no lock: Sacred increments the id until it can create the folder.
     """
 
+    leaves_no_record = False  # of a run that fails, see `refusals_leave_no_record`
+
+    def failed_event(self, fail_time: Any, fail_trace: Any) -> None:
+        """Records the failure, or removes the record with the folders that it alone has filled."""
+        super().failed_event(fail_time, fail_trace)
+        if not self.leaves_no_record:
+            return
+        shutil.rmtree(str(self.dir), ignore_errors=True)
+        runs = Path(str(self.basedir))
+        if {path.name for path in runs.iterdir()} <= {"_sources"}:
+            shutil.rmtree(runs, ignore_errors=True)
+        remove_empty(runs, runs.parent)
+
     def save_json(self, obj: Any, filename: str) -> None:
         """Writes one of the run's JSON files, atomically."""
         write_text(Path(str(self.dir)) / filename, json.dumps(flatten(obj), sort_keys=True, indent=2))
+
+
+@contextmanager
+def refusals_leave_no_record(run: Any, folder: Path) -> Iterator[None]:
+    """A user error in the block leaves neither a record of the run in the file store nor empty folders.
+
+    Args:
+        run: the Sacred run.
+        folder: of the experiment.
+    """
+    try:
+        yield
+    except UserError:
+        for observer in run.observers:
+            if isinstance(observer, FileStore):
+                observer.leaves_no_record = True
+        remove_empty(folder / "runs", folder / "validation", folder)
+        raise
+
+
+def remove_empty(*folders: Path) -> None:
+    """Removes those of the folders that are empty, in this order."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 class SqlStore(SqlObserver):

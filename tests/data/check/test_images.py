@@ -13,17 +13,20 @@ from data.check.__main__ import main
 from data.check.images import check_images, require_valid_images
 from dataloaders.catalog import dataset
 from dataloaders.description import ClassSpec, write_description
-from dataloaders.images.folder import NoiseConfig, SuperpixelConfig
+from dataloaders.images.derived import noise_of, superpixels_of
+from dataloaders.images.folder import ImageFolder, NoiseConfig, SuperpixelConfig
 from dataloaders.io.png import write_png
 from tests.data.check.helpers import the_only
 from util.errors import ConfigError, DataError
+from util.files import write_json
+from util.records import Record, hash_files
 
 ISIC2017 = dataset("ISIC2017")
 JSRT = dataset("JSRT")
 
 IDS = tuple("abcdef")  # the last two are for testing
 NOISE, SUPERPIXEL = NoiseConfig(0.5, 0.7), SuperpixelConfig()
-PREPARE = "Delete it and run `python -m data.prepare isic2017 --raw DIR --out DIR` again."
+PREPARE = "Delete it and run `python -m data.prepare isic2017 --raw DIR --out DIR --size-px 16` again."
 
 
 def write_manifest(folder, rows):
@@ -35,6 +38,13 @@ def write_manifest(folder, rows):
 
 def usual_rows():
     return [{"id": i, "split": "test" if i in "ef" else "train", "image_sha256": i * 3} for i in IDS]
+
+
+def record_derived(folder):
+    """Records noise and superpixels as made from the files as they are."""
+    images = ImageFolder(folder, ISIC2017)
+    for made in (noise_of(images, NOISE, "lesion"), superpixels_of(images, SUPERPIXEL, "lesion")):
+        write_json(made.record_path, Record(dict(made.settings), hash_files(made.inputs, folder)).to_json())
 
 
 @pytest.fixture(scope="session")
@@ -51,9 +61,8 @@ def sound(tmp_path_factory):
             write_png(
                 folder / "superpixels/rgb_100_10" / f"{image_id}.png", np.arange(256, dtype=np.uint16).reshape(16, 16)
             )
-    (folder / "noisy/lesion/a0.5_b0.7/noise.json").write_text("{}")
-    (folder / "superpixels/rgb_100_10/superpixels.json").write_text("{}")
     write_manifest(folder, usual_rows())
+    record_derived(folder)
     return folder
 
 
@@ -160,7 +169,7 @@ def test_masks_that_are_not_binary(folder, name):
 def test_empty_masks_are_told_of_training_images_only(folder, caplog):
     for image_id in "aef":
         write_png(folder / "masks/lesion" / f"{image_id}.png", np.zeros((16, 16), bool))
-    finding = the_only(check(folder))
+    finding = the_only(check_images(folder, ISIC2017))
     assert (finding.severity, finding.file.name) == ("warning", "a.png")
     assert finding.text.endswith("correct the mask.")  # and no more there
     require_valid_images(folder, ISIC2017)
@@ -169,7 +178,7 @@ def test_empty_masks_are_told_of_training_images_only(folder, caplog):
 
 def test_an_image_in_both_splits(folder):
     write_manifest(folder, [*usual_rows(), {"id": "a", "split": "test", "image_sha256": "aaa"}])
-    finding = the_only(check(folder))
+    finding = the_only(check_images(folder, ISIC2017))
     assert (finding.severity, finding.file) == ("error", folder / "manifest.csv")
     assert finding.text == "a has 2 lines (train, test); expected one. Remove the others."
 
@@ -178,7 +187,7 @@ def test_a_picture_under_two_names(folder):
     rows = usual_rows()
     rows[5]["image_sha256"] = "bbb"
     write_manifest(folder, rows)
-    finding = the_only(check(folder))
+    finding = the_only(check_images(folder, ISIC2017))
     assert (finding.severity, finding.file.name) == ("warning", "f.png")
     assert "the same picture as b, which is in split 'train'" in finding.text
 
@@ -188,7 +197,7 @@ def test_a_picture_twice_is_told_of_all_splits_in_use(folder, split, other):
     rows = usual_rows()
     rows[2] |= {"split": split, "image_sha256": "aaa"}
     write_manifest(folder, rows)
-    finding = the_only(check(folder))
+    finding = the_only(check_images(folder, ISIC2017))
     assert (finding.severity, finding.file.name) == ("warning", "c.png")
     place = "in the same split" if split == other else f"which is in split {other!r}; scores will be too good"
     assert f"the same picture as a, {place}" in finding.text
@@ -200,7 +209,7 @@ def test_patients_on_both_sides(folder, split):
     rows[3]["split"] = "test"
     rows[1]["split"] = split
     write_manifest(folder, rows)
-    findings = check(folder)
+    findings = check_images(folder, ISIC2017)
     texts = ["patient q is in several splits (test: d, train: c); scores will be too good. Correct the split."]
     if split == "validation":
         texts.insert(
@@ -212,15 +221,15 @@ def test_patients_on_both_sides(folder, split):
 
 def test_a_folder_prepared_with_another_description(folder):
     write_description(folder, ISIC2017)
-    assert check(folder) == []
+    assert check_images(folder, ISIC2017) == []
     write_description(folder, replace(ISIC2017, classes=(ClassSpec("mole"),)))
-    finding = the_only(check(folder))
+    finding = the_only(check_images(folder, ISIC2017))
     assert (finding.severity, finding.file) == ("error", folder / "dataset.json5")
     assert (
         "prepared with class_names ('background', 'mole'); the description has ('background', 'lesion')" in finding.text
     )
     (folder / "dataset.json5").write_text("{")
-    assert "not valid JSON5" in the_only(check(folder)).text
+    assert "not valid JSON5" in the_only(check_images(folder, ISIC2017)).text
 
 
 def test_the_commands_of_a_folder_that_describes_itself(folder):

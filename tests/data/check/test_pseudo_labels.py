@@ -36,7 +36,7 @@ def test_gaps_in_legacy_pseudo_labels_are_a_warning(folder):
 
     for number in SCANS:
         change(folder / f"superpix-MIDDLE_{number}.nii.gz", first_and_third)
-    words = [f"in scans {', '.join(map(str, SCANS))}; expected", "normal in legacy numbering"]
+    words = ["in scans 1, 2, 3, 5, 8, ...; expected", "normal in legacy numbering"]
     assert_told(the_only(check_folder(folder, SPEC)), "warning", folder / "superpix-MIDDLE_1.nii.gz", *words)
 
 
@@ -77,4 +77,4 @@ def test_pseudo_labels_of_another_image(folder):
 def test_pseudo_labels_without_a_record(folder):
     (folder / "manifest.json").unlink()
     finding = the_only(check_folder(folder, SPEC))
-    assert_told(finding, "warning", folder / "manifest.json", "scans 1, 2, 3, 5, 8, 10", segment_again(folder))
+    assert_told(finding, "warning", folder / "manifest.json", "scans 1, 2, 3, 5, 8, ...", segment_again(folder))

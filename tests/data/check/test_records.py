@@ -7,9 +7,9 @@ import pytest
 
 from data.check import check_folder
 from data.prepare.class_index import write_class_index
-from dataloaders.io.nifti import read_nifti, voxel_hash
 from dataloaders.scans.manifest import Manifest
 from tests.data.check.helpers import PREPARE, SPEC, assert_told, change, the_only
+from util.records import Record, hash_files
 
 
 def test_a_manifest_of_another_data_set(folder):
@@ -23,13 +23,14 @@ def test_a_manifest_of_another_data_set(folder):
 
 def test_statistics_of_another_image(folder):
     manifest = Manifest.load(folder, "CHAOST2")
-    manifest.scans["3"] = {"image_sha256": voxel_hash(read_nifti(folder / "image_3.nii.gz").array)}
+    image = folder / "image_3.nii.gz"
+    manifest.records["scan_3"] = Record({}, {}, hash_files([image], folder))
     manifest.save(folder)
     assert check_folder(folder, SPEC) == []
-    manifest.scans["3"]["image_sha256"] = "0" * 64
+    manifest.records["scan_3"] = Record({}, {}, {image.name: "0" * 64})
     manifest.save(folder)
     words = ["changed since manifest.json", "mean and deviation", PREPARE]
-    assert_told(the_only(check_folder(folder, SPEC)), "error", folder / "image_3.nii.gz", *words)
+    assert_told(the_only(check_folder(folder, SPEC)), "error", image, *words)
 
 
 def index_again(folder, least=1):
@@ -49,6 +50,13 @@ def test_a_stale_class_index(folder):
     words = ["stale", "LIVER, RK, LK, SPLEEN"]
     assert_told(first, "error", folder / "classmap_1.json", *words, index_again(folder))
     assert_told(second, "warning", folder / "classmap_40.json", *words, index_again(folder, 40))
+
+
+def test_a_class_index_of_labels_that_have_changed_without_changing_it(folder):
+    change(folder / "label_3.nii.gz", lambda array: np.where(np.roll(array, 1, axis=2) > 0, array, 0))
+    finding = the_only(check_folder(folder, SPEC))
+    words = ["stale", "labels changed: label_3.nii.gz", index_again(folder)]
+    assert_told(finding, "error", folder / "classmap_1.json", *words)
 
 
 @pytest.mark.parametrize(("text", "found"), [("[]", "stale"), ("{", "not valid JSON")])

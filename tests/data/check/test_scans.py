@@ -26,7 +26,7 @@ def test_a_truncated_file(folder, kind):
     path = folder / f"{kind}_3.nii.gz"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     found = [finding for finding in check_folder(folder, SPEC) if finding.file == path]
-    assert_told(the_only(found), "error", path, "truncated", "Make or copy it again")
+    assert_told(the_only(found), "error", path, "truncated", "Copy or make the file again")
 
 
 @pytest.mark.parametrize(("kind", "step"), [("label", PREPARE), ("superpix-MIDDLE", "python -m data.superpixels")])
@@ -57,6 +57,7 @@ def test_positions_that_differ(folder, kind, affine, words):
 
 def test_positions_that_differ_by_rounding_are_the_same(folder):
     change(folder / "label_3.nii.gz", affine=AFFINE + 1e-4)
+    refresh(folder)
     assert check_folder(folder, SPEC) == []
 
 
@@ -64,6 +65,7 @@ def test_slices_of_another_spacing(folder):
     other = AFFINE @ np.diag([1.2, 1.2, 1, 1])
     for kind in ("image", "label", "superpix-MIDDLE"):
         change(folder / f"{kind}_3.nii.gz", affine=other)
+    refresh(folder)
     finding = the_only(check_folder(folder, SPEC))
     assert_told(finding, "warning", folder / "image_3.nii.gz", "in-plane spacing (y, x) (1.5, 1.5) mm", PREPARE)
     assert check_folder(folder, replace(SPEC, grid=replace(SPEC.grid, spacing_mm=None))) == []

@@ -5,6 +5,7 @@ import json
 import logging
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -124,6 +125,15 @@ def test_the_grid_follows_the_plane_of_the_slices(tmp_path, describe, affine, co
     assert (spec.grid.axis_codes, spec.grid.spacing_mm, spec.grid.size_px) == (codes, spacing, 80)
 
 
+def test_files_that_are_no_slices_are_noted(tmp_path, describe, write_dicom):
+    array = np.random.default_rng(1).integers(0, 900, (4, 8, 8), dtype=np.uint16)
+    write_dicom(tmp_path / "in/case1", array)
+    header = pydicom.dcmread(write_dicom(tmp_path / "scout", array[:1], ImageType=["A", "B", "LOCALIZER"])[0])
+    header.save_as(tmp_path / "in/case1/scout.dcm")
+    _, _, _, said = describe(tmp_path / "in")
+    assert "in the folder, and no slices of the scan: 1 x localiser (scout.dcm)" in said
+
+
 def test_dicom_series_with_a_label_and_a_shared_patient(tmp_path, describe, write_dicom):
     for number in (1, 2):
         array = np.random.default_rng(number).integers(-900, 900, (4, 8, 8), dtype=np.int16)
@@ -183,6 +193,14 @@ def test_parts_become_the_split(tmp_path, describe):
     assert "split:" not in draft
 
 
+def test_one_name_in_two_formats_is_noted(tmp_path, describe):
+    for name in ("a.png", "a.bmp", "b.png"):
+        write_picture(tmp_path / "in" / name, RANDOM.integers(0, 255, (70, 90)).astype(np.uint8))
+    _, rows, _, report = describe(tmp_path / "in")
+    assert len(rows) == 3
+    assert "a.bmp and a.png: the same name but for the suffix" in report
+
+
 def test_duplicates_are_one_patients(tmp_path, describe):
     array = colour_image()
     for name in ("a", "b"):
@@ -219,7 +237,7 @@ def test_one_bad_file_stops_nothing_and_every_file_is_named(tmp_path, describe):
     write_picture(folder / "overview.png", colour_image())
     _, rows, _, said = describe(folder)
     assert len(rows) == 1
-    assert "b.nii.gz: cannot be used: not a readable NIfTI file, or truncated" in said
+    assert "b.nii.gz: cannot be used: truncated" in said
     assert "c.mha: volume format that is not supported" in said
     assert "list.xlsx: neither scan nor image (.xlsx file)" in said
     assert "prepared: a prepared folder" in said

@@ -16,6 +16,7 @@ from data.noise.masks import draw_noisy_masks, write_noise
 from dataloaders.catalog import dataset
 from dataloaders.images.folder import ImageFolder, NoiseConfig
 from dataloaders.io.png import read_mask, write_png
+from util import items
 from util.errors import ConfigError, DataError
 
 ISIC2017 = dataset("ISIC2017")
@@ -77,7 +78,7 @@ def test_every_training_image_gets_a_mask_and_a_line(folder):
 
 def test_statistics_are_those_of_all_pixels(folder):
     found = write_noise(folder, NOISE, "lesion")["statistics"]
-    assert found == json.loads((folder.noise_folder(NOISE, "lesion") / "noise.json").read_text())["statistics"]
+    assert found == json.loads((folder.noise_folder(NOISE, "lesion") / "noise.json").read_text())["facts"]["statistics"]
     ids = folder.ids("train")
     clean = np.array([read_mask(folder.mask_path(image_id, "lesion")) for image_id in ids])
     noisy = np.array([read_mask(folder.noise_folder(NOISE, "lesion") / f"{image_id}.png") for image_id in ids])
@@ -164,7 +165,7 @@ def test_work_spread_over_processes_gives_the_same(folder, tmp_path, monkeypatch
 
     alone = prepare(tmp_path / "alone")
     write_noise(alone, NOISE, "lesion")
-    monkeypatch.setattr(module, "parallel_map", apart)
+    monkeypatch.setattr(items, "parallel_map", apart)
     write_noise(folder, NOISE, "lesion", jobs=2)
     assert contents(folder.noise_folder(NOISE, "lesion")) == contents(alone.noise_folder(NOISE, "lesion"))
 
@@ -200,7 +201,7 @@ def test_the_command_makes_every_combination_and_pictures(folder, tmp_path, capl
     more = ["--variant", "per_image", "--direction", "uniform8", "--seed", "3", "--types", "erode"]
     main(["isic2017", "--data-dir", str(folder.folder), "--alpha", "1", "--beta", "0.7", *more])
     output = folder.folder / "noisy/lesion/a1_b0.7_erode_uniform8_per_image_seed3"
-    assert json.loads((output / "noise.json").read_text())["statistics"]["count"]["erode"] == N
+    assert json.loads((output / "noise.json").read_text())["facts"]["statistics"]["count"]["erode"] == N
 
 
 def test_the_picture_shows_both_outlines(folder, tmp_path):

@@ -82,11 +82,14 @@ def test_scans_without_a_label_are_not_in_the_index(tmp_path):
 @pytest.mark.parametrize("value", [5, 1.5, -1, np.nan])
 def test_unknown_values_are_named(tmp_path, value):
     label = np.zeros((2, 3, 3))
+    write_label(tmp_path / "label_2.nii.gz", np.eye(1, 18).reshape(2, 3, 3))
     label[1, 1, 1] = value
     write_label(tmp_path / "label_3.nii.gz", label)
-    with pytest.raises(DataError, match=rf"label_3\.nii\.gz: label values {value:g} .*0 to 4.*Correct the file"):
+    expected = "0 to 4.*Correct the file" if value in (5, -1) else "in 1 of 18 voxels; expected whole numbers"
+    with pytest.raises(DataError, match=rf"label_3\.nii\.gz: label values {value:g} .*{expected}"):
         write_class_index(tmp_path, CHAOST2)
-    assert not (tmp_path / "classmap_1.json").exists()
+    index = json.loads((tmp_path / "classmap_1.json").read_text())
+    assert index["LIVER"] == {"2": [0]}  # the others are done
 
 
 def test_bad_input_is_named_with_a_remedy(tmp_path):

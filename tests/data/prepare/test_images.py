@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.check.images import check_images
 from data.prepare import images as module
 from data.prepare.__main__ import main
 from data.prepare.images import prepare_images
@@ -17,6 +18,7 @@ from dataloaders.catalog import dataset
 from dataloaders.images.folder import ImageFolder
 from dataloaders.images.geometry import resize_image, resize_nearest
 from dataloaders.io.png import read_image, read_mask
+from util import items
 from util.errors import ConfigError, DataError
 from util.files import file_sha256
 
@@ -63,6 +65,45 @@ def rows_of(folder):
 
 def state_of(folder):
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*.png")}
+
+
+def exif(orientation):
+    content = Image.Exif()
+    content[274] = orientation
+    return content
+
+
+@pytest.mark.parametrize(
+    ("size", "mask_is"), [((32, 32), "as displayed"), ((32, 48), "as displayed"), ((32, 48), "as stored")]
+)
+def test_turned_images_meet_their_masks(tmp_path, raw, size, mask_is):
+    """The object is dark; masks drawn on the stored picture are told by their size."""
+    stored = np.full((*size, 3), 200, np.uint8)
+    stored[:8, :20] = 10
+    Image.fromarray(stored).save(image_file(raw, 0), exif=exif(6))
+    drawn = stored[..., 0] < 100
+    drawn = np.rot90(drawn, -1) if mask_is == "as displayed" else drawn
+    save(mask_file(raw, 0), drawn.astype(np.uint8) * 255)
+    images = ImageFolder(prepare_images(ISIC2017, raw, tmp_path, SIZE), ISIC2017)
+    image, mask = read_image(images.image_path(IDS[0])), read_mask(images.mask_path(IDS[0], "lesion"))
+    assert 0.05 < mask.mean() < 0.3
+    assert image[mask].mean() < 60
+    assert image[~mask].mean() > 180
+
+
+def test_a_mask_that_does_not_fit_a_turned_image_is_named_with_the_orientation(tmp_path, raw):
+    Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(image_file(raw, 0), exif=exif(6))
+    save(mask_file(raw, 0), np.zeros((20, 20), np.uint8))
+    with pytest.raises(DataError, match=r"20 x 20 .* has 48 x 32 as displayed \(EXIF orientation 6\); expected"):
+        prepare_images(ISIC2017, raw, tmp_path, SIZE)
+
+
+def test_a_mask_with_two_labels_is_refused(tmp_path, raw):
+    mask = np.zeros((32, 48), np.uint8)
+    mask[2:10, 2:10], mask[20:30, 30:40] = 100, 200
+    save(mask_file(raw, 0), mask)
+    with pytest.raises(DataError, match=r"0_segmentation\.png: values 100 \(64 pixels\), 200 \(100 pixels\) besides 0"):
+        prepare_images(ISIC2017, raw, tmp_path, SIZE)
 
 
 def test_a_prepared_folder_is_complete(tmp_path, raw):
@@ -122,6 +163,7 @@ def test_only_what_has_changed_is_made_again(tmp_path, raw, caplog):
     assert read_mask(folder / "masks/lesion" / f"{IDS[1]}.png").all()
     assert rows_of(folder)[1]["n_object_px_lesion"] == str(SIZE**2)
     assert f"ISIC2017: 2 images prepared, 4 already up to date: {folder}" in caplog.messages
+    assert check_images(folder, ISIC2017) == []
 
 
 def test_a_new_recipe_makes_all_images_again(tmp_path, raw, caplog, monkeypatch):
@@ -139,11 +181,14 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, raw, caplog, monkeypatch):
     with pytest.raises(DataError, match=rf"{IDS[4]}\.png: cannot be read"):
         prepare_images(ISIC2017, raw, tmp_path, SIZE)
     folder = tmp_path / "ISIC2017/prepared_16px"
-    assert not (folder / "manifest.csv").exists()  # nothing trains on half a set
+    assert len(rows_of(folder)) == 5
+    told = [str(finding) for finding in check_images(folder, ISIC2017)]  # nothing trains on half a set
+    assert [line for line in told if "1 images could not be prepared" in line and f"{IDS[4]}.png: cannot be" in line]
     image_file(raw, 4).write_bytes(content)
     caplog.set_level(logging.INFO)
     prepare_images(ISIC2017, raw, tmp_path, SIZE)
-    assert f"ISIC2017: 2 images prepared, 4 already up to date: {folder}" in caplog.messages
+    assert f"ISIC2017: 1 images prepared, 5 already up to date: {folder}" in caplog.messages
+    assert check_images(folder, ISIC2017) == []
     assert not (folder / "manifest.unfinished.csv").exists()
 
 
@@ -161,7 +206,7 @@ def test_the_work_can_be_sent_to_other_processes(tmp_path, raw, monkeypatch):
         return map(pickle.loads(pickle.dumps(function)), pickle.loads(pickle.dumps(items)))
 
     one = prepare_images(ISIC2017, raw, tmp_path / "one", SIZE)
-    monkeypatch.setattr(module, "parallel_map", send)
+    monkeypatch.setattr(items, "parallel_map", send)
     two = prepare_images(ISIC2017, raw, tmp_path / "two", SIZE, jobs=2)
     files = {path.relative_to(one) for path in one.rglob("*") if path.is_file()}
     assert len(files) == 15
@@ -264,6 +309,17 @@ def test_masks_take_the_nearest_pixel():
     mask = np.zeros((6, 6), bool)
     mask[1, 4] = True  # the centre of the upper right block of 3 x 3
     assert resize_nearest(mask, 2, 2).tolist() == [[False, True], [False, False]]
+
+
+def test_a_prepared_image_that_was_altered_is_prepared_again(tmp_path, raw):
+    folder = prepare_images(ISIC2017, raw, tmp_path, SIZE)
+    image, mask = folder / f"images/{IDS[1]}.png", folder / f"masks/lesion/{IDS[2]}.png"
+    before = image.read_bytes()
+    save(image, np.zeros((SIZE, SIZE, 3), np.uint8))
+    save(mask, np.eye(SIZE, dtype=np.uint8) * 255)
+    prepare_images(ISIC2017, raw, tmp_path, SIZE)
+    assert image.read_bytes() == before
+    assert read_mask(mask).sum() == SIZE  # a correction by hand
 
 
 def test_the_command_prepares_images(tmp_path, raw):

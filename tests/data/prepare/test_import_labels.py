@@ -10,8 +10,9 @@ from data.noise.__main__ import main as noise_main
 from data.prepare.import_labels import import_noise, import_superpixels
 from data.superpixels.__main__ import main as superpixels_main
 from dataloaders.catalog import dataset
-from dataloaders.images.folder import ImageFolder, NoiseConfig, SuperpixelConfig, read_csv
+from dataloaders.images.folder import ImageFolder, NoiseConfig, SuperpixelConfig
 from dataloaders.io.png import read_mask, read_superpixels, write_png
+from util.csv_files import read_csv
 from util.errors import ConfigError, DataError
 
 ISIC2017 = dataset("ISIC2017")
@@ -57,7 +58,8 @@ def test_noisy_masks_arrive(folder, source, clean):
         {"id": "b", "type": "imported", "dice_to_clean": "0.5"},
     ]
     record = json.loads((target / "noise.json").read_text())
-    assert (record["imported_from"], record["n_images"]) == ("json", 2)
+    assert (record["settings"], record["facts"]["n_images"]) == ({"imported_from": "json"}, 2)
+    assert sorted(record["made_from"]) == ["masks/lesion/a.png", "masks/lesion/b.png"]
     assert sorted(path.name for path in target.parent.iterdir()) == ["a0.5_b0.7"]
 
 

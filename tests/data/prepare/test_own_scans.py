@@ -13,7 +13,8 @@ from data.prepare.__main__ import main
 from data.prepare.scans import normalise, source_for
 from dataloaders.catalog import dataset
 from dataloaders.description import ClassSpec, DatasetSpec, FoldRule, GridRule, read_description
-from dataloaders.fewshot.data import FewShotConfig, open_fewshot
+from dataloaders.fewshot.config import FewShotConfig
+from dataloaders.fewshot.data import open_fewshot
 from dataloaders.io.geometry import Grid, paste_back
 from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.ordering import LoaderOptions
@@ -21,6 +22,7 @@ from dataloaders.samples import Volume
 from dataloaders.scans.labels import to_supplied_values
 from dataloaders.scans.manifest import Manifest
 from dataloaders.scans.preprocess import parameters_of
+from util import items
 from util.errors import ConfigError, DataError
 from util.ids import natural_key
 
@@ -120,13 +122,15 @@ def test_the_threshold_of_each_scan_is_recorded_and_the_same_for_any_number_of_p
     from data.superpixels import scans as superpixels
 
     folder = prepare(study)
-    record = Manifest.load(folder, SPEC.name).pseudo_labels["MIDDLE"]
-    above = {scan: entry["foreground_above"] for scan, entry in record["scans"].items()}
+    records = Manifest.load(folder, SPEC.name).records
+    above = {
+        name: record.facts["foreground_above"] for name, record in records.items() if name.startswith("superpix-MIDDLE")
+    }
     assert all(20 < value < 520 for value in above.values())
     assert len(set(above.values())) == len(above) == 6
     first = read_nifti(folder / "superpix-MIDDLE_P7a.nii.gz").array
     monkeypatch.setattr(superpixels, "SLICES_PER_BLOCK", 1)
-    monkeypatch.setattr(superpixels, "parallel_map", lambda function, items, jobs, text: map(function, list(items)))
+    monkeypatch.setattr(items, "parallel_map", lambda function, items, jobs, text: map(function, list(items)))
     (folder / "superpix-MIDDLE_P7a.nii.gz").unlink()
     superpixels.write_pseudo_labels(folder, SPEC, jobs=2)
     np.testing.assert_array_equal(read_nifti(folder / "superpix-MIDDLE_P7a.nii.gz").array, first)

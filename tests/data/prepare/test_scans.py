@@ -5,19 +5,23 @@ import logging
 
 import numpy as np
 import pytest
+from nibabel.nifti1 import Nifti1Image
 from PIL import Image
 
+from data.check import check_folder
 from data.prepare import scans as prepare
 from data.prepare.__main__ import main
 from data.prepare.scans import convert, normalise
 from data.sources.chaos import PNG_VALUES
 from dataloaders.catalog import dataset
 from dataloaders.io.geometry import Grid, paste_back, reorient
-from dataloaders.io.nifti import read_nifti, voxel_hash, write_nifti
-from dataloaders.samples import Volume
+from dataloaders.io.nifti import read_nifti, write_nifti
+from dataloaders.samples import StoredGeometry, Volume
 from dataloaders.scans.manifest import Manifest, statistics_of
 from dataloaders.scans.preprocess import PrepareParameters, parameters_of, prepare_image, prepare_label
-from util.errors import DataError, UserError
+from util.errors import DataError, FailedItemsError, UserError
+from util.files import file_sha256
+from util.schema import build
 
 CHAOST2 = dataset("CHAOST2")
 SABS = dataset("SABS")
@@ -88,8 +92,10 @@ def test_chaos_becomes_a_prepared_folder(tmp_path, raw_chaos, small):
         assert set(np.unique(label.array)) == {0, 1, 2, 3, 4}
         np.testing.assert_array_equal(image.affine, label.affine)
         assert record["statistics"] == statistics_of(image.array)
-        assert record["image_sha256"] == voxel_hash(image.array)
-        assert set(record["inputs"]) == {f"T2SPIR/image_{scan}.nii.gz", f"T2SPIR/label_{scan}.nii.gz"}
+        made = manifest.records[f"scan_{scan}"]
+        assert set(made.made_from) == {f"T2SPIR/image_{scan}.nii.gz", f"T2SPIR/label_{scan}.nii.gz"}
+        names = [f"{kind}_{scan}.nii.gz" for kind in ("image", "label")]
+        assert made.made == {name: file_sha256(prepared(tmp_path) / name) for name in names}
         np.testing.assert_array_equal(Grid.from_json(record["original"]).affine, original.affine)
         np.testing.assert_allclose(Grid.from_json(record["prepared"]).affine, image.affine, rtol=1e-6)
         np.testing.assert_array_equal(prepare_image(original, small).array, image.array)  # a user's own scan
@@ -116,6 +122,77 @@ def test_ct_is_windowed_and_numbered(tmp_path, raw_sabs):
     assert image.spacing_mm == pytest.approx((3, 0.8 * 56 / SIZE, 0.8 * 56 / SIZE))  # 4 = 64 / 16 px on each side
     label = read_nifti(prepared(tmp_path, SABS) / "label_0.nii.gz")
     assert [np.unique(slice_).tolist() for slice_ in label.array] == [[0], [1], [2], [3]]
+
+
+def test_a_ct_of_few_columns_gets_the_size_of_the_others(tmp_path, raw_sabs):
+    convert(SABS, raw_sabs, tmp_path)
+    normalise(SABS, tmp_path, parameters_of(SABS))
+    image, label = (read_nifti(prepared(tmp_path, SABS) / f"{kind}_0.nii.gz") for kind in ("image", "label"))
+    assert image.array.shape == label.array.shape == (4, 256, 256)
+    assert not any("pixels" in finding.text for finding in check_folder(prepared(tmp_path, SABS), SABS, None))
+
+
+def raw_ct(folder, change):
+    """A scan and its label map, with changed intensities."""
+    image = np.random.default_rng(2).integers(-1000, 1000, (4, 40, 40)).astype(np.int16)
+    affine = np.diag([-0.8, 0.8, 3.0, 1.0])
+    write_nifti(folder / "img/img0001.nii.gz", Volume(image, affine))
+    nib = Nifti1Image(change(image).T, affine, dtype=change(image).dtype)
+    nib.to_filename(folder / "img/img0001.nii.gz")
+    write_nifti(folder / "label/label0001.nii.gz", Volume(np.zeros(image.shape, np.uint8), affine))
+    return folder
+
+
+def test_ct_of_64_bits_becomes_the_same_as_of_16(tmp_path):
+    images = []
+    for dtype in (np.int16, np.int64):
+        raw, out = tmp_path / f"raw {dtype.__name__}", tmp_path / f"out {dtype.__name__}"
+        convert(SABS, raw_ct(raw, lambda image, dtype=dtype: image.astype(dtype)), out)
+        normalise(SABS, out, parameters_of(SABS, SIZE))
+        files = (prepared(out, SABS) / "image_0.nii.gz", out / "SABS/niis/image_0.nii.gz")
+        images.append([file.read_bytes() for file in files])
+    assert images[0] == images[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [(lambda image: image + 1000, "from 0 to 1999"), (lambda image: (image + 1000) // 8, "from 0 to 249")],
+    ids=["without rescale", "8 bits"],
+)
+def test_ct_without_air_is_warned_of_in_preparation_and_check(tmp_path, change, found, caplog):
+    convert(SABS, raw_ct(tmp_path / "raw", change), tmp_path)
+    normalise(SABS, tmp_path, parameters_of(SABS, SIZE))
+    assert f"image_0.nii.gz: intensities {found}, none below -200 HU" in caplog.text
+    findings = check_folder(prepared(tmp_path, SABS), SABS, None)
+    assert ["none at -125 HU or below" in finding.text for finding in findings].count(True) == 1
+
+
+def test_ct_scaled_to_one_is_refused(tmp_path):
+    convert(SABS, raw_ct(tmp_path / "raw", lambda image: (image / 1000).astype(np.float32)), tmp_path)
+    with pytest.raises(DataError, match=r"image_0\.nii\.gz: intensities from -1 to 0\.999: a range of 1\.999"):
+        normalise(SABS, tmp_path, parameters_of(SABS, SIZE))
+
+
+def test_a_label_map_in_place_of_an_image_is_warned_of(tmp_path, raw_chaos, small, caplog):
+    convert(CHAOST2, raw_chaos, tmp_path)
+    folder = tmp_path / "CHAOST2/niis/T2SPIR"
+    (folder / "image_2.nii.gz").write_bytes((folder / "label_2.nii.gz").read_bytes())
+    normalise(CHAOST2, tmp_path, small)
+    assert "image_2.nii.gz: 5 whole values from 0 to 4 in uniform regions: a label map" in caplog.text
+
+
+def test_the_header_fields_of_a_scan_are_recorded(tmp_path, raw_chaos, small):
+    convert(CHAOST2, raw_chaos, tmp_path)
+    path = tmp_path / "CHAOST2/niis/T2SPIR/image_2.nii.gz"
+    volume = read_nifti(path)
+    stored = StoredGeometry(0, 0, "mm", (1.0, 2.5, 3.0, 9.0), (0.0,) * 3, (0.0,) * 3, ((0.0,) * 4,) * 3)
+    for kind in ("image", "label"):
+        other = path.with_name(f"{kind}_2.nii.gz")
+        write_nifti(other, Volume(read_nifti(other).array, volume.affine, stored))
+    normalise(CHAOST2, tmp_path, small)
+    entries = Manifest.load(prepared(tmp_path), "CHAOST2").scans
+    assert build(StoredGeometry, entries["2"]["stored_geometry"]) == stored
+    assert "stored_geometry" not in entries["10"]
 
 
 def test_a_second_run_touches_nothing(tmp_path, raw_chaos, small, caplog):
@@ -176,6 +253,31 @@ def test_only_what_has_changed_is_done_again(tmp_path, raw_chaos, small, caplog)
     assert caplog.messages[-2:] == ["CHAOST2 scan 2: prepared", "CHAOST2 scan 10: prepared"]
 
 
+def test_a_prepared_image_that_was_altered_is_prepared_again_but_no_label(tmp_path, raw_chaos, small, caplog):
+    convert(CHAOST2, raw_chaos, tmp_path)
+    normalise(CHAOST2, tmp_path, small)
+    image, label = prepared(tmp_path) / "image_2.nii.gz", prepared(tmp_path) / "label_10.nii.gz"
+    before = image.read_bytes()
+    for path in (image, label):
+        volume = read_nifti(path)
+        write_nifti(path, Volume(volume.array[::-1], volume.affine))
+    corrected = label.read_bytes()
+    normalise(CHAOST2, tmp_path, small)
+    assert image.read_bytes() == before
+    assert label.read_bytes() == corrected
+    assert f"{label}: has changed since it was prepared; kept. Delete it to prepare it again." in caplog.messages
+
+
+def test_scans_converted_by_an_earlier_version_are_converted_again(tmp_path, raw_chaos):
+    convert(CHAOST2, raw_chaos, tmp_path)
+    folder = tmp_path / "CHAOST2/niis/T2SPIR"
+    content = (folder / "image_2.nii.gz").read_bytes()
+    write_nifti(folder / "image_2.nii.gz", Volume(np.zeros((2, 2, 2), np.int16), np.eye(4)))
+    (folder / "converted.json").write_text('{"2": {"inputs": {"DICOM_anon/a.dcm": "0"}}}')
+    convert(CHAOST2, raw_chaos, tmp_path)
+    assert (folder / "image_2.nii.gz").read_bytes() == content
+
+
 def test_other_parameters_prepare_every_scan_again(tmp_path, raw_chaos, small):
     convert(CHAOST2, raw_chaos, tmp_path)
     normalise(CHAOST2, tmp_path, small)
@@ -226,11 +328,14 @@ def test_damaged_scans_are_named(tmp_path, raw_chaos, small):
     ):
         normalise(CHAOST2, tmp_path, small)
     label.write_bytes(label.read_bytes()[:60])
-    with pytest.raises(DataError, match=r"label_10\.nii\.gz: not a readable NIfTI.*again"):
+    with pytest.raises(DataError, match=r"label_10\.nii\.gz: truncated.*again"):
         normalise(CHAOST2, tmp_path, small)
     label.unlink()
-    with pytest.raises(DataError, match=r"2 images and 1 labels; expected.*--step convert"):
+    with pytest.raises(FailedItemsError, match=r"1 of 2 failed.*\n.*label_10\.nii\.gz: no such file.*--step convert"):
         normalise(CHAOST2, tmp_path, small)
+    assert list(Manifest.load(prepared(tmp_path), "CHAOST2").scans) == ["2"]
+    told = [each.text for each in check_folder(prepared(tmp_path), CHAOST2, None) if each.severity == "error"]
+    assert any("could not be prepared the last time" in text for text in told)
 
 
 def test_incomplete_and_foreign_scans_are_reported(tmp_path, raw_chaos, small, caplog):
@@ -252,8 +357,10 @@ def test_the_command_runs_every_step(tmp_path, raw_chaos):
     index = json.loads((folder / "classmap_1.json").read_text())
     assert set(index) == set(CHAOST2.class_names)
     assert set(index["LIVER"]) == {"2", "10"}
-    manifest = Manifest.load(folder, "CHAOST2")
-    assert manifest.pseudo_labels["MIDDLE"]["scans"]["2"]["image_sha256"] == manifest.scans["2"]["image_sha256"]
+    records = Manifest.load(folder, "CHAOST2").records
+    image = {"image_2.nii.gz": records["scan_2"].made["image_2.nii.gz"]}
+    assert records["superpix-MIDDLE_2"].made_from == image
+    assert set(records["classmap_1"].made_from) == {"label_2.nii.gz", "label_10.nii.gz"}
 
 
 def test_one_step_alone_and_a_spacing_of_ones_own(tmp_path, raw_chaos):

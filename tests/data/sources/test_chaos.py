@@ -136,7 +136,7 @@ def test_a_patient_without_ground_truth_is_named(tmp_path, write_patient, image)
     write_patient(tmp_path, 3, image)
     (tmp_path / "3" / "T2SPIR" / "Ground").rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match=r"no PNG ground truth under .*3/T2SPIR.*folder Ground.*test part"):
-        find_scans(tmp_path, CHAOST2)
+        read_scan(find_scans(tmp_path, CHAOST2)[0], CHAOST2)
 
 
 FAKE_DCM2NIIX = """#!/usr/bin/env bash

@@ -104,7 +104,71 @@ def test_a_missing_official_part_names_the_other_ways_to_split(tmp_path):
     assert sorted(splits.values()) == ["test", "train"]
 
 
+def two_files_are_named(find, raw, first, second):
+    with pytest.raises(DataError, match=r"expected one\. Remove") as caught:
+        find(raw)
+    assert str(first) in str(caught.value)
+    assert str(second) in str(caught.value)
+
+
+def test_two_files_of_an_isic_image_or_mask_are_refused(tmp_path):
+    isic_part(tmp_path, "Training", ["ISIC_0000001"])
+    data, masks = tmp_path / "ISIC-2017_Training_Data", tmp_path / "ISIC-2017_Training_Part1_GroundTruth"
+    second = save(data / "ISIC_0000001.png", np.zeros((6, 8, 3)))
+    two_files_are_named(isic.find_images, tmp_path, data / "ISIC_0000001.jpg", second)
+    second.unlink()
+    second = save(data / data.name / "ISIC_0000001.jpg", np.zeros((6, 8, 3)))  # unpacked twice
+    two_files_are_named(isic.find_images, tmp_path, data / "ISIC_0000001.jpg", second)
+    second.unlink()
+    second = save(masks / "isic_0000001_SEGMENTATION.PNG", np.zeros((6, 8)))
+    two_files_are_named(isic.find_images, tmp_path, masks / "ISIC_0000001_segmentation.png", second)
+
+
+def test_isic_files_that_are_not_used_are_counted_and_named(tmp_path, caplog):
+    isic_part(tmp_path, "Training", ["ISIC_0000001"])
+    data = tmp_path / "ISIC-2017_Training_Data"
+    for name in ("ISIC_0000001_superpixels.png", "IMG_7.jpg", "._ISIC_0000001.jpg"):
+        save(tmp_path / "x.png", np.zeros((6, 8))).rename(data / name)
+    save(tmp_path / "Data" / "ISIC_0000009.jpg", np.zeros((6, 8)))
+    caplog.set_level("INFO")
+    isic.find_images(tmp_path)
+    (message,) = (text for text in caplog.messages if "files found" in text)
+    assert message.startswith("ISIC2017: 6 files found, 2 used, 4 left out: ")
+    assert "1 superpixels of the challenge, which are not needed (ISIC-2017_Training_Data/ISIC_0000001_sup" in message
+    assert "1 without a name such as ISIC_0000000.jpg" in message
+    assert "ISIC-2017_Training_Data/IMG_7.jpg" in message
+    assert "1 hidden" in message
+    assert "(Data/ISIC_0000009.jpg)" in message
+
+
 # --- JSRT
+
+
+def test_copies_of_jsrt_files_are_refused(tmp_path):
+    image = jsrt_image(tmp_path, "JPCLN001")
+    copy = save(tmp_path / "converted/JPCLN001.png", np.zeros((64, 64)))
+    two_files_are_named(jsrt.find_images, tmp_path, image, copy)
+    copy.unlink()
+    for folder in ("scratch/fold2/masks", "backup/fold1/masks"):
+        mask = save(tmp_path / folder / "heart/JPCLN001.gif", np.zeros((32, 32)))
+        two_files_are_named(jsrt.find_images, tmp_path, tmp_path / "scratch/fold1/masks/heart/JPCLN001.gif", mask)
+        mask.unlink()
+
+
+def test_jsrt_files_that_are_not_used_are_counted_and_named(tmp_path, caplog):
+    jsrt_image(tmp_path, "JPCLN001")
+    save(tmp_path / "All247images/chest.png", np.zeros((4, 4)))
+    save(tmp_path / "scratch/fold1/masks/spine/JPCLN001.gif", np.zeros((4, 4)))
+    jsrt.find_images(tmp_path)
+    (message,) = (text for text in caplog.messages if "files found" in text)
+    assert message.startswith("JSRT: 8 files found, 6 used, 2 left out: ")
+    assert "1 without a name such as JPCLN001.IMG or JPCNN001.png (All247images/chest.png)" in message
+    assert "(scratch/fold1/masks/spine/JPCLN001.gif)" in message
+
+
+def test_jsrt_images_without_a_published_id_are_named(caplog):
+    jsrt.seeded_split(raws(["JPCLN001", "JPCNN999"]))
+    assert caplog.messages == ["JSRT: 1 images have no published id and are not used: JPCNN999"]
 
 
 def test_jsrt_masks_of_both_sides_belong_together(tmp_path):
@@ -249,6 +313,28 @@ def test_shenzhen_images_without_a_mask_are_passed_over(tmp_path):
     (tmp_path / "img/CHNCXR_0002_1.png").unlink()
     with pytest.raises(DataError, match=r"CHNCXR_0002_1_mask\.png: no radiograph in .*Unpack"):
         shenzhen.find_images(tmp_path)
+
+
+def test_radiographs_of_another_hospital_are_counted_and_named(tmp_path, caplog):
+    shenzhen_image(tmp_path, "CHNCXR_0001_0")
+    shenzhen_image(tmp_path, "CHNCXR_0002_1", has_mask=False)
+    for number in range(7):
+        save(tmp_path / f"img/MCUCXR_{number:04d}_0.png", np.zeros((6, 5)))
+        save(tmp_path / f"mask/MCUCXR_{number:04d}_0.png", np.zeros((6, 5)))
+    shenzhen.find_images(tmp_path)
+    (message,) = (text for text in caplog.messages if "files found" in text)
+    assert message.startswith("SHENZHEN: 17 files found, 2 used, 15 left out: ")
+    names = ", ".join(f"img/MCUCXR_{number:04d}_0.png" for number in range(5))
+    assert f"7 without the name of a radiograph of Shenzhen, such as CHNCXR_0001_0.png ({names}, ...)" in message
+    assert "7 without the name of a mask of Shenzhen" in message
+    assert "1 radiographs without a mask (img/CHNCXR_0002_1.png)" in message
+
+
+@pytest.mark.parametrize("folder", ["masks", "mask/mask"])
+def test_two_masks_of_a_shenzhen_radiograph_are_refused(tmp_path, folder):
+    shenzhen_image(tmp_path, "CHNCXR_0001_0")
+    second = save(tmp_path / folder / "CHNCXR_0001_0_mask.png", np.zeros((6, 5)))
+    two_files_are_named(shenzhen.find_images, tmp_path, tmp_path / "mask/CHNCXR_0001_0_mask.png", second)
 
 
 def test_no_shenzhen_tells_what_to_download(tmp_path):

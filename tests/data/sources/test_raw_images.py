@@ -37,13 +37,13 @@ def test_grey_keeps_the_scale_of_colour_files(tmp_path):
 
 def test_deep_truncated_and_absent_images_are_named(tmp_path):
     Image.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(DataError, match=r"deep\.png: I;16 pixels; expected 8 bits.*Download"):
+    with pytest.raises(DataError, match=r"deep\.png: uint16 pixels; expected 8 bits.*Download"):
         read_grey(tmp_path / "deep.png")
     path = save(tmp_path / "cut.jpg", np.random.default_rng(0).integers(0, 255, (40, 40, 3)))
     path.write_bytes(path.read_bytes()[:700])
-    with pytest.raises(DataError, match=r"cut\.jpg: cannot be read as an image.*Download"):
+    with pytest.raises(DataError, match=r"cut\.jpg: cannot be read as an image.*download"):
         read_rgb(path)
-    with pytest.raises(DataError, match=r"none\.png: no such file.*Unpack"):
+    with pytest.raises(DataError, match=r"none\.png: no such file.*copy the file"):
         read_rgb(tmp_path / "none.png")
 
 
@@ -64,7 +64,8 @@ def test_masks_are_thresholded_only_where_they_hold_greys(tmp_path, values, mask
 
 
 def test_labels_are_no_mask(tmp_path):
-    with pytest.raises(DataError, match=r"mask\.png: values 1, 2 besides 0; expected.*Write the object as 255"):
+    found = r"mask\.png: values 1 \(1 pixels\), 2 \(1 pixels\) besides 0, which are labels"
+    with pytest.raises(DataError, match=rf"{found}.*Write the object as 255.*value"):
         read_raw_mask(save(tmp_path / "mask.png", [[0, 1, 2]]))
 
 
@@ -73,6 +74,23 @@ def test_a_split_file_rules(tmp_path):
     path.write_text("id,split\na,train\nb,test\nnot here,test\n")
     rule, splits = split_images(raws("abc"), str(path), {}, "X")
     assert (rule, splits) == (str(path), {"a": "train", "b": "test", "c": "unused"})
+
+
+def test_what_a_split_file_does_not_match_is_named(tmp_path, caplog):
+    path = tmp_path / "split.csv"
+    path.write_text("id;split\na;train\nb;test\nA.jpg;test\n", encoding="utf-16")
+    assert split_images(raws("abc"), str(path), {}, "X")[1] == {"a": "train", "b": "test", "c": "unused"}
+    assert caplog.messages == [
+        f"{path}: 1 of 3 ids match no image and are left out: A.jpg; the images have ids such as a",
+        f"{path}: 1 of 3 images are not listed and are not used: c",
+    ]
+
+
+def test_an_id_of_a_split_file_is_no_path(tmp_path):
+    path = tmp_path / "split.csv"
+    path.write_text("id,split\na,train\n../b,test\n")
+    with pytest.raises(DataError, match=r"split\.csv, line 3: the id '\.\./b' holds a slash.*Correct the file"):
+        split_images(raws("ab"), str(path), {}, "X")
 
 
 @pytest.mark.parametrize("line", ["a,val", "a,test"])

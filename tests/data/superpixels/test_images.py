@@ -17,7 +17,9 @@ from data.superpixels.slic import majority_mask, segment_slic, under_segmentatio
 from dataloaders.catalog import dataset
 from dataloaders.images.folder import ImageFolder, SuperpixelConfig, as_settings
 from dataloaders.io.png import read_mask, read_superpixels, write_png
+from util import items
 from util.errors import ConfigError, DataError
+from util.records import Record
 
 ISIC2017 = dataset("ISIC2017")
 JSRT = dataset("JSRT")
@@ -95,9 +97,14 @@ def test_training_images_are_cut_into_numbered_pieces(folder):
     found = record["quality"]
     assert found["n_segments"] == {"mean": np.mean(numbers), "min": min(numbers), "max": max(numbers)}
     assert 8 <= min(numbers) <= max(numbers) <= 24
-    assert record["made_with"]["superpixel"] == as_settings(CONFIG.resolved(ISIC2017, "lesion"))
     assert record["scikit_image"][0].isdigit()
-    assert record == json.loads((output / "superpixels.json").read_text())
+    written = Record.from_json(json.loads((output / "superpixels.json").read_text()))
+    assert written
+    assert written.facts == record
+    assert written.settings["superpixel"] == as_settings(CONFIG.resolved(ISIC2017, "lesion"))
+    pictures = [f"{kind}/case{number:02d}.png" for kind in ("images", "masks/lesion") for number in range(4)]
+    assert sorted(written.made_from) == pictures
+    assert sorted(written.made) == [f"superpixels/rgb_16_10/case{number:02d}.png" for number in range(4)]
 
 
 def test_quality_is_the_mean_over_the_images(folder):
@@ -121,7 +128,7 @@ def test_pieces_of_the_image_alone_serve_every_structure(heart, caplog):
     main(["JSRT", "--data-dir", str(heart.folder), "--n-segments", "16"])
     folders = list((heart.folder / "superpixels").iterdir())
     assert [path.name for path in folders] == ["gray_16_0.0392"]
-    record = json.loads((folders[0] / "superpixels.json").read_text())
+    record = json.loads((folders[0] / "superpixels.json").read_text())["facts"]
     assert set(record["quality"]["structures"]) == {"lung", "heart", "clavicle"}
     caplog.clear()
     main(["JSRT", "--data-dir", str(heart.folder), "--n-segments", "16", "--structure", "heart"])
@@ -228,7 +235,7 @@ def test_work_spread_over_processes_gives_the_same(folder, tmp_path, monkeypatch
 
     alone = prepare(tmp_path / "alone")
     write_superpixels(alone, CONFIG, "lesion")
-    monkeypatch.setattr(module, "parallel_map", apart)
+    monkeypatch.setattr(items, "parallel_map", apart)
     write_superpixels(folder, CONFIG, "lesion", jobs=2)
     assert contents(folder.superpixel_folder(CONFIG, "lesion")) == contents(alone.superpixel_folder(CONFIG, "lesion"))
 
@@ -243,13 +250,14 @@ def test_the_picture_shows_the_pieces_and_the_mask(folder, tmp_path):
     assert not (tmp_path / "other.png").exists()
 
 
-def test_settings_that_cannot_be_are_refused(folder, heart, tmp_path):
+def test_settings_that_cannot_be_are_refused(folder, heart, tmp_path, capsys):
     with pytest.raises(ConfigError, match=r"superpixel\.source='gray'.*3 channel"):
         main(["isic2017", "--data-dir", str(tmp_path), "--source", "gray"])
     with pytest.raises(ConfigError, match=r"'lung': unknown in ISIC2017"):
         main(["isic2017", "--data-dir", str(tmp_path), "--structure", "lung"])
-    with pytest.raises(ConfigError, match=r"superpixel\.n_segments=1: expected 2 to 65535"):
+    with pytest.raises(SystemExit):
         main(["isic2017", "--data-dir", str(tmp_path), "--n-segments", "1"])
+    assert "argument --n-segments: '1': expected a whole number from 2 to 65535" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"'gray\+prob' needs --probabilities.*validation\.py probabilities"):
         write_superpixels(heart, PROBABLE, "heart")
     with pytest.raises(ConfigError, match=r"'gray' does not use --probabilities"):

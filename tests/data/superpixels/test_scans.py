@@ -23,10 +23,12 @@ from data.superpixels.regions import (
 )
 from data.superpixels.scans import draw_pseudo_labels, write_pseudo_labels
 from dataloaders.catalog import dataset
-from dataloaders.io.nifti import read_nifti, voxel_hash, write_nifti
+from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.manifest import Manifest
+from util import items
 from util.errors import ConfigError, DataError
+from util.files import file_sha256
 
 CHAOST2 = dataset("CHAOST2")
 SABS = dataset("SABS")
@@ -170,7 +172,7 @@ def test_files_carry_the_images_geometry_and_the_manifest_their_count(tmp_path, 
     write_scans(tmp_path)
     with caplog.at_level(logging.INFO):
         write_pseudo_labels(tmp_path, CHAOST2, scale)
-    record = Manifest.load(tmp_path, "CHAOST2").pseudo_labels[scale]
+    records = Manifest.load(tmp_path, "CHAOST2").records
     for scan in (1, 2):
         image, ids = (
             read_nifti(tmp_path / f"image_{scan}.nii.gz"),
@@ -179,11 +181,13 @@ def test_files_carry_the_images_geometry_and_the_manifest_their_count(tmp_path, 
         assert ids.array.dtype == np.int16
         assert ids.array.shape == image.array.shape
         np.testing.assert_allclose(ids.affine, image.affine, atol=1e-6)
-        assert record["scans"][str(scan)]["image_sha256"] == voxel_hash(image.array)
+        record = records[f"superpix-{scale}_{scan}"]
+        name = f"image_{scan}.nii.gz"
+        assert record.made_from == {name: file_sha256(tmp_path / name)}
         groups = [ids.array] if scale == "SUPERVOXEL" else ids.array
-        assert record["scans"][str(scan)]["n_ids"] == sum(len(set(np.unique(group)) - {0}) for group in groups) > 0
+        assert record.facts["n_ids"] == sum(len(set(np.unique(group)) - {0}) for group in groups) > 0
         assert not ids.array[-1].any()
-    total = sum(entry["n_ids"] for entry in record["scans"].values())
+    total = sum(each.facts["n_ids"] for each in records.values())
     assert [line for line in caplog.messages if f"{total} ids in 2 scans" in line]
     assert [line for line in caplog.messages if "0 of 2 scans skipped" in line]
 
@@ -202,7 +206,7 @@ def test_only_changed_scans_are_cut_again(tmp_path, caplog):
     assert "1 of 3 scans skipped" in caplog.messages[-1]
     write_pseudo_labels(tmp_path, CHAOST2, numbering="legacy")
     assert all(stamps()[name] != after[name] for name in after)
-    parameters = Manifest.load(tmp_path, "CHAOST2").pseudo_labels["MIDDLE"]["parameters"]
+    parameters = Manifest.load(tmp_path, "CHAOST2").records["superpix-MIDDLE_1"].settings
     assert parameters["numbering"] == "legacy"
     assert parameters["foreground_above"] == CHAOST2.foreground_above
 
@@ -220,7 +224,7 @@ def test_an_interrupted_run_keeps_what_it_had_and_goes_on(tmp_path, monkeypatch)
     monkeypatch.setattr(superpixels, "write_nifti", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         write_pseudo_labels(tmp_path, CHAOST2)
-    assert set(Manifest.load(tmp_path, "CHAOST2").pseudo_labels["MIDDLE"]["scans"]) == {"1", "2"}
+    assert set(Manifest.load(tmp_path, "CHAOST2").records) == {"superpix-MIDDLE_1", "superpix-MIDDLE_2"}
     done.clear()
     write_pseudo_labels(tmp_path, CHAOST2)
     assert done == [tmp_path / "superpix-MIDDLE_3.nii.gz"]
@@ -234,7 +238,7 @@ def test_other_entries_of_the_manifest_stay(tmp_path):
     content = json.loads((tmp_path / "manifest.json").read_text())
     assert content["parameters"] == {"convert": {"a": 1}}
     assert content["scans"] == {"1": {"statistics": {}}}
-    assert set(content["pseudo_labels"]) == {"MIDDLE", "SLIC"}
+    assert set(content["records"]) == {"superpix-MIDDLE_1", "superpix-SLIC_1"}
 
 
 def test_a_scan_shared_out_among_processes_gets_the_same_ids(tmp_path, monkeypatch):
@@ -245,7 +249,7 @@ def test_a_scan_shared_out_among_processes_gets_the_same_ids(tmp_path, monkeypat
         n_items.append(len(tasks))
         return (task(item) for task, item in map(pickle.loads, tasks))
 
-    monkeypatch.setattr(superpixels, "parallel_map", apart)
+    monkeypatch.setattr(items, "parallel_map", apart)
     monkeypatch.setattr(superpixels, "SLICES_PER_BLOCK", 2)
     write_scans(tmp_path, depth=5)
     write_pseudo_labels(tmp_path, CHAOST2)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dataloaders.fewshot.data import FewShotConfig, _training_slices, open_fewshot
+from dataloaders.fewshot.config import FewShotConfig
+from dataloaders.fewshot.data import _training_slices, open_fewshot
 from dataloaders.ordering import LoaderOptions, item_at
 from dataloaders.scans.normalise import Normalisation
 from util.errors import ConfigError, DataError

@@ -9,11 +9,13 @@ import torch
 from data.noise.__main__ import main as make_noise
 from data.superpixels.__main__ import main as make_superpixels
 from dataloaders.images import data as dense
-from dataloaders.images.data import DenseConfig, DenseData, open_dense
-from dataloaders.images.folder import NoiseConfig, SuperpixelConfig, read_csv
+from dataloaders.images.config import DenseConfig
+from dataloaders.images.data import DenseData, open_dense
+from dataloaders.images.folder import NoiseConfig, SuperpixelConfig
 from dataloaders.io.png import read_image, read_mask, read_superpixels, write_png
 from dataloaders.ordering import LoaderOptions
 from dataloaders.scans.normalise import Normalisation
+from util.csv_files import read_csv
 from util.errors import ConfigError, DataError
 from util.runtime.distributed import Plan
 
@@ -214,7 +216,7 @@ def command_in(error):
 )
 def test_missing_noise_is_made_by_the_command_in_the_message(bare, config):
     data = open_dense(DenseConfig(size_px=32, noise=config), str(bare))
-    with pytest.raises(DataError, match=re.escape(f"noisy/lesion/{config.name}: no finished noise found.")) as error:
+    with pytest.raises(DataError, match=re.escape(f"noisy/lesion/{config.name}: missing, or not finished.")) as error:
         _ = data.labels
     module, arguments = command_in(error)
     assert module == "noise"
@@ -225,7 +227,7 @@ def test_missing_noise_is_made_by_the_command_in_the_message(bare, config):
 @pytest.mark.parametrize("config", [SUPERPIXEL, SuperpixelConfig("rgb", 12, 5.5, equalised=True)])
 def test_missing_superpixels_are_made_by_the_command_in_the_message(bare, config):
     data = open_dense(DenseConfig(size_px=32, superpixel=config), str(bare), needs_superpixels=True)
-    with pytest.raises(DataError, match=r"superpixels/rgb_.*: no finished superpixels found\.") as error:
+    with pytest.raises(DataError, match=r"superpixels/rgb_.*: missing, or not finished\.") as error:
         _ = data.labels
     module, arguments = command_in(error)
     assert module == "superpixels"
@@ -236,7 +238,7 @@ def test_missing_superpixels_are_made_by_the_command_in_the_message(bare, config
 def test_half_made_noise_does_not_count(make_image_folder, tmp_path):
     folder = make_image_folder(tmp_path, n_train=4, n_test=1, superpixel=None)
     (folder / "noisy/lesion/a0.7_b0.7/noise.json").unlink()
-    with pytest.raises(DataError, match="no finished noise found"):
+    with pytest.raises(DataError, match=r"a0\.7_b0\.7: missing, or not finished"):
         _ = open_dense(LESION, str(folder)).labels
 
 

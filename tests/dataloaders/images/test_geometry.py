@@ -59,6 +59,10 @@ def test_label_maps_keep_their_values():
     ]
 
 
+def test_values_of_64_bits_do_not_wrap():
+    assert resize_nearest(np.array([[500, 70_000]]), 1, 4).tolist() == [[500, 500, 70_000, 70_000]]
+
+
 def test_values_of_every_type_are_taken_from_the_same_pixels():
     values = np.arange(32 * 17).reshape(32, 17) % 251
     expected = resize_nearest(values.astype(np.uint8), 90, 60)

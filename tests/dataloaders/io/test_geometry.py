@@ -19,6 +19,7 @@ from dataloaders.io.geometry import (
 )
 from dataloaders.samples import Volume
 from dataloaders.scans.preprocess import PrepareParameters, prepare_image, prepare_label
+from util.errors import DataError
 
 
 def affine_of(angles_deg, spacing_xyz, flips_xyz=(1, 1, 1), origin=(31.0, -72.0, 410.0)):
@@ -136,6 +137,14 @@ def test_no_rule_but_the_reference_adds_empty_slices(n, old, new):
     resampled = resample_image(Volume(np.ones((n, 2, 2), np.float32), np.diag([1.0, 1.0, old, 1.0])), (new, 1.0, 1.0))
     assert (resampled.array > 0).all()
     assert abs(len(resampled.array) * new - n * old) <= new + 0.5 * old
+
+
+def test_a_grid_of_absurd_size_is_not_made():
+    volume = Volume(np.ones((4, 5, 6), np.float32), np.diag([900.0, 900.0, 900.0, 1.0]))
+    with pytest.raises(DataError, match=r"\(4, 5, 6\) voxels \(D, H, W\) of 900 x 900 x 900 mm would become .*unit"):
+        resample_image(volume, (1.0, 1.0, 1.0))
+    with pytest.raises(DataError, match=r"would become \(4, 50000, 50000\); expected at most"):
+        crop_or_pad(volume, 50_000, 0.0)
 
 
 def test_labels_need_more_than_half():

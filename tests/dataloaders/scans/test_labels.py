@@ -34,7 +34,9 @@ def test_values_of_the_built_in_sets_stay():
     ("values", "found"),
     [
         ([0, 2, 2, 1], r"label value 2 \(2 voxels\): no class of mine; expected 0 .*2048 tumour, 1 liver"),
-        ([1.5, -1, np.nan], r"-1 \(1 voxels\), 1\.5 \(1 voxels\), nan \(1 voxels\)"),
+        ([-1, 70_000, 0, 0.9996], r"label value -1 \(1 voxels\), 70000 \(1 voxels\): no class"),
+        ([1.5, -1, np.nan], r"label values 1\.5, nan in 2 of 3 voxels; expected whole numbers"),
+        ([np.float32(0.998), 1], r"label values 0\.998\d* in 1 of 2 voxels"),
         (list(range(10)), "6 \\(1 voxels\\) and 3 further values"),
     ],
 )

@@ -1,5 +1,6 @@
 """Preparation: the published numbers, the rules by hand, and what is said of unusable scans."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -104,7 +105,7 @@ def test_ct_loses_its_border_and_is_scaled_to_size(size_rule, shape):
 
 
 def test_ct_with_a_spacing_of_its_own_is_cropped():
-    volume = Volume(np.zeros((3, 32, 32), np.int16), np.diag([-1.0, 1, 3, 1]))
+    volume = Volume(np.arange(3 * 32 * 32, dtype=np.int16).reshape(3, 32, 32) - 1000, np.diag([-1.0, 1, 3, 1]))
     image = prepare_image(volume, parameters_of(SABS, 20, (3.0, 2.0, 2.0)))
     assert image.array.shape == (3, 20, 20)
     assert image.spacing_mm == pytest.approx((3, 2, 2))
@@ -112,8 +113,9 @@ def test_ct_with_a_spacing_of_its_own_is_cropped():
 
 def test_mr_is_padded_with_its_minimum_and_labels_with_background():
     volume = Volume(np.full((2, 4, 4), 7, np.int16), np.diag([-1.25, 1.25, 7.7, 1]))
-    parameters = parameters_of(CHAOST2)
-    assert (prepare_image(volume, parameters).array == 7).all()
+    volume.array[0, 1, 1] = 8
+    parameters = dataclasses.replace(parameters_of(CHAOST2), clip_percentile=None)
+    assert np.count_nonzero(prepare_image(volume, parameters).array == 7) == 2 * 256 * 256 - 1
     label = prepare_label(Volume(np.ones((2, 4, 4), np.uint8), volume.affine), parameters).array
     assert label.shape == (2, 256, 256)
     assert label.sum() == 2 * 4 * 4
@@ -151,7 +153,12 @@ def test_unusable_scans_are_refused():
     affine = np.diag([-1.0, 1, 3, 1])
     with pytest.raises(DataError, match=r"NaN or infinite.*Convert or copy"):
         prepare_image(Volume(np.full((2, 8, 8), np.nan, np.float32), affine), parameters_of(CHAOST2))
-    with pytest.raises(DataError, match=r"from 300 to 300, none between -125 and 275.*Hounsfield.*rescale"):
-        prepare_image(Volume(np.full((2, 8, 8), 300, np.int16), affine), parameters_of(SABS))
-    with pytest.raises(DataError, match=r"whole numbers from 0 to 255"):
+    with pytest.raises(DataError, match=r"from 300 to 427, none between -125 and 275.*Hounsfield.*rescale"):
+        prepare_image(Volume(np.arange(300, 428, dtype=np.int16).reshape(2, 8, 8), affine), parameters_of(SABS))
+    with pytest.raises(DataError, match=r"every voxel is 300: no image"):
+        prepare_image(Volume(np.full((2, 8, 8), 300, np.int16), affine), parameters_of(CHAOST2))
+    rounding = np.full((2, 8, 8), 0.1) + np.arange(128).reshape(2, 8, 8) * 1e-12
+    with pytest.raises(DataError, match=r"every voxel lies between 0\.1 and 0\.1\d*: no image"):
+        prepare_image(Volume(rounding, affine), parameters_of(CHAOST2))
+    with pytest.raises(DataError, match=r"label values 0\.5 in 128 of 128 voxels; expected whole numbers"):
         prepare_label(Volume(np.full((2, 8, 8), 0.5), affine), parameters_of(CHAOST2))

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from dataloaders.images.data import DenseConfig, open_dense
-from dataloaders.images.folder import NoiseConfig, read_csv
+from dataloaders.images.config import DenseConfig
+from dataloaders.images.data import open_dense
+from dataloaders.images.folder import NoiseConfig
 from dataloaders.io.png import read_mask, write_png
 from dataloaders.scans.normalise import Normalisation
 from models.evaluation import Candidate, ScoreOptions, make_evaluation
 from models.evaluation.dense import DenseEvaluation
 from models.methods.base import Method
+from util.csv_files import read_csv
 from util.results.scores import read_scores
 
 NOISE = NoiseConfig(0.7, 0.7)
@@ -135,6 +137,21 @@ def test_files_of_a_scoring(squares, tmp_path):
     assert list(found.pictures.values()) == [tmp_path / "overlays/last.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in found.pictures.values())
     assert ("test/dice/last", pytest.approx(1)) in found.logged
+
+
+def test_neither_pictures_nor_masks_cost_the_scores(squares, tmp_path, monkeypatch, caplog):
+    def fails(path, *_):
+        if "img_13" in str(path):
+            raise OverflowError("too large")
+
+    monkeypatch.setattr("models.evaluation.dense.save_image_overlays", lambda *_: fails("img_13"))
+    monkeypatch.setattr("models.evaluation.dense.write_png", fails)
+    found, scores = scored(squares, tmp_path, truths(squares))
+    assert len(scores["last", "dice"]) == 4
+    assert found.pictures == {}
+    (failure,) = found.failures
+    assert failure.startswith("masks of img_13: OverflowError: too large")
+    assert "overlays of T-Loss, last weights: left out" in caplog.text
 
 
 def test_what_is_not_asked_for_is_not_made(squares, tmp_path):

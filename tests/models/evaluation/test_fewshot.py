@@ -1,4 +1,5 @@
 import math
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,8 +8,9 @@ import torch
 
 from dataloaders.description import ClassSpec, DatasetSpec
 from dataloaders.fewshot.data import FewShotTask, ScoredCase
+from dataloaders.io.geometry import Grid
 from dataloaders.io.nifti import read_nifti
-from dataloaders.samples import EvalCase, Origin, SupportSet, Volume
+from dataloaders.samples import EvalCase, Origin, StoredGeometry, SupportSet, Volume
 from models.evaluation.fewshot import FewShotEvaluation, evaluate
 from models.methods.base import Method
 
@@ -85,5 +87,10 @@ def test_masks_have_the_supplied_values_and_scores_the_patient(tmp_path):
     assert saved.dtype == np.uint16
     assert np.unique(saved[..., :4]).tolist() == [500]
     assert not saved[..., 4:].any()
+    stored = StoredGeometry(0, 0, "mm", (1.0, 1.0, 1.0, 1.0), (0.0,) * 3, (0.0,) * 3, ((0.0,) * 4,) * 3)
+    entry = {"original": Grid.of(result.scored.stored).to_json(), "stored_geometry": asdict(stored)}
+    folder.manifest.scans["0"] = entry
+    evaluation._save_masks(tmp_path, result)
+    assert read_nifti(tmp_path / "original_grid/scan_0_label_500.nii.gz").stored == stored
     record = evaluation._records({}, result)[0]
     assert [record[key] for key in ("case", "patient", "structure", "label")] == ["0", "patient of 0", "tumour", 500]

@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -49,6 +47,7 @@ def test_surface_distances_are_of_images_and_classes():
     prediction = np.roll(truth, 2, axis=3)
     prediction[0, 1] = False
     found = surface_distances_px(prediction, truth)
-    assert found.shape == (3, 2)
-    assert found[[0, 2], 0].tolist() == [2, 2]
-    assert all(map(math.isnan, [found[1, 0], *found[:, 1]]))
+    assert found.shape == (2, 3, 2)  # convention, image, class
+    assert found[:, [0, 2], 0].tolist() == [[2, 2], [2, 2]]
+    assert np.isnan(found[:, 1, 0]).all()
+    assert np.isnan(found[:, :, 1]).all()

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from dataloaders.images.data import DenseConfig, open_dense
+from dataloaders.images.config import DenseConfig
+from dataloaders.images.data import open_dense
 from dataloaders.images.folder import NoiseConfig
 from models import build_method
 from models.evaluation.suspects import (

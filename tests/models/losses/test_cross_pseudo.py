@@ -35,13 +35,13 @@ def students(golden):
 
 
 def pseudo_labels(golden, config):
-    mask, labels = golden["cutmix_mask"], []
+    labels = []
     for side in "lr":
         maps = [
             teacher_map(Views(golden[f"teacher_{side}_{u}"], golden[f"teacher_{side}_{u}_aug"]), config)
             for u in ("u0", "u1")
         ]
-        labels.append(torch.lerp(*maps, mask).argmax(1))
+        labels.append(torch.lerp(maps[0], maps[1], golden["cutmix_mask"]).argmax(1))
     return labels[0], labels[1]
 
 
@@ -51,7 +51,8 @@ def test_every_form_of_the_loss_equals_the_reference(golden, name):
     labels = pseudo_labels(golden, config)
     for side, label in zip("lr", labels, strict=True):
         assert torch.equal(label, golden[f"pseudo_{side}_{config.teacher.replace('mean_', '')}_mean"])
-    loss = cross_loss(*students(golden), labels, config)
+    left, right = students(golden)
+    loss = cross_loss(left, right, labels, config)
     assert loss.item() == pytest.approx(float(golden.get(name, VALUES.get(name))), abs=1e-9 if name in golden else 1e-6)
 
 

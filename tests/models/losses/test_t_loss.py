@@ -167,7 +167,7 @@ def test_constants_are_those_of_the_input():
         ({"eps": -1.0}, r"eps=-1\.0"),
         ({"plateau_floor": 0.0}, r"plateau_floor=0\.0: expected a value in \(0, 1\]"),
         ({"plateau_factor": 1.5}, r"plateau_factor=1\.5: expected a value in \(0, 1\]"),
-        ({"plateau_every": 0}, "plateau_every from 1"),
+        ({"plateau_every": 0}, "plateau_every=0: expected 1 or more"),
         ({"plateau_window": 10}, r"plateau_window=10: expected from 1 to less than plateau_records=10"),
         ({"log_precision": "map"}, "log_precision='map'"),
         ({"reduction": "median"}, "expected one of none, mean, sum"),

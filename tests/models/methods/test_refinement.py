@@ -68,6 +68,16 @@ def test_no_warm_up_after_labels_were_rewritten():
     assert logged[0]["forget_1"] == pytest.approx((1 - foreground) / 4)
 
 
+@pytest.mark.parametrize(("thr_bg", "expected"), [(None, 0.84), (1.0, 0.88), (0.86, 0.86)])
+def test_the_bound_of_the_background_can_be_that_of_the_foreground(thr_bg, expected):
+    refine = RefineConfig(patience=1, thr_bg=thr_bg, thr_fg=0.84)
+    method = make(SuperpixelGuided, refine=refine, selection=SelectionConfig(remember=(0.8, 0.8)))
+    method.before_training(store())
+    method.monitor.best.fill_(100.0)
+    method.after_round(store())
+    assert method.remember_rates.tolist() == pytest.approx([expected, 0.84])
+
+
 @pytest.mark.parametrize("style", ["mean", "pixel"])
 def test_refinement_corrects_the_labels_of_what_was_learned(style):
     labels = store(n_images=10, noise=0.1)

@@ -22,7 +22,7 @@ from models.methods.base import Method
 from models.predict import main
 from models.prediction.dense import DensePredictor, overlap, write_segmentation
 from models.prediction.fewshot import FewShotPredictor
-from models.prediction.images import find_images, name_images
+from models.prediction.images import find_images, name_images, segment_images
 from util.errors import CheckpointError, ConfigError, DataError, UserError
 from util.results.scores import read_scores
 
@@ -126,6 +126,21 @@ def test_images_are_segmented_from_the_checkpoint_alone(trained, tmp_path):
         assert float(record["fraction_of_image"]) == pytest.approx(is_label.mean(), abs=1e-6)
 
 
+def test_a_turned_picture_is_segmented_as_viewers_show_it(trained, tmp_path):
+    """A file that is stored turned, with an EXIF orientation, gives the label map of the upright picture."""
+    upright = read(trained / "img/c0.png")
+    content = Image.Exif()
+    content[274] = 6  # to be turned by 90 degrees clockwise
+    (tmp_path / "img").mkdir()
+    Image.fromarray(upright).save(tmp_path / "img/upright.png")
+    Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "img/turned.png", exif=content)
+    assert predict(trained, tmp_path / "out", images=(str(tmp_path / "img"),)) == 0
+    found = {name: read(tmp_path / f"out/{name}_segmentation.png") for name in ("upright", "turned")}
+    assert found["upright"].shape == SIZES[0]
+    assert found["upright"].any()
+    assert np.array_equal(found["upright"], found["turned"])
+
+
 def test_validation_writes_the_same_label_maps_and_the_patients(trained, tmp_path):
     (saved,) = trained.glob("exps/*/validation/*/predictions/last/original_size")
     assert predict(trained, tmp_path, images=["img/c4.png", "img/c5.png"]) == 0
@@ -151,7 +166,7 @@ def test_an_image_is_prepared_as_by_the_command(trained):
 @pytest.fixture
 def messages(caplog):
     caplog.set_level(logging.INFO)
-    return lambda: [r.getMessage() for r in caplog.records if r.name == "models.predict"]
+    return lambda: [r.getMessage() for r in caplog.records if r.name in ("models.predict", "util.items")]
 
 
 def test_what_fails_is_named_and_the_rest_is_done(trained, tmp_path, messages, monkeypatch):
@@ -174,12 +189,14 @@ def test_what_fails_is_named_and_the_rest_is_done(trained, tmp_path, messages, m
     assert f"2 of 4 images segmented, in {tmp_path / 'out'}" in told
     failed = [message for message in told if message.startswith("not segmented: ")]
     assert failed[0].startswith(f"not segmented: {folder / 'broken.png'}: cannot be read as an image")
-    assert failed[1:] == [f"not segmented: {folder / 'odd.png'}: ZeroDivisionError: seven"]
+    assert [each.partition(" (")[0] for each in failed[1:]] == [
+        f"not segmented: {folder / 'odd.png'}: ZeroDivisionError: seven"
+    ]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *("a_segmentation.png", "colour_segmentation.png", "areas.csv")
     }
     assert read(tmp_path / "out/colour_segmentation.png").shape == (20, 30)  # grey is made of colours
-    with pytest.raises(UserError, match=r"areas\.csv: exists already .*--overwrite"):
+    with pytest.raises(UserError, match=r"a_segmentation\.png: exists already .*--overwrite"):
         predict(trained, tmp_path / "out", images=[folder / "a.png"])
     assert predict(trained, tmp_path / "out", "--overwrite", images=[folder / "a.png"]) == 0
 
@@ -189,7 +206,7 @@ def test_options_of_the_other_kind_are_refused(trained, tmp_path):
         predict(trained, tmp_path, "--parts", "3", "--scans", "x")
     with pytest.raises(ConfigError, match=r"^--images: missing; .* needs --images"):
         main([f"--checkpoint={trained / 'checkpoint.pt'}", f"--out={tmp_path}"])
-    with pytest.raises(DataError, match=r"nowhere: no image found; expected .*\.png"):
+    with pytest.raises(DataError, match=r"nowhere: no such file or folder"):
         predict(trained, tmp_path, images=["nowhere"])
     with pytest.raises(CheckpointError, match=r"method supervised is dense .*; expected one that is few-shot"):
         FewShotPredictor.from_checkpoint(trained / "checkpoint.pt")
@@ -254,6 +271,22 @@ def test_structures_that_overlap_have_a_file_each(tmp_path):
         bright("red").predict(image[..., 0])
 
 
+def test_results_of_an_earlier_run_do_not_stay_next_to_others(tmp_path):
+    """Structures overlap in one of the two runs only; `a_red` is an image, too."""
+    images, out = tmp_path / "in", tmp_path / "out"
+    both, green = np.zeros((2, 16, 16, 3), np.uint8)
+    both[:, :8], green[:, :8] = (255, 0, 0), (0, 255, 0)
+    masks = {"a_red_segmentation.png", "a_bright_segmentation.png"}
+    for shown, expected in ((both, masks), (green, {"a_segmentation.png"}), (both, masks)):
+        write_png(images / "a.png", shown)
+        segment_images(bright("red", "bright"), {"a": images / "a.png"}, out, None, False, {})
+        assert {path.name for path in out.glob("*_segmentation.png")} == expected
+    write_png(images / "a_red.png", green)
+    write_png(images / "a.png", green)
+    segment_images(bright("red", "bright"), name_images([images / "a_red.png", images / "a.png"]), out, None, False, {})
+    assert {path.name for path in out.glob("*_segmentation.png")} == {"a_segmentation.png", "a_red_segmentation.png"}
+
+
 def test_dark_radiographs_are_told(tmp_path, caplog):
     write_png(tmp_path / "dark.png", np.full((20, 20), 4000, np.uint16))
     DensePredictor(Bright(), ImageTask(dataset("JSRT"))).read(tmp_path / "dark.png")
@@ -266,5 +299,8 @@ def test_images_are_found_below_a_folder_except_results(tmp_path):
         (tmp_path / name).touch()
     assert [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)] == ["a.bmp", "b/1.jpg", "b/2.TIF"]
     assert find_images(tmp_path / "a_segmentation.png") == [tmp_path / "a_segmentation.png"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty: no image found; looked for .*\.png"):
+        find_images(tmp_path / "empty")
     names = name_images([tmp_path / "b/1.jpg", tmp_path / "c/1.jpg"])
     assert list(names) == ["b_1", "c_1"]

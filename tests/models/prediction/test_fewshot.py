@@ -9,9 +9,10 @@ from torch import nn
 
 from dataloaders.catalog import dataset
 from dataloaders.description import DatasetSpec, GridRule, IntensityRule
-from dataloaders.fewshot.data import FewShotConfig, open_fewshot
+from dataloaders.fewshot.config import FewShotConfig
+from dataloaders.fewshot.data import open_fewshot
 from dataloaders.fewshot.protocol import blind_parts, support_slices
-from dataloaders.samples import Volume
+from dataloaders.samples import StoredGeometry, Volume
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import PrepareParameters, parameters_of
 from models.methods.alpnet import ALPNet, ALPNetConfig
@@ -139,6 +140,56 @@ def test_values_and_names_are_the_users_own():
     np.testing.assert_array_equal(predictor.predict(image).array, np.where(own.array == 3, 3, 0))
 
 
+def test_values_beyond_16_bit_and_scaled_ones_are_taken():
+    image, label = patient(*AXIAL)
+    own = Volume(np.array([0, 614_454_277, 3], np.float64)[label.array] * (1 - 1e-12), label.affine)
+    predictor = make_predictor()
+    predictor.set_support(image, own)
+    assert predictor.structures == {"label 3": 3, "label 614454277": 614_454_277}
+    np.testing.assert_array_equal(predictor.predict(image).array, np.rint(own.array))
+    predictor.set_support(image, changed(label, lambda a: a * np.float32(0.99999994)))
+    np.testing.assert_array_equal(predictor.predict(image).array, label.array)
+
+
+def test_a_result_carries_the_header_fields_of_its_scan():
+    image, _ = patient(*AXIAL)
+    stored = StoredGeometry(2, 0, "micron", (1.0,) * 4, (0.0,) * 3, (0.0,) * 3, ((0.0,) * 4,) * 3)
+    assert make_predictor().predict(Volume(image.array, image.affine, stored)).stored == stored
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.float16, np.float64, np.uint8])
+def test_scans_of_every_number_type(dtype):
+    image, truth = patient(*AXIAL, brightness=(180, 240))
+    predictor = make_predictor(half_width=20)
+    predictor.set_support(image, truth)
+    result = predictor.predict(Volume(image.array.astype(dtype), image.affine))
+    np.testing.assert_array_equal(result.array, truth.array)
+
+
+def test_a_label_map_without_a_position_is_not_to_be_resampled():
+    image, label = patient(*AXIAL)
+    for affine in (np.eye(4), np.diag([-1.0, -1, 1, 1])):
+        with pytest.raises(DataError, match=r"no position .*copy the image's header to it\. Do not resample"):
+            make_predictor().set_support(image, Volume(label.array, affine))
+
+
+def test_scans_that_are_none_are_refused_or_warned_of(caplog):
+    predictor, (image, _) = make_predictor(), patient(*AXIAL)
+    with pytest.raises(DataError, match="every voxel is 0: no image"):
+        predictor.predict(Volume(np.zeros_like(image.array), image.affine))
+    predictor.parameters = dataclasses.replace(PARAMETERS, window_hu=(-125.0, 275.0))
+    with pytest.raises(DataError, match=r"from 0 to 1: a range of 1; expected a CT in Hounsfield units"):
+        predictor.predict(Volume((image.array > 150).astype(np.float32), image.affine))
+    predictor.predict(image, "scan 7")
+    assert "scan 7: intensities from 100 to 300, none below -200 HU" in caplog.text
+
+
+def test_thick_coronal_slices_are_warned_of(caplog):
+    shape, affine = grid((2, 0, 0), (0, 0, -2), (0, 6, 0), (9, 24, 22))
+    make_predictor().predict(patient(shape, affine)[0], "scan 7")
+    assert "scan 7: coronal slices 6 mm apart" in caplog.text
+
+
 def test_a_contested_voxel_goes_to_the_most_probable_structure():
     predictor = make_predictor(half_width=90.0)  # typical: 200 and 300
     shape, affine = AXIAL
@@ -203,7 +254,7 @@ def with_value(array, value):
         (None, lambda a: a * 0.5, "whole numbers"),
         (None, lambda a: with_value(a, -1), "whole numbers"),
         (None, lambda a: np.arange(a.size, dtype=np.int32).reshape(a.shape), "Is it an image"),
-        (None, lambda a: a[1:], "expected the grid of the image. Resample"),
+        (None, lambda a: a[1:], "expected the grid of the image. .*nearest neighbours"),
         (None, lambda a: a * (np.arange(len(a)) == 5)[:, None, None], "label 1 on 1 slices .* expected at least 3"),
     ],
 )

@@ -124,9 +124,9 @@ def test_a_rule_over_the_run_needs_its_length(schedule):
         ({"weight_decay": -0.1}, r"optim\.weight_decay=-0\.1"),
         ({"step_every": 0}, r"optim\.step_every=0: expected 1 or more"),
         ({"warmup_steps": -1}, r"optim\.warmup_steps=-1: expected 0 or more"),
-        ({"warmup_factor": 2.0}, r"optim\.warmup_factor=2\.0: expected a factor from 0 to 1"),
+        ({"warmup_factor": 2.0}, r"optim\.warmup_factor=2\.0: expected a value from 0 to 1"),
         ({"end_factor": -0.5}, r"optim\.end_factor=-0\.5"),
-        ({"betas": (0.9, 1.0)}, r"optim\.betas=\[0\.9, 1\.0\]: expected two numbers in \[0, 1\)"),
+        ({"betas": (0.9, 1.0)}, r"optim\.betas\[1\]=1\.0: expected a value in \[0, 1\)"),
         ({"power": 0.0}, r"optim\.power=0\.0: expected a number above 0"),
     ],
 )

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from dataloaders import transforms
-from dataloaders.fewshot.data import FewShotConfig, open_fewshot
-from dataloaders.images.data import DenseConfig, open_dense
+from dataloaders.fewshot.config import FewShotConfig
+from dataloaders.fewshot.data import open_fewshot
+from dataloaders.images.config import DenseConfig
+from dataloaders.images.data import open_dense
 from dataloaders.ordering import LoaderOptions
 from dataloaders.scans.normalise import Normalisation
 from models.training.speed import (

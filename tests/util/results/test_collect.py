@@ -47,13 +47,14 @@ def write(root, experiment, number, *records, at=None):
 
 
 def values(root, family="scans"):
-    return collect([root], LAYOUTS)[family]["value"].tolist()
+    return collect([root], LAYOUTS)[0][family]["value"].tolist()
 
 
 def test_files_below_folders_are_read_once(tmp_path):
     write(tmp_path, "a", 1, scan())
     path = write(tmp_path, "b", 1, scan(fold=1, case="5"), image())
-    found = collect([tmp_path, path], LAYOUTS)
+    found, failures = collect([tmp_path, path], LAYOUTS)
+    assert failures == []
     assert list(found) == ["scans", "images"]
     assert found["scans"][["fold", "case"]].to_numpy().tolist() == [["0", "1"], ["1", "5"]]
     assert found["images"][SOURCE].tolist() == [str(path)]
@@ -61,15 +62,23 @@ def test_files_below_folders_are_read_once(tmp_path):
 
 def test_a_file_of_another_name_can_be_given(tmp_path):
     write_scores(tmp_path / "named otherwise.csv", make_scores([scan()]))
-    assert len(collect([tmp_path / "named otherwise.csv"], LAYOUTS)["scans"]) == 1
+    assert len(collect([tmp_path / "named otherwise.csv"], LAYOUTS)[0]["scans"]) == 1
 
 
-def test_of_an_experiment_validated_twice_the_newest_counts(tmp_path):
-    write(tmp_path, "a", 2, image(0.5), image(0.1, case="b"), at=1000)
-    write(tmp_path, "a", 1, image(0.6), at=2000)
-    write(tmp_path, "a", 3, image(0.4, weights="ema"), at=500)
+def test_of_an_experiment_validated_several_times_the_highest_number_counts(tmp_path):
+    """File times are those of a copy or a checkout."""
+    write(tmp_path, "a", 9, image(0.5), image(0.1, case="b"), at=3000)
+    write(tmp_path, "a", 10, image(0.6), at=2000)
+    write(tmp_path, "a", 11, image(0.4, weights="ema"), at=500)
     write(tmp_path, "b", 1, image(0.9, seed=1), at=1500)
     assert sorted(values(tmp_path, "images")) == [0.1, 0.4, 0.6, 0.9]
+
+
+def test_a_copy_of_a_validation_under_another_name_is_refused(tmp_path):
+    paths = [write(tmp_path, "a", number, image(value)) for number, value in ((1, 0.5), ("1 (copy)", 0.6))]
+    with pytest.raises(DataError, match="both have scores of") as caught:
+        collect([tmp_path], LAYOUTS)
+    assert all(str(path) in str(caught.value) for path in paths)
 
 
 def test_the_same_score_of_two_experiments_is_refused(tmp_path):
@@ -133,6 +142,58 @@ def test_a_damaged_file_is_named(tmp_path):
         write_tables(tmp_path, LAYOUTS)
 
 
+def cut_last_row(path):
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def repeat_last_row(path):
+    path.write_text(path.read_text() + path.read_text().splitlines(keepends=True)[-1])
+
+
+def swap_last_row(path):
+    cut_last_row(path)
+    repeat_last_row(path)
+
+
+def damage_a_value(path):
+    path.write_text(path.read_text().replace("0.7", "0.x7"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut_last_row, "found 2 scores, but the validation wrote 3; the file was cut short"),
+        (repeat_last_row, "found 4 scores, but the validation wrote 3"),
+        (swap_last_row, "several rows for method ALPNet"),
+        (damage_a_value, "line 2: damaged row"),
+        (lambda path: path.write_bytes(b"case\xff"), "cannot be read"),
+        (lambda path: path.unlink() or path.symlink_to("nowhere"), "cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_and_the_others_are_collected(tmp_path, damage, message):
+    write(tmp_path, "a", 1, scan(0.5))
+    path = write(tmp_path, "b", 1, *(scan(0.7, case=case, fold=1) for case in ("5", "6", "7")))
+    damage(path)
+    text, (failure,) = write_tables(tmp_path, LAYOUTS)
+    assert "| ALPNet | blind | 50.00, n = 1 | 50.00, n = 1 |" in text
+    assert text == (tmp_path / "table.md").read_text()
+    assert message in failure
+    assert text.endswith(f"- Left out: {failure}\n")
+    assert "nowhere" in failure or str(path) in failure
+
+
+def test_several_files_in_one_and_files_without_the_number_are_read(tmp_path):
+    write(tmp_path, "a", 1, scan(0.5), scan(0.7, case="2"))
+    other = write(tmp_path, "b", 1, scan(0.5, fold=1), scan(0.7, case="2", fold=1))
+    joined = tmp_path / "a/validation/1/scores.csv"
+    joined.write_text(joined.read_text() + other.read_text().partition("\n")[2])
+    other.unlink()
+    assert len(values(tmp_path)) == 4
+    rows = [line.rpartition(",")[0] for line in joined.read_text().splitlines()]
+    joined.write_text("\n".join(rows[:-1]) + "\n")
+    assert len(values(tmp_path)) == 3
+
+
 def rows_of(path):
     with path.open() as stream:
         return list(csv.DictReader(stream))
@@ -141,9 +202,9 @@ def rows_of(path):
 def test_tables_of_all_families(tmp_path):
     write(tmp_path, "tloss/seed0", 1, image(0.7), image(0.8, case="b"), image(float("nan"), case="c"))
     write(tmp_path, "alpnet", 1, scan(0.8), scan(2.5, metric="hd95_mm"))
-    text = write_tables(tmp_path, LAYOUTS)
+    text, _ = write_tables(tmp_path, LAYOUTS)
     assert text == (tmp_path / "table.md").read_text()
-    assert "| ALPNet | blind | 80.00 | 80.00 |" in text
+    assert "| ALPNet | blind | 80.00, n = 1 | 80.00, n = 1 |" in text
     assert "ALPNet, blind: no defined score of fold 1, 2, 3, 4 for LIVER." in text
     assert "| T-Loss | 75.0 (1) |" in text
     assert text.index("ALPNet") < text.index("T-Loss")
@@ -173,7 +234,7 @@ def test_gathering_again_gives_the_same(tmp_path):
 
 def test_scores_of_other_families_get_a_generic_table(tmp_path):
     write(tmp_path, "a", 1, scan(0.5, family="new"), {**scan(0.6, method="none"), "family": ""})
-    text = write_tables(tmp_path, LAYOUTS)
-    assert "| ALPNet | CHAOST2 | 50.00 |" in text
-    assert "| none | CHAOST2 | 60.00 |" in text
+    text, _ = write_tables(tmp_path, LAYOUTS)
+    assert "| ALPNet | CHAOST2 | 50.00, n = 1 |" in text
+    assert "| none | CHAOST2 | 60.00, n = 1 |" in text
     assert (tmp_path / "table_dice.csv").exists()

@@ -1,6 +1,5 @@
 import json
 import math
-import os
 
 import matplotlib.image
 import matplotlib.pyplot as plt
@@ -73,7 +72,10 @@ def test_scalars_of_a_real_sacred_run(tmp_path):
     assert read_sacred_scalars(tmp_path / "1") == {"train/loss": ([10, 20], [0.1, 0.05])}
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", json.dumps({"loss": {"steps": [1]}}), json.dumps({"loss": 3})])
+NOT_OF_A_RUN = ({"steps": [1]}, {"steps": [1], "values": [1, 2]}, {"steps": ["a"], "values": [1]}, 3)
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", *(json.dumps({"loss": record}) for record in NOT_OF_A_RUN)])
 def test_no_sacred_run(tmp_path, content):
     if content is not None:
         (tmp_path / "metrics.json").write_text(content)
@@ -81,18 +83,31 @@ def test_no_sacred_run(tmp_path, content):
         read_sacred_scalars(tmp_path)
 
 
-def test_curves_of_a_resumed_training_are_joined(tmp_path, monkeypatch):
+def log_run(runs, number, steps, values):
+    record = {"steps": steps, "values": values}
+    (runs / str(number)).mkdir(parents=True)
+    (runs / str(number) / "metrics.json").write_text(json.dumps({"train/loss": record, "loss": record}))
+
+
+def test_curves_of_a_resumed_training_are_joined_by_number(tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr("util.results.curves.save_curves", lambda path, curves, title: drawn.update(curves))
     assert not save_training_curves(tmp_path / "curves.png", tmp_path / "runs")
-    for run, steps in (("1", [10, 20, 30]), ("2", [30, 40])):
-        record = {"steps": steps, "values": [float(f"{run}.{step}") for step in steps]}
-        (tmp_path / "runs" / run).mkdir(parents=True)
-        metrics = tmp_path / "runs" / run / "metrics.json"
-        metrics.write_text(json.dumps({"train/loss": record, "loss": record}))
-        os.utime(metrics, (int(run), int(run)))
+    log_run(tmp_path / "runs", 10, [30, 40], [2.3, 2.4])
+    log_run(tmp_path / "runs", 9, [10, 20, 30], [1.1, 1.2, 1.3])  # the younger file
     assert save_training_curves(tmp_path / "curves.png", tmp_path / "runs")
-    assert drawn == {"train/loss": ([10, 20, 30, 40], [1.10, 1.20, 2.30, 2.40])}  # step 30 as the later run saw it
+    assert drawn == {"train/loss": ([10, 20, 30, 40], [1.1, 1.2, 2.3, 2.4])}  # step 30 as the later run saw it
+
+
+@pytest.mark.parametrize("content", ["", '{"train/loss": {"steps": [1, "b"], "values": [1, 2]}}', "[" * 100_000])
+def test_a_run_with_damaged_metrics_is_left_out_and_named(tmp_path, content, caplog):
+    log_run(tmp_path / "runs", 1, [10], [1.0])
+    log_run(tmp_path / "runs", 2, [20], [0.5])
+    (tmp_path / "runs/2/metrics.json").write_text(content)
+    assert save_training_curves(tmp_path / "curves.png", tmp_path / "runs")
+    assert (tmp_path / "curves.png").exists()
+    (line,) = caplog.messages
+    assert line.startswith("training curves of run 2: left out, the scores are not affected (")
 
 
 def pixels(path):

@@ -11,7 +11,6 @@ from util.errors import DataError
 from util.results.metrics import (
     Counts,
     Scores,
-    bootstrap_interval,
     overlap_counts,
     overlap_scores,
     score_volume,
@@ -30,7 +29,9 @@ def cube(z=(2, 6), y=(2, 6), x=(2, 6), shape=(9, 10, 12)):
 
 
 def same(scores: Scores, *expected: float):
-    np.testing.assert_allclose(astuple(scores), expected, rtol=1e-6)
+    """Whether the scores are these; where all distances are equal, both conventions of HD95 agree."""
+    *overlap, hd95, nsd = expected
+    np.testing.assert_allclose(astuple(scores), (*overlap, hd95, hd95, nsd), rtol=1e-6)
     return True
 
 
@@ -149,6 +150,15 @@ def test_surface_scores_equal_monai():
     assert 0.1 < scores.nsd < 0.95
 
 
+def test_both_conventions_of_hd95_by_hand():
+    """A line and the same with a tail: every distance from the line is 0, those from the tail are 1 to 10 pixels."""
+    truth, prediction = cube((0, 1), (2, 3), (0, 90), (1, 5, 100)), cube((0, 1), (2, 3), (0, 100), (1, 5, 100))
+    scores = score_volume(prediction, truth, (1.0, 1.0, 2.0))
+    from_prediction, from_truth = [0.0] * 90 + [2.0 * n for n in range(1, 11)], [0.0] * 90
+    assert scores.hd95_mm == pytest.approx(np.percentile(from_prediction, 95)) == pytest.approx(10.1)
+    assert scores.hd95_pooled_mm == pytest.approx(np.percentile(from_prediction + from_truth, 95)) == pytest.approx(1.1)
+
+
 def test_summary_counts_what_is_undefined():
     assert summarise([0.5, NAN, 0.9, 0.7]) == pytest.approx((0.7, 0.2, 3, 1))
     one = summarise([0.5, NAN])
@@ -158,33 +168,3 @@ def test_summary_counts_what_is_undefined():
     assert math.isnan(none.mean)
     assert none.n_undefined == 2
     assert summarise([]).n_undefined == 0
-
-
-def test_bootstrap_is_deterministic_and_holds_the_mean():
-    values = np.random.default_rng(1).normal(0.8, 0.05, 20)
-    low, high = bootstrap_interval(values, range(20))
-    assert (low, high) == bootstrap_interval(values, range(20))
-    assert (low, high) != bootstrap_interval(values, range(20), seed=1)
-    # The normal approximation of a mean over 20 patients.
-    error = 1.96 * values.std() / math.sqrt(20)
-    assert (low, high) == pytest.approx((values.mean() - error, values.mean() + error), abs=0.003)
-    narrow = bootstrap_interval(values, range(20), level=0.5)
-    assert low < narrow[0] < values.mean() < narrow[1] < high
-
-
-def test_bootstrap_draws_patients_not_values():
-    patients = np.repeat(range(5), 40)
-    values = np.linspace(0, 1, 5)[patients]  # 200 values, but only five independent ones
-    low, high = bootstrap_interval(values, patients)
-    assert (low, high) == pytest.approx(bootstrap_interval(np.linspace(0, 1, 5), range(5)), abs=1e-9)
-    assert high - low > 0.4
-
-
-def test_bootstrap_weights_and_undefined_values():
-    # A weight of zero leaves only patients a and b; their mean is always one of three values.
-    low, high = bootstrap_interval([0.2, 0.6, NAN], ["a", "b", "c"], level=1.0)
-    assert (low, high) == pytest.approx((0.2, 0.6))
-    heavy = bootstrap_interval([0.0, 1.0] * 10, range(20), weights=[1, 3] * 10)
-    assert heavy[0] < 0.75 < heavy[1]
-    assert heavy[0] > 0.4
-    assert all(map(math.isnan, bootstrap_interval([0.5, NAN], ["a", "b"])))

@@ -10,6 +10,7 @@ from util.results.pictures import (
     draw_legend,
     draw_outline,
     enlarge,
+    literal,
     mark_regions,
     panel_grid,
     save_figure,
@@ -99,8 +100,10 @@ def test_an_image_of_one_value_and_an_empty_panel_are_drawn(tmp_path):
     assert matplotlib.image.imread(tmp_path / "deep/flat.png").ndim == 3
 
 
-@pytest.mark.parametrize("title", ["$x_1$", r"$\frac{$", "5$"])
-def test_a_dollar_sign_starts_no_formula(tmp_path, title):
+@pytest.mark.parametrize(
+    "title", ["$x_1$", r"$\frac{$", "5$", "$", "bell \x07", "Latin 1 \udce9", "two\nlines", "_ $_$"]
+)
+def test_names_are_drawn_as_they_are(tmp_path, title):
     figure, grid = panel_grid(title, 1, 1)
     show_image(grid[0, 0], np.zeros((4, 4)), title)
     grid[0, 0].set_ylabel(title)
@@ -109,6 +112,12 @@ def test_a_dollar_sign_starts_no_formula(tmp_path, title):
     save_figure(figure, tmp_path / "one.png")
     assert (tmp_path / "one.png").exists()
     assert not any(text.get_parse_math() for text in figure.findobj(Text))  # type: ignore[attr-defined]
+    assert [text.get_text() for text in figure.findobj(Text)].count(literal(title)) >= 4
+
+
+def test_only_what_cannot_be_drawn_is_escaped():
+    assert literal("a\x07b\tc\udce9d") == r"a\x07b\tc\udce9d"
+    assert literal("$x$ 日本\nżółw \\n") == "$x$ 日本\nżółw \\n"
 
 
 def test_the_same_figure_is_the_same_file(tmp_path):

@@ -29,10 +29,28 @@ def test_scores_come_back_as_written(tmp_path):
     pd.testing.assert_frame_equal(back, make_scores(records), check_exact=True)
     assert back["value"].tolist()[0] == 1 / 3
     header, first, second, third, _ = path.read_text().splitlines()
-    assert header == ",".join(COLUMNS) + ",seed,protocol"
-    assert first == "ALPNet,CHAOST2,test,0,1,1,LK,dice,0.3333333333333333,5,blind"
-    assert second == "ALPNet,CHAOST2,test,0,2,1,LK,dice,,5,blind"
+    assert header == ",".join(COLUMNS) + ",seed,protocol,n_scores"
+    assert first == "ALPNet,CHAOST2,test,0,1,1,LK,dice,0.3333333333333333,5,blind,4"
+    assert second == "ALPNet,CHAOST2,test,0,2,1,LK,dice,,5,blind,4"
     assert ",0.30000000000000004," in third
+
+
+def test_files_of_earlier_versions_have_a_column_per_metric(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text(
+        "method,dataset,setting,seed,recipe,protocol,fold,scan,label,organ,dice,hd95_mm\n"
+        "ALPNet,SABS,1,5,f00d,blind,0,07,6,LIVER,0.25,\nALPNet,SABS,1,5,f00d,blind,0,08,6,LIVER,0.5,3.5\n"
+    )
+    scores = read_scores(path)
+    assert list(zip(scores["case"], scores["metric"], scores["value"].fillna(-1), strict=True)) == [
+        *[("07", "dice", 0.25), ("07", "hd95_mm", -1), ("08", "dice", 0.5), ("08", "hd95_mm", 3.5)]
+    ]
+    assert set(zip(scores["family"], scores["structure"], scores["config_hash"], strict=True)) == {
+        ("fewshot", "LIVER", "f00d")
+    }
+    path.write_text(path.read_text().replace("0.5,3.5", "0.5"))
+    with pytest.raises(DataError, match=r"line 3: damaged row \(found 11 cells"):
+        read_scores(path)
 
 
 def test_pandas_reads_the_same(tmp_path):
@@ -74,8 +92,8 @@ def test_spreadsheets_may_reorder_columns_and_write_a_mark(tmp_path):
         ("dice,0.8", "hd95_mm,inf", "found hd95_mm 'inf', expected a number from 0 or"),
         ("dice,0.8", "volume_ml,x", "found volume_ml 'x', expected a number or an empty cell"),
         (",test,0,", ",test,zero,", "found the fold 'zero', expected a whole number or an empty cell"),
-        (",5,blind", ",5", "found 10 cells, expected 11"),
-        (",5,blind", ",5,blind,1", "found 12 cells, expected 11"),
+        (",5,blind", ",5", "found 11 cells, expected 12"),
+        (",5,blind", ",5,blind,1", "found 13 cells, expected 12"),
     ],
 )
 def test_a_damaged_row_is_named(tmp_path, old, new, found):
@@ -109,7 +127,7 @@ def test_bad_files_say_what_to_do(tmp_path):
     with pytest.raises(DataError, match=r"line 1: no column metric; expected method, dataset.*Run the validation ag"):
         read_scores(path)
     path.write_text(",".join([*COLUMNS, "seed", "seed"]) + "\n")
-    with pytest.raises(DataError, match=r"line 1: found the columns .*seed, seed; expected a different name for each"):
+    with pytest.raises(DataError, match=r"column 'seed' is given twice; expected it once\. Run the validation"):
         read_scores(path)
 
 

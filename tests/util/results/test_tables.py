@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from util.results.intervals import mean_interval
 from util.results.layout import GENERIC, Layout
-from util.results.metrics import bootstrap_interval
 from util.results.scores import make_scores
 from util.results.tables import make_tables
 
@@ -68,24 +68,17 @@ def test_mean_over_folds_of_the_mean_over_cases():
     assert figure["std"] == pytest.approx(np.std([0.9, 0.7, 0.8, 0.4], ddof=1))
     assert (figure["n_cases"], figure["n_undefined"], figure["n_runs"]) == (4, 0, 2)
     assert (figure["fold"], figure["seed"]) == ("0 1", "1")
-    expected = bootstrap_interval([0.9, 0.7, 0.8, 0.4], range(4), weights=[1 / 6, 1 / 6, 1 / 6, 1 / 2])
-    assert (figure["low"], figure["high"]) == expected
+    expected = mean_interval([0.9, 0.7, 0.8, 0.4], range(4), weights=[1 / 6, 1 / 6, 1 / 6, 1 / 2])
+    assert (figure["low"], figure["high"], figure["n_patients"]) == pytest.approx(expected)
 
 
-def test_patients_are_drawn_in_the_natural_order_of_their_ids():
-    values = np.random.default_rng(0).random(12)
-    rows = [row(value, scan=scan) for scan, value in enumerate(values)]
-    figure = figures_of(table_of(rows[::-1]))["Left kidney"]
-    assert (figure["low"], figure["high"]) == pytest.approx(bootstrap_interval(values, range(12)), abs=1e-12)
-
-
-def test_cases_of_a_patient_are_drawn_together():
+def test_cases_of_a_patient_count_together():
     values = np.random.default_rng(0).random(12)
     rows = [row(value, scan=f"scan {n}", patient=n // 3) for n, value in enumerate(values)]
     figure = figures_of(table_of(rows))["Left kidney"]
-    expected = bootstrap_interval(values, np.arange(12) // 3)
-    assert (figure["low"], figure["high"]) == pytest.approx(expected, abs=1e-12)
-    assert figure["n_cases"] == 12
+    expected = mean_interval(values, np.arange(12) // 3)
+    assert (figure["low"], figure["high"], figure["n_patients"]) == pytest.approx(expected, abs=1e-12)
+    assert (figure["n_cases"], figure["n_patients"]) == (12, 4)
 
 
 def test_seeds_count_alike_whatever_their_number_of_cases():
@@ -107,7 +100,7 @@ def test_columns_follow_the_layout_and_the_mean_is_over_columns():
     assert figure["mean"] == pytest.approx(0.52)
     assert figure["std"] == pytest.approx(0.01)  # of the scans' means over organs: 0.51, 0.52, 0.53
     assert figure["n_cases"] == 3
-    assert 0.51 <= figure["low"] < 0.52 < figure["high"] <= 0.53  # a patient's organs are drawn together
+    assert 0.49 < figure["low"] < 0.52 < figure["high"] < 0.55  # a patient's organs count together
     assert len(table.notes) == 1
 
 
@@ -158,7 +151,7 @@ def test_a_single_fold_is_not_called_incomplete():
 
 def test_columns_of_the_layout_stay_apart():
     table = table_of([row(0.8), row(0.6, protocol="no ground truth"), row(0.4, setting="2")])
-    assert [line["Mean"] for line in lines_of(table)] == ["80.00", "60.00", "40.00"]
+    assert [line["Mean"] for line in lines_of(table)] == ["80.00, n = 1", "60.00, n = 1", "40.00, n = 1"]
 
 
 def test_lines_are_sorted_by_method_and_then_as_they_come():
@@ -173,7 +166,7 @@ def test_markdown():
     lines = table_of(rows).to_markdown().splitlines()
     assert lines[0] == "| Method | Protocol | Left kidney | Liver | Mean | Folds | Cases | Undefined |"
     assert lines[1] == "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
-    kidney = "85.00 ± 7.07 [80.00, 90.00]"
+    kidney = "85.00 ± 7.07 [3.74, 99.88], n = 2"
     assert lines[2] == rf"| A\|B | published | {kidney} | – | {kidney} | 1 | 2 | 1 |"
     assert lines[3] == ""
     assert lines[4].startswith("- Dice × 100: mean over folds of the mean over cases ± sample standard deviation over")
@@ -181,8 +174,16 @@ def test_markdown():
 
 def test_distances_are_not_multiplied():
     (table,) = make_tables(make_scores([row(4.25, metric="hd95_mm")]), SCANS)
-    assert lines_of(table)[0]["Left kidney"] == "4.25"
-    assert table.notes[0].startswith("HD95 in mm: ")
+    assert lines_of(table)[0]["Left kidney"] == "4.25, n = 1"
+    assert table.notes[0].startswith("HD95 in mm (larger of the two directed 95th percentiles): mean over")
+
+
+def test_the_tables_show_hd95_in_the_chosen_convention():
+    scores = make_scores([row(0.5), row(4.0, metric="hd95_mm"), row(3.0, metric="hd95_pooled_mm")])
+    larger, pooled = (make_tables(scores, SCANS.with_hd95(name))[1] for name in ("larger", "pooled"))
+    assert lines_of(larger)[0]["Left kidney"] == "4.00, n = 1"
+    assert lines_of(pooled)[0]["Left kidney"] == "3.00, n = 1"
+    assert pooled.notes[0].startswith("HD95 in mm (95th percentile of both directions pooled): mean over")
 
 
 def test_csv_is_unrounded_and_long():
@@ -275,10 +276,10 @@ def test_scores_of_no_family_have_a_table_per_metric():
     tables = make_tables(make_scores(rows), GENERIC)
     assert [table.metric for table in tables] == ["dice", "volume_ml"]
     assert lines_of(tables[0])[0] == {
-        **{"Method": "m", "Dataset": "d", "Split": "test", "LK": "50.00", "Mean": "50.00"},
+        **{"Method": "m", "Dataset": "d", "Split": "test", "LK": "50.00, n = 1", "Mean": "50.00, n = 1"},
         **{"Folds": "1", "Cases": "1", "Undefined": "0"},
     }
-    assert lines_of(tables[1])[0]["LK"] == "2.50"
+    assert lines_of(tables[1])[0]["LK"] == "2.50, n = 1"
 
 
 def test_cases_of_several_domains_get_a_table_by_domain():

@@ -108,15 +108,54 @@ def test_a_process_group_on_amd_gpus_uses_nccl_and_sets_its_device(pretend, monk
 def test_capabilities_of_gpus(pretend, properties, name, bf16, tf32):
     pretend(properties)
     assert device.architecture(GPU) == name
-    assert device.supports_bf16(GPU) is bf16
+    assert device.bf16_support(GPU)[0] is bf16
     assert device.supports_tf32(GPU) is tf32
 
 
-def test_capabilities_of_a_cpu():
-    assert device.supports_bf16(CPU)
+@pytest.fixture
+def pretend_cpu(monkeypatch):
+    """Makes PyTorch report the instructions of another CPU."""
+
+    def pretend(machine="x86_64", onednn=True, amx=False, avx512_bf16=False):
+        monkeypatch.setattr(device.platform, "machine", lambda: machine)
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+
+    return pretend
+
+
+SAPPHIRE_RAPIDS = {"amx": True, "avx512_bf16": True}
+ZEN_4 = {"avx512_bf16": True}
+SKYLAKE_SERVER = {}  # AVX512 without BF16, which oneDNN emulates
+LIMITED = SAPPHIRE_RAPIDS | {"onednn": False}  # by ONEDNN_MAX_CPU_ISA=AVX2
+ZEN_3 = {"onednn": False}
+GRAVITON_3 = {"machine": "aarch64"}
+GRAVITON_2 = {"machine": "aarch64", "onednn": False}
+
+
+@pytest.mark.parametrize(
+    ("cpu", "instructions"),
+    [(SAPPHIRE_RAPIDS, "AMX"), (ZEN_4, "AVX512-BF16"), (GRAVITON_3, "Arm BF16")]
+    + [(cpu, "") for cpu in (SKYLAKE_SERVER, LIMITED, ZEN_3, GRAVITON_2)],
+)
+def test_bf16_on_a_cpu_needs_its_instructions(pretend_cpu, switches, caplog, cpu, instructions):
+    pretend_cpu(**cpu)
+    is_supported, reason = device.bf16_support(CPU)
+    assert is_supported == bool(instructions)
+    assert reason == instructions or "neither AMX nor AVX512-BF16 nor Arm's BF16" in reason
     assert not device.supports_tf32(CPU)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    with caplog.at_level(logging.INFO), device.set_precision("bf16", CPU):
+        dtype = (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+    assert dtype == (torch.bfloat16 if is_supported else torch.float32)
+    assert caplog.messages == [f"precision=bf16 is not used: {reason}; computing in float32."] * (not is_supported)
+    assert device.report({})["bf16"] == {"supported": is_supported, "reason": reason}
+
+
+def test_bf16_without_onednn(monkeypatch):
+    monkeypatch.delattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", raising=False)
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    assert device.bf16_support(CPU)[0] is False
 
 
 def test_precision_flags(pretend, switches):
@@ -131,7 +170,8 @@ def test_precision_flags(pretend, switches):
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bf16", torch.bfloat16)])
-def test_the_autocast_context(switches, precision, dtype):
+def test_the_autocast_context(switches, pretend_cpu, precision, dtype):
+    pretend_cpu(**ZEN_4)
     context = device.set_precision(precision, CPU)
     for _ in range(2):
         with context:
@@ -201,6 +241,7 @@ def test_report_of_an_amd_node(pretend):
     assert "miopen" in facts["versions"]
     assert "cudnn" not in facts["versions"]
     assert not facts["tf32"]["supported"]
+    assert facts["channels_last"]["auto"] == "on"
     assert facts["channels_last"]["PYTORCH_MIOPEN_SUGGEST_NHWC"] == "1"
     assert any("MIOPEN_USER_DB_PATH" in warning for warning in facts["warnings"])
     assert json.loads(json.dumps(facts)) == facts

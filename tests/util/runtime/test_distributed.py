@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -63,6 +65,42 @@ def test_what_the_first_process_cannot_do_is_its_own_error():
 
     with pytest.raises(DataError, match="cut short"):
         distributed.run_on_first_rank(fail, distributed.Plan(), cpu)
+
+
+def test_blocks_for_signals_can_be_nested_and_last_until_the_process_ends():
+    former = {number: signal.getsignal(number) for number in distributed.STOPPING}
+    try:
+        with distributed.StopSignal(until_exit=True) as outer:
+            os.kill(os.getpid(), signal.SIGTERM)  # as while Sacred prepares the run
+            with distributed.StopSignal() as inner:
+                assert inner.received == signal.SIGTERM
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert outer.received == signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGTERM)  # as while the process ends
+        with distributed.StopSignal() as later:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert later.received
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def test_only_a_second_ctrl_c_interrupts_at_once(capfd):
+    with distributed.StopSignal() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.received == signal.SIGINT
+        assert "Ctrl-C again stops at once" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_processes_can_be_started_with_the_signals_held_back():
+    code = "import signal; print(*map(int, signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with distributed.signals_held():
+        held = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert {int(number) for number in held.split()} >= {int(number) for number in distributed.STOPPING}
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 def test_a_signal_only_sets_a_flag_and_may_come_twice():
