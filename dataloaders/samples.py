@@ -122,11 +122,13 @@ class Origin:
         patient: cases of one patient are never divided between training and test.
         phase: of a motion or an examination, such as "ED" of a heart.
         domain: hospital, scanner or study whose images look alike.
+        centre: part of a domain, such as one of several hospitals with scanners of one vendor.
     """
 
     patient: str = ""
     phase: str = ""
     domain: str = ""
+    centre: str = ""
 
     @classmethod
     def read(cls, cells: Mapping[str, Any]) -> "Origin":
@@ -207,11 +209,11 @@ class SourceBatch(_OnDevice):
     """B images of several sources, each with a partner whose look it may take on.
 
     Attributes:
-        image: normalised intensities.
+        image: normalised intensities, 0 to 1.
         partner: images of any source, under the geometric augmentation of `image`.
+        uniform: `N_UNIFORM` random numbers from 0 to 1 of each image, for what a method draws; they belong to the
+            sample, so that any number of processes draws the same.
         label: class values; None: not annotated.
-        uniform: random numbers from 0 to 1 of each image, for what a method draws; they belong to the sample, so that
-            any number of processes draws the same.
     """
 
     image: Float[Tensor, "B C H W"]
@@ -221,6 +223,9 @@ class SourceBatch(_OnDevice):
 
     def __len__(self) -> int:
         return len(self.image)
+
+
+N_UNIFORM = 64  # random numbers of each image in a `SourceBatch`
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dataloaders.protocol import DataFacts
-from dataloaders.samples import ImageCase, JointBatch, SourceBatch
+from dataloaders.samples import N_UNIFORM, ImageCase, JointBatch, SourceBatch
 from dataloaders.transforms.cutmix import CutMixConfig, draw_masks, mix
 from dataloaders.transforms.fourier import FourierConfig, mix_amplitudes
 from models.losses.cross_pseudo import (
@@ -33,7 +33,6 @@ from util.errors import ConfigError
 from util.schema import option
 
 LABELLED, FIRST, SECOND = "labelled", "unlabelled_1", "unlabelled_2"  # the parts of a batch
-N_UNIFORM = 1 + 4 * 8  # numbers that a method may draw for an image: a share, and up to eight boxes
 
 
 @dataclass(frozen=True)
