@@ -116,9 +116,7 @@ def _open(settings: Settings, place: Plan, device: torch.device) -> TrainingData
     method_type = method_class(run.method)
     if method_type.batch_type is None:
         raise ConfigError(f"method={run.method!r} has nothing to train; run validation.py with the same words.")
-    data = open_data(
-        method_type.family, settings.data, run.path.data_dir, method_type.trains_on, method_type.needs_superpixels
-    )
+    data = open_data(method_type.family, settings.data, run.path.data_dir, method_type.trains_on, method_type.needs)
     if run.check_data:  # stops before hours are spent on damaged or unsuitable data
         run_on_first_rank(lambda: require_fit(method_type.family, data), place, device)
     return data

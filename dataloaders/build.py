@@ -9,6 +9,8 @@ from dataloaders.fewshot.data import open_fewshot
 from dataloaders.images.config import DenseConfig
 from dataloaders.images.data import open_dense
 from dataloaders.protocol import DataConfig, TrainingData
+from dataloaders.sources.config import SourcesDataConfig
+from dataloaders.sources.data import open_sources
 from util.errors import ConfigError
 
 
@@ -18,16 +20,17 @@ class Family:
 
     Attributes:
         config: the configuration keys of the data.
-        open: (config, data_dir, trains_on, needs_superpixels) -> the prepared data, read when asked for.
+        open: (config, data_dir, trains_on, needs) -> the prepared data, read when asked for.
     """
 
     config: type[Any]
-    open: Callable[[Any, str, str, bool], Any]
+    open: Callable[[Any, str, str, frozenset[str]], Any]
 
 
 FAMILIES: dict[str, Family] = {
     "fewshot": Family(FewShotConfig, open_fewshot),
     "dense": Family(DenseConfig, open_dense),
+    "sources": Family(SourcesDataConfig, open_sources),
 }
 
 
@@ -43,7 +46,11 @@ def family(name: str) -> Family:
 
 
 def open_data(
-    method_family: str, config: DataConfig, data_dir: str, trains_on: str = "given", needs_superpixels: bool = False
+    method_family: str,
+    config: DataConfig,
+    data_dir: str,
+    trains_on: str = "given",
+    needs: frozenset[str] = frozenset(),
 ) -> TrainingData:
     """The prepared data that a configuration names; read when asked for.
 
@@ -52,10 +59,10 @@ def open_data(
         config: the family's configuration.
         data_dir: the data root, or the prepared folder itself.
         trains_on: "given" or "clean" labels, for images.
-        needs_superpixels: whether batches carry superpixel ids, for images.
+        needs: what batches contain besides images and labels, see `Method.needs`.
 
     Raises:
         ConfigError: no such family.
         DataError: nothing is prepared there.
     """
-    return family(method_family).open(config, data_dir, trains_on, needs_superpixels)
+    return family(method_family).open(config, data_dir, trains_on, needs)

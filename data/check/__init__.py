@@ -1,7 +1,7 @@
 """Validates a prepared folder of scans before training and suggests fixes."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from data.check.facts import read_facts
@@ -27,6 +27,7 @@ def check_folder(
     min_size_px: int | None = None,
     support_idx: Sequence[int] = (-1,),
     jobs: int = 2,
+    scans: Collection[str] | None = None,
 ) -> list[Finding]:
     """Validates a folder: everything that would make training or scores wrong.
 
@@ -38,6 +39,7 @@ def check_folder(
         min_size_px: rows and columns that the loader crops to; default those of the preparation.
         support_idx: support scans of the fold, as positions in its held-out list.
         jobs: files read at a time.
+        scans: the only ones to read; None: all.
 
     Returns:
         Errors first, then warnings; empty if there are none. Files that have not changed since the last check are not
@@ -49,6 +51,8 @@ def check_folder(
         remedy = f"Run `{prepare_command(spec)}`, or correct the path."
         return [Finding("error", folder, f"{found}; expected the prepared scans of {spec.name}. {remedy}")]
     findings = _odd_names(folder)
+    if scans is not None:
+        images, labels = ({scan: path for scan, path in files.items() if scan in scans} for files in (images, labels))
     kinds = {"image": images, "label": labels}
     if scale is not None:
         kinds[f"superpix-{scale}"] = scan_files(folder, f"superpix-{scale}")
@@ -96,13 +100,14 @@ def require_valid(
     min_size_px: int | None = None,
     support_idx: Sequence[int] = (-1,),
     jobs: int = 2,
+    scans: Collection[str] | None = None,
 ) -> None:
     """Runs `check_folder` and logs the warnings.
 
     Raises:
         DataError: there are errors; the message lists them all.
     """
-    findings = check_folder(folder, spec, scale, eval_fold, min_size_px, support_idx, jobs)
+    findings = check_folder(folder, spec, scale, eval_fold, min_size_px, support_idx, jobs, scans)
     errors = [finding for finding in findings if finding.severity == "error"]
     for finding in findings:
         if finding.severity == "warning":

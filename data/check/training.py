@@ -31,7 +31,23 @@ def check_images(data: Any) -> None:
     require_valid_images(data.folder.folder, config.spec, config.chosen, noise, superpixel)
 
 
-CHECKS: dict[str, Callable[[Any], None]] = {"fewshot": check_scans, "dense": check_images}  # by family
+def check_sources(data: Any) -> None:
+    """Validates the scans of the sources and their labels; those of the tested domains are not opened.
+
+    Raises:
+        DataError: there are errors; the message lists them all.
+    """
+    division = data.division
+    seen = (*division.unlabelled, *division.development)
+    require_valid(data.folder.folder, data.config.spec, None, min_size_px=data.config.input_px, scans=seen)
+
+
+# By family.
+CHECKS: dict[str, Callable[[Any], None]] = {
+    "fewshot": check_scans,
+    "dense": check_images,
+    "sources": check_sources,
+}
 
 
 def require_fit(family: str, data: Any) -> None:

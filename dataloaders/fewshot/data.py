@@ -105,15 +105,15 @@ class FewShotData(TrainingData):
 
 
 def open_fewshot(
-    config: FewShotConfig, data_dir: str, trains_on: str = "given", needs_superpixels: bool = False
+    config: FewShotConfig, data_dir: str, trains_on: str = "given", needs: frozenset[str] = frozenset()
 ) -> FewShotData:
     """Opens the prepared folder and divides its scans.
 
     Args:
         config: names the data set and the fold.
         data_dir: the data root, or the prepared folder itself.
-        trains_on: without effect here, as is `needs_superpixels`: `config.train_on` says both.
-        needs_superpixels: see `trains_on`.
+        trains_on: without effect here, as is `needs`: `config.train_on` says both.
+        needs: see `trains_on`.
 
     Raises:
         DataError: nothing prepared there, or too few scans for the fold.

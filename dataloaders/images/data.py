@@ -223,7 +223,7 @@ class DenseData(TrainingData):
 
 
 def open_dense(
-    config: DenseConfig, data_dir: str, trains_on: str = "given", needs_superpixels: bool = False
+    config: DenseConfig, data_dir: str, trains_on: str = "given", needs: frozenset[str] = frozenset()
 ) -> DenseData:
     """The prepared images that a configuration names.
 
@@ -231,7 +231,7 @@ def open_dense(
         config: names the data set, the structures and the noise.
         data_dir: the data root, or the prepared folder itself.
         trains_on: "given" masks, or "clean": the expert's, in spite of the noise.
-        needs_superpixels: read the superpixels, too.
+        needs: "superpixels": read them, too.
 
     Raises:
         ConfigError: clean masks are needed, but the masks are suspect.
@@ -243,7 +243,7 @@ def open_dense(
             f"{folder.spec.name}: masks are 'suspect', so there are no clean masks to train on. Choose another method, "
             "or set masks: 'trusted' in the description."
         )
-    return DenseData(config, folder, trains_on == "clean", needs_superpixels)
+    return DenseData(config, folder, trains_on == "clean", "superpixels" in needs)
 
 
 class DenseDataset(Dataset[DenseBatch]):

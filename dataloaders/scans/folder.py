@@ -25,7 +25,7 @@ SUFFIX = ".nii.gz"
 
 
 def scan_path(folder: Path, kind: str, scan: str) -> Path:
-    """The file of a scan: `<kind>_<scan id>.nii.gz`; kinds are image, label and superpix-SCALE."""
+    """The file of a scan, `<kind>_<scan id>.nii.gz`; kinds: image, label, original-label and superpix-SCALE."""
     return folder / f"{kind}_{scan}{SUFFIX}"
 
 
@@ -145,6 +145,10 @@ class PreparedFolder:
     def label(self, scan: str) -> Volume:
         """Prepared class values as uint8."""
         return self._read("label", scan, np.uint8)
+
+    def original_label(self, scan: str) -> np.ndarray:
+        """Class values on the grid of the scan before preparation, frames stacked along z; uint8, whole."""
+        return self._whole("original-label", scan, read_nifti(self.path("original-label", scan)).array, np.uint8)
 
     def pseudo_label(self, scan: str, scale: str) -> Volume:
         """Superpixel ids as int32; 0 belongs to none.

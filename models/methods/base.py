@@ -25,7 +25,7 @@ class Method(nn.Module, ABC):
     family: ClassVar[str]  # key of dataloaders.build.FAMILIES: the data it takes and how it is scored
     batch_type: ClassVar[type | None]  # the sample it trains on; None: nothing to train
     trains_on: ClassVar[Literal["given", "clean"]] = "given"  # clean: the upper bound of learning from noisy labels
-    needs_superpixels: ClassVar[bool] = False  # dense batches then contain superpixel ids
+    needs: ClassVar[frozenset[str]] = frozenset()  # what batches contain besides: "superpixels" or "unlabelled" slices
     has_unused_parameters: ClassVar[bool] = False  # True: in some steps some parameters get no gradient (slower DDP)
 
     @classmethod

@@ -122,7 +122,7 @@ class SuperpixelGuided(Peers):
     name_in_tables = "Superpixel-guided"
     Config = SuperpixelGuidedConfig
     config: SuperpixelGuidedConfig
-    needs_superpixels = True
+    needs = frozenset({"superpixels"})
     n_refinements: Int[Tensor, ""]
 
     def __init__(self, config: SuperpixelGuidedConfig) -> None:

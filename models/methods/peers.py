@@ -74,7 +74,7 @@ class Peers(Method):
         super().__init__()
         self.config = config
         self.n_classes = config.unet.n_classes
-        _check_selection(config.selection, self.n_classes, self.needs_superpixels)
+        _check_selection(config.selection, self.n_classes, "superpixels" in self.needs)
         self.networks = nn.ModuleList(build_unet(config.unet) for _ in range(self.n_networks))
         # In double precision, so that a share of a number of pixels is rounded as written.
         self.register_buffer("remember_rates", torch.ones(self.n_classes, dtype=torch.float64))

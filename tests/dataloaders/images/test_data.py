@@ -40,7 +40,7 @@ def assert_equal(one, other):
 
 @pytest.fixture(scope="module")
 def data(image_folder):
-    return open_dense(LESION, str(image_folder), needs_superpixels=True)
+    return open_dense(LESION, str(image_folder), needs=frozenset({"superpixels"}))
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_clean_labels_need_no_noise(make_image_folder, tmp_path, trains_on):
 
 
 def test_a_structure_alone_is_seen_in_its_own_window(chest_folder):
-    data = open_dense(chest("clavicle", noise=NOISE), str(chest_folder), needs_superpixels=True)
+    data = open_dense(chest("clavicle", noise=NOISE), str(chest_folder), needs=frozenset({"superpixels"}))
     rows, columns = slice(0, 12), slice(3, 31)  # 96, 24 and 248 of 256
     assert data.config.window == (rows, columns)
     labels = data.labels
@@ -180,7 +180,7 @@ def test_test_images_come_some_at_a_time(image_folder):
 
 def test_arrays_are_memory_mapped_and_files_are_opened_once(image_folder, monkeypatch):
     def labels():
-        return open_dense(LESION, str(image_folder), needs_superpixels=True).labels
+        return open_dense(LESION, str(image_folder), needs=frozenset({"superpixels"})).labels
 
     first = labels()
     monkeypatch.setattr(dense, "read_image", None)  # whoever reads a file again, fails
@@ -226,7 +226,7 @@ def test_missing_noise_is_made_by_the_command_in_the_message(bare, config):
 
 @pytest.mark.parametrize("config", [SUPERPIXEL, SuperpixelConfig("rgb", 12, 5.5, equalised=True)])
 def test_missing_superpixels_are_made_by_the_command_in_the_message(bare, config):
-    data = open_dense(DenseConfig(size_px=32, superpixel=config), str(bare), needs_superpixels=True)
+    data = open_dense(DenseConfig(size_px=32, superpixel=config), str(bare), needs=frozenset({"superpixels"}))
     with pytest.raises(DataError, match=r"superpixels/rgb_.*: missing, or not finished\.") as error:
         _ = data.labels
     module, arguments = command_in(error)

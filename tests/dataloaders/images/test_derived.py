@@ -81,7 +81,7 @@ CHANGES = [
 def problem_of(kind, folder):
     """What training, and what the check says."""
     with pytest.raises(DataError) as error:
-        _ = open_dense(CONFIGS[kind], str(folder), needs_superpixels=kind == "superpixels").labels
+        _ = open_dense(CONFIGS[kind], str(folder), needs=frozenset({kind})).labels
     noise, superpixel = (NOISE, None) if kind == "noise" else (None, SUPERPIXEL)
     checked = check_images(folder, ISIC2017, noise=noise, superpixel=superpixel)
     found = [each.text for each in checked if each.severity == "error"]
@@ -99,7 +99,7 @@ def test_what_was_made_from_other_files_is_refused_until_it_is_made_again(folder
     assert command
     assert command[1] == kind
     COMMANDS[kind](shlex.split(command[2]))
-    assert len(open_dense(CONFIGS[kind], str(folder), needs_superpixels=kind == "superpixels").labels) > 2
+    assert len(open_dense(CONFIGS[kind], str(folder), needs=frozenset({kind})).labels) > 2
 
 
 def test_what_noise_is_not_made_from_may_change(folder):
@@ -175,7 +175,7 @@ def test_a_run_depends_on_images_masks_and_splits(folder, change):
 
 def test_a_run_depends_on_patients_noise_and_superpixels_where_they_are_used(folder):
     def contents(kind):
-        return open_dense(CONFIGS[kind], str(folder), needs_superpixels=kind == "superpixels").contents()
+        return open_dense(CONFIGS[kind], str(folder), needs=frozenset({kind})).contents()
 
     before = {kind: contents(kind) for kind in CONFIGS}
     for path in (folder / "noisy/lesion/a0.7_b0.7/img_01.png", folder / "superpixels/rgb_24_10/img_01.png"):
