@@ -224,12 +224,10 @@ class SourcesData(TrainingData):
 
     def _scored(self, truth: np.ndarray) -> np.ndarray:
         """All slices; under the generic protocol those within the expert's outlines."""
-        counts = np.ones(len(truth), bool)
-        if self.config.protocol == "generic":
-            shown = np.flatnonzero(truth.any((1, 2)))
-            counts[:] = False
-            counts[shown[0] : shown[-1] + 1] = len(shown) > 0
-        return counts
+        if self.config.protocol != "generic":
+            return np.ones(len(truth), bool)
+        shown, z = np.flatnonzero(truth.any((1, 2))), np.arange(len(truth))
+        return (z >= shown[0]) & (z <= shown[-1]) if len(shown) else np.zeros(len(truth), bool)
 
     @property
     def nbytes(self) -> int:
