@@ -46,7 +46,11 @@ class MovingAverage:
         The module's tensors are looked up at its first update; from then on they must change in place.
         """
         if self._followed is not module:
-            self._followed, self._averaged, self._current = module, tensors_by_kind(self.module), tensors_by_kind(module)
+            self._followed, self._averaged, self._current = (
+                module,
+                tensors_by_kind(self.module),
+                tensors_by_kind(module),
+            )
         before, self.count = self.count, self.count + 1
         if before and self.count % self.config.every:
             return

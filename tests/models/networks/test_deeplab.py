@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -25,11 +27,13 @@ def test_logits_have_the_size_of_the_images_and_reach_all_weights(kind):
     assert logits.shape == (2, 4, *size)
     logits.square().mean().backward()
     assert all(weight.grad is not None for weight in network.parameters())
-    assert next(network.parameters()).grad.any()
+    first = next(network.parameters()).grad
+    assert first is not None
+    assert first.any()
 
 
 def test_the_reference_network_sees_far_at_a_sixteenth_of_the_size():
-    network = build_segmentor(SegmentorConfig("deeplab_reference"))
+    network: Any = build_segmentor(SegmentorConfig("deeplab_reference"))
     stage = next(module for name, module in network.named_modules() if name.endswith("layer4"))
     middle = [m.dilation for m in stage.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     assert middle == [(2, 2), (4, 4), (8, 8)]
