@@ -216,7 +216,7 @@ def test_two_processes_give_the_same_files(tmp_path, raw_chaos, small):
         for root in (tmp_path / "one", tmp_path / "two")
     )
     assert one == two
-    assert len(one) == 2 * 4 + 4  # two descriptions or indices, slices.csv and the manifest
+    assert len(one) == 2 * 4 + 4  # converted.json, manifest.json, dataset.json5, slices.csv
 
 
 def test_a_stopped_run_loses_only_the_scan_in_hand(tmp_path, raw_chaos, small, monkeypatch, caplog):
