@@ -81,7 +81,7 @@ class SourcesMethod(Method):
     family = "sources"
     batch_type = JointBatch
     n_networks: ClassVar[int] = 2
-    needs_unlabelled: ClassVar[bool] = True  # whether batches have unlabelled parts
+    needs = frozenset({"unlabelled"})
 
     def __init__(self, config: SourcesConfig) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class SourcesMethod(Method):
 class LabelledOnly(SourcesMethod):
     """The yardstick: the two networks of CACPS on the labelled images alone."""
 
-    needs_unlabelled = False
+    needs = frozenset()
 
     @classmethod
     def title(cls, settings: Mapping[str, Any]) -> str:
