@@ -8,6 +8,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from dataloaders.rules import FoldRule as FoldRule
+from dataloaders.rules import GridRule as GridRule
+from dataloaders.rules import IntensityRule as IntensityRule
+from dataloaders.rules import SplitRule as SplitRule
 from util.errors import ConfigError, DataError
 from util.files import read_json5, short_digest, write_json
 from util.ids import first_invalid_id, invalid_id_reason
@@ -73,82 +77,6 @@ class ClassSpec:
 
 
 @dataclass(frozen=True)
-class GridRule:
-    """The grid of prepared scans or images."""
-
-    size_px: int = 256  # rows and columns
-    spacing_mm: tuple[float, float, float] | None = None  # scans: (z, y, x); None: z stays, the plane becomes `size_px`
-    axis_codes: str = "LAS"  # scans: directions in which columns, rows and slices are counted
-    border_fraction: float = 0.0  # scans: of rows and of columns, removed on each side before resampling
-    aspect: Literal["squeeze", "pad"] = "squeeze"  # images that are not square: squeezed, or padded with zeros
-
-    def __post_init__(self) -> None:
-        if self.size_px < 16:
-            raise ConfigError(f"size_px={self.size_px}: expected 16 or more.")
-        if self.spacing_mm is not None and not all(0 < value < float("inf") for value in self.spacing_mm):
-            raise ConfigError(f"spacing_mm={list(self.spacing_mm)}: expected three positive distances (z, y, x).")
-        named = [axis for code in self.axis_codes for axis in ("LR", "PA", "IS") if code in axis]
-        if len(self.axis_codes) != 3 or len(set(named)) != 3:
-            raise ConfigError(f"axis_codes={self.axis_codes!r}: expected one each of L/R, P/A and I/S, such as 'LAS'.")
-        if not 0 <= self.border_fraction < 0.5:
-            raise ConfigError(f"border_fraction={self.border_fraction}: expected a fraction from 0, below 0.5.")
-
-
-@dataclass(frozen=True)
-class IntensityRule:
-    """How intensities are prepared and normalised.
-
-    Source of the built-in values: SSL-ALPNet, released code: MR is clipped at the 99.5th percentile and normalised scan
-    by scan; CT is windowed and normalised with statistics of the training scans.
-    """
-
-    clip_percentile: float | None = None  # of the scan; higher intensities are set to it; None: no clipping
-    window: tuple[float, float] | None = None  # mapped to 0..255 and clipped there, CT: HU; None: intensities stay
-    normalise_by: Literal["scan", "training_scans"] = "scan"  # whose mean and standard deviation
-    inverted: bool = False  # images: bright and dark are exchanged
-
-    def __post_init__(self) -> None:
-        if self.clip_percentile is not None and not 0 < self.clip_percentile <= 100:
-            raise ConfigError(f"clip_percentile={self.clip_percentile}: expected above 0, at most 100.")
-        if self.window is not None and not self.window[0] < self.window[1]:
-            raise ConfigError(f"window={list(self.window)}: expected the lower end first.")
-
-
-@dataclass(frozen=True)
-class FoldRule:
-    """How labelled scans are divided into cross-validation folds. At most one of `starts` and `lists` is given."""
-
-    number: int = 5
-    starts: tuple[int, ...] = ()  # positions in the sorted ids of `cases` at which the folds' query scans begin and end
-    lists: tuple[tuple[str, ...], ...] = ()  # ids of each fold's query scans
-
-    def __post_init__(self) -> None:
-        if self.starts and self.lists:
-            raise ConfigError("starts and lists: both given; expected one of them.")
-        if self.starts and (len(self.starts) != self.number + 1 or list(self.starts) != sorted(set(self.starts))):
-            raise ConfigError(f"starts={list(self.starts)}: expected {self.number + 1} ascending positions.")
-        if self.lists and len(self.lists) != self.number:
-            raise ConfigError(f"lists: {len(self.lists)} given; expected number={self.number}.")
-        if self.number < 1:
-            raise ConfigError(f"number={self.number}: expected 1 or more.")
-
-
-@dataclass(frozen=True)
-class SplitRule:
-    """How images are split where neither the table of files nor the source says; a patient is never divided."""
-
-    test: float = 0.25  # fraction of the patients
-    validation: float = 0.0  # fraction of the patients, neither trained on nor tested
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not (0 < self.test < 1 and 0 <= self.validation < 1 and self.test + self.validation < 1):
-            raise ConfigError(
-                f"test={self.test}, validation={self.validation}: expected fractions with a sum below 1, test above 0."
-            )
-
-
-@dataclass(frozen=True)
 class DatasetSpec:
     """A data set of scans (volumes) or of single images. Keys that a method does not need may be left out."""
 
@@ -167,6 +95,8 @@ class DatasetSpec:
     intensity: IntensityRule = field(default_factory=IntensityRule)
     foreground_above: float | None = None  # scans: prepared intensity above which a pixel may be body; None: Otsu's
     annotators: str = "majority"  # own data with several: majority of them (ties: background), or the name of one
+    domains: dict = field(default_factory=dict)  # id of a hospital, scanner or vendor -> its name
+    superpixels: bool = True  # scans: whether preparation makes superpixels; false: no method for the set needs them
     masks: Literal["trusted", "suspect"] = "trusted"  # suspect: some given masks are wrong
     cases: tuple[str, ...] = ()  # ids of the published cases, in their order
     folds: FoldRule = field(default_factory=FoldRule)
@@ -183,6 +113,7 @@ class DatasetSpec:
         for key, ids in (("cases", self.cases), *(("folds.lists", ids) for ids in self.folds.lists)):
             if reason := first_invalid_id(ids):
                 raise ConfigError(f"{key}: {reason}. Correct it.")
+        self._check_domains()
         names = [each.name for each in self.classes]
         _require_unique("classes: name", names)
         _require_unique("classes: value", [self.supplied_value(place) for place in range(1, len(names) + 1)])
@@ -202,6 +133,13 @@ class DatasetSpec:
             raise ConfigError(f"classes: {len(self.classes)}; expected at most {MOST_CLASSES}.")
         if self.episodes_per_pass is not None and self.episodes_per_pass < 1:
             raise ConfigError(f"episodes_per_pass={self.episodes_per_pass}: expected 1 or more.")
+
+    def _check_domains(self) -> None:
+        if reason := first_invalid_id(self.domains):
+            raise ConfigError(f"domains: {reason}. Correct it.")
+        for key, title in self.domains.items():
+            if not isinstance(title, str):
+                raise ConfigError(f"domains.{key}={title!r}: expected a name (text).")
 
     # Classes
 
@@ -279,8 +217,11 @@ class DatasetSpec:
     @property
     def digest(self) -> str:
         """Eight hexadecimal digits of everything that can change a result; texts about the set do not count."""
-        told = {"title", "source", "licence", "published", "files"}
-        return short_digest({key: value for key, value in self.to_dict().items() if key not in told})
+        told = {"title", "source", "licence", "published", "files", "domains", "superpixels"}
+        counted = {key: value for key, value in self.to_dict().items() if key not in told}
+        if self.grid.in_plane_mm is None:  # as in descriptions from before there was this key
+            del counted["grid"]["in_plane_mm"]
+        return short_digest(counted)
 
 
 def _require_path_part(key: str, text: str) -> None:

@@ -60,6 +60,19 @@ class Volume:
         return float(z), float(y), float(x)
 
 
+@dataclass(frozen=True)
+class Cine:
+    """A scan of one or several frames, all on one grid, and the label maps of those that are annotated.
+
+    Attributes:
+        frames: in their order in time; a scan without time has one.
+        labels: number of the frame, from 0 -> its label map; empty: the scan is not labelled.
+    """
+
+    frames: tuple[Volume, ...]
+    labels: Mapping[int, Volume]
+
+
 Sample = TypeVar("Sample")
 
 

@@ -99,7 +99,8 @@ def common_plane(prepared: Prepared) -> Iterator[Finding]:
         text = f"slices of {size[0]} x {size[1]} pixels, unlike the other scans. {prepared.prepare_again}"
         yield Finding("warning", prepared.path("image", scan), text)
     spacings = {scan: tuple(round(mm, 2) for mm in facts.spacing_mm[1:]) for scan, facts in images.items()}
-    for scan, spacing in _unusual(spacings) if prepared.spec.grid.spacing_mm else ():
+    grid = prepared.spec.grid
+    for scan, spacing in _unusual(spacings) if grid.spacing_mm or grid.in_plane_mm else ():
         text = f"in-plane spacing (y, x) {_mm(spacing)}, unlike the other scans. {prepared.prepare_again}"
         yield Finding("warning", prepared.path("image", scan), text)
     for scan, size in sizes.items():

@@ -8,9 +8,17 @@ from typing import Any, Literal
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
-from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from nibabel.orientations import (
+    aff2axcodes,
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
 from scipy import ndimage
 
+from dataloaders.rules import STORED
 from dataloaders.samples import Volume
 from util.errors import DataError
 
@@ -62,15 +70,27 @@ def reorient(volume: Volume, axis_codes: str) -> Volume:
 
     Args:
         volume: in any orientation, oblique too; nothing is interpolated.
-        axis_codes: three of L/R, P/A, I/S for columns, rows and slices, e.g. "LAS".
+        axis_codes: three of L/R, P/A, I/S for columns, rows and slices, e.g. "LAS"; "stored": nothing is changed.
     """
-    current = io_orientation(volume.affine)
-    wanted = axcodes2ornt(tuple(axis_codes))
-    change = ornt_transform(current, wanted)
-    columns_first = volume.array.transpose(2, 1, 0)
+    array, affine = _turned(volume.array, volume.affine, axis_codes)
+    return Volume(np.ascontiguousarray(array), affine)
+
+
+def reorient_grid(grid: Grid, axis_codes: str) -> Grid:
+    """The grid that a volume has after `reorient`."""
+    array, affine = _turned(np.broadcast_to(np.uint8(0), grid.shape), grid.affine, axis_codes)
+    depth, height, width = array.shape
+    return Grid((depth, height, width), affine)
+
+
+def _turned(array: np.ndarray, affine: np.ndarray, axis_codes: str) -> tuple[np.ndarray, np.ndarray]:
+    """Array and affine of `reorient`; a view."""
+    if axis_codes == STORED:
+        return array, affine
+    change = ornt_transform(io_orientation(affine), axcodes2ornt(tuple(axis_codes)))
+    columns_first = array.transpose(2, 1, 0)
     turned = apply_orientation(columns_first, change).transpose(2, 1, 0)
-    affine = volume.affine @ inv_ornt_aff(change, columns_first.shape)
-    return Volume(np.ascontiguousarray(turned), affine)
+    return turned, affine @ inv_ornt_aff(change, columns_first.shape)
 
 
 def on_grid_of(image: Volume, label: Volume, axis_codes: str, image_name: str = "the image") -> Volume:
@@ -87,7 +107,8 @@ def on_grid_of(image: Volume, label: Volume, axis_codes: str, image_name: str = 
     Raises:
         DataError: they have different grids; the message does not name the label's file.
     """
-    turned, wanted = reorient(label, axis_codes), Grid.of(reorient(image, axis_codes))
+    codes = "".join(aff2axcodes(image.affine)) if axis_codes == STORED else axis_codes
+    turned, wanted = reorient(label, codes), reorient_grid(Grid.of(image), codes)
     require_one_grid(image, label, corner_distance_mm(Grid.of(turned), wanted), image_name)
     return Volume(turned.array, wanted.affine)
 

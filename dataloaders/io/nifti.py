@@ -6,7 +6,7 @@ Here and in `dataloaders/io/dicom.py`, (x, y, z) file order meets our (z, y, x);
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -27,6 +27,9 @@ from dataloaders.io.nifti_header import (
     parse_header,
     write_geometry,
 )
+from dataloaders.io.nifti_names import is_nifti as is_nifti
+from dataloaders.io.nifti_names import nifti_stem as nifti_stem
+from dataloaders.io.nifti_names import pair_of as pair_of
 from dataloaders.samples import Volume
 from util.errors import DataError
 from util.files import atomic_write
@@ -38,42 +41,6 @@ GZIP_RATIO = 1_032  # the most bytes that one compressed byte can become
 SURPLUS_BYTES = 1 << 20  # read past the last voxel, so that the checksum of a compressed file is compared
 BYTES_PER_VOXEL = 8  # needed at least: intensities are computed in float64
 GIB = 2**30
-
-HEADER_SUFFIXES = (".hdr", ".hdr.gz")
-VOXEL_SUFFIXES = (".img", ".img.gz")
-SINGLE_SUFFIXES = (".nii", ".nii.gz")
-
-
-def is_nifti(path: Path) -> bool:
-    """Whether a file's name is that of one NIfTI scan: `*.nii`, `*.nii.gz`, or the header of a pair.
-
-    The voxels of a pair, `*.img`, are not: the header next to them stands for both.
-    """
-    name = path.name.lower()
-    if name.endswith(HEADER_SUFFIXES):
-        return pair_of(path) is not None
-    return name.endswith(SINGLE_SUFFIXES)
-
-
-def nifti_stem(path: Path) -> str:
-    """The name of a file without the suffix of NIfTI; other suffixes are kept."""
-    suffixes = (*SINGLE_SUFFIXES, *HEADER_SUFFIXES, *VOXEL_SUFFIXES)
-    found = max((suffix for suffix in suffixes if path.name.lower().endswith(suffix)), key=len, default="")
-    return path.name[: len(path.name) - len(found)]
-
-
-def pair_of(path: Path) -> tuple[Path, Path] | None:
-    """Header and voxels of the pair (`*.hdr`, `*.img`) to which a file belongs; None where it has no partner."""
-    own, others = (HEADER_SUFFIXES, VOXEL_SUFFIXES)
-    is_header = path.name.lower().endswith(own)
-    if not is_header and not path.name.lower().endswith(others):
-        return None
-    wanted = [f"{nifti_stem(path)}{suffix}".lower() for suffix in (others if is_header else own)]
-    partners = [each for each in path.parent.iterdir() if each.name.lower() in wanted] if path.exists() else []
-    exact = [each for each in partners if nifti_stem(each) == nifti_stem(path)] or partners
-    if not exact:
-        return None
-    return (path, min(exact)) if is_header else (min(exact), path)
 
 
 def read_nifti(path: Path) -> Volume:
@@ -96,19 +63,43 @@ def read_nifti(path: Path) -> Volume:
     header, voxels = _read_header(path)
     if len(header.shape) < 3 or any(length > 1 for length in header.shape[3:]):
         raise DataError(f"{path}: an array of shape {header.shape} (x, y, z, ...); expected three dimensions.")
+    return _read_volumes(header, voxels)[0]
+
+
+def read_frames(path: Path) -> list[Volume]:
+    """Reads all frames of a NIfTI file whose fourth axis is time, such as a cine scan; a 3-D file has one frame.
+
+    Args:
+        path: see `read_nifti`.
+
+    Returns:
+        The frames, all with the affine and the stored geometry of the file.
+
+    Raises:
+        DataError: see `read_nifti`; four dimensions are allowed.
+    """
+    header, voxels = _read_header(path)
+    if len(header.shape) < 3 or any(length > 1 for length in header.shape[4:]):
+        raise DataError(f"{path}: an array of shape {header.shape}; expected (x, y, z) or (x, y, z, time).")
+    return _read_volumes(header, voxels)
+
+
+def _read_volumes(header: Header, voxels: Path) -> list[Volume]:
+    """The frames; those of a file without scaling share the memory of one array."""
     try:
         _check_size(header, voxels)
-        array = _read_voxels(header, voxels).reshape(header.shape[:3], order="F")
+        stored = _read_voxels(header, voxels).reshape((*header.shape[:3], -1), order="F")  # (x, y, z, time)
         with np.errstate(all="ignore"):
-            array = apply_read_scaling(array, *map(np.float64, header.scale))
-        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+            scale = [np.float64(value) for value in header.scale]
+            arrays = [apply_read_scaling(stored[..., frame], *scale) for frame in range(stored.shape[3])]
+        arrays = [array.astype(array.dtype.newbyteorder("="), copy=False) for array in arrays]
     except DataError as error:
         raise DataError(f"{voxels}: {error}") from error
     except MemoryError as error:
         raise DataError(
             f"{voxels}: {_size_in_words(header)}, more than there is memory. Crop the scan first."
         ) from error
-    return Volume(np.ascontiguousarray(array.transpose(2, 1, 0)), header.affine, header.stored)
+    return [Volume(np.ascontiguousarray(array.transpose(2, 1, 0)), header.affine, header.stored) for array in arrays]
 
 
 def read_shape(path: Path) -> tuple[int, ...]:
@@ -165,9 +156,13 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise DataError(f"cannot be read ({error.strerror or error}). Copy or make the file again.") from error
 
 
+def _shape_in_words(header: Header) -> str:
+    return " x ".join(map(str, header.shape[: 4 if header.n_frames > 1 else 3]))
+
+
 def _size_in_words(header: Header) -> str:
     gib = header.n_voxels * BYTES_PER_VOXEL / GIB
-    shape = " x ".join(map(str, header.shape[:3]))
+    shape = _shape_in_words(header)
     return f"the header asks for {shape} voxels of {header.dtype.itemsize} bytes, which need {gib:.3g} GiB of memory"
 
 
@@ -178,7 +173,7 @@ def _check_size(header: Header, voxels: Path) -> None:
         is_compressed = stream.read(2) == GZIP_MAGIC
     limit = held * GZIP_RATIO if is_compressed else held
     if asked > limit:
-        shape = " x ".join(map(str, header.shape[:3]))
+        shape = _shape_in_words(header)
         kind = "compressed bytes" if is_compressed else "bytes"
         raise DataError(
             f"truncated, or a damaged header: it asks for {shape} voxels of {header.dtype.itemsize} bytes from byte "
@@ -247,8 +242,31 @@ def write_nifti(path: Path, volume: Volume) -> None:
     Note: NIfTI-1 keeps the affine in float32. A sheared affine (tilted gantry) cannot be said as a quaternion; then
         only the `sform` is marked as valid.
     """
-    array = portable(volume.array)
-    image = Nifti1Image(array.transpose(2, 1, 0), volume.affine, dtype=array.dtype)
+    _write(path, portable(volume.array).transpose(2, 1, 0), volume)
+
+
+def write_frames(path: Path, frames: Sequence[Volume], like: Path) -> None:
+    """Writes frames of one grid as compressed NIfTI-1 whose fourth axis is time; a single frame has three axes.
+
+    Args:
+        path: of the result.
+        frames: each as `write_nifti` takes it; the geometry of the first is written.
+        like: the NIfTI file whose time step and unit of time are written.
+
+    Raises:
+        DataError: `like` cannot be read.
+        UserError: see `write_nifti`.
+    """
+    if len(frames) == 1:
+        write_nifti(path, frames[0])
+    else:
+        array = portable(np.stack([frame.array for frame in frames]))  # (T, D, H, W)
+        _write(path, array.transpose(3, 2, 1, 0), frames[0], _read_header(like)[0])
+
+
+def _write(path: Path, array: np.ndarray, volume: Volume, like: Header | None = None) -> None:
+    """Writes an array (x, y, z) or (x, y, z, time) with the geometry of a volume and the time step of a header."""
+    image = Nifti1Image(array, volume.affine, dtype=array.dtype)
     image.header.set_xyzt_units("mm")
     image.set_sform(volume.affine, code="scanner")
     image.set_qform(volume.affine, code="unknown" if is_sheared(volume.affine) else "scanner")
@@ -256,6 +274,9 @@ def write_nifti(path: Path, volume: Volume) -> None:
     header = Nifti1Header(bytes(content[:348]), check=False)
     if volume.stored is not None:
         write_geometry(header, volume.stored)
+    if like is not None:
+        header["pixdim"][4] = like.frame_step
+        header["xyzt_units"] = int(header["xyzt_units"]) | like.time_code
     with (
         atomic_write(path) as temporary,
         temporary.open("wb") as stream,

@@ -17,6 +17,7 @@ from util.errors import DataError
 HEADER_BYTES = 540  # of the longest header, NIfTI-2
 UNITS_MM = {1: ("meter", 1000.0), 2: ("mm", 1.0), 3: ("micron", 0.001)}  # code -> name, length
 UNIT_CODES = {name: code for code, (name, _) in UNITS_MM.items()}
+TIME_BITS = 0b111000  # of `xyzt_units`
 KNOWN_CODES = range(1, 6)  # of sform and qform; 0 and all others say that the matrix is not valid
 MOST_PER_AXIS = 32_767  # the largest axis of NIfTI-1, in which results are written
 SPACING_RANGE_MM = (1e-4, 1e3)
@@ -39,6 +40,8 @@ class Header:
         scale: slope and intercept; (1, 0): none.
         affine: (4, 4) float64, voxel (x, y, z, 1) to RAS+ millimetres: sform, else qform, else voxel sizes alone.
         stored: the fields that say so; None where `write_nifti` would write the same.
+        frame_step: time between frames, in the unit of time; 0: not given.
+        time_code: NIfTI's code of the unit of time; 0: not given.
     """
 
     format: str
@@ -49,6 +52,13 @@ class Header:
     scale: tuple[float, float]
     affine: np.ndarray
     stored: StoredGeometry | None
+    frame_step: float = 0.0
+    time_code: int = 0
+
+    @property
+    def n_frames(self) -> int:
+        """Length of the fourth axis, time."""
+        return self.shape[3] if len(self.shape) > 3 else 1
 
     @property
     def n_bytes(self) -> int:
@@ -119,6 +129,8 @@ def _interpret(header: AnalyzeHeader) -> Header:
         scale=(1.0 if slope is None else slope, 0.0 if intercept is None else intercept),
         affine=affine,
         stored=None if _is_usual(stored, affine, shape) else stored,
+        frame_step=max(0.0, float(np.nan_to_num(header["pixdim"][4], posinf=0.0))) if is_nifti else 0.0,
+        time_code=int(header["xyzt_units"]) & TIME_BITS if is_nifti else 0,
     )
 
 

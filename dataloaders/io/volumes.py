@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from dataloaders.io.dicom import read_dicom_series
-from dataloaders.io.nifti import geometry_doubts, read_nifti
+from dataloaders.io.nifti import geometry_doubts, read_frames, read_nifti
 from dataloaders.samples import Volume
 from util.errors import DataError
 
@@ -18,14 +18,31 @@ def read_volume(path: Path) -> Volume:
     Raises:
         DataError: there is no such file or folder, or it cannot be read.
     """
+    _require_readable(path)
+    if path.is_dir():
+        return read_dicom_series(path)
+    return _with_doubts(path, [read_nifti(path)])[0]
+
+
+def read_cine(path: Path) -> list[Volume]:
+    """Reads the frames of a scan: of a NIfTI file with time as fourth axis; any other scan has one frame.
+
+    Raises:
+        DataError: see `read_volume`.
+    """
+    _require_readable(path)
+    return [read_dicom_series(path)] if path.is_dir() else _with_doubts(path, read_frames(path))
+
+
+def _require_readable(path: Path) -> None:
     if not path.exists():
         target = f" (a link to {path.readlink()})" if path.is_symlink() else ""
         raise DataError(f"{path}: no such file or folder{target}. Check the path.")
     if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
         raise DataError(f"{path}: cannot be read (permission denied). Make it readable for the user who runs this.")
-    if path.is_dir():
-        return read_dicom_series(path)
-    volume = read_nifti(path)
-    for doubt in geometry_doubts(volume):
+
+
+def _with_doubts(path: Path, frames: list[Volume]) -> list[Volume]:
+    for doubt in geometry_doubts(frames[0]):
         logger.warning("%s: %s", path, doubt)
-    return volume
+    return frames

@@ -60,7 +60,7 @@ def _options(spec: DatasetSpec, parameters: Mapping[str, Any]) -> list[str]:
     if found.get("size_px", usual.size_px) != usual.size_px:
         options.append(f"--size-px {found['size_px']}")
         usual = parameters_of(spec, found["size_px"])
-    if "spacing_mm" in found and found["spacing_mm"] != usual.to_json()["spacing_mm"]:
+    if found.get("spacing_mm") and found["spacing_mm"] != usual.to_json()["spacing_mm"]:
         options.append(f"--spacing-mm {' '.join(f'{mm:g}' for mm in found['spacing_mm'])}")
     if found.get("size_rule", usual.size_rule) != usual.size_rule:
         options.append(f"--size-rule {found['size_rule']}")

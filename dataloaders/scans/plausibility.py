@@ -4,6 +4,7 @@ import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation
 
 from dataloaders.io.geometry import Grid
+from dataloaders.rules import STORED
 from dataloaders.scans.labels import whole_values
 from util.errors import DataError
 
@@ -105,11 +106,12 @@ def slicing_doubt(grid: Grid, axis_codes: str) -> str:
 
     Args:
         grid: of the scan as stored.
-        axis_codes: directions of columns, rows and slices for the network; LAS is axial.
+        axis_codes: directions of columns, rows and slices for the network; LAS is axial, "stored" as in the file.
     """
     patient_axes = io_orientation(grid.affine)[:, 0].astype(int).tolist()
     spacing_mm = dict(zip(patient_axes, grid.spacing_mm[::-1], strict=True))
-    columns, rows, slices = axcodes2ornt(tuple(axis_codes))[:, 0].astype(int).tolist()
+    is_stored = axis_codes == STORED
+    columns, rows, slices = patient_axes if is_stored else axcodes2ornt(tuple(axis_codes))[:, 0].astype(int).tolist()
     thick, thin = sorted((columns, rows), key=lambda axis: -spacing_mm[axis])
     if spacing_mm[thick] < THICK_RATIO * spacing_mm[thin]:
         return ""

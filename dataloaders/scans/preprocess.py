@@ -3,6 +3,7 @@
 The way back, `paste_back`, needs only the affines, which every step keeps correct.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,6 +34,7 @@ class PrepareParameters:
     spacing_mm: tuple[float, float, float] | None  # (z, y, x); None: z stays, rows and columns become `size_px`
     size_px: int  # rows and columns
     size_rule: SizeRule  # clean: no slice, row or column outside the scan; reference: floor(n * old / new + 1) of them
+    in_plane_mm: float | None = None  # size of a pixel; z stays, then rows and columns are cropped to `size_px`
 
     def __post_init__(self) -> None:
         if self.size_px < 1 or self.size_rule not in ("clean", "reference"):
@@ -42,10 +44,15 @@ class PrepareParameters:
             )
         if self.spacing_mm is not None and not all(0 < value < np.inf for value in self.spacing_mm):
             raise ConfigError(f"spacing_mm={self.spacing_mm}: expected three positive distances (z, y, x).")
+        if self.in_plane_mm is not None and (self.spacing_mm is not None or not 0 < self.in_plane_mm < np.inf):
+            raise ConfigError(f"in_plane_mm={self.in_plane_mm}: expected a positive distance, and no spacing_mm.")
 
     def to_json(self) -> dict[str, Any]:
-        """The parameters in lists and numbers."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """The parameters in lists and numbers; `in_plane_mm` only where it is used, as earlier folders lack it."""
+        content = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        if self.in_plane_mm is None:
+            del content["in_plane_mm"]
+        return content
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "PrepareParameters":
@@ -74,6 +81,7 @@ def parameters_of(
     if spacing_mm is None and grid.spacing_mm is not None and size_px > 0:
         z, y, x = grid.spacing_mm
         spacing_mm = (z, y * grid.size_px / size_px, x * grid.size_px / size_px)
+    is_in_plane = spacing_mm is None and grid.in_plane_mm is not None and size_px > 0
     return PrepareParameters(
         axis_codes=grid.axis_codes,
         clip_percentile=intensity.clip_percentile,
@@ -82,6 +90,7 @@ def parameters_of(
         spacing_mm=spacing_mm,
         size_px=size_px,
         size_rule=size_rule,
+        in_plane_mm=grid.in_plane_mm * grid.size_px / size_px if is_in_plane and grid.in_plane_mm else None,
     )
 
 
@@ -116,18 +125,44 @@ def prepare_image(volume: Volume, parameters: PrepareParameters) -> Volume:
         DataError: the scan holds NaN or infinite values, is constant, has nothing within the window, or would have too
             many voxels.
     """
-    if not np.isfinite(volume.array).all():
+    return prepare_frames([volume], parameters)
+
+
+def prepare_frames(frames: Sequence[Volume], parameters: PrepareParameters) -> Volume:
+    """Brings all frames of a scan to the grid and the intensities of training.
+
+    Args:
+        frames: of one grid, one or more; what is measured in the scan, such as a percentile, is measured in all.
+        parameters: see `parameters_of`.
+
+    Returns:
+        float32 (T D, H, W): the frames, one after the other along z, with the affine of the first.
+
+    Raises:
+        DataError: see `prepare_image`.
+    """
+    arrays = [portable(frame.array) for frame in frames]
+    array = np.stack(arrays) if len(arrays) > 1 else arrays[0][None]  # (T, D, H, W)
+    if not np.isfinite(array).all():
         raise DataError("the scan holds NaN or infinite values; expected numbers. Convert or copy the scan again.")
-    require_contrast(volume.array)
-    volume = reorient(Volume(portable(volume.array), volume.affine), parameters.axis_codes)
+    require_contrast(array)
     if parameters.clip_percentile is not None:
-        volume = Volume(clip_percentile(volume.array, parameters.clip_percentile), volume.affine)
+        array = clip_percentile(array, parameters.clip_percentile)
     if parameters.window_hu is not None:
-        volume = Volume(apply_window(volume.array, parameters.window_hu), volume.affine)
+        array = apply_window(array, parameters.window_hu)
+    resampled = [_resample(Volume(each, frame.affine), parameters) for each, frame in zip(array, frames, strict=True)]
+    fill = min(float(frame.array.min()) for frame in resampled)
+    fitted = [_fit_in_plane(frame, parameters, fill) for frame in resampled]
+    return Volume(np.concatenate([frame.array.astype(np.float32) for frame in fitted]), fitted[0].affine)
+
+
+def _resample(frame: Volume, parameters: PrepareParameters) -> Volume:
+    """A frame on the spacing of training; whole numbers are truncated, but not with `in_plane_mm`."""
+    volume = reorient(frame, parameters.axis_codes)
+    if parameters.in_plane_mm is not None:
+        volume = Volume(volume.array.astype(np.float32), volume.affine)
     volume = remove_border(volume, parameters.border_fraction)
-    volume = resample_image(volume, _target_spacing(volume, parameters), parameters.size_rule)
-    volume = _fit_in_plane(volume, parameters, float(volume.array.min()))
-    return Volume(volume.array.astype(np.float32), volume.affine)
+    return resample_image(volume, _target_spacing(volume, parameters), parameters.size_rule)
 
 
 def prepare_label(volume: Volume, parameters: PrepareParameters) -> Volume:
@@ -155,6 +190,8 @@ def _target_spacing(volume: Volume, parameters: PrepareParameters) -> tuple[floa
     if parameters.spacing_mm is not None:
         return parameters.spacing_mm
     z, y, x = volume.spacing_mm
+    if parameters.in_plane_mm is not None:
+        return z, parameters.in_plane_mm, parameters.in_plane_mm
     _, rows, columns = volume.array.shape
     return z, y * (rows / parameters.size_px), x * (columns / parameters.size_px)
 
@@ -164,7 +201,8 @@ def _fit_in_plane(volume: Volume, parameters: PrepareParameters, fill: float) ->
 
     Enlarged scans are padded in any case: their samples end at the outer face of the last pixel, before the size.
     """
-    is_fitted = parameters.spacing_mm is None and min(volume.array.shape[1:]) >= parameters.size_px
+    is_free = parameters.spacing_mm is None and parameters.in_plane_mm is None
+    is_fitted = is_free and min(volume.array.shape[1:]) >= parameters.size_px
     return volume if is_fitted else crop_or_pad(volume, parameters.size_px, fill)
 
 
