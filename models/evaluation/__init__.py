@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, join_results
+from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions
 from models.evaluation.dense import DenseEvaluation
 from models.evaluation.fewshot import FewShotEvaluation
 from util.errors import ConfigError
@@ -16,7 +16,6 @@ __all__ = [
     "Evaluation",
     "EvaluationResult",
     "ScoreOptions",
-    "join_results",
     "make_evaluation",
 ]
 

@@ -1,6 +1,7 @@
 """Evaluation of few-shot segmentation on the query scans of a fold, for any method and data set."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from dataloaders.io.nifti import write_nifti
 from dataloaders.samples import StoredGeometry, Volume
 from dataloaders.scans.labels import to_supplied_values
 from dataloaders.scans.normalise import Normalisation
-from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, mean_defined
+from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, mean_defined, with_failed
 from models.evaluation.layouts import FEWSHOT_LAYOUT, organ_heading
 from models.methods.base import Method
 from models.prediction.segmenter import Segmenter
@@ -43,7 +44,11 @@ class CaseResult:
 
 
 def evaluate(
-    method: Method, task: FewShotTask, device: torch.device, tolerance_mm: float | None = None
+    method: Method,
+    task: FewShotTask,
+    device: torch.device,
+    tolerance_mm: float | None = None,
+    failures: Failures | None = None,
 ) -> Iterator[CaseResult]:
     """Segments and scores the scans of a task one after the other; the support set is encoded once.
 
@@ -52,12 +57,18 @@ def evaluate(
         task: support set and query scans.
         device: where to compute.
         tolerance_mm: of the normalised surface Dice; None: no surface scores, which take most of the time.
+        failures: receives scan -> reason of each scan that fails, and the others are scored; None: the first one stops.
     """
     segmenter = Segmenter(method, device)
     segmenter.set_support(task.support)
-    for scored in task.cases:
-        masks = segmenter.segment(scored.case).masks.cpu().numpy()
-        yield CaseResult(scored, masks, _score(scored, masks, tolerance_mm))
+    for scan in task.query_scans:
+        result = None
+        with nullcontext() if failures is None else catching(failures, scan, f"scan {scan}"):
+            scored = task.read_case(scan)
+            masks = segmenter.segment(scored.case).masks.cpu().numpy()
+            result = CaseResult(scored, masks, _score(scored, masks, tolerance_mm))
+        if result is not None:
+            yield result
 
 
 def _score(scored: ScoredCase, masks: np.ndarray, tolerance_mm: float | None) -> dict[int, Scores]:
@@ -87,16 +98,21 @@ class FewShotEvaluation(Evaluation):
         return {f"val/dice/{names[v].lower()}": d for v, d in dice.items() if not np.isnan(d)}
 
     def score(self, candidates: Sequence[Candidate], out: Path, options: ScoreOptions) -> EvaluationResult:
-        """Writes scores.csv, a picture per scan, and the masks on the prepared and on the original scan's grid."""
+        """Writes scores.csv, a picture per scan, and the masks on the prepared and on the original scan's grid.
+
+        Raises:
+            FailedItemsError: no scan could be scored.
+        """
         records: list[dict[str, Any]] = []
         pictures: dict[str, Path] = {}
         failures: Failures = {}
+        failed: Failures = {}
         for candidate in candidates:
             folder = out / "ema" if candidate.weights == "ema" else out
             for protocol in PROTOCOLS[self.data.config.protocol]:
                 context = self._context(candidate, options) | {"protocol": protocol}
                 found: list[dict[str, Any]] = []
-                for result in self._results(candidate, protocol, options.surface_scores):
+                for result in self._results(candidate, protocol, options.surface_scores, failed):
                     found += self._records(context, result)
                     caption = f"{protocol} protocol, scan {result.scored.case.scan_id}"
                     caption += f", {candidate.weights} weights" if len(candidates) > 1 else ""
@@ -106,7 +122,8 @@ class FewShotEvaluation(Evaluation):
                         with catching(failures, caption, f"masks of {caption}"):
                             self._save_masks(folder / "predictions" / protocol, result)
                 records += sorted(found, key=lambda record: natural_key(record["case"]))
-        scores = make_scores(records)
+        query = self.data.fold.query
+        scores = make_scores(with_failed(records, failed, len(query)))
         write_scores(out / FILE_NAME, scores)
         dice = scores[(scores["metric"] == "dice") & (scores["protocol"] == scores["protocol"].iloc[0])]
         return EvaluationResult(
@@ -116,13 +133,17 @@ class FewShotEvaluation(Evaluation):
             logged=_logged(scores),
             headline=mean_defined(dice["value"].tolist()),
             failures=tuple(failures.values()),
+            n_cases=len(query),
+            failed=failed,
         )
 
-    def _results(self, candidate: Candidate, protocol: str, surface_scores: bool) -> Iterator[CaseResult]:
+    def _results(
+        self, candidate: Candidate, protocol: str, surface_scores: bool, failed: Failures
+    ) -> Iterator[CaseResult]:
         normalisation = candidate.normalisation or self.data.fit_normalisation()
         task = self.data.task(normalisation, "blind" if protocol == "blind" else "reference")
         tolerance_mm = self.data.config.nsd_tolerance_mm if surface_scores else None
-        results = evaluate(candidate.method, task, self.device, tolerance_mm)
+        results = evaluate(candidate.method, task, self.device, tolerance_mm, failed)
         return iter(tqdm(results, total=len(task.query_scans), desc=f"{protocol} protocol", disable=None))
 
     def _context(self, candidate: Candidate, options: ScoreOptions) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pandas as pd
 
-from util.results.scores import BREAKDOWNS, N_FOLDS
+from util.results.scores import BREAKDOWNS, N_FAILED, N_FOLDS
 
 
 def join(values: Sequence[str]) -> str:
@@ -91,7 +91,8 @@ class Layout:
 
     def complete(self, scores: pd.DataFrame) -> pd.DataFrame:
         """The scores with an empty column for every condition that they lack."""
-        missing = [name for name in (*self.identity, *self.constant, N_FOLDS, *BREAKDOWNS) if name not in scores]
+        wanted = (*self.identity, *self.constant, N_FOLDS, N_FAILED, *BREAKDOWNS)
+        missing = [name for name in wanted if name not in scores]
         return scores.assign(**dict.fromkeys(missing, ""))
 
 

@@ -15,7 +15,7 @@ from util.ids import natural_key
 from util.results.intervals import Interval, mean_interval
 from util.results.layout import Layout, join
 from util.results.metrics import METRICS, Metric, summarise
-from util.results.scores import BREAKDOWNS, N_FOLDS
+from util.results.scores import BREAKDOWNS, N_FAILED, N_FOLDS
 
 MEAN = "Mean"  # the column over all columns
 UNDEFINED = "–"
@@ -270,8 +270,9 @@ def _meaning(title: str, metric: str, lines: Sequence[_Line], layout: Layout) ->
 
 
 def _gaps(line: _Line, lines: Sequence[_Line], names_folds: bool) -> list[str]:
-    """What is missing in a line: folds without scores, columns that other lines of the data set have."""
-    notes = []
+    """What is missing in a line: cases and folds without scores, columns that other lines of the data set have."""
+    failed = [text for text in line.rows[N_FAILED].unique() if text not in ("", "0")]
+    notes = [f"{line.name}: without {text} case(s) that could not be scored." for text in failed]
     n_folds = max((int(text) for text in line.rows[N_FOLDS].unique() if text.isdecimal()), default=0)
     by_missing: dict[tuple[int, ...], list[str]] = {}
     for column in line.figures if names_folds else ():
