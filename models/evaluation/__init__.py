@@ -7,6 +7,7 @@ import torch
 from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions
 from models.evaluation.dense import DenseEvaluation
 from models.evaluation.fewshot import FewShotEvaluation
+from models.evaluation.sources import SourcesEvaluation
 from util.errors import ConfigError
 
 __all__ = [
@@ -19,7 +20,11 @@ __all__ = [
     "make_evaluation",
 ]
 
-EVALUATIONS: dict[str, type[Evaluation]] = {"fewshot": FewShotEvaluation, "dense": DenseEvaluation}
+EVALUATIONS: dict[str, type[Evaluation]] = {
+    "fewshot": FewShotEvaluation,
+    "dense": DenseEvaluation,
+    "sources": SourcesEvaluation,
+}
 LAYOUTS = {family: evaluation.layout for family, evaluation in EVALUATIONS.items()}  # of the tables
 
 

@@ -24,13 +24,12 @@ from models.methods.base import Method
 from models.prediction.segmenter import Segmenter
 from util.ids import natural_key
 from util.items import Failures, catching, dispensable
-from util.results.metrics import Scores, overlap_counts, overlap_scores, score_volume
+from util.results.metrics import Scores, score_volume
 from util.results.overlays import save_overlays
 from util.results.scores import FAMILY, FILE_NAME, N_FOLDS, make_scores, write_scores
 from util.results.tables import make_tables
 from util.schema import build
 
-SURFACE_SCORES = ("hd95_mm", "hd95_pooled_mm", "nsd")
 PROTOCOLS = {"reference": ("reference",), "blind": ("blind",), "both": ("reference", "blind")}
 
 
@@ -75,12 +74,7 @@ def _score(scored: ScoredCase, masks: np.ndarray, tolerance_mm: float | None) ->
     scores = {}
     for value, mask, counts in zip(scored.case.classes, masks, scored.counts, strict=True):
         truth = scored.truth[counts]
-        volumes = mask[counts], truth == value
-        if tolerance_mm is None:
-            overlap = overlap_scores(overlap_counts(*volumes, ignore=truth == 255))
-            scores[value] = Scores(**overlap._asdict(), **dict.fromkeys(SURFACE_SCORES, float("nan")))
-        else:
-            scores[value] = score_volume(*volumes, scored.stored.spacing_mm, truth == 255, tolerance_mm)
+        scores[value] = score_volume(mask[counts], truth == value, scored.stored.spacing_mm, truth == 255, tolerance_mm)
     return scores
 
 
