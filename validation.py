@@ -27,7 +27,8 @@ from config_ssl_upload import Settings, command, ex, read_settings, run_folder
 from dataloaders.build import open_data
 from dataloaders.protocol import TrainingData
 from models import build_method, method_class
-from models.evaluation import LAYOUTS, Candidate, Evaluation, ScoreOptions, join_results, make_evaluation
+from models.evaluation import LAYOUTS, Candidate, Evaluation, ScoreOptions, make_evaluation
+from models.evaluation.several import report_failures, score_on_each
 from models.methods.base import Method
 from models.training.load import load_trained
 from util.errors import CheckpointError, ConfigError, DataError
@@ -51,7 +52,8 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
     """Segments and scores the held-out cases; returns the mean Dice (of the first protocol and weights).
 
     Raises:
-        DataError: masks that could not be written; scores, tables and report are complete.
+        FailedItemsError: cases that could not be scored, or masks that could not be written; the scores of all others,
+            tables and report are complete.
     """
     settings = read_settings(_config)
     run, method_type = settings.run, method_class(settings.run.method)
@@ -70,13 +72,8 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
         candidates = candidates[:1]
 
     options = ScoreOptions(run.surface_scores, run.save_predictions, run.seed, settings.config_hash, run.hd95)
-    results = {
-        data.spec.name: make_evaluation(method_type.family, data, device).score(
-            candidates, out if data is test_sets[0] else out / data.spec.name, options
-        )
-        for data in test_sets
-    }
-    result = join_results(results)
+    evaluations = {data.spec.name: make_evaluation(method_type.family, data, device) for data in test_sets}
+    result = score_on_each(evaluations, candidates, out, options)
     write_text(out / "table.md", "\n".join(table.to_markdown() for table in result.tables))
     for name, value in result.logged:
         _run.log_scalar(name, value, 0)
@@ -88,8 +85,7 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
         )  # fmt: skip
     shown = "".join(f"\noverlay: {path}" for path in list(result.pictures.values())[:1])
     logger.info("\n%s%s\nreport: %s", result.tables[0].to_markdown(), shown, out / "report.html")
-    if result.failures:
-        raise DataError("\n".join([f"{out}: the scores are complete, but masks are missing:", *result.failures]))
+    report_failures(result, out)
     return result.headline
 
 

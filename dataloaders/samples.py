@@ -262,3 +262,8 @@ class ImageCase(_OnDevice):
     classes: tuple[int, ...]  # the K foreground values
     image: Float[Tensor, "D C H W"]
     origins: tuple[Origin, ...] = ()  # D of them; empty: unknown
+
+    def only(self, place: int) -> "ImageCase":
+        """The case of a single one of the images."""
+        part = slice(place, place + 1)
+        return ImageCase(self.ids[part], self.classes, self.image[part], self.origins[part])

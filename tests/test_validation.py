@@ -154,7 +154,7 @@ def test_only_slices_of_the_organs_range_count_in_the_reference_protocol(folder)
     for margin in (0, 1):
         config = FewShotConfig(label_sets="all", z_margin=margin)
         task = open_fewshot(config, str(folder)).task(Normalisation(), "reference")
-        counts = next(iter(task.cases)).counts
+        counts = task.read_case(task.query_scans[0]).counts
         assert counts.sum(1).tolist() == [4 + 2 * margin] * 4  # organs lie on slices 2 to 5
 
 
@@ -233,3 +233,66 @@ def test_a_support_scan_without_the_organ_is_named(make_prepared, tmp_path):
     write_class_index(folder, CHAOST2)
     with pytest.raises(InputError, match=r"support scan 8 does not show RK.*support_idx"):
         run("validate", folder, tmp_path / "logs", reload_model_path="none")
+
+
+@pytest.fixture
+def damaged(make_prepared, tmp_path):
+    """Eight scans; the image of scan 3, a query of fold 0, is cut short."""
+    folder = make_prepared(tmp_path / "damaged", CHAOST2.cases[:8])
+    cut(folder / "image_3.nii.gz")
+    return folder
+
+
+def cut(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+UNTRAINED = {"reload_model_path": "none", "surface_scores": False, "protocol": "both"}
+
+
+def test_an_unreadable_query_scan_does_not_cost_the_scores_of_the_others(damaged, trained, tmp_path):
+    (damaged / "image_5.nii.gz").write_text("no scan")
+    root = tmp_path / "logs"
+    with pytest.raises(InputError) as caught:
+        run("validate", damaged, root, **UNTRAINED)
+    message = str(caught.value)
+    assert message.endswith("\n2 of 4 cases scored, 2 failed.")
+    assert message.count("image_3.nii.gz: ") == message.count("image_5.nii.gz: ") == 1  # for two protocols
+    out = only(root.glob("*/validation/1"))
+    found = read_scores(out / "scores.csv")
+    assert found.groupby("protocol")["case"].unique().map(list).to_dict() == {
+        **{"reference": ["1", "2"], "blind": ["1", "2"]},
+    }
+    assert set(found["n_failed"]) == {"2"}
+    for name in ("table.md", "report.html"):
+        assert "without 2 case(s) that could not be scored" in (out / name).read_text()
+    assert "reference/dice/liver" in json.loads((out / "metrics.json").read_text())
+    whole = shutil.copytree(trained, tmp_path / "both", ignore=shutil.ignore_patterns("*fold1*"))
+    shutil.copytree(only(root.glob("*_fold0*")), whole / "damaged")
+    with pytest.raises(
+        InputError, match=r"left out of the tables:\n.*damaged.*2 case\(s\) could not be scored.*n_failed"
+    ):
+        run("collect", damaged, whole)
+    assert "| SSL-ALPNet |" in (whole / "table.md").read_text()
+
+
+def test_without_any_readable_query_scan_there_are_no_tables(damaged, tmp_path):
+    for scan in (1, 2, 5):
+        cut(damaged / f"image_{scan}.nii.gz")
+    with pytest.raises(InputError, match=r"none of the 4 cases could be scored") as caught:
+        run("validate", damaged, tmp_path / "logs", **UNTRAINED)
+    assert all(f"image_{scan}.nii.gz: " in str(caught.value) for scan in (1, 2, 3, 5))
+    assert not [*tmp_path.glob("logs/**/table.md"), *tmp_path.glob("logs/**/scores.csv")]
+
+
+def test_without_the_support_scan_nothing_is_scored(damaged, tmp_path):
+    cut(damaged / "image_8.nii.gz")
+    with pytest.raises(InputError, match=r"^[^\n]*image_8\.nii\.gz[^\n]*$"):
+        run("validate", damaged, tmp_path / "logs", **UNTRAINED)
+    assert not list(tmp_path.glob("logs/**/scores.csv"))
+
+
+def test_an_unreadable_scan_stops_the_scores_during_training(damaged, tmp_path):
+    with pytest.raises(InputError, match=r"image_3\.nii\.gz"):
+        run("train", damaged, tmp_path / "logs", eval_every=1, check_data=False)

@@ -1,8 +1,9 @@
 """Few-shot segmentation of scans: training episodes, and the support set and query scans that are scored."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,12 +183,12 @@ class ScoredCase:
 
 @dataclass(frozen=True)
 class FewShotTask:
-    """A support set and the scans to segment with it, read one at a time."""
+    """A support set and the scans to segment with it, which are read one at a time."""
 
     support: SupportSet
     support_scans: tuple[str, ...]
     query_scans: tuple[str, ...]
-    cases: Iterator[ScoredCase]
+    read_case: Callable[[str], ScoredCase]  # of a query scan; raises DataError where it cannot be read
 
 
 def _build_task(data: FewShotData, normalisation: Normalisation, which: protocol.Protocol) -> FewShotTask:
@@ -212,8 +213,8 @@ def _build_task(data: FewShotData, normalisation: Normalisation, which: protocol
     support = SupportSet(classes, torch.from_numpy(image)[:, :, :, None], torch.from_numpy(mask))
     first = fold.support[0]  # several shots: the first one's heights
     heights = [(chosen[value, first], len(images[first])) for value in classes]
-    cases = (_scored_case(data, normalisation, scan, index, heights, which) for scan in fold.query)
-    return FewShotTask(support, fold.support, fold.query, cases)
+    read_case = partial(_scored_case, data, normalisation, index, heights, which)
+    return FewShotTask(support, fold.support, fold.query, read_case)
 
 
 def _support_slices(folder: PreparedFolder, index: dict, value: int, scan: str, n_parts: int) -> np.ndarray:
@@ -229,10 +230,10 @@ def _support_slices(folder: PreparedFolder, index: dict, value: int, scan: str, 
 def _scored_case(
     data: FewShotData,
     normalisation: Normalisation,
-    scan: str,
     index: dict,
     heights: list[tuple[np.ndarray, int]],
     which: protocol.Protocol,
+    scan: str,
 ) -> ScoredCase:
     config, folder = data.config, data.folder
     stored, truth = folder.image(scan), folder.label(scan).array

@@ -15,6 +15,7 @@ from dataloaders.images.derived import Derived, noise_of, superpixels_of
 from dataloaders.images.folder import MANIFEST, ImageFolder
 from dataloaders.images.geometry import to_original
 from dataloaders.images.labels import LabelsOnDevice, LabelStore, image_tensor, normalise
+from dataloaders.images.readable import find_readable
 from dataloaders.io.packed import packed
 from dataloaders.io.png import read_image, read_mask, read_superpixels
 from dataloaders.ordering import LoaderOptions, Part, step_loader
@@ -25,6 +26,7 @@ from dataloaders.transforms import dense as augmentation
 from util.csv_files import read_csv
 from util.errors import ConfigError, DataError
 from util.files import short_digest
+from util.items import Failures
 from util.records import hash_files
 
 
@@ -81,21 +83,35 @@ class DenseData(TrainingData):
         dataset = DenseDataset(labels, self.config.augmentation, seed, batch_size, options)
         return step_loader(dataset, steps, options)
 
-    def cases(self) -> Iterator[tuple[ImageCase, Bool[np.ndarray, "K D H W"]]]:
+    def cases(self, failures: Failures | None = None) -> Iterator[tuple[ImageCase, Bool[np.ndarray, "K D H W"]]]:
         """The test images in batches, with the expert's mask of each class.
 
+        Args:
+            failures: receives id -> reason of each image that cannot be read, and the others come without it; None: one
+                such image is an error.
+
         Raises:
-            DataError: no test image, or a mask is missing.
+            DataError: no test image, or one cannot be read or lacks a mask.
         """
-        ids = self.ids("test")
-        images, size = self._images(ids, "test"), self.config.test_batch
-        masks = [self._masks("test", f"mask_{name}", self._mask_files(ids, name)) for name in self.config.chosen]
+        ids, size = self.ids("test"), self.config.test_batch
+        try:
+            images, masks = self._test_arrays(ids)
+        except Exception:
+            readable = () if failures is None else find_readable(self.folder, ids, self.config.chosen, failures)
+            if not readable or readable == ids:
+                raise
+            ids = readable
+            images, masks = self._test_arrays(ids)
         for start in range(0, len(ids), size):
             part = slice(start, start + size)
             image = normalise(image_tensor(images[part]))
             truth = np.stack([np.asarray(mask[part], bool) for mask in masks])
             origins = tuple(self.folder.origin(image_id) for image_id in ids[part])
             yield ImageCase(ids[part], tuple(range(1, len(masks) + 1)), image, origins), truth
+
+    def _test_arrays(self, ids: tuple[str, ...]) -> tuple[np.ndarray, list[np.ndarray]]:
+        masks = [self._masks("test", f"mask_{name}", self._mask_files(ids, name)) for name in self.config.chosen]
+        return self._images(ids, "test"), masks
 
     def in_full(self, part: np.ndarray) -> np.ndarray:
         """Pads a (H, W) map of the window to the whole prepared image with 0; uint16."""

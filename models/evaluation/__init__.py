@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 
-from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, join_results
+from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions
 from models.evaluation.dense import DenseEvaluation
 from models.evaluation.fewshot import FewShotEvaluation
+from models.evaluation.sources import SourcesEvaluation
 from util.errors import ConfigError
 
 __all__ = [
@@ -16,11 +17,14 @@ __all__ = [
     "Evaluation",
     "EvaluationResult",
     "ScoreOptions",
-    "join_results",
     "make_evaluation",
 ]
 
-EVALUATIONS: dict[str, type[Evaluation]] = {"fewshot": FewShotEvaluation, "dense": DenseEvaluation}
+EVALUATIONS: dict[str, type[Evaluation]] = {
+    "fewshot": FewShotEvaluation,
+    "dense": DenseEvaluation,
+    "sources": SourcesEvaluation,
+}
 LAYOUTS = {family: evaluation.layout for family, evaluation in EVALUATIONS.items()}  # of the tables
 
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,8 +11,9 @@ import torch
 
 from dataloaders.scans.normalise import Normalisation
 from models.methods.base import Method
-from util.errors import ConfigError
+from util.errors import ConfigError, FailedItemsError
 from util.results.layout import Layout
+from util.results.scores import N_FAILED
 from util.results.tables import Table
 
 
@@ -49,6 +50,9 @@ class EvaluationResult:
     logged: list[tuple[str, float]]  # name -> value, for the Sacred run
     headline: float  # mean Dice
     failures: Sequence[str] = ()  # masks that could not be written, with the cause
+    n_cases: int = 0  # that were to be scored
+    failed: Mapping[str, str] = field(default_factory=dict)  # case that could not be scored -> reason
+    failed_sets: Sequence[str] = ()  # further data sets without any score, with the cause
 
 
 class Evaluation(ABC):
@@ -69,7 +73,13 @@ class Evaluation(ABC):
 
     @abstractmethod
     def score(self, candidates: Sequence[Candidate], out: Path, options: ScoreOptions) -> EvaluationResult:
-        """Computes all scores of the candidates; writes scores.csv, pictures and masks to `out`."""
+        """Computes all scores of the candidates; writes scores.csv, pictures and masks to `out`.
+
+        A case that fails does not stop the others.
+
+        Raises:
+            FailedItemsError: every case failed.
+        """
 
     def export_probabilities(self, method: Method, folder: Path, temperature: float) -> int:
         """Writes foreground probabilities of the training images to `folder`; returns the number of images.
@@ -88,22 +98,24 @@ class Evaluation(ABC):
         raise ConfigError("suspects: ranks masks of images, not of scans; choose such a data set and method.")
 
 
-def join_results(results: Mapping[str, EvaluationResult]) -> EvaluationResult:
-    """The result on the run's own data set, and after it what belongs to the further ones, under their names.
+def with_failed(records: Sequence[dict[str, Any]], failed: Mapping[str, str], n_cases: int) -> list[dict[str, Any]]:
+    """The scores of a run, each with the number of cases that could not be scored, if there are any.
 
     Args:
-        results: data set -> result, the run's own first.
+        records: rows of scores.csv.
+        failed: case -> reason.
+        n_cases: that were to be scored.
+
+    Raises:
+        FailedItemsError: every case failed.
     """
-    first = next(iter(results.values()))
-    named = list(results.items())[1:]
-    further = {f"{name}: {caption}": path for name, each in named for caption, path in each.pictures.items()}
-    return replace(
-        first,
-        tables=[table for result in results.values() for table in result.tables],
-        pictures=first.pictures | further,
-        logged=[*first.logged, *((f"{name}/{key}", value) for name, each in named for key, value in each.logged)],
-        failures=tuple(failure for result in results.values() for failure in result.failures),
-    )
+    if not records:
+        lines = "\n  ".join(failed.values())
+        raise FailedItemsError(
+            f"none of the {n_cases} cases could be scored, so there are no scores and tables:\n  {lines}\nCorrect the "
+            "cause and run the validation again."
+        )
+    return [record | {N_FAILED: len(failed)} for record in records] if failed else list(records)
 
 
 def mean_defined(values: Sequence[float]) -> float:

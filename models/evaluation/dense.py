@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
@@ -16,7 +16,7 @@ from dataloaders.images.data import DenseData
 from dataloaders.io.png import write_png
 from dataloaders.samples import ImageCase
 from dataloaders.scans.normalise import Normalisation
-from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, mean_defined
+from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, mean_defined, with_failed
 from models.evaluation.layouts import DENSE_LAYOUT, LAST, N_LAST
 from models.evaluation.overlap import compute_dice, compute_iou, count_overlap, surface_distances_px
 from models.evaluation.probabilities import export_probabilities
@@ -31,6 +31,17 @@ from util.results.scores import FAMILY, FILE_NAME, make_scores, write_scores
 from util.results.tables import make_tables
 
 N_DRAWN = 8  # test images in the picture
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Some images, segmented and scored."""
+
+    case: ImageCase
+    truth: Bool[np.ndarray, "K N H W"]
+    masks: Bool[np.ndarray, "K N H W"]
+    overlap: Int[Tensor, "3 N K"]
+    distances: Float[np.ndarray, "2 N K"]  # NaN where they are not computed
 
 
 @dataclass(frozen=True)
@@ -78,21 +89,29 @@ class DenseEvaluation(Evaluation):
 
         Source: T-Loss, section 4 (scores); the agreement: ours.
         """
-        means = self._score_images(method, with_distances=False).means
+        scores = self._score_images(method, with_distances=False)
+        means = {} if scores is None else scores.means
         return {f"val/{name}": value for name, value in means.items()} | self._agreement(method)
 
     def score(self, candidates: Sequence[Candidate], out: Path, options: ScoreOptions) -> EvaluationResult:
-        """Writes the masks as PNG, scores.csv, and a picture of good and bad cases for each candidate."""
+        """Writes the masks as PNG, scores.csv, and a picture of good and bad cases for each candidate.
+
+        Raises:
+            FailedItemsError: no image could be scored.
+        """
         records: list[dict[str, Any]] = []
         pictures: dict[str, Path] = {}
         logged: dict[str, float] = {}
         failures: Failures = {}
-        scored: list[ImageScores] = []
+        failed: Failures = {}
+        scored: dict[str, tuple[Candidate, ImageScores]] = {}  # caption -> what is drawn
         for candidate in candidates:
             save = partial(self._save_masks, out / "predictions" / candidate.weights, failures)
             scores = self._score_images(
-                candidate.method, options.surface_scores, save if options.save_predictions else None, progress=True
+                candidate.method, options.surface_scores, save if options.save_predictions else None, failed
             )
+            if scores is None:
+                continue
             context = self._context(candidate, options, len(scores.ids))
             recent = _average_last(candidate)
             records += [context | {"weights": LAST, "metric": name, "value": recent[name]} for name in recent]
@@ -100,11 +119,10 @@ class DenseEvaluation(Evaluation):
             logged |= {f"test/{name}/{LAST}": value for name, value in recent.items()}
             means = scores.means | {"hd95_px": mean_defined(scores.hd95_px.ravel().tolist())}
             logged |= {f"test/{name}/{candidate.weights}": value for name, value in means.items()}
-            scored.append(scores)
-        table = make_scores(records)
+            scored[f"{candidate.name}, {candidate.weights} weights"] = candidate, scores
+        table = make_scores(with_failed(records, failed, n_cases := len(self.data.ids("test"))))
         write_scores(out / FILE_NAME, table)
-        for candidate, scores in zip(candidates, scored, strict=True):
-            caption = f"{candidate.name}, {candidate.weights} weights"
+        for caption, (candidate, scores) in scored.items():
             with dispensable(f"overlays of {caption}"):
                 pictures[caption] = self._draw(candidate, scores, out)
         dice = (value for name, value in logged.items() if name.startswith("test/dice/"))
@@ -115,38 +133,65 @@ class DenseEvaluation(Evaluation):
             logged=[(name, value) for name, value in logged.items() if not np.isnan(value)],
             headline=next(dice),
             failures=tuple(failures.values()),
+            n_cases=n_cases,
+            failed=failed,
         )
 
     @property
     def _task(self) -> str:
         return "+".join(self.data.config.chosen)
 
-    def _predictions(self, method: Method) -> Iterator[tuple[ImageCase, np.ndarray, Tensor, Tensor]]:
+    def _batches(self, method: Method, with_distances: bool, failed: Failures | None) -> Iterator[_Batch]:
+        """The test images, segmented and scored; of a batch that fails, each image by itself.
+
+        Args:
+            method: on the device.
+            with_distances: whether to compute surface distances.
+            failed: receives id -> reason of each image that fails, and the others are scored; None: one is an error.
+        """
         segmenter = Segmenter(method, self.device)
-        for case, truth in self.data.cases():
-            mask = segmenter.segment(case).masks
-            yield case, truth, mask, count_overlap(mask, torch.from_numpy(truth).to(self.device))
+        for case, truth in self.data.cases(failed):
+            if failed is None:
+                yield self._segment(segmenter, case, truth, with_distances)
+                continue
+            in_batch: Failures = {}
+            with catching(in_batch, "", ""):
+                found = [self._segment(segmenter, case, truth, with_distances)]
+            if in_batch:
+                found = []
+                for n, image_id in enumerate(case.ids):
+                    with catching(failed, image_id, f"image {image_id}"):
+                        found.append(self._segment(segmenter, case.only(n), truth[:, n : n + 1], with_distances))
+            yield from found
+
+    def _segment(self, segmenter: Segmenter, case: ImageCase, truth: np.ndarray, with_distances: bool) -> _Batch:
+        on_device = segmenter.segment(case).masks
+        overlap = count_overlap(on_device, torch.from_numpy(truth).to(self.device))
+        masks = on_device.cpu().numpy()
+        distances = surface_distances_px(masks, truth) if with_distances else np.full((2, *overlap.shape[1:]), np.nan)
+        return _Batch(case, truth, masks, overlap, distances)
 
     def _score_images(
         self,
         method: Method,
         with_distances: bool,
         save: Callable[[ImageCase, np.ndarray], None] | None = None,
-        progress: bool = False,
-    ) -> ImageScores:
+        failed: Failures | None = None,
+    ) -> ImageScores | None:
+        """Scores the test images; None if every one of them failed."""
         ids: list[str] = []
         counts, distances = [], []
-        for case, truth, mask, overlap in tqdm(
-            self._predictions(method), desc="test batches", disable=not progress or None
-        ):
-            ids += case.ids
-            counts.append(overlap)
-            if with_distances:
-                distances.append(surface_distances_px(mask.cpu().numpy(), truth))
+        batches = self._batches(method, with_distances, failed)
+        for batch in tqdm(batches, desc="test batches", disable=failed is None or None):
+            ids += batch.case.ids
+            counts.append(batch.overlap)
+            distances.append(batch.distances)
             if save is not None:
-                save(case, mask.cpu().numpy())
+                save(batch.case, batch.masks)
+        if not ids:
+            return None
         joined = torch.cat(counts, 1).cpu()  # (3, N, K)
-        hd95 = np.concatenate(distances, 1) if with_distances else np.full((2, *joined.shape[1:]), np.nan)
+        hd95 = np.concatenate(distances, 1)
         return ImageScores(
             ids=tuple(ids),
             dice=compute_dice(joined).numpy(),
@@ -243,10 +288,10 @@ class DenseEvaluation(Evaluation):
         chosen = np.unique(np.linspace(0, len(order) - 1, min(N_DRAWN, len(order))).round().astype(int))
         wanted = {scores.ids[order[place]]: float(scores.dice[order[place]].mean()) for place in chosen}
         found: dict[str, tuple] = {}
-        for case, truth, mask, _ in self._predictions(candidate.method):
-            for n, image_id in enumerate(case.ids):
+        for batch in self._batches(candidate.method, False, {}):
+            for n, image_id in enumerate(batch.case.ids):
                 if image_id in wanted:
-                    found[image_id] = case.image[n].numpy(), truth[:, n], mask[:, n].cpu().numpy()
+                    found[image_id] = batch.case.image[n].numpy(), batch.truth[:, n], batch.masks[:, n]
         path = out / "overlays" / f"{candidate.weights}.png"
         rows = [(f"{image_id}: Dice {100 * dice:.1f}", *found[image_id]) for image_id, dice in wanted.items()]
         save_image_overlays(path, rows, self.data.config.chosen, f"{candidate.name}: test images from best to worst")

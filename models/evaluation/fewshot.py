@@ -1,6 +1,7 @@
 """Evaluation of few-shot segmentation on the query scans of a fold, for any method and data set."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,18 @@ from dataloaders.io.nifti import write_nifti
 from dataloaders.samples import StoredGeometry, Volume
 from dataloaders.scans.labels import to_supplied_values
 from dataloaders.scans.normalise import Normalisation
-from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, mean_defined
+from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, mean_defined, with_failed
 from models.evaluation.layouts import FEWSHOT_LAYOUT, organ_heading
 from models.methods.base import Method
 from models.prediction.segmenter import Segmenter
 from util.ids import natural_key
 from util.items import Failures, catching, dispensable
-from util.results.metrics import Scores, overlap_counts, overlap_scores, score_volume
+from util.results.metrics import Scores, score_volume
 from util.results.overlays import save_overlays
 from util.results.scores import FAMILY, FILE_NAME, N_FOLDS, make_scores, write_scores
 from util.results.tables import make_tables
 from util.schema import build
 
-SURFACE_SCORES = ("hd95_mm", "hd95_pooled_mm", "nsd")
 PROTOCOLS = {"reference": ("reference",), "blind": ("blind",), "both": ("reference", "blind")}
 
 
@@ -43,7 +43,11 @@ class CaseResult:
 
 
 def evaluate(
-    method: Method, task: FewShotTask, device: torch.device, tolerance_mm: float | None = None
+    method: Method,
+    task: FewShotTask,
+    device: torch.device,
+    tolerance_mm: float | None = None,
+    failures: Failures | None = None,
 ) -> Iterator[CaseResult]:
     """Segments and scores the scans of a task one after the other; the support set is encoded once.
 
@@ -52,24 +56,25 @@ def evaluate(
         task: support set and query scans.
         device: where to compute.
         tolerance_mm: of the normalised surface Dice; None: no surface scores, which take most of the time.
+        failures: receives scan -> reason of each scan that fails, and the others are scored; None: the first one stops.
     """
     segmenter = Segmenter(method, device)
     segmenter.set_support(task.support)
-    for scored in task.cases:
-        masks = segmenter.segment(scored.case).masks.cpu().numpy()
-        yield CaseResult(scored, masks, _score(scored, masks, tolerance_mm))
+    for scan in task.query_scans:
+        result = None
+        with nullcontext() if failures is None else catching(failures, scan, f"scan {scan}"):
+            scored = task.read_case(scan)
+            masks = segmenter.segment(scored.case).masks.cpu().numpy()
+            result = CaseResult(scored, masks, _score(scored, masks, tolerance_mm))
+        if result is not None:
+            yield result
 
 
 def _score(scored: ScoredCase, masks: np.ndarray, tolerance_mm: float | None) -> dict[int, Scores]:
     scores = {}
     for value, mask, counts in zip(scored.case.classes, masks, scored.counts, strict=True):
         truth = scored.truth[counts]
-        volumes = mask[counts], truth == value
-        if tolerance_mm is None:
-            overlap = overlap_scores(overlap_counts(*volumes, ignore=truth == 255))
-            scores[value] = Scores(**overlap._asdict(), **dict.fromkeys(SURFACE_SCORES, float("nan")))
-        else:
-            scores[value] = score_volume(*volumes, scored.stored.spacing_mm, truth == 255, tolerance_mm)
+        scores[value] = score_volume(mask[counts], truth == value, scored.stored.spacing_mm, truth == 255, tolerance_mm)
     return scores
 
 
@@ -87,16 +92,21 @@ class FewShotEvaluation(Evaluation):
         return {f"val/dice/{names[v].lower()}": d for v, d in dice.items() if not np.isnan(d)}
 
     def score(self, candidates: Sequence[Candidate], out: Path, options: ScoreOptions) -> EvaluationResult:
-        """Writes scores.csv, a picture per scan, and the masks on the prepared and on the original scan's grid."""
+        """Writes scores.csv, a picture per scan, and the masks on the prepared and on the original scan's grid.
+
+        Raises:
+            FailedItemsError: no scan could be scored.
+        """
         records: list[dict[str, Any]] = []
         pictures: dict[str, Path] = {}
         failures: Failures = {}
+        failed: Failures = {}
         for candidate in candidates:
             folder = out / "ema" if candidate.weights == "ema" else out
             for protocol in PROTOCOLS[self.data.config.protocol]:
                 context = self._context(candidate, options) | {"protocol": protocol}
                 found: list[dict[str, Any]] = []
-                for result in self._results(candidate, protocol, options.surface_scores):
+                for result in self._results(candidate, protocol, options.surface_scores, failed):
                     found += self._records(context, result)
                     caption = f"{protocol} protocol, scan {result.scored.case.scan_id}"
                     caption += f", {candidate.weights} weights" if len(candidates) > 1 else ""
@@ -106,7 +116,8 @@ class FewShotEvaluation(Evaluation):
                         with catching(failures, caption, f"masks of {caption}"):
                             self._save_masks(folder / "predictions" / protocol, result)
                 records += sorted(found, key=lambda record: natural_key(record["case"]))
-        scores = make_scores(records)
+        query = self.data.fold.query
+        scores = make_scores(with_failed(records, failed, len(query)))
         write_scores(out / FILE_NAME, scores)
         dice = scores[(scores["metric"] == "dice") & (scores["protocol"] == scores["protocol"].iloc[0])]
         return EvaluationResult(
@@ -116,13 +127,17 @@ class FewShotEvaluation(Evaluation):
             logged=_logged(scores),
             headline=mean_defined(dice["value"].tolist()),
             failures=tuple(failures.values()),
+            n_cases=len(query),
+            failed=failed,
         )
 
-    def _results(self, candidate: Candidate, protocol: str, surface_scores: bool) -> Iterator[CaseResult]:
+    def _results(
+        self, candidate: Candidate, protocol: str, surface_scores: bool, failed: Failures
+    ) -> Iterator[CaseResult]:
         normalisation = candidate.normalisation or self.data.fit_normalisation()
         task = self.data.task(normalisation, "blind" if protocol == "blind" else "reference")
         tolerance_mm = self.data.config.nsd_tolerance_mm if surface_scores else None
-        results = evaluate(candidate.method, task, self.device, tolerance_mm)
+        results = evaluate(candidate.method, task, self.device, tolerance_mm, failed)
         return iter(tqdm(results, total=len(task.query_scans), desc=f"{protocol} protocol", disable=None))
 
     def _context(self, candidate: Candidate, options: ScoreOptions) -> dict[str, Any]:

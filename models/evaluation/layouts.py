@@ -4,9 +4,16 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from models.presets.published import TEST_IMAGES, published_dice
+from models.presets.published import (
+    DOMAINS,
+    TEST_IMAGES,
+    TEST_PATIENTS,
+    published_dice,
+    published_domain_dice,
+)
 from util.errors import DataError
 from util.results.layout import Layout
+from util.results.tables import MEAN
 
 # Heading in tables, in the paper's order -> names of the organ in the data sets, in lower case.
 ORGANS = {
@@ -78,4 +85,40 @@ DENSE_LAYOUT = Layout(
     note="Columns: share of noisy training images, strength of the noise.",
     published=published_figures,
     published_note="Published: Dice × 100 (standard deviation over 3 seeds).",
+)
+
+
+def published_domains(rows: pd.DataFrame) -> Mapping[str, str]:
+    """The published figures of a line by heading; none where they cannot be compared.
+
+    They can with as many tested patients, the released selection of labelled patients and the released score.
+    """
+    first = rows.iloc[0]
+    if first["metric"] != "legacy_dice" or first["selection"] != "legacy" or first["protocol"] or first["sources"]:
+        return {}
+    figures = published_domain_dice(first["dataset"], first["labelled"], first["method"])
+    tested = rows.groupby("held_out_domain")["patient"].nunique()
+    shown = {
+        domain: text
+        for domain, text, number in zip(DOMAINS, figures, TEST_PATIENTS.get(first["dataset"], ()), strict=False)
+        if tested.get(domain) == number
+    }
+    return shown | ({MEAN: figures[-1]} if len(shown) == len(DOMAINS) else {})
+
+
+# Source: CACPS (AAAI 2022), its table of M&Ms: a column for each tested domain.
+SOURCES_LAYOUT = Layout(
+    lines=("method", "dataset", "labelled", "selection", "protocol", "hist_match", "sources"),
+    columns=("held_out_domain",),
+    averaged=("seed", "selection_seed"),
+    constant=("split", "weights", "config_hash", "steps", "grid"),
+    metrics=("legacy_dice", "dice", "hd95_mm"),
+    order=DOMAINS,
+    has_mean=True,
+    note="Columns: the tested domain, on which nothing was trained.",
+    published=published_domains,
+    published_note="Published: Dice × 100 ± standard deviation over patients, of the mean over domains; on M&Ms with "
+    "histogram matching and a pretrained network, on SCGM with slices in place of patients labelled.",
+    breakdowns=("phase", "structure", "domain"),
+    breakdown_metric="dice",
 )

@@ -8,8 +8,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
-from torch import Tensor
 
 from dataloaders.description import DatasetSpec
 from dataloaders.fewshot import protocol
@@ -23,11 +21,11 @@ from dataloaders.scans.preprocess import (
     paste_back,
     prepare_image,
     prepare_label,
-    scan_doubts,
 )
 from models.methods.base import Method
 from models.prediction.origin import find_dataset, require_family
-from models.prediction.segmenter import Segmenter
+from models.prediction.raw_scans import check_array, warn_of_doubts
+from models.prediction.segmenter import Segmenter, most_probable
 from models.training.load import load_trained, read_trained
 from util.errors import ConfigError, DataError, UserError
 from util.runtime.device import choose_device, set_precision
@@ -146,8 +144,8 @@ class FewShotPredictor:
             DataError: not a scan or a label map, different grids, or a structure that is absent or on too few slices.
             ConfigError: invalid classes.
         """
-        _check_array(image, "image")
-        _check_array(label, "label map", kinds="biuf")
+        check_array(image, "image")
+        check_array(label, "label map", kinds="biuf")
         label = Volume(whole_values(label.array), label.affine, label.stored)
         structures = _structures(label, classes)
         numbered = _numbered(label, image, list(structures.values()), self.parameters.axis_codes)
@@ -185,7 +183,7 @@ class FewShotPredictor:
         support = self._support
         if support is None:
             raise UserError("no annotated scan; call set_support(image, label) before predict(image).")
-        _check_array(image, "image")
+        check_array(image, "image")
         prepared = self._prepare(image, name)
         _warn_of_length(name, _length_mm(prepared), support.length_mm)
         parts = [protocol.blind_parts(len(prepared.array), z, support.n_slices) for z in support.slices]
@@ -198,9 +196,7 @@ class FewShotPredictor:
         return Volume(support.values[pasted.array], image.affine, image.stored)
 
     def _prepare(self, image: Volume, name: str) -> Volume:
-        modality = "" if self.spec is None else self.spec.modality
-        for doubt in scan_doubts(image, self.parameters, modality):
-            logger.warning("%s: %s", name, doubt)
+        warn_of_doubts(image, self.parameters, self.spec, name)
         prepared = prepare_image(image, self.parameters)
         return Volume(self.normalisation.apply(prepared.array), prepared.affine)
 
@@ -212,23 +208,6 @@ class FewShotPredictor:
                 f"{self.n_parts}. Annotate more slices, use fewer parts (an odd number), or leave this structure out."
             )
         return protocol.support_slices(shown.tolist(), self.n_parts).tolist()
-
-
-def most_probable(probabilities: Float[Tensor, "K D H W"], masks: Bool[Tensor, "K D H W"]) -> UInt8[Tensor, "D H W"]:
-    """Number (1 to K) of the most probable of those classes whose mask contains the voxel; 0: none."""
-    value, place = probabilities.masked_fill(~masks, -1).max(0)
-    return torch.where(value >= 0, place + 1, 0).to(torch.uint8)
-
-
-def _check_array(volume: Volume, what: str, kinds: str = "iuf") -> None:
-    array = volume.array
-    if array.ndim != 3 or not array.size or array.dtype.kind not in kinds:
-        raise DataError(
-            f"the {what} is an array of shape {array.shape} and type {array.dtype}; expected one number per voxel in "
-            "three dimensions. Extract a single volume first."
-        )
-    if not np.isfinite(array).all():
-        raise DataError(f"the {what} contains NaN or infinite values. Convert or copy it again.")
 
 
 def _structures(label: Volume, classes: Mapping[str, int] | Sequence[int] | None) -> dict[str, int]:

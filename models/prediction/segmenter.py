@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from dataloaders.samples import EvalCase, ImageCase, SupportSet
@@ -62,3 +62,9 @@ def inference(method: Method) -> Iterator[None]:
             yield
     finally:
         method.train(was_training)
+
+
+def most_probable(probabilities: Float[Tensor, "K D H W"], masks: Bool[Tensor, "K D H W"]) -> UInt8[Tensor, "D H W"]:
+    """Number (1 to K) of the most probable of those classes whose mask contains the voxel; 0: none."""
+    value, place = probabilities.masked_fill(~masks, -1).max(0)
+    return torch.where(value >= 0, place + 1, 0).to(torch.uint8)

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import PrepareParameters
+from dataloaders.sources.data import SliceRule
 from models import build_method, method_class
 from models.methods.base import Method
 from models.training.state import FORMAT
 from util.errors import CheckpointError
 from util.runtime import checkpoint
-from util.schema import names_with_role
+from util.schema import build, names_with_role
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Trained:
     preparation: PrepareParameters | None  # likewise
     step: int | None
     history: list[dict[str, float]] = field(default_factory=list)  # results of the evaluations during training
+    slices: SliceRule | None = None  # how slices are normalised; None: not slice by slice
 
 
 def read_trained(path: Path) -> dict[str, Any]:
@@ -83,17 +85,23 @@ def load_trained(path: Path, settings: dict[str, Any], weights: str, device: tor
             )
         state, step = content["method" if weights == "last" else "ema"], content["step"]
         normalisation = Normalisation.from_dict(content["normalisation"])
-        recorded = content["preparation"]
-        preparation = None if recorded is None else PrepareParameters.from_json(recorded)
+        preparation, slices = _preparation(content["preparation"])
     else:
         state = {key: value for key, value in content.items() if not key.startswith(_UNUSED)}
-        step = normalisation = preparation = None
+        step = normalisation = preparation = slices = None
     history = content.get("history", []) if "format" in content else []
     method = build_method(settings | {"encoder_weights": "none"})
     _check_fit(path, method.state_dict(), state)
     method.load_state_dict(state)
     logger.info("weights of %s, step %s", path, "unknown" if step is None else step)
-    return Trained(method.to(device).eval(), normalisation, preparation, step, history)
+    return Trained(method.to(device).eval(), normalisation, preparation, step, history, slices)
+
+
+def _preparation(recorded: dict[str, Any] | None) -> tuple[PrepareParameters | None, SliceRule | None]:
+    """How scans were prepared, and how their slices were normalised; None: not recorded."""
+    scan = dict(recorded or {})
+    slices = scan.pop("slices", None)
+    return PrepareParameters.from_json(scan) if scan else None, None if slices is None else build(SliceRule, slices)
 
 
 def _architecture(settings: dict[str, Any]) -> list[str]:

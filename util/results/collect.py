@@ -10,7 +10,7 @@ from util.errors import DataError
 from util.files import write_text
 from util.ids import natural_key
 from util.results.layout import GENERIC, Layout
-from util.results.scores import FAMILY, FILE_NAME, read_scores
+from util.results.scores import FAMILY, FILE_NAME, N_FAILED, read_scores
 from util.results.tables import make_tables
 
 SOURCE = "source"  # column with the file that a score was read from
@@ -113,9 +113,15 @@ def _read_file(file: Path, layouts: Mapping[str, Layout]) -> pd.DataFrame:
     """The scores of a file, with its path in the column `SOURCE`.
 
     Raises:
-        DataError: see `read_scores`; or a score is there twice.
+        DataError: see `read_scores`; or a score is there twice, or cases could not be scored.
     """
     scores = read_scores(file)
+    failed = next((text for text in scores.get(N_FAILED, ()) if text not in ("", "0")), None)
+    if failed:
+        raise DataError(
+            f"{file}: {failed} case(s) could not be scored, so its means are over fewer cases than they should be. "
+            f"Correct these cases and run the validation again; to average what there is, delete the column {N_FAILED}."
+        )
     for name, part in _by_family(scores, layouts):
         identity = list(layouts.get(name, GENERIC).identity)
         repeated = part[part.duplicated(identity)]

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pandas as pd
 
-from util.results.scores import BREAKDOWNS, N_FOLDS
+from util.results.scores import BREAKDOWNS, N_FAILED, N_FOLDS
 
 
 def join(values: Sequence[str]) -> str:
@@ -35,6 +35,8 @@ class Layout:
         note: further explanation.
         published: scores of a line -> heading -> published figure; empty where they cannot be compared.
         published_note: what the published figures are.
+        breakdowns: columns by whose values tables are broken down, where the cases of a figure differ in them.
+        breakdown_metric: the metric of these tables; empty: the first one.
     """
 
     lines: tuple[str, ...]
@@ -52,6 +54,8 @@ class Layout:
     note: str = ""
     published: Callable[[pd.DataFrame], Mapping[str, str]] | None = None
     published_note: str = ""
+    breakdowns: tuple[str, ...] = BREAKDOWNS
+    breakdown_metric: str = ""
 
     @property
     def run(self) -> tuple[str, ...]:
@@ -71,12 +75,12 @@ class Layout:
         return (*self.tables, *self.lines, *(() if self.has_mean else self.columns))
 
     def broken_down(self, by: str) -> "Layout":
-        """The layout of the first metric with a column for each value of `by`; what had columns gets lines."""
+        """The layout of one metric with a column for each value of `by`; what had columns gets lines."""
         return replace(
             self,
             lines=tuple(dict.fromkeys((*self.lines, *self.columns))),
             columns=(by,),
-            metrics=self.metrics[:1],
+            metrics=(self.breakdown_metric,) if self.breakdown_metric else self.metrics[:1],
             heading=lambda values: values[0] or f"{by} unknown",
             order=self.order if self.tables else (),
             title=lambda values: join([self.title(values), f"by {by}"]),
@@ -91,7 +95,8 @@ class Layout:
 
     def complete(self, scores: pd.DataFrame) -> pd.DataFrame:
         """The scores with an empty column for every condition that they lack."""
-        missing = [name for name in (*self.identity, *self.constant, N_FOLDS, *BREAKDOWNS) if name not in scores]
+        wanted = (*self.identity, *self.constant, N_FOLDS, N_FAILED, *BREAKDOWNS)
+        missing = [name for name in wanted if name not in scores]
         return scores.assign(**dict.fromkeys(missing, ""))
 
 

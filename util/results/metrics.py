@@ -46,6 +46,8 @@ METRICS = {
     "recall": Metric("Recall × 100"),
     "iou": Metric("IoU × 100"),
     "pooled_dice": Metric("Dice over the pixels of all images × 100"),
+    "legacy_dice": Metric("Dice of slices, of all structures together, × 100"),
+    "legacy_distance": Metric("Distance of mask vectors in √pixels", factor=1.0, highest=math.inf),
     "nsd": Metric("NSD × 100"),
     "hd95_mm": Metric(f"HD95 in mm ({LARGER})", factor=1.0, highest=math.inf),
     "hd95_px": Metric(f"HD95 in pixels ({LARGER})", factor=1.0, highest=math.inf),
@@ -147,7 +149,7 @@ def score_volume(
     truth: Bool[np.ndarray, "D H W"],
     spacing_mm: tuple[float, float, float],
     ignore: Bool[np.ndarray, "D H W"] | None = None,
-    nsd_tolerance_mm: float = NSD_TOLERANCE_MM,
+    nsd_tolerance_mm: float | None = NSD_TOLERANCE_MM,
 ) -> Scores:
     """Scores one binary volume; for empty masks see `Scores`.
 
@@ -159,11 +161,14 @@ def score_volume(
         truth: what the expert marked.
         spacing_mm: distance between voxel centres along (z, y, x), millimetres.
         ignore: voxels without known truth; they count as not predicted.
-        nsd_tolerance_mm: largest distance at which a piece of surface counts as found, millimetres.
+        nsd_tolerance_mm: largest distance at which a piece of surface counts as found, millimetres; None: surfaces are
+            not compared, which takes most of the time, and their scores are NaN.
     """
     if ignore is not None:
         prediction = prediction & ~ignore
     overlap = overlap_scores(overlap_counts(prediction, truth))
+    if nsd_tolerance_mm is None:
+        return Scores(**overlap._asdict(), hd95_mm=float("nan"), hd95_pooled_mm=float("nan"), nsd=float("nan"))
     if not (prediction.any() and truth.any()):
         nsd = 0.0 if prediction.any() or truth.any() else float("nan")
         return Scores(**overlap._asdict(), hd95_mm=float("nan"), hd95_pooled_mm=float("nan"), nsd=nsd)

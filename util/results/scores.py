@@ -45,6 +45,9 @@ COLUMNS = ("method", "dataset", "split", "fold", "case", "patient", "structure",
 FAMILY, N_FOLDS = "family", "n_folds"
 BREAKDOWNS = ("phase", "domain")
 
+# Number of cases that could not be scored, of a run with such cases: its means are not comparable with those of others.
+N_FAILED = "n_failed"
+
 N_SCORES = "n_scores"  # in the file only
 
 

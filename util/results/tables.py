@@ -15,7 +15,7 @@ from util.ids import natural_key
 from util.results.intervals import Interval, mean_interval
 from util.results.layout import Layout, join
 from util.results.metrics import METRICS, Metric, summarise
-from util.results.scores import BREAKDOWNS, N_FOLDS
+from util.results.scores import N_FAILED, N_FOLDS
 
 MEAN = "Mean"  # the column over all columns
 UNDEFINED = "–"
@@ -40,7 +40,7 @@ class Table:
             "std", "low", "high" (see the notes), "n_patients", "n_cases", "n_undefined", "n_runs", and the values
             averaged over.
         notes: what a reader has to know: what a cell means, missing folds and values.
-        breakdown: what the columns divide the cases of the main table by, see `BREAKDOWNS`; empty: the main table.
+        breakdown: what the columns divide the cases of the main table by; empty: the main table.
     """
 
     metric: str
@@ -80,16 +80,19 @@ def make_tables(scores: pd.DataFrame, layout: Layout, *, is_complete: bool = Fal
         is_complete: whether the scores should cover a whole cross-validation, so that missing folds are named.
 
     Returns:
-        A table per metric and value of `layout.tables`; of the first metric another one for each of `BREAKDOWNS` in
-        which cases differ. The mean in a cell is that over runs of the mean over cases; undefined values are excluded
-        and counted.
+        A table per metric and value of `layout.tables`; of one metric another one for each of `layout.breakdowns` in
+        which the cases of a figure differ. The mean in a cell is that over runs of the mean over cases; undefined
+        values are excluded and counted.
     """
     scores = layout.complete(scores)
     tables = _tables_by_metric(scores, layout, is_complete)
-    for name in BREAKDOWNS:
-        cases = scores[scores["case"] != ""]
-        if cases[name].nunique() > 1:
-            tables += [replace(table, breakdown=name) for table in _tables_by_metric(cases, layout.broken_down(name))]
+    cases = scores[scores["case"] != ""]
+    for name in layout.breakdowns:
+        by = layout.broken_down(name)
+        rows = cases[cases["metric"].isin(by.metrics)] if by.metrics else cases
+        figures = rows.groupby([*layout.tables, *layout.lines, *layout.columns])
+        if figures[name].nunique().gt(1).any():
+            tables += [replace(table, breakdown=name) for table in _tables_by_metric(cases, by)]
     return tables
 
 
@@ -247,8 +250,9 @@ def _counts(lines: Sequence[_Line], layout: Layout) -> list[dict[str, str]]:
     numbers = [{name: len(str(figure[name]).split()) for name in layout.averaged} for figure in whole]
     others = [name for name in layout.averaged if name != "fold" and any(each[name] > 1 for each in numbers)]
     return [
-        {"Folds": str(each["fold"])} | {"Cases": str(figure["n_cases"]), "Undefined": str(figure["n_undefined"])}
-        | {f"{name.capitalize()}s": str(each[name]) for name in others}
+        ({"Folds": str(each["fold"])} if "fold" in each else {})
+        | {"Cases": str(figure["n_cases"]), "Undefined": str(figure["n_undefined"])}
+        | {f"{name.replace('_', ' ').capitalize()}s": str(each[name]) for name in others}
         for figure, each in zip(whole, numbers, strict=True)
     ]  # fmt: skip
 
@@ -270,8 +274,9 @@ def _meaning(title: str, metric: str, lines: Sequence[_Line], layout: Layout) ->
 
 
 def _gaps(line: _Line, lines: Sequence[_Line], names_folds: bool) -> list[str]:
-    """What is missing in a line: folds without scores, columns that other lines of the data set have."""
-    notes = []
+    """What is missing in a line: cases and folds without scores, columns that other lines of the data set have."""
+    failed = [text for text in line.rows[N_FAILED].unique() if text not in ("", "0")]
+    notes = [f"{line.name}: without {text} case(s) that could not be scored." for text in failed]
     n_folds = max((int(text) for text in line.rows[N_FOLDS].unique() if text.isdecimal()), default=0)
     by_missing: dict[tuple[int, ...], list[str]] = {}
     for column in line.figures if names_folds else ():

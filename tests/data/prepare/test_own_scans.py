@@ -99,7 +99,7 @@ def test_own_scans_go_from_the_table_to_a_batch(study):
     assert episode.query_mask.flatten(2).any(2).all()
     task = data.task(data.fit_normalisation(), "reference")
     assert task.support.classes == (1, 2)
-    cases = list(task.cases)
+    cases = [task.read_case(scan) for scan in task.query_scans]
     assert [scored.case.scan_id for scored in cases] == list(data.fold.query)
     assert set(np.unique(cases[0].truth)) == {0, 1, 2}
 

@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from models.evaluation import Candidate, ScoreOptions, make_evaluation
 from models.evaluation.dense import DenseEvaluation
 from models.methods.base import Method
 from util.csv_files import read_csv
+from util.errors import DataError, FailedItemsError
 from util.results.scores import read_scores
 
 NOISE = NoiseConfig(0.7, 0.7)
@@ -152,6 +154,51 @@ def test_neither_pictures_nor_masks_cost_the_scores(squares, tmp_path, monkeypat
     (failure,) = found.failures
     assert failure.startswith("masks of img_13: OverflowError: too large")
     assert "overlays of T-Loss, last weights: left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("damaged", "reason"),
+    [
+        (("images/img_13.png", b"no picture"), r"image img_13: .*images/img_13\.png: "),
+        (("masks/lesion/img_13.png", None), r"image img_13: .*masks/lesion/img_13\.png: no such file"),
+        (
+            ("images/img_13.png", np.zeros((32, 16, 3), np.uint8)),
+            r".*img_13\.png: .*\(32, 16, 3\).*expected .*\(32, 32, 3\)",
+        ),
+        (("images/img_13.png", np.zeros((32, 32, 3), np.uint16)), r".*img_13\.png: uint16 .*; expected uint8"),
+    ],
+)
+def test_an_image_that_cannot_be_read_costs_only_its_own_scores(squares, tmp_path, damaged, reason):
+    (name, content), answers = damaged, truths(squares)
+    scored(squares, tmp_path, answers)  # all are packed
+    (squares / name).unlink()
+    if isinstance(content, bytes):
+        (squares / name).write_bytes(content)
+    elif content is not None:
+        write_png(squares / name, content)
+    found, scores = scored(squares, tmp_path, answers)
+    assert scores["last", "dice"]["case"].tolist() == ["img_12", "img_14", "img_15"]
+    assert scores["last", "dice"]["value"].tolist() == pytest.approx([1, 1, 1])
+    assert set(scores["last", "dice"]["n_cases"]) == {"3"}
+    assert (found.n_cases, list(found.failed)) == (4, ["img_13"])
+    assert re.match(reason, found.failed["img_13"])
+    assert found.tables[0].notes[-1] == "T-Loss: without 1 case(s) that could not be scored."
+    assert len(found.pictures) == 1
+    with pytest.raises(DataError, match="img_13"):  # during training
+        evaluation(squares).curve(Knows(answers), Normalisation())
+
+
+def test_of_a_batch_that_fails_only_the_image_at_fault_is_lost(squares, tmp_path):
+    answers = truths(squares)
+    del answers["img_14"]
+    found, scores = scored(squares, tmp_path, answers)
+    assert scores["last", "dice"]["case"].tolist() == ["img_12", "img_13", "img_15"]
+    assert found.failed["img_14"].startswith("image img_14: KeyError: 'img_14'")
+    for image_id in ("img_12", "img_13", "img_15"):
+        del answers[image_id]
+    with pytest.raises(FailedItemsError, match=r"none of the 4 cases could be scored.*\n.*img_12(.*\n)*.*img_15"):
+        scored(squares, tmp_path / "none", answers, {"history": [{"step": 1.0, "val/dice": 1.0}]})
+    assert not (tmp_path / "none/scores.csv").exists()
 
 
 def test_what_is_not_asked_for_is_not_made(squares, tmp_path):

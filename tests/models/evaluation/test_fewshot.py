@@ -46,7 +46,7 @@ def task_of(truth, counts, n_scans=1):
         )
         for n in range(n_scans)
     ]
-    return FewShotTask(support, ("9",), tuple(map(str, range(n_scans))), iter(cases))
+    return FewShotTask(support, ("9",), tuple(map(str, range(n_scans))), lambda scan: cases[int(scan)])
 
 
 def run(method, task, tolerance_mm=None):

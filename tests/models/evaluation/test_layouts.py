@@ -85,6 +85,47 @@ def test_noise_of_another_kind_has_lines_of_its_own():
     ]
 
 
+def domain_rows(domain, n_patients, **more):
+    """A run of CACPS on M&Ms; all patients have the same Dice."""
+    shared = {"method": "CACPS", "dataset": "MMS", "labelled": "2 %", "selection": "legacy", "structure": "all"}
+    shared |= {"metric": "legacy_dice", "held_out_domain": domain, "seed": 0, "value": 0.8}
+    return [shared | {"case": f"{domain}{n}", "patient": f"{domain}{n}"} | more for n in range(n_patients)]
+
+
+def domain_lines(*runs):
+    table, *_ = tables_of("sources", *(row for rows in runs for row in rows))
+    return table.printed.to_dict("records"), table.notes
+
+
+def test_domains_with_the_published_figures_of_those_that_were_tested_whole():
+    whole = {"D": 50, "C": 50, "B": 125, "A": 95}
+    lines, notes = domain_lines(*(domain_rows(*each) for each in whole.items()))
+    assert list(lines[0])[:9] == ["Method", "Dataset", "Labelled", "Selection", "A", "B", "C", "D", "Mean"]
+    assert lines[1]["Method"] == "CACPS, published"
+    figures = ["82.35 ± 6.24", "82.84 ± 7.59", "86.31 ± 5.47", "86.58 ± 4.78", "84.52 ± 1.94"]
+    assert [lines[1][name] for name in ("A", "B", "C", "D", "Mean")] == figures
+    assert notes[1].startswith("Published: Dice × 100 ± standard deviation over patients")
+    lines, _ = domain_lines(domain_rows("A", 95), domain_rows("B", 12))
+    assert [lines[1][name] for name in ("A", "B", "Mean")] == ["82.35 ± 6.24", "–", "–"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"selection": ""},
+        {"labelled": "10 %"},
+        {"protocol": "generic"},
+        {"sources": "B+C"},
+        {"metric": "dice"},
+        {"dataset": "HEARTS"},
+        {"method": "CPS"},
+    ],
+)
+def test_published_figures_of_domains_are_shown_only_where_they_can_be_compared(more):
+    lines, notes = domain_lines(domain_rows("A", 95, **more))
+    assert len(lines) == len(notes) == 1
+
+
 @pytest.mark.parametrize(
     "records",
     [

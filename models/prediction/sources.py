@@ -1,0 +1,146 @@
+"""Segments scans, also of several frames, with a network trained on slices of several domains."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+
+from dataloaders.description import DatasetSpec
+from dataloaders.io.geometry import Grid, paste_back
+from dataloaders.samples import ImageCase, Volume
+from dataloaders.scans.folder import MULTIPLE_PX
+from dataloaders.scans.labels import to_supplied_values
+from dataloaders.scans.preprocess import PrepareParameters, parameters_of, prepare_frames
+from dataloaders.sources.data import SliceRule
+from models.methods.base import Method
+from models.prediction.origin import find_dataset, require_family
+from models.prediction.raw_scans import check_array, warn_of_doubts
+from models.prediction.segmenter import Segmenter, most_probable
+from models.training.load import load_trained, read_trained
+from util.errors import CheckpointError, DataError
+from util.runtime.device import choose_device, set_precision
+
+SLICES_PER_PASS = 16
+
+
+def segment_slices(
+    segmenter: Segmenter, case: ImageCase, size: int = SLICES_PER_PASS
+) -> tuple[UInt8[np.ndarray, "D h w"], Bool[np.ndarray, "K D h w"]]:
+    """Segments the slices of a case, `size` of them together.
+
+    Returns:
+        For each pixel the most probable of the classes whose mask contains it, else 0; and the masks.
+    """
+    labels, masks = [], []
+    values = np.array([0, *case.classes], np.uint8)
+    for start in range(0, len(case.ids), size):
+        part = slice(start, start + size)
+        found = segmenter.segment(ImageCase(case.ids[part], case.classes, case.image[part], case.origins[part]))
+        labels.append(values[most_probable(found.probabilities, found.masks).cpu().numpy()])
+        masks.append(found.masks.cpu().numpy())
+    return np.concatenate(labels), np.concatenate(masks, 1)
+
+
+class SourcesPredictor:
+    """Segments scans slice by slice; nothing but the scan is needed.
+
+    Scans may have any orientation and spacing; label maps are returned on the grids of the scans.
+
+        predictor = SourcesPredictor.from_checkpoint(Path("checkpoint.pt"))
+        label_maps = predictor.predict(read_frames(scan_file))
+
+    Attributes:
+        segmenter: the method, in evaluation mode on its device.
+        rule: how slices are normalised.
+        parameters: how scans are prepared.
+        spec: description of the data set that the network was trained on.
+        structures: name -> value in the label maps.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        rule: SliceRule,
+        parameters: PrepareParameters,
+        spec: DatasetSpec,
+        device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
+    ) -> None:
+        self.segmenter = Segmenter(method.to(device).eval(), device)
+        self.rule, self.parameters, self.spec = rule, parameters, spec
+        places = range(1, len(spec.class_names))
+        self.structures = {spec.class_names[place]: spec.supplied_value(place) for place in places}
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: Path, weights: Literal["last", "ema"] = "last", device: str = "auto", *, dataset: str | None = None
+    ) -> "SourcesPredictor":
+        """Makes a predictor with the weights of a checkpoint or snapshot.
+
+        Args:
+            path: of the file.
+            weights: which of the weights in the file.
+            device: auto, cpu or cuda. PyTorch computes there in full single precision.
+            dataset: name or description of what the network was trained on, where the file does not contain it.
+
+        Raises:
+            CheckpointError: unreadable, or of a method of another family.
+            ConfigError: trained on another data set.
+        """
+        content = read_trained(path)
+        require_family(path, content, "sources")
+        spec = find_dataset(path, content, "scans", dataset)
+        target = choose_device(device)
+        set_precision("float32", target)
+        trained = load_trained(path, content["settings"], weights, target)
+        if trained.slices is None:
+            raise CheckpointError(
+                f"{path}: does not say how slices are normalised; expected a checkpoint.pt or snapshot that "
+                "training.py wrote."
+            )
+        return cls(trained.method, trained.slices, trained.preparation or parameters_of(spec), spec, target)
+
+    def predict(self, frames: Sequence[Volume], name: str = "the scan") -> list[Volume]:
+        """Segments the frames of a scan.
+
+        Args:
+            frames: raw, of one grid; one frame for a scan without time.
+            name: of the scan, for warnings.
+
+        Returns:
+            A label map of each frame with the values of the data set's own label maps, on the frame's grid.
+
+        Raises:
+            DataError: no scan: no numbers, a constant image, or frames of different grids.
+        """
+        _check_frames(frames)
+        warn_of_doubts(frames[0], self.parameters, self.spec, name)
+        stack = prepare_frames(frames, self.parameters)  # (T D, H, W)
+        rows, columns = (side - side % MULTIPLE_PX for side in stack.array.shape[1:])
+        parts = np.split(stack.array[:, :rows, :columns], len(frames))
+        return [
+            self._segment(Volume(part, stack.affine), frame, name) for part, frame in zip(parts, frames, strict=True)
+        ]
+
+    def _segment(self, prepared: Volume, frame: Volume, name: str) -> Volume:
+        ids = tuple(f"{name} {z}" for z in range(len(prepared.array)))
+        case = ImageCase(ids, tuple(range(1, len(self.spec.class_names))), self.rule.apply(prepared.array))
+        label, _ = segment_slices(self.segmenter, case)
+        whole = self.rule.in_full(label, prepared.array.shape[1:])
+        grid = Grid.of(frame)
+        pasted = paste_back(Volume(whole, prepared.affine), grid.shape, grid.affine)
+        return Volume(to_supplied_values(pasted.array, self.spec), frame.affine, frame.stored)
+
+
+def _check_frames(frames: Sequence[Volume]) -> None:
+    if not frames:
+        raise DataError("no frames; expected one or more.")
+    for frame in frames:
+        check_array(frame, "scan")
+        if frame.array.shape != frames[0].array.shape or not np.allclose(frame.affine, frames[0].affine):
+            raise DataError(
+                f"frames of {frames[0].array.shape} and {frame.array.shape} voxels (D, H, W), or at different places; "
+                "expected one grid. Segment them as scans of their own."
+            )
