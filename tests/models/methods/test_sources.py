@@ -65,7 +65,7 @@ def test_gradients_reach_all_students_and_no_teacher(name):
 
 def test_the_yardstick_needs_labelled_images_alone_and_ignores_others():
     method, batch = make("labelled_only"), joint_batch()
-    assert not "unlabelled" in method.needs
+    assert "unlabelled" not in method.needs
     alone = JointBatch({"labelled": batch["labelled"]})
     losses = method(alone)
     assert losses.keys() == {"loss", "supervised"}
