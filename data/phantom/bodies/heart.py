@@ -114,7 +114,7 @@ def _wavy_disc(thorax: Thorax, points: np.ndarray, radius_mm: float) -> np.ndarr
 
 
 def _heart(thorax: Thorax, points: np.ndarray, along: float, contraction: float) -> list[Layer]:
-    cavity, outer, right = _ventricles(thorax, points, min(max(along, 0), 1), contraction)
+    cavity, outer, right = _ventricles(thorax, points, min(max(along, 0.0), 1.0), contraction)
     hull = np.minimum(outer, right - RV_WALL_MM)
     if along < 0:  # below the apex: fat
         return [("fat", outer)]
@@ -136,8 +136,8 @@ def _surroundings(thorax: Thorax, points: np.ndarray, along: float) -> list[Laye
     lung = body + 24
     liver = _oval(points, (-45, 92 - 25 * along) + shifts[1], (88 * scale, 46 * scale * (1.25 - 0.5 * along)), 2.3)
     stomach = _oval(points, (78, 88) + shifts[2], (38 * scale, 30 * scale * (1.2 - 0.6 * along)), 2.0)
-    aorta = _oval(points, (66, 48) + shifts[3], (12, 12), 2.0)
-    spine = _oval(points, (34, 118) + shifts[4], (24, 20), 3.0)
+    aorta = _oval(points, (66, 48) + shifts[3], (12.0, 12.0), 2.0)
+    spine = _oval(points, (34, 118) + shifts[4], (24.0, 20.0), 3.0)
     found: list[Layer] = [("fat", body), ("muscle", body + 11), ("lung", lung)]
     for x, y, radius_mm in thorax.vessels:
         found.append(("blood", np.maximum(np.hypot(points[0] - x, points[1] - y) - radius_mm, lung + 3)))
