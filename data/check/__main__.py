@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         findings = check_images(folder, spec, given.structure or (), noise, superpixel, given.jobs)
     else:
         refuse_options(given, parser, IMAGE_OPTIONS, "not for sets of scans")
-        scale = None if given.scale == "none" else given.scale
+        scale = given.scale or ("MIDDLE" if spec.superpixels else "none")
+        scale = None if scale == "none" else scale
         findings = check_folder(folder, spec, scale, given.fold, jobs=given.jobs)
     for finding in findings:
         log.info("%s", finding)
@@ -53,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     add_target(parser)
     add = parser.add_argument
     add("--jobs", type=whole(1), default=2, help="files read at a time (default: 2)")
-    add("--scale", default="MIDDLE", choices=(*SCALES, "none"), help="scans: which pseudo-labels (default: MIDDLE)")
+    add(
+        "--scale", choices=(*SCALES, "none"), help="scans: which pseudo-labels (default: MIDDLE, where the set has any)"
+    )
     add("--fold", type=whole(0), help="scans: also check the train, query and support scans of this fold")
     add_structures(parser)
     add("--noise", type=number(), nargs=2, metavar=("ALPHA", "BETA"), help="images: also check these noisy masks")

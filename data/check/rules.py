@@ -21,6 +21,7 @@ from util.items import Failures, catching
 from util.records import hash_files
 
 DARKEST = 0.5  # prepared intensity, of 255, that a window's lower end may become by interpolation
+ROUNDED_MM = 0.011  # by which two spacings differ that were rounded to hundredths, one up and one down
 TOLERANCE_MM = 0.1  # by which the corners of two grids may differ: far below a voxel, far above rounding
 
 
@@ -100,7 +101,7 @@ def common_plane(prepared: Prepared) -> Iterator[Finding]:
         yield Finding("warning", prepared.path("image", scan), text)
     spacings = {scan: tuple(round(mm, 2) for mm in facts.spacing_mm[1:]) for scan, facts in images.items()}
     grid = prepared.spec.grid
-    for scan, spacing in _unusual(spacings) if grid.spacing_mm or grid.in_plane_mm else ():
+    for scan, spacing in _unusual(spacings, ROUNDED_MM) if grid.spacing_mm or grid.in_plane_mm else ():
         text = f"in-plane spacing (y, x) {_mm(spacing)}, unlike the other scans. {prepared.prepare_again}"
         yield Finding("warning", prepared.path("image", scan), text)
     for scan, size in sizes.items():
@@ -110,10 +111,10 @@ def common_plane(prepared: Prepared) -> Iterator[Finding]:
             yield Finding("error", prepared.path("image", scan), text)
 
 
-def _unusual(values: Mapping[str, tuple]) -> list[tuple[str, tuple]]:
-    """The scans whose value is not the most frequent one."""
-    usual = Counter(values.values()).most_common(1)[0][0] if values else None
-    return [(scan, value) for scan, value in values.items() if value != usual]
+def _unusual(values: Mapping[str, tuple], tolerance: float = 0.0) -> list[tuple[str, tuple]]:
+    """The scans whose value is not the most frequent one, up to a tolerance in each number."""
+    usual = Counter(values.values()).most_common(1)[0][0] if values else ()
+    return [(scan, value) for scan, value in values.items() if np.abs(np.subtract(value, usual)).max() > tolerance]
 
 
 def valid_intensities(prepared: Prepared) -> Iterator[Finding]:

@@ -1,7 +1,8 @@
 """Synthetic patients in the raw layout of each data set, for tests and demos without downloads.
 
 Bodies and outlines are analytic, so the ground truth is exact. Size, position, pose, shape and brightness vary between
-patients. The third patient of the volumetric data sets has no left kidney.
+patients. The third patient of the abdominal data sets has no left kidney. Patients of data sets of several domains are
+dealt to these in turn.
 """
 
 import logging
@@ -13,16 +14,19 @@ from data.phantom.writers.chaos import CHAOST2_RAW
 from data.phantom.writers.formats import LabelledImage, RawFormat, Sample, ScanRequest
 from data.phantom.writers.isic import ISIC_RAW
 from data.phantom.writers.jsrt import JSRT_RAW
+from data.phantom.writers.mms import MMS_RAW
 from data.phantom.writers.sabs import SABS_RAW
+from data.phantom.writers.scgm import SCGM_RAW
 from data.phantom.writers.shenzhen import SHENZHEN_RAW
-from dataloaders.samples import Volume
+from dataloaders.samples import Cine, Volume
 from util.cli import parallel_map
 from util.errors import ConfigError, UserError
 from util.files import read_json, write_json
 
-VOLUMES = {"chaost2": CHAOST2_RAW, "sabs": SABS_RAW}
+VOLUMES = {"chaost2": CHAOST2_RAW, "sabs": SABS_RAW, "scgm": SCGM_RAW}
+CINES = {"mms": MMS_RAW}
 IMAGES = {"isic2017": ISIC_RAW, "jsrt": JSRT_RAW, "shenzhen": SHENZHEN_RAW}
-FORMATS = {**VOLUMES, **IMAGES}
+FORMATS = {**VOLUMES, **CINES, **IMAGES}
 PARAMETERS_FILE = "phantom.json"
 REVISION = 1  # increment when the same parameters give different scans
 
@@ -45,6 +49,25 @@ def make_patient(dataset: str, scan_index: int, seed: int = 0, size_px: int = 16
         ConfigError: unknown data set, or a number out of range.
     """
     raw = _format(VOLUMES, dataset, scan_index + 1, size_px, seed)
+    return raw.make(ScanRequest(scan_index, seed, size_px))
+
+
+def make_cine(dataset: str, scan_index: int, seed: int = 0, size_px: int = 160) -> Cine:
+    """Generates one scan with several frames in memory.
+
+    Args:
+        dataset: a key of `CINES`.
+        scan_index: index of the patient.
+        seed: different seeds give different patients.
+        size_px: see the data set's module in `data.phantom.writers`.
+
+    Returns:
+        All frames, and the labels of the annotated ones.
+
+    Raises:
+        ConfigError: unknown data set, or a number out of range.
+    """
+    raw = _format(CINES, dataset, scan_index + 1, size_px, seed)
     return raw.make(ScanRequest(scan_index, seed, size_px))
 
 
@@ -91,6 +114,8 @@ def write_phantom(dataset: str, out: Path, n_scans: int = 8, size_px: int = 160,
     requests = [ScanRequest(index, seed, size_px) for index in range(n_scans)]
     for _ in parallel_map(partial(raw.write, out), requests, jobs, f"phantom {dataset}"):
         pass
+    if raw.finish is not None:
+        raw.finish(out, requests)
     _log.info("%s: phantom of %s, %d scans, seed %d.", out, dataset, n_scans, seed)
 
 

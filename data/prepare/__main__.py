@@ -1,8 +1,9 @@
 """Prepares raw data for training: `python -m data.prepare TARGET --raw FOLDER --out data`.
 
-TARGET is the name of a built-in set (chaost2, sabs, isic2017, jsrt, shenzhen), or the description of your own data; its
-table says where the files are, so that --raw is not needed. A scan or image that cannot be prepared is named at the end
-with the reason, exit code 1; all others are done. The folder does not pass the check until it is corrected or removed:
+TARGET is the name of a built-in set (chaost2, sabs, mms, scgm, isic2017, jsrt, shenzhen), or the description of your
+own data; its table says where the files are, so that --raw is not needed. A scan or image that cannot be prepared
+is named at the end with the reason, exit code 1; all others are done. The folder does not pass the check until it is
+corrected or removed:
 
     python -m data.prepare chaost2 --raw FOLDER --out data
     python -m data.prepare my_set.json5 --out data
@@ -12,7 +13,8 @@ Scans are prepared in steps; --step runs one of them. Finished work is not repea
     convert      raw files -> one image and one label file per scan (built-in sets)
     normalise    -> common grid and intensities, the prepared folder
     index        -> classmap_1.json there: the slices that show each class; [--min-foreground-px N]
-    superpixels  -> superpix-MIDDLE_<scan id>.nii.gz there: the pseudo-labels of self-supervised training
+    superpixels  -> superpix-MIDDLE_<scan id>.nii.gz there: the pseudo-labels of self-supervised training (left out of
+                 `all` where the description says `superpixels: false`)
 
 TARGET of the steps index and superpixels can also be a prepared folder. Images are prepared in one step:
 
@@ -60,16 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if spec.kind == "images":
         prepare_images(spec, raw, given.out, given.size_px, given.split, given.jobs)
     else:
-        _prepare_scans(given, spec, raw, folder, table)
+        _prepare_scans(given, spec, raw, folder)
 
 
-def _prepare_scans(given: argparse.Namespace, spec: DatasetSpec, raw: Path, folder: Path, table: Path | None) -> None:
-    steps = STEPS if given.step == "all" else (given.step,)
+def _prepare_scans(given: argparse.Namespace, spec: DatasetSpec, raw: Path, folder: Path) -> None:
+    steps = [step for step in STEPS if spec.superpixels or step != "superpixels"]
+    steps = steps if given.step == "all" else [given.step]
     spacing_mm = tuple(given.spacing_mm) if given.spacing_mm else None
     parameters = parameters_of(spec, given.size_px, spacing_mm, given.size_rule)
     work = {
         "convert": partial(convert, spec, raw, given.out, given.jobs),
-        "normalise": partial(normalise, spec, given.out, parameters, given.jobs, table),
+        "normalise": partial(normalise, spec, given.out, parameters, given.jobs, raw),
         "index": partial(write_class_index, folder, spec, given.min_foreground_px),
         "superpixels": partial(write_pseudo_labels, folder, spec, numbering=given.numbering, jobs=given.jobs),
     }

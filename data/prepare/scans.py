@@ -1,111 +1,56 @@
 """Prepares raw scans, steps `convert` and `normalise`: see `python -m data.prepare --help`.
 
 Built-in sets are converted to <out>/CHAOST2/niis/T2SPIR or <out>/SABS/niis first, with one image and one label file per
-scan; own scans are read where they are. Finished scans are skipped when a step is repeated.
+scan; own scans and those of sets without a converted folder are read where they are.
+Finished scans are skipped when a step is repeated.
 """
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data.sources import chaos, own_scans, sabs
-from data.sources.raw_scans import RawScan, ScanSource
+import numpy as np
+
+from data.prepare.scan_job import ScanJob
+from data.prepare.scan_sources import SCAN_SOURCES as SCAN_SOURCES
+from data.prepare.scan_sources import source_for as source_for
+from data.sources import own_scans
+from data.sources.raw_scans import RawScan, as_cine
 from dataloaders.description import DatasetSpec, write_description
 from dataloaders.io.geometry import Grid
 from dataloaders.io.nifti import write_nifti
-from dataloaders.samples import ORIGIN, Volume
+from dataloaders.samples import ORIGIN, Cine, Volume
 from dataloaders.scans.folder import SUFFIX, scan_files, scan_path
 from dataloaders.scans.manifest import Manifest, statistics_of
 from dataloaders.scans.plausibility import label_map_doubt
 from dataloaders.scans.preprocess import (
     PrepareParameters,
-    prepare_image,
+    prepare_frames,
     prepare_label,
     scan_doubts,
 )
+from dataloaders.scans.slice_index import write_slice_index
 from util.errors import ConfigError, DataError
-from util.files import file_sha256, read_json_object, write_json
+from util.files import read_json_object, write_json
 from util.ids import natural_key
 from util.inventory import first_names
 from util.items import Failures, attempt_each, raise_failures
-from util.records import Record, hash_files
+from util.records import Record
 
 CONVERTED_RECORD = "converted.json"  # in the folder of the converted files: scan id -> hashes of the raw files
 FAILED = "failed"  # key there, in place of the hashes: why a scan could not be converted
 
 log = logging.getLogger(__name__)
 
-OWN = "own"  # any set whose description names a table of files
-SCAN_SOURCES: dict[str, ScanSource] = {"CHAOST2": chaos.SOURCE, "SABS": sabs.SOURCE, OWN: own_scans.SOURCE}
-
-
-def source_for(spec: DatasetSpec) -> ScanSource:
-    """How the scans of a set are found and read.
-
-    Raises:
-        ConfigError: the set is not built in and its description names no table of files.
-    """
-    if spec.files or spec.name not in SCAN_SOURCES:
-        if not spec.files:
-            raise ConfigError(
-                f"{spec.name}: the description names no files; expected `files`, a table (CSV) of the scans. Write a "
-                "draft with `python -m data.describe FOLDER`."
-            )
-        return SCAN_SOURCES[OWN]
-    return SCAN_SOURCES[spec.name]
-
-
-@dataclass(frozen=True)
-class ScanJob:
-    """One scan in one step.
-
-    Attributes:
-        scan: what is read.
-        folder: where `image_<scan id>.nii.gz` and `label_<scan id>.nii.gz` are written.
-        record: what an earlier run made it from; None where there was none.
-        settings: that it is to be made with.
-    """
-
-    scan: RawScan
-    folder: Path
-    record: Record | None
-    settings: Mapping[str, Any]
-
-    @property
-    def outputs(self) -> tuple[Path, Path]:
-        """The image file and the label file; there is no label file of a scan without label."""
-        return scan_path(self.folder, "image", self.scan.id), scan_path(self.folder, "label", self.scan.id)
-
-    def input_hashes(self) -> dict[str, str]:
-        """SHA-256 of every file read, by folder and file name."""
-        files = [file for path in self.scan.inputs for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
-        return {f"{file.parent.name}/{file.name}": file_sha256(file) for file in files if file.is_file()}
-
-    def is_done(self, inputs: dict[str, str]) -> bool:
-        """Whether an earlier run made the outputs from the same inputs, with the same settings."""
-        image, label = self.outputs
-        is_same = self.record is not None and not self.record.differences(self.settings, inputs)
-        return is_same and image.exists() and label.exists() == self.scan.is_labelled
-
-    def changed_outputs(self) -> set[str]:
-        """Names of the outputs that are not as the earlier run wrote them."""
-        made = {} if self.record is None else self.record.made
-        now = hash_files([self.folder / name for name in made], self.folder)
-        return {name for name in made if now.get(name) != made[name]}
-
-    def finish(self, inputs: dict[str, str]) -> Record:
-        """The record of the outputs, which have been written."""
-        written = self.outputs if self.scan.is_labelled else self.outputs[:1]
-        return Record(dict(self.settings), inputs, hash_files(written, self.folder))
-
 
 def convert(spec: DatasetSpec, raw: Path, root: Path, jobs: int = 1) -> None:
     """Writes every raw scan as `image_<scan id>.nii.gz` and `label_<scan id>.nii.gz` below `<root>/<data set>/niis`.
 
-    An image without a record of this function, such as one made by dcm2niix, is kept. Own scans are not converted.
+    An image without a record of this function, such as one made by dcm2niix, is kept. Scans
+    of a source without a converted folder, such as own ones, are not converted.
 
     Raises:
         DataError: there are no raw files, or two of one scan.
@@ -149,7 +94,8 @@ def _convert_scan(task: ScanJob, spec: DatasetSpec) -> Record | None:
     inputs = task.input_hashes()
     if task.is_done(inputs):
         return None
-    image, label = source_for(spec).read(task.scan, spec)
+    cine = as_cine(source_for(spec).read(task.scan, spec))
+    image, label = cine.frames[0], cine.labels.get(0)
     image_path, label_path = task.outputs
     if task.record or not image_path.exists():
         write_nifti(image_path, image)
@@ -159,7 +105,7 @@ def _convert_scan(task: ScanJob, spec: DatasetSpec) -> Record | None:
 
 
 def normalise(
-    spec: DatasetSpec, root: Path, parameters: PrepareParameters, jobs: int = 1, table: Path | None = None
+    spec: DatasetSpec, root: Path, parameters: PrepareParameters, jobs: int = 1, raw: Path | None = None
 ) -> None:
     """Resamples scans to the training grid and records grids, statistics and hashes in the manifest.
 
@@ -168,14 +114,14 @@ def normalise(
         root: data root.
         parameters: see `parameters_of`.
         jobs: processes.
-        table: of a user's own files.
+        raw: for sets that are not converted first: the table of a user's own files, or the folder of the download.
 
     Raises:
         DataError: nothing was converted.
         FailedItemsError: a label is missing or a scan is damaged; the message names each. All others are done. The
             manifest names these and what could not be converted, and the check refuses the folder.
     """
-    scans, not_converted = _scans_to_prepare(spec, root, table)
+    scans, not_converted = _scans_to_prepare(spec, root, raw)
     folder = root / spec.prepared_folder()
     manifest = Manifest.load(folder, spec.name)
     wanted = {"normalise": parameters.to_json(), "label_values": _label_values(spec)}
@@ -183,8 +129,11 @@ def normalise(
     manifest.save(folder)
     write_description(folder, spec)
     _remove_other_scans(folder, spec, manifest, {scan.id for scan in scans} | set(not_converted))
-    tasks = {scan.id: ScanJob(scan, folder, manifest.records.get(f"scan_{scan.id}"), wanted) for scan in scans}
-    if any(task.record and task.record.differences(wanted, task.record.made_from) for task in tasks.values()):
+    tasks = {
+        scan.id: ScanJob(scan, folder, manifest.records.get(f"scan_{scan.id}"), wanted | _frame_settings(scan))
+        for scan in scans
+    }
+    if any(task.record and task.record.differences(task.settings, task.record.made_from) for task in tasks.values()):
         log.info("%s: the parameters have changed; every scan is prepared again", spec.name)
     failures: Failures = {}
     work = partial(_normalise_scan, spec=spec, parameters=parameters)
@@ -199,16 +148,21 @@ def normalise(
     if manifest.failed != not_converted | failures:
         manifest.failed = not_converted | failures
         manifest.save(folder)
+    write_slice_index(folder, manifest, spec)
     raise_failures(failures, len(tasks), f"{spec.name}, step normalise")
 
 
-def _scans_to_prepare(spec: DatasetSpec, root: Path, table: Path | None) -> tuple[list[RawScan], Failures]:
-    """The scans of the table, or the converted ones of a built-in set; and the reasons of what was not converted."""
+def _scans_to_prepare(spec: DatasetSpec, root: Path, raw: Path | None) -> tuple[list[RawScan], Failures]:
+    """The scans of the table or of the download, or the converted ones; and the reasons of what was not converted."""
     source = source_for(spec)
     if not source.converted_folder:
-        if table is None:
-            raise ConfigError(f"{spec.name}: expected the table of its files ({spec.files}).")
-        return source.find(table, spec), {}
+        if raw is None:
+            expected = f"the table of its files ({spec.files})" if spec.files else "the folder of its download"
+            raise ConfigError(f"{spec.name}: expected {expected}.")
+        scans = source.find(raw, spec)
+        if account := source.account(raw, scans):
+            log.info("%s", account)
+        return scans, {}
     converted = root / source.converted_folder
     record = converted / CONVERTED_RECORD
     entries = read_json_object(record) if record.exists() else {}
@@ -226,6 +180,15 @@ def _scans_to_prepare(spec: DatasetSpec, root: Path, table: Path | None) -> tupl
 def _label_values(spec: DatasetSpec) -> list[list[str | int]]:
     """Name and supplied value of each class, in the order of the prepared values."""
     return [[name, spec.supplied_value(place)] for place, name in enumerate(spec.class_names) if place]
+
+
+def _frame_settings(scan: RawScan) -> dict[str, Any]:
+    """Which frames have a label; a cine scan is prepared again when that changes."""
+    return {"labelled_frames": _by_text(scan.frames)} if scan.frames else {}
+
+
+def _by_text(frames: Mapping[int, str]) -> dict[str, str]:
+    return {str(frame): phase for frame, phase in sorted(frames.items())}
 
 
 def _with_facts(record: dict[str, Any], scan: RawScan) -> dict[str, Any]:
@@ -263,6 +226,8 @@ def _normalise_scan(
 
     An image that has changed since it was prepared is written again, a label is not: it may be a correction by hand.
     """
+    if task.scan.fault:
+        raise DataError(task.scan.fault)
     inputs = task.input_hashes()
     if task.is_done(inputs) and not task.changed_outputs() - {task.outputs[1].name}:
         for name in task.changed_outputs():
@@ -270,12 +235,13 @@ def _normalise_scan(
                 "%s: has changed since it was prepared; kept. Delete it to prepare it again.", task.folder / name
             )
         return None
-    original, original_label = _read(task.scan, spec)
+    cine = _read(task.scan, spec)
+    original = cine.frames[0]
     try:
         for doubt in _doubts(original, spec, parameters):
             log.warning("%s: %s", task.scan.image, doubt)
-        image = prepare_image(original, parameters)
-        label = None if original_label is None else prepare_label(original_label, parameters)
+        image = prepare_frames(cine.frames, parameters)
+        label = _prepare_labels(cine, image.array.shape, parameters) if task.scan.is_labelled else None
     except DataError as error:
         raise DataError(f"{task.scan.image}: {error}") from error
     image_path, label_path = task.outputs
@@ -283,14 +249,31 @@ def _normalise_scan(
     if label is None:
         label_path.unlink(missing_ok=True)
     else:
-        write_nifti(label_path, Volume(label.array, image.affine))
-    facts = {
+        write_nifti(label_path, Volume(label, image.affine))
+    return _facts(task.scan, cine, image), task.finish(inputs)
+
+
+def _prepare_labels(cine: Cine, shape: tuple[int, ...], parameters: PrepareParameters) -> np.ndarray:
+    """The label maps of the annotated frames, one after the other along z; 0 in other frames."""
+    label = np.zeros(shape, np.uint8)
+    depth = shape[0] // len(cine.frames)
+    for frame, volume in cine.labels.items():
+        label[frame * depth : (frame + 1) * depth] = prepare_label(volume, parameters).array
+    return label
+
+
+def _facts(scan: RawScan, cine: Cine, image: Volume) -> dict[str, Any]:
+    """The scan's entry of the manifest; grids are those of one frame."""
+    original, n_frames = cine.frames[0], len(cine.frames)
+    depth, height, width = image.array.shape
+    is_cine = n_frames > 1 or bool(scan.frames)
+    return {
         "original": Grid.of(original).to_json(),
         **({} if original.stored is None else {"stored_geometry": asdict(original.stored)}),
-        "prepared": Grid.of(image).to_json(),
+        "prepared": Grid((depth // n_frames, height, width), image.affine).to_json(),
+        **({"frames": n_frames, "labelled_frames": _by_text(scan.frames)} if is_cine else {}),
         "statistics": statistics_of(image.array),
     }
-    return facts, task.finish(inputs)
 
 
 def _doubts(original: Volume, spec: DatasetSpec, parameters: PrepareParameters) -> list[str]:
@@ -304,11 +287,12 @@ def _doubts(original: Volume, spec: DatasetSpec, parameters: PrepareParameters) 
     return [*doubts, *([f"{label_map}. Correct the table of files, if it is one."] if label_map else [])]
 
 
-def _read(scan: RawScan, spec: DatasetSpec) -> tuple[Volume, Volume | None]:
+def _read(scan: RawScan, spec: DatasetSpec) -> Cine:
+    source = source_for(spec)
+    if not source.converted_folder:
+        return as_cine(source.read(scan, spec))
     try:
-        return own_scans.read_scan(scan, spec)
+        return as_cine(own_scans.read_scan(scan, spec))
     except DataError as error:
-        if not source_for(spec).converted_folder:
-            raise
         remedy = "Delete the image and the label and run `--step convert` again."
         raise DataError(f"{error} {remedy}") from error

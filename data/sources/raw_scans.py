@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataloaders.description import DatasetSpec
-from dataloaders.samples import UNKNOWN, Origin, Volume
+from dataloaders.samples import UNKNOWN, Cine, Origin, Volume
 from util.inventory import ARCHIVE, is_archive, list_files, summary
 
 
@@ -37,6 +37,8 @@ class RawScan:
         annotations: one per annotator; none: the scan is not labelled.
         origin: whose scan it is, and where from; without a patient: nobody else's.
         fold: whose query the scan is; None: not given.
+        frames: of a cine scan with labels: number of each annotated frame, from 0 -> its phase, such as "ED".
+        fault: why the scan was found, but cannot be used; empty: nothing is known to be wrong.
     """
 
     id: str
@@ -44,6 +46,8 @@ class RawScan:
     annotations: tuple[Annotation, ...] = ()
     origin: Origin = UNKNOWN
     fold: int | None = None
+    frames: Mapping[int, str] = field(default_factory=dict)
+    fault: str = ""
 
     @classmethod
     def with_label(cls, scan_id: str, image: Path, label: Path) -> "RawScan":
@@ -74,7 +78,7 @@ class ScanSource:
 
     Attributes:
         find: folder of the download, or table of the files -> its scans, in natural order of their ids.
-        read: a scan -> its image, and its label map on the same grid; None where it has none.
+        read: a scan -> its image, and its label map on the same grid, None where it has none; or its frames.
         account: folder of the download and the scans found in it -> one line that counts its files and names those that
             are left out.
         converted_folder: where the scans are stored as NIfTI before they are prepared, below the data root; empty:
@@ -82,9 +86,17 @@ class ScanSource:
     """
 
     find: Callable[[Path, DatasetSpec], list[RawScan]]
-    read: Callable[[RawScan, DatasetSpec], tuple[Volume, Volume | None]]
+    read: Callable[[RawScan, DatasetSpec], tuple[Volume, Volume | None] | Cine]
     account: Callable[[Path, Sequence[RawScan]], str] = lambda raw, scans: ""
     converted_folder: str = ""
+
+
+def as_cine(found: tuple[Volume, Volume | None] | Cine) -> Cine:
+    """What a source read, as frames; a scan without time has one."""
+    if isinstance(found, Cine):
+        return found
+    image, label = found
+    return Cine((image,), {} if label is None else {0: label})
 
 
 def account(name: str, root: Path, scans: Sequence[RawScan], why_unused: Callable[[Path], str]) -> str:

@@ -245,13 +245,13 @@ def write_nifti(path: Path, volume: Volume) -> None:
     _write(path, portable(volume.array).transpose(2, 1, 0), volume)
 
 
-def write_frames(path: Path, frames: Sequence[Volume], like: Path) -> None:
+def write_frames(path: Path, frames: Sequence[Volume], like: Path | None = None) -> None:
     """Writes frames of one grid as compressed NIfTI-1 whose fourth axis is time; a single frame has three axes.
 
     Args:
         path: of the result.
         frames: each as `write_nifti` takes it; the geometry of the first is written.
-        like: the NIfTI file whose time step and unit of time are written.
+        like: the NIfTI file whose time step and unit of time are written; None: they are not given.
 
     Raises:
         DataError: `like` cannot be read.
@@ -261,7 +261,7 @@ def write_frames(path: Path, frames: Sequence[Volume], like: Path) -> None:
         write_nifti(path, frames[0])
     else:
         array = portable(np.stack([frame.array for frame in frames]))  # (T, D, H, W)
-        _write(path, array.transpose(3, 2, 1, 0), frames[0], _read_header(like)[0])
+        _write(path, array.transpose(3, 2, 1, 0), frames[0], None if like is None else _read_header(like)[0])
 
 
 def _write(path: Path, array: np.ndarray, volume: Volume, like: Header | None = None) -> None:

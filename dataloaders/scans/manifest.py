@@ -24,8 +24,10 @@ class Manifest:
         scans: scan id -> {"original": {"shape": [D, H, W], "affine": 4x4},
             "stored_geometry": fields of `StoredGeometry` where the original has more than an affine in millimetres,
             "prepared": {"shape", "affine"}, "statistics": {"count", "mean", "std", "min", "max"}, "is_labelled", and
-            where the table of files has them "patient", "phase", "domain" and "fold"}. A folder prepared by another
-            program may lack entries.
+            where they are known "patient", "phase", "domain", "centre" and "fold"}. A cine scan also has "frames",
+            their number, and "labelled_frames": {number of the frame as text: its phase}; its frames are stored one
+            after the other along z, and both grids are those of one frame. A folder prepared by another program may
+            lack entries.
         records: name -> what files of this folder were made from (`util.records.Record`): "scan_<id>", the prepared
             image and label; "superpix-<scale>_<id>"; "classmap_<least number of pixels>".
         failed: scan id -> why the scan could not be prepared the last time; such a folder does not pass the check.

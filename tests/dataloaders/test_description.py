@@ -87,6 +87,8 @@ IMPOSSIBLE = [
     ({"grid": {"size_px": True}}, r"size_px=True \(bool\)"),
     ({"grid": {"spacing_mm": [1, 0, 1]}}, r"spacing_mm=\[1\.0, 0\.0, 1\.0\]: expected three positive distances"),
     ({"grid": {"axis_codes": "LAL"}}, r"axis_codes='LAL': expected one each of"),
+    ({"grid": {"in_plane_mm": 0}}, r"in_plane_mm=0\.0: expected a positive distance"),
+    ({"grid": {"in_plane_mm": 1, "spacing_mm": [1, 1, 1]}}, r"spacing_mm and in_plane_mm: both given"),
     ({"grid": {"border_fraction": 0.5}}, r"border_fraction=0\.5: expected a fraction from 0, below 0\.5"),
     ({"grid": {"aspect": "crop"}}, r"aspect='crop': expected one of squeeze, pad"),
     ({"intensity": {"clip_percentile": 0}}, r"clip_percentile=0\.0: expected above 0, at most 100"),
@@ -98,6 +100,8 @@ IMPOSSIBLE = [
     ({"folds": {"number": 1, "starts": [0, 1], "lists": [["1"]]}}, r"starts and lists: both given"),
     ({"split": {"test": 0}}, r"test=0\.0, validation=0\.0: expected fractions"),
     ({"split": {"test": 0.6, "validation": 0.5}}, r"test=0\.6, validation=0\.5"),
+    ({"domains": {"A/B": "x"}}, r"domains: the id 'A/B' holds a slash"),
+    ({"domains": {"A": 1}}, r"domains\.A=1: expected a name"),
     ({"episodes_per_pass": 0}, r"episodes_per_pass=0: expected 1 or more"),
 ]
 
@@ -124,7 +128,18 @@ def test_the_digest_changes_with_what_changes_results_alone():
     assert replace(own, title="A title", source="x", licence="y", files="z.csv").digest == own.digest
     assert replace(own, split=SplitRule(seed=1)).digest != own.digest
     assert replace(own, folds=FoldRule(number=3)).digest != own.digest
+    assert replace(own, domains={"A": "Siemens"}, superpixels=False).digest == own.digest
+    assert replace(own, grid=replace(own.grid, in_plane_mm=1.1)).digest != own.digest
     assert DatasetSpec.from_dict(own.to_dict()) == own
+
+
+def test_keys_of_later_versions_leave_the_digest_unchanged():
+    assert spec().digest == "52c06a79"  # recorded before there were `in_plane_mm`, `domains` and `superpixels`
+
+
+def test_slices_may_stay_as_they_are_stored():
+    grid = spec(kind="scans", grid={"axis_codes": "stored", "in_plane_mm": 1.1}, domains={"A": "Siemens"}).grid
+    assert (grid.axis_codes, grid.in_plane_mm, grid.spacing_mm) == ("stored", 1.1, None)
 
 
 def test_comments_byte_order_mark_and_trailing_commas(tmp_path):

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+Layer = tuple[str, np.ndarray]  # tissue, and the signed distance (H, W) to its outline in mm
+
 
 class Shape(ABC):
     """A shape with a signed distance function and a bounding box."""

@@ -1,6 +1,6 @@
 """Interface of the raw on-disk formats of the phantom."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -47,6 +47,7 @@ class RawFormat(Generic[Sample]):
         folders: folders created in the output folder.
         make: generates a scan: image and label of a volume, with the label values of the data set; or an image.
         write: writes one scan to the output folder, atomically; an existing scan is kept.
+        finish: writes what is common to the scans, after them; None: nothing.
         sizes_px: smallest and largest allowed size.
         size_step_px: sizes must be a multiple of this.
     """
@@ -57,3 +58,4 @@ class RawFormat(Generic[Sample]):
     write: Callable[[Path, ScanRequest], None]
     sizes_px: tuple[int, int] = (32, 512)
     size_step_px: int = 1
+    finish: Callable[[Path, Sequence[ScanRequest]], None] | None = None

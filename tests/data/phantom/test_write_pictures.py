@@ -160,7 +160,7 @@ def test_folders_with_other_images_are_rejected_unchanged(name, file, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dataset": "isic2018"}, "'isic2018'.*expected one of chaost2, sabs, isic2017, jsrt, shenzhen"),
+        ({"dataset": "isic2018"}, "'isic2018'.*expected one of chaost2, sabs, scgm, mms, isic2017, jsrt, shenzhen"),
         ({"n_scans": 2601}, "isic2017: scans=2601; expected 1 to 2600"),
         ({"dataset": "jsrt", "n_scans": 248}, "jsrt: scans=248; expected 1 to 247"),
         ({"dataset": "shenzhen", "size_px": 16}, "size_px=16; expected 32 to 2048"),

@@ -332,7 +332,10 @@ def test_the_command_prepares_images(tmp_path, raw):
     [
         (["isic2017", "--step", "convert"], "--step: not for sets of images. Leave it out for isic2017"),
         (["chaost2", "--split", "scr"], "--split: not for sets of scans. Leave it out for chaost2"),
-        (["isic2018"], "isic2018': unknown data set; expected one of CHAOST2, ISIC2017, JSRT, SABS, SHENZHEN"),
+        (
+            ["isic2018"],
+            "isic2018': unknown data set; expected one of CHAOST2, ISIC2017, JSRT, MMS, SABS, SCGM, SHENZHEN",
+        ),
     ],
 )
 def test_options_that_do_not_apply_are_refused(tmp_path, arguments, message):

@@ -211,7 +211,7 @@ def test_a_label_that_was_lost_after_preparation_is_an_error(study):
 def test_prepared_intensities_as_they_are(study):
     """Without clipping, window, border and resampling the prepared array is the user's."""
     spec = replace(SPEC, grid=GridRule(size_px=SIZE, axis_codes="LPS"))
-    normalise(spec, study.parent / "data", parameters_of(spec), table=study.parent / "scans.csv")
+    normalise(spec, study.parent / "data", parameters_of(spec), raw=study.parent / "scans.csv")
     image = read_nifti(prepared(study) / "image_P7a.nii.gz")
     np.testing.assert_array_equal(image.array, read_nifti(study.parent / "P7a.nii.gz").array)
     np.testing.assert_allclose(image.affine, AXIAL)

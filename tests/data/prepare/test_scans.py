@@ -216,7 +216,7 @@ def test_two_processes_give_the_same_files(tmp_path, raw_chaos, small):
         for root in (tmp_path / "one", tmp_path / "two")
     )
     assert one == two
-    assert len(one) == 2 * 4 + 3
+    assert len(one) == 2 * 4 + 4  # converted.json, manifest.json, dataset.json5, slices.csv
 
 
 def test_a_stopped_run_loses_only_the_scan_in_hand(tmp_path, raw_chaos, small, monkeypatch, caplog):
@@ -378,7 +378,7 @@ def test_raw_files_are_looked_for_below_the_data_root(tmp_path, raw_chaos):
 
 
 def test_an_unknown_data_set_is_answered_with_those_that_exist(tmp_path):
-    with pytest.raises(UserError, match="expected one of CHAOST2, ISIC2017, JSRT, SABS"):
+    with pytest.raises(UserError, match="expected one of CHAOST2, ISIC2017, JSRT, MMS, SABS"):
         main(["chaos3", "--out", str(tmp_path)])
 
 

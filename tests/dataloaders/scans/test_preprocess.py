@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from dataloaders.catalog import dataset
 from dataloaders.io.geometry import crop_or_pad, resample_image, resample_label
@@ -14,6 +15,8 @@ from dataloaders.scans.preprocess import (
     apply_window,
     clip_percentile,
     parameters_of,
+    paste_back,
+    prepare_frames,
     prepare_image,
     prepare_label,
 )
@@ -138,7 +141,73 @@ def test_a_smaller_size_keeps_the_field_of_view():
     assert parameters_of(CHAOST2, 128, (5.0, 1.0, 1.0)).spacing_mm == (5, 1, 1)
 
 
-@pytest.mark.parametrize("parameters", [parameters_of(CHAOST2), parameters_of(SABS, 128, None, "reference")])
+MMS = dataset("MMS")
+
+
+def oblique(shape, spacing_mm):
+    """A volume whose slices are oblique to every plane of the patient."""
+    z, y, x = spacing_mm
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("zyx", [40, 35, 25], degrees=True).as_matrix() * [x, y, z]
+    affine[:3, 3] = 10, -20, 30
+    array = np.random.default_rng(3).integers(0, 9, shape).astype(np.int16)
+    return Volume(array, affine)
+
+
+def test_pixels_get_their_size_and_slices_stay_as_stored():
+    volume = oblique((3, 40, 60), (9.0, 1.5, 0.8))
+    parameters = parameters_of(MMS, size_px=60)  # pixels of 1.1 * 300 / 60 = 5.5 mm: 11 x 9 of them show the scan
+    image = prepare_image(volume, parameters)
+    assert image.array.shape == (3, 60, 60)
+    assert image.array.dtype == np.float32
+    assert image.spacing_mm == pytest.approx((9, 5.5, 5.5))
+    directions = [each.affine[:3, :3] / np.linalg.norm(each.affine[:3, :3], axis=0) for each in (volume, image)]
+    np.testing.assert_allclose(*directions, atol=1e-9)
+    shown = image.array != image.array.min()
+    assert shown.any((0, 2)).sum() <= 11
+    assert shown.any((0, 1)).sum() <= 9
+    assert (image.array % 1).any()  # not truncated
+
+
+def test_a_label_on_pixels_of_another_size_finds_back():
+    volume = oblique((3, 40, 60), (9.0, 1.5, 0.8))
+    label = np.zeros((3, 40, 60), np.uint8)
+    label[1:, 10:30, 15:50] = 2
+    prepared = prepare_label(Volume(label, volume.affine), parameters_of(MMS))
+    assert prepared.array.shape == (3, 300, 300)
+    np.testing.assert_allclose(prepared.affine, prepare_image(volume, parameters_of(MMS)).affine)
+    back = paste_back(prepared, label.shape, volume.affine).array
+    assert (
+        2 * np.count_nonzero((back == 2) & (label == 2)) / (back.astype(bool).sum() + label.astype(bool).sum()) > 0.95
+    )
+
+
+def test_frames_are_prepared_alike_and_follow_each_other():
+    frames = [oblique((2, 20, 20), (9.0, 2.0, 2.0)) for _ in range(3)]
+    frames[1] = Volume(np.zeros_like(frames[1].array), frames[1].affine)  # a frame may be blank, a scan not
+    parameters = parameters_of(MMS, size_px=50)
+    stack = prepare_frames(frames, parameters)
+    assert stack.array.shape == (6, 50, 50)
+    inner = slice(24, 27)  # beyond is padding, with the least value of all frames
+    alone = prepare_image(frames[2], parameters)
+    np.testing.assert_array_equal(stack.array[4:, inner, inner], alone.array[:, inner, inner])
+    np.testing.assert_array_equal(stack.array[2:4], 0)
+    with pytest.raises(DataError, match="every voxel is 0: no image"):
+        prepare_frames(frames[1:2] * 2, parameters)
+
+
+def test_parameters_of_earlier_folders_say_nothing_of_pixels():
+    assert "in_plane_mm" not in parameters_of(CHAOST2).to_json()
+    assert parameters_of(MMS).to_json()["in_plane_mm"] == 1.1
+    assert parameters_of(MMS, 150).in_plane_mm == pytest.approx(2.2)
+    assert parameters_of(MMS, 150, (9.0, 1.0, 1.0)).in_plane_mm is None
+    with pytest.raises(ConfigError, match=r"in_plane_mm=1\.1: expected a positive distance, and no spacing_mm"):
+        dataclasses.replace(parameters_of(MMS), spacing_mm=(9.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    "parameters", [parameters_of(CHAOST2), parameters_of(SABS, 128, None, "reference"), parameters_of(MMS)]
+)
 def test_parameters_survive_json(parameters):
     assert PrepareParameters.from_json(json.loads(json.dumps(parameters.to_json()))) == parameters
 
