@@ -1,15 +1,18 @@
-r"""Segments your own images or scans with a trained network; the checkpoint decides which of the two.
+r"""Segments your own images or scans with a trained network; the checkpoint decides which of these.
 
     python -m models.predict --checkpoint checkpoint.pt --images FOLDER --out RESULTS --overlays
 
     python -m models.predict --checkpoint checkpoint.pt --support-image A.nii.gz --support-label A_label.nii.gz \
         --scans FOLDER --out RESULTS --overlays
 
+    python -m models.predict --checkpoint checkpoint.pt --scans FOLDER --out RESULTS --overlays
+
 Dense networks segment images: PNG, JPEG, TIFF and BMP files, or folders of them. Few-shot networks segment scans with
-one annotated scan: NIfTI files, folders of one DICOM series each, or folders of these. RESULTS receives a label map
-<name>_segmentation of each image or scan at its original size, areas.csv or volumes.csv, and with --overlays a picture
-each. What cannot be segmented is reported at the end with the reason, exit code 1; all other files are processed. Files
-that are left out, such as label maps of other files, are counted and named.
+one annotated scan: NIfTI files, folders of one DICOM series each, or folders of these. Networks of several sources
+segment such scans without an annotated one, and every frame of NIfTI files with time as fourth axis. RESULTS receives a
+label map <name>_segmentation of each image or scan at its original size, areas.csv or volumes.csv, and with --overlays
+a picture each. What cannot be segmented is reported at the end with the reason, exit code 1; all other files are
+processed. Files that are left out, such as label maps of other files, are counted and named.
 
 Results of an earlier run stay: further files can be added to the same folder, and the table keeps its lines. To replace
 results, give --overwrite; where a file then fails, its earlier result and lines stay.
@@ -32,6 +35,7 @@ from models.prediction.batch import Inventory, find_all, refuse_existing
 from models.prediction.dense import DensePredictor as DensePredictor
 from models.prediction.fewshot import FewShotPredictor as FewShotPredictor
 from models.prediction.scan_search import find_scans
+from models.prediction.sources import SourcesPredictor as SourcesPredictor
 from models.training.load import read_trained
 from util.cli import number, run_main, whole
 from util.errors import ConfigError
@@ -40,11 +44,17 @@ from util.items import Failures, exit_code, naming
 logger = logging.getLogger(__name__)
 
 # Options of one family alone, those that it needs first.
-NEEDED: dict[str, tuple[str, ...]] = {"dense": ("images",), "fewshot": ("support_image", "support_label", "scans")}
+NEEDED: dict[str, tuple[str, ...]] = {
+    "dense": ("images",),
+    "fewshot": ("support_image", "support_label", "scans"),
+    "sources": ("scans",),
+}
 FURTHER: dict[str, tuple[str, ...]] = {
     "dense": ("probabilities",),
     "fewshot": ("classes", "parts", "modelname", "mean_std"),
+    "sources": (),
 }
+ITEMS = {"dense": "images", "fewshot": "scans", "sources": "scans"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,8 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ConfigError(f"{given.checkpoint}: no predictor of {family} methods; expected {' or '.join(COMMANDS)}.")
     _check_options(given, family)
     outcome = COMMANDS[family](given)
-    what = {"dense": "images", "fewshot": "scans"}[family]
-    logger.info("%d of %d %s segmented, in %s", outcome.n_done, outcome.n_found, what, given.out)
+    logger.info("%d of %d %s segmented, in %s", outcome.n_done, outcome.n_found, ITEMS[family], given.out)
     if outcome.inventory.left_out:
         logger.warning("%s", outcome.inventory)
     return max(exit_code(outcome.failures, "not segmented"), exit_code(outcome.pictures, "segmented, but not drawn"))
@@ -83,18 +92,17 @@ def _check_options(given: argparse.Namespace, family: str) -> None:
     """Checks that the options suit the checkpoint.
 
     Raises:
-        ConfigError: an option of the other family, or one that is missing.
+        ConfigError: an option of other families alone, or one that is missing.
     """
     needed = ", ".join(map(_option, NEEDED[family]))
-    for other in set(NEEDED) - {family}:
-        foreign = [
-            _option(key) for key in (*NEEDED[other], *FURTHER[other]) if getattr(given, key) not in (None, False)
-        ]
-        if foreign:
-            raise ConfigError(
-                f"{', '.join(foreign)}: not for {given.checkpoint}, whose method is {origin.USES[family]}. Leave "
-                f"{'it' if len(foreign) == 1 else 'them'} out; expected {needed}."
-            )
+    others = dict.fromkeys(key for other in NEEDED for key in (*NEEDED[other], *FURTHER[other]))
+    own = (*NEEDED[family], *FURTHER[family])
+    foreign = [_option(key) for key in others if key not in own and getattr(given, key) not in (None, False)]
+    if foreign:
+        raise ConfigError(
+            f"{', '.join(foreign)}: not for {given.checkpoint}, whose method is {origin.USES[family]}. Leave "
+            f"{'it' if len(foreign) == 1 else 'them'} out; expected {needed}."
+        )
     missing = [_option(key) for key in NEEDED[family] if getattr(given, key) is None]
     if missing:
         raise ConfigError(
@@ -122,16 +130,12 @@ def _segment_images(given: argparse.Namespace) -> Outcome:
 
 
 def _segment_scans(given: argparse.Namespace) -> Outcome:
-    outcome = Outcome()
-    files, outcome.inventory = find_all(given.scans, find_scans, outcome.failures)
-    scans = scan_files.name_scans(files)
+    outcome, scans = _find_scans(given)
     classes = dict(given.classes or ())
     if len(classes) < len(given.classes or ()):
         raise ConfigError("--classes: a name or value was given twice; expected different ones.")
     if given.mean_std and given.mean_std[1] <= 0:
         raise ConfigError(f"--mean-std: a standard deviation of {given.mean_std[1]:g}; expected more than 0.")
-    if not given.overwrite:
-        refuse_existing(given.out, scan_files.result_names(scans))
     predictor = FewShotPredictor.from_checkpoint(
         given.checkpoint, given.weights, given.device, n_parts=3 if given.parts is None else given.parts,
         dataset=given.dataset, modelname=given.modelname,
@@ -143,7 +147,34 @@ def _segment_scans(given: argparse.Namespace) -> Outcome:
         label = read_volume(given.support_label)
     with naming(f"{given.support_image}, {given.support_label}"):
         predictor.set_support(image, label, classes or None)
+    return _apply(predictor, given, scans, outcome)
+
+
+def _segment_frames(given: argparse.Namespace) -> Outcome:
+    outcome, scans = _find_scans(given)
+    predictor = SourcesPredictor.from_checkpoint(given.checkpoint, given.weights, given.device, dataset=given.dataset)
+    return _apply(predictor, given, scans, outcome)
+
+
+def _find_scans(given: argparse.Namespace) -> tuple[Outcome, dict[str, Path]]:
+    """The scans by name; those in which nothing was found are failures.
+
+    Raises:
+        DataError: there are none.
+        UserError: a result would be replaced.
+    """
+    outcome = Outcome()
+    files, outcome.inventory = find_all(given.scans, find_scans, outcome.failures)
+    scans = scan_files.name_scans(files)
+    if not given.overwrite:
+        refuse_existing(given.out, scan_files.result_names(scans))
     outcome.n_found = len(scans) + len(outcome.failures)
+    return outcome, scans
+
+
+def _apply(
+    predictor: scan_files.Predictor, given: argparse.Namespace, scans: dict[str, Path], outcome: Outcome
+) -> Outcome:
     pictures = outcome.pictures if given.overlays else None
     outcome.n_done = scan_files.segment_scans(predictor, scans, given.out, pictures, outcome.failures)
     return outcome
@@ -152,6 +183,7 @@ def _segment_scans(given: argparse.Namespace) -> Outcome:
 COMMANDS: dict[str, Callable[[argparse.Namespace], Outcome]] = {
     "dense": _segment_images,
     "fewshot": _segment_scans,
+    "sources": _segment_frames,
 }
 
 
@@ -170,10 +202,11 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("images, with a dense network").add_argument
     add("--images", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="what to segment")
     add("--probabilities", action="store_true", help="also write the probability of each structure, 16-bit PNG")
+    add = parser.add_argument_group("scans, with a few-shot network or one of several sources").add_argument
+    add("--scans", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="what to segment")
     add = parser.add_argument_group("scans, with a few-shot network").add_argument
     add("--support-image", type=Path, help="annotated scan: NIfTI file or folder of DICOM files")
     add("--support-label", type=Path, help="its label map: NIfTI, same grid, 0 is the background")
-    add("--scans", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="what to segment")
     add("--classes", type=_class, nargs="+", metavar="[NAME=]VALUE", help="label values to segment (default: all)")
     add("--parts", type=_odd, help="annotated slices used per structure; odd (default: 3)")
     add("--modelname", help="encoder, such as dlfcn_res101, of checkpoints released by the authors of SSL-ALPNet")

@@ -31,7 +31,7 @@ from util.results.tables import make_tables
 
 METRICS = ("dice", "hd95_mm", "hd95_pooled_mm")  # of each frame and structure
 ALL = "all"  # structures together
-DRAWN = {"worst": 0.0, "median": 0.5, "best": 1.0}  # patients in pictures -> place in the order of their Dice
+DRAWN = {"worst": 0.0, "best": 1.0, "median": 0.5}  # patients in pictures -> place in the order of their Dice
 
 
 @dataclass
@@ -200,7 +200,9 @@ class SourcesEvaluation(Evaluation):
         """Draws the frames of the patients with the lowest, the median and the highest Dice; caption -> picture."""
         dice = {patient: mean_defined(each.dice) for patient, each in patients.items()}
         order = sorted((each for each in dice if not np.isnan(dice[each])), key=lambda patient: dice[patient])
-        chosen = {order[round(place * (len(order) - 1))]: name for name, place in DRAWN.items() if order}
+        chosen: dict[str, str] = {}
+        for name, place in DRAWN.items() if order else ():
+            chosen.setdefault(order[round(place * (len(order) - 1))], name)
         pictures: dict[str, Path] = {}
         for patient, name in chosen.items():
             with dispensable(f"overlays of patient {patient}{suffix}"):

@@ -9,7 +9,11 @@ from dataloaders.description import DatasetSpec
 from models import method_class
 from util.errors import CheckpointError, ConfigError
 
-USES = {"fewshot": "few-shot (segments scans)", "dense": "dense (segments images)"}
+USES = {
+    "fewshot": "few-shot (segments scans)",
+    "dense": "dense (segments images)",
+    "sources": "of several sources (segments scans without support)",
+}
 
 
 def family(content: Mapping[str, Any]) -> str:

@@ -1,24 +1,28 @@
-"""Segments folders of scans with a few-shot predictor: writes label maps, volumes and overlays."""
+"""Segments folders of scans: writes label maps, volumes and overlays."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from dataloaders.io.nifti import nifti_stem, write_nifti
-from dataloaders.io.volumes import read_volume
+from dataloaders.io.nifti import nifti_stem, write_frames
+from dataloaders.io.volumes import read_cine, read_volume
 from dataloaders.samples import Volume
 from dataloaders.scans.plausibility import label_map_doubt
 from dataloaders.scans.preprocess import apply_window
 from models.prediction.batch import Record, name_files, process_each
 from models.prediction.fewshot import FewShotPredictor
 from models.prediction.scan_search import OVERLAY, SEGMENTATION, TABLE
+from models.prediction.sources import SourcesPredictor
 from util.errors import DataError
 from util.items import Failures, catching
 from util.results.overlays import save_overlays
 
 COLUMNS = ("scan", "label", "structure", "voxels", "volume_ml")
+FRAME_COLUMNS = ("scan", "frame", *COLUMNS[1:])  # where scans may have several frames
+
+Predictor = FewShotPredictor | SourcesPredictor
 
 
 def name_scans(scans: Iterable[Path]) -> dict[str, Path]:
@@ -41,38 +45,52 @@ def volumes(name: str, label_map: Volume, structures: Mapping[str, int]) -> list
     ]
 
 
+def frame_volumes(name: str, label_maps: Sequence[Volume], structures: Mapping[str, int]) -> list[Record]:
+    """A record with `FRAME_COLUMNS` for each frame and structure; the frame of a scan that has but one is empty."""
+    return [
+        record | {"frame": number if len(label_maps) > 1 else ""}
+        for number, label_map in enumerate(label_maps)
+        for record in volumes(name, label_map, structures)
+    ]
+
+
 def segment_scans(
-    predictor: FewShotPredictor, scans: Mapping[str, Path], out: Path, pictures: Failures | None, failures: Failures
+    predictor: Predictor, scans: Mapping[str, Path], out: Path, pictures: Failures | None, failures: Failures
 ) -> int:
     """Segments scan after scan and writes the results; returns the number of those that succeeded.
 
     Args:
-        predictor: with a support set.
+        predictor: a few-shot one with a support set.
         scans: name -> file or folder.
         out: folder of the results.
         pictures: None: no overlays; else name -> reason of those that could not be drawn, which cost nothing else.
         failures: name -> reason of the scans that could not be segmented.
     """
-    return process_each(scans, partial(_segment, predictor, out, pictures), out / TABLE, COLUMNS, "scans", failures)
+    columns = FRAME_COLUMNS if isinstance(predictor, SourcesPredictor) else COLUMNS
+    return process_each(scans, partial(_segment, predictor, out, pictures), out / TABLE, columns, "scans", failures)
 
 
-def _segment(predictor: FewShotPredictor, out: Path, pictures: Failures | None, name: str, path: Path) -> list[Record]:
-    image = read_volume(path)
-    doubt = label_map_doubt(image.array)
+def _segment(predictor: Predictor, out: Path, pictures: Failures | None, name: str, path: Path) -> list[Record]:
+    takes_frames = isinstance(predictor, SourcesPredictor)
+    frames = read_cine(path) if takes_frames else [read_volume(path)]
+    doubt = label_map_doubt(frames[0].array)
     if doubt:
         raise DataError(
             f"{path}: {doubt}. Move it elsewhere. A noise-free phantom can be segmented in Python, with "
-            "FewShotPredictor.predict."
+            f"{type(predictor).__name__}.predict."
         )
-    label_map = predictor.predict(image, name)
-    write_nifti(out / f"{name}{SEGMENTATION}", label_map)
+    label_maps = predictor.predict(frames, name) if takes_frames else [predictor.predict(frames[0], name)]
+    write_frames(out / f"{name}{SEGMENTATION}", label_maps, path)
     if pictures is not None:
         with catching(pictures, name, path):
-            _draw(out / f"{name}{OVERLAY}", name, image, label_map, predictor)
-    return volumes(name, label_map, predictor.structures)
+            title = name if len(frames) == 1 else f"{name}, frame 0 of {len(frames)}"
+            _draw(out / f"{name}{OVERLAY}", title, frames[0], label_maps[0], predictor)
+    if takes_frames:
+        return frame_volumes(name, label_maps, predictor.structures)
+    return volumes(name, label_maps[0], predictor.structures)
 
 
-def _draw(path: Path, name: str, image: Volume, label_map: Volume, predictor: FewShotPredictor) -> None:
+def _draw(path: Path, name: str, image: Volume, label_map: Volume, predictor: Predictor) -> None:
     window = predictor.parameters.window_hu
     shown = image.array if window is None else apply_window(image.array, window)
     organs = {value: structure for structure, value in predictor.structures.items()}

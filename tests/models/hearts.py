@@ -1,5 +1,6 @@
 """A small prepared set of hearts in four domains, and a method that marks what is bright."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,15 @@ AFFINE = np.diag([-2.0, 2.0, 8.0, 1.0])
 ORIGINAL = Grid((DEPTH, SIZE + 2, 40), np.array([[-2.0, 0, 0, 4], [0, 2, 0, -2], [0, 0, 8, 0], [0, 0, 0, 1]]))
 
 
+@dataclass(frozen=True)
+class BrightConfig:
+    """Nothing to set."""
+
+
 class Bright(Method):
     """Marks intensities about 0.5 as the first class and those about 1 as the second, `offset` columns off."""
 
-    Config = dict
+    Config = BrightConfig
     family = "sources"
     batch_type = None
 

@@ -84,6 +84,7 @@ class Layout:
             heading=lambda values: values[0] or f"{by} unknown",
             order=self.order if self.tables else (),
             title=lambda values: join([self.title(values), f"by {by}"]),
+            note="",
             published=None,
         )
 

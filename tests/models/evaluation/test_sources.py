@@ -92,7 +92,7 @@ def test_label_maps_lie_on_the_original_grid_with_the_supplied_values(scored):
 
 def test_worst_median_and_best_patient_are_drawn(scored):
     (result, _, _), out = scored
-    names = ["A4_ED.png", "A4_ES.png", "A2_ED.png", "A2_ES.png", "A1_ED.png", "A1_ES.png"]
+    names = ["A4_ED.png", "A4_ES.png", "A1_ED.png", "A1_ES.png", "A2_ED.png", "A2_ES.png"]
     assert [path.name for path in result.pictures.values()] == names
     assert {path.name for path in (out / "overlays").iterdir()} == set(names)
     assert next(iter(result.pictures)) == "worst patient PA4, A4_ED"
