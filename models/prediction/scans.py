@@ -11,7 +11,7 @@ from dataloaders.io.volumes import read_volume
 from dataloaders.samples import Volume
 from dataloaders.scans.plausibility import label_map_doubt
 from dataloaders.scans.preprocess import apply_window
-from models.prediction.batch import Record, name_files, process_each
+from models.prediction.batch import Record, name_files, process_each, remove_files
 from models.prediction.fewshot import FewShotPredictor
 from models.prediction.scan_search import OVERLAY, SEGMENTATION, TABLE
 from util.errors import DataError
@@ -42,7 +42,12 @@ def volumes(name: str, label_map: Volume, structures: Mapping[str, int]) -> list
 
 
 def segment_scans(
-    predictor: FewShotPredictor, scans: Mapping[str, Path], out: Path, pictures: Failures | None, failures: Failures
+    predictor: FewShotPredictor,
+    scans: Mapping[str, Path],
+    out: Path,
+    pictures: Failures | None,
+    failures: Failures,
+    removed: list[str] | None = None,
 ) -> int:
     """Segments scan after scan and writes the results; returns the number of those that succeeded.
 
@@ -52,11 +57,21 @@ def segment_scans(
         out: folder of the results.
         pictures: None: no overlays; else name -> reason of those that could not be drawn, which cost nothing else.
         failures: name -> reason of the scans that could not be segmented.
+        removed: receives the names of overlays of an earlier run that this one does not replace: they are removed, as
+            they belong to other label maps. None: they stay.
     """
-    return process_each(scans, partial(_segment, predictor, out, pictures), out / TABLE, COLUMNS, "scans", failures)
+    work = partial(_segment, predictor, out, pictures, removed)
+    return process_each(scans, work, out / TABLE, COLUMNS, "scans", failures)
 
 
-def _segment(predictor: FewShotPredictor, out: Path, pictures: Failures | None, name: str, path: Path) -> list[Record]:
+def _segment(
+    predictor: FewShotPredictor,
+    out: Path,
+    pictures: Failures | None,
+    removed: list[str] | None,
+    name: str,
+    path: Path,
+) -> list[Record]:
     image = read_volume(path)
     doubt = label_map_doubt(image.array)
     if doubt:
@@ -66,9 +81,13 @@ def _segment(predictor: FewShotPredictor, out: Path, pictures: Failures | None, 
         )
     label_map = predictor.predict(image, name)
     write_nifti(out / f"{name}{SEGMENTATION}", label_map)
+    is_drawn = False
     if pictures is not None:
         with catching(pictures, name, path):
             _draw(out / f"{name}{OVERLAY}", name, image, label_map, predictor)
+            is_drawn = True
+    if removed is not None and not is_drawn:
+        removed += remove_files(out, [f"{name}{OVERLAY}"])
     return volumes(name, label_map, predictor.structures)
 
 
