@@ -27,6 +27,7 @@ class Candidate:
     normalisation: Normalisation | None = None  # that it was trained with; None: fitted to the training data
     step: int | None = None  # of the checkpoint; None: unknown
     history: list[dict[str, float]] = field(default_factory=list)  # of the evaluations during training
+    checkpoint: Path | None = None  # None: not trained
 
 
 @dataclass(frozen=True)
