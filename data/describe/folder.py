@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from dataloaders.io.dicom.files import DICOM_SUFFIXES, is_dicom_file
-from dataloaders.io.nifti import HEADER_SUFFIXES, VOXEL_SUFFIXES, pair_of
+from dataloaders.io.nifti_names import HEADER_SUFFIXES, VOXEL_SUFFIXES, pair_of
 from util.errors import DataError
 from util.ids import natural_key
 from util.inventory import is_hidden

@@ -7,7 +7,7 @@ from pathlib import Path
 from data.sources.own_table import TableRow, read_table
 from dataloaders.description import DatasetSpec
 from dataloaders.io.dicom.files import DICOM_SUFFIXES
-from dataloaders.io.nifti import HEADER_SUFFIXES, SINGLE_SUFFIXES, VOXEL_SUFFIXES, pair_of
+from dataloaders.io.nifti_names import HEADER_SUFFIXES, SINGLE_SUFFIXES, VOXEL_SUFFIXES, pair_of
 from dataloaders.io.pictures import SUFFIXES
 from util.inventory import ARCHIVE, is_archive, list_files, summary
 

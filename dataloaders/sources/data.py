@@ -248,6 +248,14 @@ class SourcesData(TrainingData):
         }
         return hash_files(files, folder.folder) | table
 
+    def trained_cases(self) -> dict[str, str]:
+        """Scan -> patient, of all scans of the sources that are trained on, with or without labels."""
+        return {scan: self.folder.origin(scan).patient for scan in self.division.unlabelled}
+
+    def tested_cases(self) -> dict[str, str]:
+        """Scan -> patient, of the labelled scans of the tested domains."""
+        return {scan: self.folder.origin(scan).patient for scan in self.division.test}
+
     def describe(self) -> str:
         """Sources, target and the labelled patients, for the log."""
         chosen = "; ".join(f"{group}: {', '.join(members)}" for group, members in self.division.patients.items())
