@@ -57,7 +57,12 @@ SMALL: dict[str, Any] = {
     "network": {"kind": "unet", "n_classes": 2, "unet": SMALL_UNET},
 }
 PUBLISHED: dict[str, Any] = {"modelname": "dlfcn_res101", "unet": {"halvings": [5, 5]}, "network": {"n_classes": 2}}
-FIXED: dict[str, Any] = {"encoder_weights": "none", "selection": {"remember": [0.9, 0.9]}}
+# A small weight of unlabelled images: the loss falls within a few steps.
+FIXED: dict[str, Any] = {
+    "encoder_weights": "none",
+    "selection": {"remember": [0.9, 0.9]},
+    "unlabelled_weight": 0.01,
+}
 
 
 @dataclass(frozen=True)
