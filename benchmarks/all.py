@@ -6,7 +6,7 @@ python -m benchmarks.all --modelname dlfcn_res101 --repeats 15
 import os
 from argparse import Namespace
 
-from benchmarks import dense_step, noisy_labels, pseudo_labels, training_step, validation_scan
+from benchmarks import cacps_step, dense_step, fourier_mix, noisy_labels, pseudo_labels, training_step, validation_scan
 from benchmarks.timing import HEADER, describe, parse
 
 
@@ -22,6 +22,8 @@ def main() -> None:
         (pseudo_labels, {"slices": 32, "scans": 4, "jobs": os.cpu_count() or 1}),
         (dense_step, {"size": 128, "batch": 8, "base_features": 32}),
         (noisy_labels, {}),
+        (fourier_mix, {"size": 288, "batch": 32}),
+        (cacps_step, {"encoder": "resnet50s", "size": 192, "batch": 2}),
     ):
         print(*benchmark.measure(Namespace(**shared | options)), sep="\n", flush=True)
 

@@ -4,7 +4,7 @@ Amplitudes of low frequencies carry the look of a scanner (gain, shading, contra
 """
 
 from dataclasses import dataclass
-from math import floor, sqrt
+from math import floor, pi, sqrt
 from typing import Literal
 
 import torch
@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from util.errors import ConfigError
+
+_FEW = 8  # windows of at most an eighth of each side are computed without transforms of the whole image
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ def mix_amplitudes(
         return image
     height, width = image.shape[-2:]
     top, bottom, left, right = config.bounds(height, width)
+    if _FEW * (bottom - top) <= height and _FEW * (right - left) <= width:
+        return image + _low_frequency_change(image, partner, share, (top, bottom, left, right))
     mask = image.new_zeros(height, width)
     mask[top:bottom, left:right] = 1
     weight = torch.fft.ifftshift(mask) * share[:, None, None, None]
@@ -85,3 +89,32 @@ def mix_amplitudes(
     mixed = torch.lerp(amplitude, torch.fft.fft2(partner).abs(), weight)
     # angle(0) is 0: where the image has no amplitude, the partner's enters with phase 0, as polar form does.
     return torch.fft.ifft2(torch.polar(mixed, spectrum.angle())).real
+
+
+def _low_frequency_change(
+    image: Tensor, partner: Tensor, share: Tensor, bounds: tuple[int, int, int, int]
+) -> Float[Tensor, "B C H W"]:
+    """What the mix adds to the image, from the few frequencies of the window alone: products instead of transforms."""
+    height, width = image.shape[-2:]
+    top, bottom, left, right = bounds
+    cosine, sine = _waves(top - height // 2, bottom - height // 2, height, image)  # (u, H)
+    rows = torch.cat([cosine, -sine])  # (2u, H): real and imaginary part
+    columns = torch.complex(*_waves(left - width // 2, right - width // 2, width, image))  # (v, W)
+
+    def spectrum_of(values: Tensor) -> Tensor:
+        real, imaginary = (rows @ values).chunk(2, -2)
+        return torch.complex(real, imaginary) @ columns.mH  # (B, C, u, v)
+
+    spectrum, other = spectrum_of(image), spectrum_of(partner)
+    change = (other.abs() - spectrum.abs()) * share[:, None, None, None]
+    phase = spectrum.angle()  # angle(0) is 0
+    across = torch.complex(change * phase.cos(), change * phase.sin()) @ columns  # (B, C, u, W)
+    return rows.mT @ torch.cat([across.real, across.imag], -2) / (height * width)
+
+
+def _waves(first: int, last: int, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the frequencies from `first`, below `last`, at each of `length` places."""
+    frequency = torch.arange(first, last, device=like.device)
+    turns = (frequency[:, None] * torch.arange(length, device=like.device)) % length  # exact, as whole numbers
+    angle = turns.to(like.dtype) * (2 * pi / length)
+    return angle.cos(), angle.sin()

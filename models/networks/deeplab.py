@@ -72,7 +72,7 @@ def _from_random_weights(config: SegmentorConfig) -> nn.Module:
         return build_unet(UNetConfig(**{**vars(config.unet), **own}))
     if config.kind == "deeplab_reference":
         return ReferenceDeepLab(config)
-    return _FullSize(
+    return DeepLab(
         smp.DeepLabV3Plus(
             f"tu-{config.encoder}",
             encoder_weights=None,
@@ -103,14 +103,18 @@ def _load_encoder(network: nn.Module, config: SegmentorConfig, weights: str) -> 
     load_backbone(encoder, state, name, weights)
 
 
-class _FullSize(nn.Module):
-    """Pads images to a multiple of 16 pixels, and crops the logits to the images' size."""
+class DeepLab(nn.Module):
+    """The network of segmentation-models, for images of any size.
+
+    They are padded to a multiple of 16 pixels, and the logits cropped to their size.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
+        """Logits at the size of the image."""
         height, width = image.shape[-2:]
         padded = F.pad(image, (0, -width % 16, 0, -height % 16), mode="replicate")
         return self.network(padded)[..., :height, :width]

@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import dense_step, noisy_labels, pseudo_labels, timing, training_step, validation_scan
+from benchmarks import (
+    cacps_step,
+    dense_step,
+    fourier_mix,
+    noisy_labels,
+    pseudo_labels,
+    timing,
+    training_step,
+    validation_scan,
+)
 from benchmarks.timing import HEADER, compare, interval, parse, product_rate
 
 N_COLUMNS = HEADER.splitlines()[0].count("|")
@@ -27,6 +36,8 @@ def options_of(monkeypatch, words=(), **defaults):
         (dense_step, {"batch": 2, "base_features": 4}, 8, 6),
         (pseudo_labels, {"slices": 3, "scans": 2, "jobs": 1}, 1, 0),
         (noisy_labels, {}, 5, 0),
+        (fourier_mix, {"batch": 2}, 4, 0),
+        (cacps_step, {"batch": 2, "encoder": "resnet10t"}, 4, 4),
     ],
 )
 def test_a_table_is_whole(monkeypatch, benchmark, options, n_lines, n_networks):

@@ -133,8 +133,9 @@ class SourcesMethod(Method):
             shares: of each batch, for methods that mix feature statistics, see `call`.
         """
         if len(images) == 1 or getattr(self.config, "separate_passes", True):
-            return [self._pass(network, each, shares and shares[i]) for i, each in enumerate(images)]
-        together = self._pass(network, torch.cat(list(images)), shares and torch.cat(list(shares)))
+            each_share = repeat(None) if shares is None else shares
+            return [self._pass(network, *each) for each in zip(images, each_share, strict=False)]
+        together = self._pass(network, torch.cat(list(images)), None if shares is None else torch.cat(list(shares)))
         return together.split([len(each) for each in images])
 
     def _pass(self, network: nn.Module, image: Tensor, share: Tensor | None) -> Tensor:

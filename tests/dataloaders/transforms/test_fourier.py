@@ -69,3 +69,14 @@ def test_shares_follow_the_mode():
 def test_impossible_settings_are_refused(values):
     with pytest.raises(ConfigError, match=next(iter(values))):
         FourierConfig(**values)
+
+
+@pytest.mark.parametrize("shape", [(40, 56), (41, 57)])
+def test_few_frequencies_are_mixed_as_by_transforms_of_the_whole_image(shape, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    image, partner = torch.rand(2, 2, 3, *shape, dtype=torch.float64, generator=generator)
+    share, config = torch.tensor([0.3, 1.0], dtype=torch.float64), FourierConfig(window=0.05)
+    found = mix_amplitudes(image, partner, share, config)
+    assert not (found - image).sum((2, 3)).abs().lt(1e-9).any()
+    monkeypatch.setattr("dataloaders.transforms.fourier._FEW", 100)
+    torch.testing.assert_close(found, mix_amplitudes(image, partner, share, config), atol=1e-12, rtol=1e-12)

@@ -1,6 +1,5 @@
 """Small methods for several sources, and batches of squares of several looks."""
 
-import dataclasses
 from typing import Any
 
 import torch
@@ -34,7 +33,7 @@ PLAIN: dict[str, Any] = {
 }
 
 
-def make(name: str, *, seed: int = 0, **settings: Any) -> Any:
+def make(name: str, *, seed: Any = 0, **settings: Any) -> Any:
     torch.manual_seed(seed)
     return build_method({"method": name} | SMALL | settings).train()
 
@@ -74,8 +73,8 @@ def part_of(batch: JointBatch, rank: int, n_ranks: int) -> JointBatch:
     def cut(one: SourceBatch) -> SourceBatch:
         size = len(one) // n_ranks
         rows = slice(rank * size, (rank + 1) * size)
-        values = {each.name: getattr(one, each.name) for each in dataclasses.fields(one)}
-        return SourceBatch(**{name: None if value is None else value[rows] for name, value in values.items()})
+        label = None if one.label is None else one.label[rows]
+        return SourceBatch(one.image[rows], one.partner[rows], one.uniform[rows], label)
 
     return JointBatch({name: cut(one) for name, one in batch.parts.items()})
 
