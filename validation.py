@@ -118,7 +118,9 @@ def _load_candidate(settings: Settings, weights: str, device: torch.device) -> C
         seed_everything(run.seed)
         return Candidate(f"{name} untrained", build_method(settings.values).to(device), "untrained")
     trained = load_trained(_find_checkpoint(settings), settings.values, weights, device)
-    return Candidate(name, trained.method, weights, trained.normalisation, trained.step, trained.history)
+    return Candidate(
+        name, trained.method, weights, trained.normalisation, trained.step, trained.history, trained.slices
+    )
 
 
 def _find_checkpoint(settings: Settings) -> Path:
