@@ -34,7 +34,7 @@ from models.evaluation import make_evaluation
 from models.training.resume import load_resumable, log_shorter_runs, restore
 from models.training.speed import batch_size_per_process, should_keep_on_device
 from models.training.state import TrainingState, build_state
-from models.training.trained_on import record_data
+from models.training.trained_on import record_cases, record_data
 from util.errors import ConfigError
 from util.runtime.compiling import Compiled, can_compile
 from util.runtime.device import keep_freed_memory, set_precision
@@ -139,6 +139,8 @@ def _fresh_or_resumed(
 
     def compare_data() -> None:
         state.data_sha256 = record_data(data.contents(), path, saved, run.n_steps, run.accept_changed_data)
+        if state.data_sha256 is not None:
+            record_cases(data.trained_cases(), data.spec.name, path, saved is None)
 
     run_on_first_rank(compare_data, place, device)
     if saved is None:

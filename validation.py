@@ -31,6 +31,7 @@ from models.evaluation import LAYOUTS, Candidate, Evaluation, ScoreOptions, make
 from models.evaluation.several import report_failures, score_on_each
 from models.methods.base import Method
 from models.training.load import load_trained
+from models.training.trained_on import warn_of_trained_cases
 from util.errors import CheckpointError, ConfigError, DataError
 from util.files import write_text
 from util.items import dispensable
@@ -68,8 +69,11 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
         ]
         _require_different(test_sets)
         candidates = [_load_candidate(settings, weights, device) for weights in WEIGHTS[run.weights]]
-    if candidates[0].weights in ("untrained", "none"):
+    if candidates[0].checkpoint is None:
         candidates = candidates[:1]
+    else:
+        own = test_sets[0]
+        warn_of_trained_cases(candidates[0].checkpoint, own.spec.name, own.tested_cases())
 
     options = ScoreOptions(run.surface_scores, run.save_predictions, run.seed, settings.config_hash, run.hd95)
     evaluations = {data.spec.name: make_evaluation(method_type.family, data, device) for data in test_sets}
@@ -117,9 +121,10 @@ def _load_candidate(settings: Settings, weights: str, device: torch.device) -> C
     if run.reload_model_path == "none":
         seed_everything(run.seed)
         return Candidate(f"{name} untrained", build_method(settings.values).to(device), "untrained")
-    trained = load_trained(_find_checkpoint(settings), settings.values, weights, device)
+    path = _find_checkpoint(settings)
+    trained = load_trained(path, settings.values, weights, device)
     return Candidate(
-        name, trained.method, weights, trained.normalisation, trained.step, trained.history, trained.slices
+        name, trained.method, weights, trained.normalisation, trained.step, trained.history, trained.slices, path
     )
 
 

@@ -97,5 +97,17 @@ class TrainingData(ABC):
         """
 
     @abstractmethod
+    def trained_cases(self) -> dict[str, str]:
+        """Case -> patient, of the cases that are trained on."""
+
+    @abstractmethod
+    def tested_cases(self) -> dict[str, str]:
+        """Case -> patient, of the cases that are scored.
+
+        Raises:
+            DataError: there are none.
+        """
+
+    @abstractmethod
     def describe(self) -> str:
         """What is trained on, for the log."""

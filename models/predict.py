@@ -15,7 +15,8 @@ a picture each. What cannot be segmented is reported at the end with the reason,
 processed. Files that are left out, such as label maps of other files, are counted and named.
 
 Results of an earlier run stay: further files can be added to the same folder, and the table keeps its lines. To replace
-results, give --overwrite; where a file then fails, its earlier result and lines stay.
+results, give --overwrite; where a file then fails, its earlier result and lines stay. Probabilities and overlays of a
+replaced result are removed unless they are written again.
 
 Research software, not a medical device. See docs/predict.md.
 """
@@ -43,6 +44,8 @@ from util.items import Failures, exit_code, naming
 
 logger = logging.getLogger(__name__)
 
+N_SHOWN = 5  # names of removed files in the log
+
 # Options of one family alone, those that it needs first.
 NEEDED: dict[str, tuple[str, ...]] = {
     "dense": ("images",),
@@ -66,6 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _check_options(given, family)
     outcome = COMMANDS[family](given)
     logger.info("%d of %d %s segmented, in %s", outcome.n_done, outcome.n_found, ITEMS[family], given.out)
+    if outcome.removed:
+        text = "removed %d probability maps and overlays of an earlier run, whose masks this one has replaced (%s%s)"
+        shown = ", ".join(outcome.removed[:N_SHOWN])
+        logger.info(text, len(outcome.removed), shown, ", ..." * (len(outcome.removed) > N_SHOWN))
     if outcome.inventory.left_out:
         logger.warning("%s", outcome.inventory)
     return max(exit_code(outcome.failures, "not segmented"), exit_code(outcome.pictures, "segmented, but not drawn"))
@@ -79,11 +86,13 @@ class Outcome:
         failures: name -> reason of what could not be segmented.
         pictures: name -> reason of what could not be drawn.
         inventory: of the files.
+        removed: names of files of an earlier run that belonged to results which this one has replaced.
     """
 
     failures: Failures = field(default_factory=dict)
     pictures: Failures = field(default_factory=dict)
     inventory: Inventory = field(default_factory=Inventory)
+    removed: list[str] = field(default_factory=list)
     n_found: int = 0
     n_done: int = 0
 
@@ -124,8 +133,9 @@ def _segment_images(given: argparse.Namespace) -> Outcome:
     outcome.n_found = len(images) + len(outcome.failures)
     pictures = outcome.pictures if given.overlays else None
     outcome.n_done = image_files.segment_images(
-        predictor, images, given.out, pictures, given.probabilities, outcome.failures
-    )
+        predictor, images, given.out, pictures, given.probabilities, outcome.failures,
+        outcome.removed if given.overwrite else None,
+    )  # fmt: skip
     return outcome
 
 
@@ -176,7 +186,8 @@ def _apply(
     predictor: scan_files.Predictor, given: argparse.Namespace, scans: dict[str, Path], outcome: Outcome
 ) -> Outcome:
     pictures = outcome.pictures if given.overlays else None
-    outcome.n_done = scan_files.segment_scans(predictor, scans, given.out, pictures, outcome.failures)
+    removed = outcome.removed if given.overwrite else None
+    outcome.n_done = scan_files.segment_scans(predictor, scans, given.out, pictures, outcome.failures, removed)
     return outcome
 
 

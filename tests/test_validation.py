@@ -106,6 +106,20 @@ def test_neither_pictures_nor_masks_cost_the_scores(trained, folder, monkeypatch
     shutil.rmtree(out)
 
 
+def test_scans_that_were_trained_on_are_told(trained, folder, tmp_path, caplog):
+    path = only(trained.glob("*fold0*/checkpoint.pt"))
+    given = {"reload_model_path": str(path), "surface_scores": False, "save_predictions": False, "protocol": "blind"}
+    run("validate", folder, tmp_path / "logs", **given)
+    assert not [each for each in caplog.messages if "trained on" in each]
+    run("validate", folder, tmp_path / "logs", eval_fold=1, **given)  # fold 1 was trained on by fold 0
+    (told,) = (each for each in caplog.messages if "trained on" in each)
+    data = open_fewshot(FewShotConfig(label_sets="all", eval_fold=1), str(folder))
+    shared = [scan for scan in data.fold.query if scan in open_fewshot(FewShotConfig(), str(folder)).fold.train]
+    assert f"{path}: trained on {len(shared)} of the {len(data.fold.query)} cases" in told
+    assert f"({', '.join(shared)})" in told
+    assert shared
+
+
 def test_masks_are_on_the_prepared_and_on_the_original_grid(trained, folder):
     masks = only(trained.glob("*/validation/1")) / "predictions" / "reference"
     prepared = read_nifti(masks / "scan_1_label_4.nii.gz")

@@ -71,6 +71,23 @@ def number(above: float = -math.inf, at_least: float = -math.inf, at_most: float
     return parse
 
 
+def one_line(what: str, *, is_word: bool = False) -> Callable[[str], str]:
+    """The type of an option that is a name or path on one line, not empty.
+
+    Args:
+        what: is expected, for messages, such as "the name of an account".
+        is_word: whether spaces are refused.
+    """
+
+    def parse(given: str) -> str:
+        if not given.strip() or not given.isprintable() or (is_word and any(letter.isspace() for letter in given)):
+            more = " without spaces" if is_word else ""
+            raise argparse.ArgumentTypeError(f"{given!r}: expected {what} on one line{more}; not empty")
+        return given
+
+    return parse
+
+
 def parallel_map(
     function: Callable[[Item], Result], items: Iterable[Item], jobs: int, description: str
 ) -> Iterator[Result]:

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from dataloaders.io.dicom.files import DICOM_SUFFIXES, is_dicom_file
+from dataloaders.io.nifti_names import HEADER_SUFFIXES, VOXEL_SUFFIXES, pair_of
 from util.errors import DataError
 from util.ids import natural_key
 from util.inventory import is_hidden
@@ -15,19 +16,18 @@ Format = Literal["nifti", "dicom", "picture"]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
-PAIR_SUFFIXES = (".hdr", ".img", ".hdr.gz", ".img.gz")
 VOLUME_SUFFIXES = (".mha", ".mhd", ".nrrd", ".mgz", ".mnc")
 DICOM_INDEX = "dicomdir"  # a table of contents, not a slice
 
 
 @dataclass(frozen=True)
 class Item:
-    """A file, or the folder of one DICOM series.
+    """A file, the header of a NIfTI pair, or the folder of one DICOM series.
 
     Attributes:
         path: relative to the folder that is described, with slashes; of a series the folder's, `.` for the root.
         format: how it is read.
-        n_files: 1, or the number of DICOM files.
+        n_files: 1, 2 of a pair, or the number of DICOM files.
     """
 
     path: str
@@ -140,6 +140,8 @@ def _sort(root: Path, folder: Path, names: list[str], ignored: tuple[str, ...], 
             listing.left_out.append(LeftOut(path, "broken link, or no regular file"))
         elif lower.endswith(NIFTI_SUFFIXES):
             listing.items.append(Item(path, "nifti"))
+        elif lower.endswith((*HEADER_SUFFIXES, *VOXEL_SUFFIXES)):
+            _sort_half(folder / name, path, listing)
         elif lower.endswith(PICTURE_SUFFIXES):
             listing.items.append(Item(path, "picture"))
         elif lower.endswith(DICOM_SUFFIXES) or is_dicom_file(folder / name):
@@ -150,9 +152,20 @@ def _sort(root: Path, folder: Path, names: list[str], ignored: tuple[str, ...], 
         listing.items.append(Item(folder.relative_to(root).as_posix(), "dicom", len(series)))
 
 
+def _sort_half(file: Path, path: str, listing: Listing) -> None:
+    """Sorts the header or the voxels of a NIfTI or Analyze pair: the header stands for both."""
+    pair = pair_of(file)
+    if pair is None:
+        listing.left_out.append(LeftOut(path, "header or voxels of a NIfTI or Analyze pair without the other"))
+    elif file == pair[0] and pair_of(pair[1]) != pair:
+        listing.left_out.append(LeftOut(path, f"a second header of {pair[1].name}"))
+    elif file == pair[0]:
+        listing.items.append(Item(path, "nifti", 2))
+    elif pair_of(pair[0]) != pair:
+        listing.left_out.append(LeftOut(path, f"second voxels of {pair[0].name}"))
+
+
 def _explain_suffix(name: str) -> str:
-    if name.endswith(PAIR_SUFFIXES):
-        return "part of a NIfTI or Analyze pair; enter its header (.hdr) in the column image of the table"
     if name.endswith(VOLUME_SUFFIXES):
         return "volume format that is not supported; convert it to NIfTI (.nii.gz), with its header if it has one"
     suffix = PurePosixPath(name).suffix

@@ -26,7 +26,7 @@ FILLERS = frozenset({"set", "all", "the", "of", "and"})
 ANNOTATOR_WORDS = "annotator|rater|reader|observer|expert|grader|doctor"
 ANNOTATOR = re.compile(rf"(?:{ANNOTATOR_WORDS}|ann|obs|r|a|o)?\d+|1st|2nd|3rd|\dth|{ANNOTATOR_WORDS}")
 LONGEST_ID = 60  # signs
-DOUBLE_SUFFIXES = (".nii.gz", ".ome.tif", ".ome.tiff")
+DOUBLE_SUFFIXES = (".nii.gz", ".hdr.gz", ".ome.tif", ".ome.tiff")
 
 
 @dataclass(frozen=True)

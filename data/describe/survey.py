@@ -103,7 +103,8 @@ def survey_folder(root: Path, kind: Kind | None = None, ignored: Sequence[str] =
     table = arrange_labels(pairing)
     if chosen == "scans":
         keep_one_annotator(table)
-    left_out += pairing.left_out + table.left_out
+    sizes = {item.path: item.n_files for item in listing.items}
+    left_out += [replace(each, n_files=sizes.get(each.path, 1)) for each in pairing.left_out + table.left_out]
     class_names, left_out = _read_class_names(root, left_out)
     survey = Survey(
         root=root,

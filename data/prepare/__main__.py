@@ -16,13 +16,16 @@ Scans are prepared in steps; --step runs one of them. Finished work is not repea
     superpixels  -> superpix-MIDDLE_<scan id>.nii.gz there: the pseudo-labels of self-supervised training (left out of
                  `all` where the description says `superpixels: false`)
 
+Of your own data, the last line counts the files next to those of the table, and names those that are not in it.
+
 TARGET of the steps index and superpixels can also be a prepared folder. Images are prepared in one step:
 
     python -m data.prepare isic2017 --raw FOLDER --out data [--size-px 256] [--split random:0.25] [--jobs 4]
 """
 
 import argparse
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,12 +33,15 @@ from data.prepare.class_index import write_class_index
 from data.prepare.images import prepare_images
 from data.prepare.scans import convert, normalise
 from data.prepare.steps import LEAST_PX, files_table, is_prepared_folder, refuse_options, resolve_target
+from data.sources.own_files import account_for_table
 from data.superpixels.scans import write_pseudo_labels
 from dataloaders.description import DatasetSpec
 from dataloaders.scans.preprocess import parameters_of
 from util.cli import number, run_main, whole
 from util.errors import ConfigError
 from util.items import run_all
+
+log = logging.getLogger(__name__)
 
 STEPS = ("convert", "normalise", "index", "superpixels")
 FOLDER_STEPS = ("index", "superpixels")  # that need nothing but a prepared folder
@@ -60,12 +66,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ConfigError(f"--raw {given.raw}: not for own data; {table} names the files. Leave it out.")
     raw = table or given.raw or given.out / spec.name
     if spec.kind == "images":
-        prepare_images(spec, raw, given.out, given.size_px, given.split, given.jobs)
+        steps: list[Callable[[], object]] = [
+            partial(prepare_images, spec, raw, given.out, given.size_px, given.split, given.jobs)
+        ]
     else:
-        _prepare_scans(given, spec, raw, folder)
+        steps = _scan_steps(given, spec, raw, folder)
+    if table is not None:
+        steps.append(partial(_log_account, table, spec, Path(given.target), given.out))
+    run_all(steps)
 
 
-def _prepare_scans(given: argparse.Namespace, spec: DatasetSpec, raw: Path, folder: Path) -> None:
+def _log_account(table: Path, spec: DatasetSpec, description: Path, out: Path) -> None:
+    log.info("%s", account_for_table(table, spec, description, out))
+
+
+def _scan_steps(given: argparse.Namespace, spec: DatasetSpec, raw: Path, folder: Path) -> list[Callable[[], object]]:
     steps = [step for step in STEPS if spec.superpixels or step != "superpixels"]
     steps = steps if given.step == "all" else [given.step]
     spacing_mm = tuple(given.spacing_mm) if given.spacing_mm else None
@@ -76,7 +91,7 @@ def _prepare_scans(given: argparse.Namespace, spec: DatasetSpec, raw: Path, fold
         "index": partial(write_class_index, folder, spec, given.min_foreground_px),
         "superpixels": partial(write_pseudo_labels, folder, spec, numbering=given.numbering, jobs=given.jobs),
     }
-    run_all(work[step] for step in steps)
+    return [work[step] for step in steps]
 
 
 def _parser() -> argparse.ArgumentParser:

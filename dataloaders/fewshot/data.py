@@ -100,6 +100,14 @@ class FewShotData(TrainingData):
         table = {f"scan {scan}": f"{part}, {folder.origin(scan).patient}" for scan, part in scans.items()}
         return hash_files(files, folder.folder) | table
 
+    def trained_cases(self) -> dict[str, str]:
+        """Scan -> patient, of the fold's training scans."""
+        return {scan: self.folder.origin(scan).patient for scan in self.fold.train}
+
+    def tested_cases(self) -> dict[str, str]:
+        """Scan -> patient, of the fold's query scans."""
+        return {scan: self.folder.origin(scan).patient for scan in self.fold.query}
+
     def describe(self) -> str:
         """The training scans, for the log."""
         return f"scans {', '.join(self.fold.train)}"

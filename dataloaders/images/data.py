@@ -155,6 +155,14 @@ class DenseData(TrainingData):
         }
         return hash_files(files, folder.folder) | table
 
+    def trained_cases(self) -> dict[str, str]:
+        """Image -> patient, of the training images."""
+        return {image_id: self.folder.origin(image_id).patient for image_id in self.ids("train")}
+
+    def tested_cases(self) -> dict[str, str]:
+        """Image -> patient, of the test images."""
+        return {image_id: self.folder.origin(image_id).patient for image_id in self.ids("test")}
+
     def describe(self) -> str:
         """The training data, for the log."""
         masks = "suspect masks" if self.folder.spec.masks == "suspect" else "clean masks"

@@ -1,6 +1,8 @@
 """PNG files in and out: stacks of slices, images, masks."""
 
 import re
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -117,10 +119,20 @@ def read_stored(path: Path) -> np.ndarray:
 
 def write_png(path: Path, array: np.ndarray) -> None:
     """Writes bool as 0 and 255, uint8 and uint16 (grey or RGB) as they are; atomically."""
-    with atomic_write(path) as temporary:
-        if array.dtype == np.uint16 and array.ndim == 3:
-            import cv2  # pillow cannot write 16-bit colour
+    write_pngs({path: array})
 
-            temporary.write_bytes(cv2.imencode(".png", np.ascontiguousarray(array[..., ::-1]))[1].tobytes())
-        else:
-            Image.fromarray(array.astype(np.uint8) * 255 if array.dtype == bool else array).save(temporary, "PNG")
+
+def write_pngs(files: Mapping[Path, np.ndarray]) -> None:
+    """Writes several files as `write_png` does; if one cannot be written, none is replaced."""
+    with ExitStack() as stack:
+        for path, array in files.items():
+            _encode(stack.enter_context(atomic_write(path)), array)
+
+
+def _encode(path: Path, array: np.ndarray) -> None:
+    if array.dtype == np.uint16 and array.ndim == 3:
+        import cv2  # pillow cannot write 16-bit colour
+
+        path.write_bytes(cv2.imencode(".png", np.ascontiguousarray(array[..., ::-1]))[1].tobytes())
+    else:
+        Image.fromarray(array.astype(np.uint8) * 255 if array.dtype == bool else array).save(path, "PNG")

@@ -29,6 +29,7 @@ class Candidate:
     step: int | None = None  # of the checkpoint; None: unknown
     history: list[dict[str, float]] = field(default_factory=list)  # of the evaluations during training
     slices: SliceRule | None = None  # how slices were normalised in training; None: unknown, or not slice by slice
+    checkpoint: Path | None = None  # None: not trained
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataloaders.images.data import DenseData
-from dataloaders.io.png import write_png
+from dataloaders.io.png import write_png, write_pngs
 from dataloaders.samples import ImageCase
 from dataloaders.scans.normalise import Normalisation
 from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, mean_defined, with_failed
@@ -22,7 +22,7 @@ from models.evaluation.overlap import compute_dice, compute_iou, count_overlap, 
 from models.evaluation.probabilities import export_probabilities
 from models.evaluation.suspects import rank_suspects
 from models.methods.base import Method
-from models.prediction.dense import write_segmentation
+from models.prediction.dense import segmentation_files
 from models.prediction.segmenter import Segmenter
 from util.ids import natural_key
 from util.items import Failures, catching, dispensable
@@ -218,7 +218,7 @@ class DenseEvaluation(Evaluation):
                     write_png(folder / name / f"{image_id}.png", mask)
                 if self.data.has_original_size(image_id):
                     original = {name: self.data.to_original(image_id, mask) for name, mask in by_name.items()}
-                    write_segmentation(folder / "original_size", image_id, original, task.supplied_values)
+                    write_pngs(segmentation_files(folder / "original_size", image_id, original, task.supplied_values))
 
     def _agreement(self, method: Method) -> dict[str, float]:
         """Mean Dice of predictions on training images with their clean and their given masks, per type of noise."""

@@ -4,6 +4,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,10 +130,11 @@ class Table:
         self.write()  # fails now if the folder cannot be written to
 
     def put(self, name: str, records: Sequence[Record]) -> None:
-        """Replaces the records of an item; written after some seconds, or by `write`."""
+        """Replaces the records of an item; written after some seconds if that is possible, or by `write`."""
         self.records[literal(name)] = [record | {self.columns[0]: literal(name)} for record in records]
         if time.monotonic() - self._written_s > TABLE_EVERY_S:
-            self.write()
+            with suppress(UserError):  # such as a full disk: `write` will tell
+                self.write()
 
     def write(self) -> None:
         """Writes the table."""
@@ -167,6 +169,14 @@ def refuse_existing(out: Path, names: Iterable[str]) -> None:
         )
 
 
+def remove_files(folder: Path, names: Iterable[str]) -> list[str]:
+    """Removes the files of these names that exist; returns their names."""
+    found = [name for name in names if (folder / name).is_file()]
+    for name in found:
+        (folder / name).unlink()
+    return found
+
+
 def process_each(
     items: Mapping[str, Path],
     work: Callable[[str, Path], list[Record]],
@@ -184,13 +194,13 @@ def process_each(
             of an item that fails.
         columns: of the table, the name of the item first.
         what: of the items, for the progress bar.
-        failures: name -> reason, which contains the path.
+        failures: name -> reason, which contains the path; the table is among them if it cannot be written at the end.
 
     Returns:
         The number of items that succeeded.
 
     Raises:
-        UserError: the table cannot be written, or is another one's.
+        UserError: the table cannot be written at the beginning, or is another one's.
     """
     results = Table(table, columns)
     n_done = 0
@@ -200,5 +210,6 @@ def process_each(
                 results.put(name, work(name, path))
                 n_done += 1
     finally:
-        results.write()
+        with catching(failures, table.name, table):
+            results.write()
     return n_done

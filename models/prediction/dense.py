@@ -16,7 +16,6 @@ from dataloaders.images.geometry import Placement, place_image
 from dataloaders.images.labels import image_tensor, normalise
 from dataloaders.images.preprocess import read_image
 from dataloaders.images.task import ImageTask
-from dataloaders.io.png import write_png
 from dataloaders.samples import ImageCase
 from models.methods.base import Method
 from models.prediction.origin import find_dataset, require_family
@@ -176,38 +175,28 @@ def smallest_type(values: Mapping[str, int]) -> np.dtype[Any]:
     return np.min_scalar_type(max(values.values()))
 
 
-def write_segmentation(
+def segmentation_files(
     folder: Path, name: str, masks: Mapping[str, Bool[np.ndarray, "H W"]], values: Mapping[str, int]
-) -> list[str]:
-    """Writes `<name>_segmentation.png`, a label map; if structures overlap, a mask `<name>_<structure>_...` each.
-
-    Returns the names of the files.
+) -> dict[Path, np.ndarray]:
+    """`<name>_segmentation.png`, a label map; if structures overlap, a mask `<name>_<structure>_...` each.
 
     Args:
-        folder: where to.
+        folder: of the files.
         name: of the image.
         masks: by structure.
         values: structure -> value in the label map; in a mask of its own a structure is 255.
-
-    Raises:
-        UserError: the folder cannot be written to.
     """
     if overlap(masks):
-        for structure, mask in masks.items():
-            write_png(folder / f"{name}_{structure}{SEGMENTATION}", mask)
-        return [f"{name}_{structure}{SEGMENTATION}" for structure in masks]
+        return {folder / f"{name}_{structure}{SEGMENTATION}": mask for structure, mask in masks.items()}
     label_map = np.zeros(next(iter(masks.values())).shape, smallest_type(values))
     for structure, mask in masks.items():
         label_map[mask] = values[structure]
-    write_png(folder / f"{name}{SEGMENTATION}", label_map)
-    return [f"{name}{SEGMENTATION}"]
+    return {folder / f"{name}{SEGMENTATION}": label_map}
 
 
-def write_probabilities(folder: Path, name: str, prediction: DensePrediction) -> None:
-    """Writes `<name>_<structure>_probability.png`, 16 bits, 65535 is 1.
-
-    Raises:
-        UserError: the folder cannot be written to.
-    """
-    for structure, probability in prediction.probabilities.items():
-        write_png(folder / f"{name}_{structure}{PROBABILITY}", probability)
+def probability_files(folder: Path, name: str, prediction: DensePrediction) -> dict[Path, np.ndarray]:
+    """`<name>_<structure>_probability.png` each, 16 bits, 65535 is 1."""
+    return {
+        folder / f"{name}_{structure}{PROBABILITY}": probability
+        for structure, probability in prediction.probabilities.items()
+    }

@@ -1,20 +1,29 @@
 """Segments folders of images with a dense predictor: finds images, writes label maps, areas and overlays."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from dataloaders.io.pictures import SUFFIXES
-from models.prediction.batch import RESULT, Inventory, Record, name_files, process_each, without_label_maps
+from dataloaders.io.png import write_pngs
+from models.prediction.batch import (
+    RESULT,
+    Inventory,
+    Record,
+    name_files,
+    process_each,
+    remove_files,
+    without_label_maps,
+)
 from models.prediction.dense import (
     PROBABILITY,
     SEGMENTATION,
     DensePrediction,
     DensePredictor,
-    write_probabilities,
-    write_segmentation,
+    probability_files,
+    segmentation_files,
 )
 from util.errors import DataError
 from util.inventory import ARCHIVE, LOST, is_archive, list_files
@@ -98,6 +107,7 @@ def segment_images(
     pictures: Failures | None,
     probabilities: bool,
     failures: Failures,
+    removed: list[str] | None = None,
 ) -> int:
     """Segments image after image and writes the results; returns the number of those that succeeded.
 
@@ -108,8 +118,10 @@ def segment_images(
         pictures: None: no overlays; else name -> reason of those that could not be drawn, which cost nothing else.
         probabilities: whether to write these, too.
         failures: name -> reason of the images that could not be segmented.
+        removed: receives the names of probabilities and overlays of an earlier run that this one does not replace: they
+            are removed, as they belong to other masks. None: they stay.
     """
-    work = partial(_segment, predictor, out, pictures, probabilities, frozenset(images))
+    work = partial(_segment, predictor, out, pictures, probabilities, frozenset(images), removed)
     return process_each(images, work, out / TABLE, COLUMNS, "images", failures)
 
 
@@ -119,19 +131,32 @@ def _segment(
     pictures: Failures | None,
     probabilities: bool,
     names: frozenset[str],
+    removed: list[str] | None,
     name: str,
     path: Path,
 ) -> list[Record]:
     image = predictor.read(path)
     prediction = predictor.predict(image)
-    written = write_segmentation(out, name, prediction.masks, prediction.values)
-    _remove_former(out, name, prediction.masks, {*written, *(f"{other}{SEGMENTATION}" for other in names - {name})})
-    if probabilities:
-        write_probabilities(out, name, prediction)
+    files = segmentation_files(out, name, prediction.masks, prediction.values)
+    more = probability_files(out, name, prediction) if probabilities else {}
+    write_pngs(files | more)
+    kept = {*(file.name for file in (*files, *more)), *_results(names - {name}, prediction.masks)}
+    _remove_former(out, name, prediction.masks, kept)
     if pictures is not None:
         with catching(pictures, name, path):
             _draw(out / f"{name}{OVERLAY}", name, image, prediction)
+            kept.add(f"{name}{OVERLAY}")
+    if removed is not None:
+        former = [f"{name}{OVERLAY}", *(f"{name}_{each}{PROBABILITY}" for each in prediction.masks)]
+        removed += remove_files(out, [file for file in former if file not in kept])
     return areas(name, prediction)
+
+
+def _results(names: Iterable[str], structures: Collection[str]) -> Iterator[str]:
+    """Names that files of other images may have."""
+    for name in names:
+        yield f"{name}{SEGMENTATION}"
+        yield from (f"{name}_{each}{PROBABILITY}" for each in structures)
 
 
 def _remove_former(out: Path, name: str, structures: Iterable[str], kept: Collection[str]) -> None:

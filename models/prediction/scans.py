@@ -11,7 +11,7 @@ from dataloaders.io.volumes import read_cine, read_volume
 from dataloaders.samples import Volume
 from dataloaders.scans.plausibility import label_map_doubt
 from dataloaders.scans.preprocess import apply_window
-from models.prediction.batch import Record, name_files, process_each
+from models.prediction.batch import Record, name_files, process_each, remove_files
 from models.prediction.fewshot import FewShotPredictor
 from models.prediction.scan_search import OVERLAY, SEGMENTATION, TABLE
 from models.prediction.sources import SourcesPredictor
@@ -55,7 +55,12 @@ def frame_volumes(name: str, label_maps: Sequence[Volume], structures: Mapping[s
 
 
 def segment_scans(
-    predictor: Predictor, scans: Mapping[str, Path], out: Path, pictures: Failures | None, failures: Failures
+    predictor: Predictor,
+    scans: Mapping[str, Path],
+    out: Path,
+    pictures: Failures | None,
+    failures: Failures,
+    removed: list[str] | None = None,
 ) -> int:
     """Segments scan after scan and writes the results; returns the number of those that succeeded.
 
@@ -65,12 +70,22 @@ def segment_scans(
         out: folder of the results.
         pictures: None: no overlays; else name -> reason of those that could not be drawn, which cost nothing else.
         failures: name -> reason of the scans that could not be segmented.
+        removed: receives the names of overlays of an earlier run that this one does not replace: they are removed, as
+            they belong to other label maps. None: they stay.
     """
     columns = FRAME_COLUMNS if isinstance(predictor, SourcesPredictor) else COLUMNS
-    return process_each(scans, partial(_segment, predictor, out, pictures), out / TABLE, columns, "scans", failures)
+    work = partial(_segment, predictor, out, pictures, removed)
+    return process_each(scans, work, out / TABLE, columns, "scans", failures)
 
 
-def _segment(predictor: Predictor, out: Path, pictures: Failures | None, name: str, path: Path) -> list[Record]:
+def _segment(
+    predictor: Predictor,
+    out: Path,
+    pictures: Failures | None,
+    removed: list[str] | None,
+    name: str,
+    path: Path,
+) -> list[Record]:
     takes_frames = isinstance(predictor, SourcesPredictor)
     frames = read_cine(path) if takes_frames else [read_volume(path)]
     doubt = label_map_doubt(frames[0].array)
@@ -81,10 +96,14 @@ def _segment(predictor: Predictor, out: Path, pictures: Failures | None, name: s
         )
     label_maps = predictor.predict(frames, name) if takes_frames else [predictor.predict(frames[0], name)]
     write_frames(out / f"{name}{SEGMENTATION}", label_maps, path)
+    is_drawn = False
     if pictures is not None:
         with catching(pictures, name, path):
             title = name if len(frames) == 1 else f"{name}, frame 0 of {len(frames)}"
             _draw(out / f"{name}{OVERLAY}", title, frames[0], label_maps[0], predictor)
+            is_drawn = True
+    if removed is not None and not is_drawn:
+        removed += remove_files(out, [f"{name}{OVERLAY}"])
     if takes_frames:
         return frame_volumes(name, label_maps, predictor.structures)
     return volumes(name, label_maps[0], predictor.structures)

@@ -8,9 +8,11 @@ from typing import Any
 
 from util.errors import DataError, UserError
 from util.files import read_json, write_json
+from util.inventory import first_names
 from util.records import different_contents, digest
 
 FILE_NAME = "training_data.json"  # next to the checkpoint: file or line of a table -> hash or text
+CASES = "training_cases.json"  # likewise: the data set, and case -> patient of all that was ever trained on
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +118,56 @@ def record_data(
         return None
     now.write()
     return now.sha256
+
+
+def record_cases(cases: Mapping[str, str], dataset: str, checkpoint: Path, is_new: bool) -> None:
+    """Records which cases are trained on; of a resumed run in addition to those before.
+
+    Args:
+        cases: see `TrainingData.trained_cases`.
+        dataset: name of their data set.
+        checkpoint: path of the run's checkpoint.
+        is_new: nothing has been trained yet.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    before = {} if is_new else _recorded_cases(checkpoint.with_name(CASES), dataset)
+    write_json(checkpoint.with_name(CASES), {"dataset": dataset, "cases": before | dict(cases)})
+
+
+def warn_of_trained_cases(checkpoint: Path, dataset: str, tested: Mapping[str, str]) -> None:
+    """Warns if cases that are to be scored, or others of their patients, have been trained on.
+
+    Nothing is said where no record is found next to the checkpoint, or that of another data set.
+
+    Args:
+        checkpoint: a checkpoint, or a snapshot in the folder below.
+        dataset: name of the data set of the cases.
+        tested: see `TrainingData.tested_cases`.
+    """
+    folders = (checkpoint.parent, checkpoint.parent.parent)
+    trained = next((found for each in folders if (found := _recorded_cases(each / CASES, dataset))), {})
+    patients = set(trained.values())
+    shared = [case for case, patient in tested.items() if case in trained or patient in patients]
+    if shared:
+        logger.warning(
+            "%s: trained on %d of the %d cases that are scored now, or on others of their patients (%s): the folds, "
+            "the split or the table have changed since, or it is the checkpoint of another fold. Its scores are too "
+            "high. Train again, or choose the fold that it was trained for.",
+            *(checkpoint, len(shared), len(tested), first_names(shared)),
+        )
+
+
+def _recorded_cases(path: Path, dataset: str) -> dict[str, str]:
+    """Case -> patient; empty where there is no readable record, or that of another data set."""
+    try:
+        content = read_json(path)
+    except UserError:
+        return {}
+    if not isinstance(content, dict) or content.get("dataset") != dataset or not isinstance(content.get("cases"), dict):
+        return {}
+    return content["cases"]
 
 
 def _digest(contents: Mapping[str, str]) -> str:

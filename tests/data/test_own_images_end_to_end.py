@@ -104,6 +104,18 @@ def first_batch(data):
     return next(iter(data.loader(Normalisation(), 0, 2, range(1), LoaderOptions(0))))
 
 
+def test_files_next_to_those_of_the_table_are_counted(colours, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    save(tmp_path / "img/c99.png", np.zeros((9, 9, 3), np.uint8))
+    save(tmp_path / "img/c0.png", np.zeros((9, 9), bool))  # cannot be prepared
+    with pytest.raises(DataError, match="1 of 8 failed"):
+        prepare([colours, "--out", str(tmp_path / "data")])
+    last = caplog.messages[-1]
+    assert last.startswith(f"{tmp_path / 'mine.csv'}: 25 files found, 17 used, 8 left out: ")
+    assert "6 not in the table (ann2/c3.png, " in last
+    assert "2 of cases that are not used (column split) (ann1/c7.png, img/c7.png)" in last
+
+
 def test_colour_coded_masks_of_two_annotators(colours, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     root = str(tmp_path / "data")

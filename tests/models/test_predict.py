@@ -1,6 +1,8 @@
 import csv
+import errno
 import gzip
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -181,6 +183,45 @@ def test_an_unexpected_error_does_not_stop_the_others(inputs, tmp_path, monkeypa
     )
     with (tmp_path / "out" / "volumes.csv").open() as stream:
         assert {record["scan"] for record in csv.DictReader(stream)} == {"first", "third"}
+
+
+def test_overwriting_removes_overlays_of_replaced_label_maps(inputs, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    assert run(inputs, tmp_path, "--overlays", scans=["scans/first.nii.gz"]) == 0
+    (tmp_path / "other_overlay.png").touch()
+    assert run(inputs, tmp_path, "--overwrite", scans=["scans/first.nii.gz"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("first_segmentation.nii.gz", "volumes.csv", "other_overlay.png")
+    }
+    assert [message for message in caplog.messages if message.startswith("removed 1 ")]
+
+
+@pytest.mark.parametrize("earlier", [None, b"earlier"])
+def test_on_a_full_disk_a_scan_is_named_and_nothing_is_left_in_part(inputs, tmp_path, monkeypatch, caplog, earlier):
+    write, n_written = gzip.GzipFile.write, 0
+
+    def write_in_part(self, content):
+        nonlocal n_written
+        n_written += 1
+        if n_written == 2:  # the voxels of the first scan, after its header
+            write(self, content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(self, content)
+
+    for name in ("a", "b"):
+        write_nifti(tmp_path / f"in/{name}.nii.gz", Volume(scan(1)[0], AFFINE))
+    out = tmp_path / "out"
+    out.mkdir()
+    if earlier:
+        (out / "a_segmentation.nii.gz").write_bytes(earlier)
+    monkeypatch.setattr(gzip.GzipFile, "write", write_in_part)
+    assert run(inputs, out, "--overwrite", scans=[tmp_path / "in"]) == 1
+    (message,) = [each for each in caplog.messages if each.startswith("not segmented: ")]
+    assert f"in/a.nii.gz: {out / 'a_segmentation.nii.gz'}: cannot be written (No space left on device)" in message
+    found = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert found.pop("a_segmentation.nii.gz", None) == earlier
+    assert set(found) == {"b_segmentation.nii.gz", "volumes.csv"}
+    assert read_nifti(out / "b_segmentation.nii.gz").array.shape == scan(1)[0].shape
 
 
 def test_class_must_be_a_number(inputs, tmp_path, capsys):

@@ -223,6 +223,12 @@ class ToyData(TrainingData):
     def contents(self) -> dict[str, str]:
         return {}
 
+    def trained_cases(self) -> dict[str, str]:
+        return {}
+
+    def tested_cases(self) -> dict[str, str]:
+        return {}
+
     def describe(self) -> str:
         return "toys"
 

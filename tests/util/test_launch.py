@@ -1,11 +1,13 @@
 import datetime
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -233,8 +235,16 @@ def test_a_rejection_by_slurm_is_reported(fake_slurm):
         (["--site=frontier", "--mode=runs", "--account=A"], r"--environment: missing"),
         (["--site=nvidia", "--mode=one", "--sweep", "seed=1,2"], r"--sweep and --runs-per-job: only with --mode runs"),
         (["--site=nvidia", "--mode=runs", "--runs-per-job=5"], r"--runs-per-job 5: 1 node\(s\) have 4 GPUs"),
-        (["--site=nvidia", "--mode=one", "--nodes=0"], r"--nodes 0: expected 1 or more"),
-        (["--site=nvidia", "--mode=one", "--gpus-per-node=-1"], r"--gpus-per-node -1: expected 1 or more"),
+        (
+            ["--site=nvidia", "--mode=one", "--time=-1:00:00"],
+            r"--time -1:00:00: expected hours:minutes:seconds.*not neg",
+        ),
+        (["--site=nvidia", "--mode=one", "--time=two"], r"--time two: expected hours:minutes:seconds"),
+        (["--site=nvidia", "--mode=one", "--time=0"], r"--time 0: 0 s; expected more than the 300 s"),
+        (["--site=nvidia", "--mode=one", "--time=5"], r"--time 5: 300 s; expected more than the 300 s"),
+        (["--site=nvidia", "--mode=one", "--sbatch=exclusive"], r"--sbatch exclusive: expected an option of sbatch"),
+        (["--site=nvidia", "--mode=runs", "--sweep", "=1,2"], r"--sweep =1,2: no key before ="),
+        (["--site=", "--mode=runs"], r"site '': not found"),
     ],
 )
 def test_invalid_arguments(arguments, message, capsys):
@@ -244,8 +254,44 @@ def test_invalid_arguments(arguments, message, capsys):
 
 
 @pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        *((f"--{name}={value}", f"'{value}': expected a whole number from 1") for value in (0, -1, "few", "1.5")
+          for name in ("nodes", "gpus-per-node", "cores-per-task", "runs-per-job", "at-once")),
+        *((f"--{name}={value}", "on one line without spaces; not empty") for value in ("", " ", "a b", "a\n#SBATCH -x")
+          for name in ("account", "partition", "qos", "time")),
+        *((f"--{name}={value}", "on one line; not empty") for value in ("", " ", "a\nb")
+          for name in ("environment", "scratch", "sbatch")),
+    ],
+)  # fmt: skip
+def test_options_out_of_range(option, expected, capsys):
+    with pytest.raises(SystemExit) as caught:
+        launch.main(["--site=nvidia", "--mode=runs", option, "--", "alpnet"])
+    assert caught.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.search(rf"argument {option.partition('=')[0]}: .*{expected}", printed.err)
+
+
+def test_an_item_has_a_number_from_0(capsys):
+    with pytest.raises(SystemExit):
+        item.main(["--sweep", "seed=1,2", "--item", "-1"])
+    assert "--item: '-1': expected a whole number from 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("time", "is_valid"),
+    [("6", True), ("5:01", True), ("0:05:01", True), ("1-0", True), ("0-0:5", False), ("1-", False)],
+)
+def test_time_limits(time, is_valid):
+    with nullcontext() if is_valid else pytest.raises(ConfigError, match=f"--time {time}: "):
+        job(mode="one", time=time)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
+        ("time = 'long'", r"mine\.toml: time=long: expected hours:minutes:seconds"),
         ("partitions = 'a'", r"mine\.toml: partitions: unknown setting; did you mean partition"),
         ("gpus_per_node = 0", r"mine\.toml: gpus_per_node=0: expected 1 or more"),
         ("time = 4", r"mine\.toml: time=4 \(int\): expected str"),

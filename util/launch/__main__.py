@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
-from util.cli import run_main
+from util.cli import one_line, run_main, whole
 from util.errors import ConfigError
 from util.files import write_text
 from util.launch.jobs import Job, collect_script, training_script
@@ -53,13 +53,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--site", required=True, help=f"{', '.join(site_names())}, or the path of your own .toml file")
     parser.add_argument("--mode", required=True, choices=("runs", "one"), help="independent runs, or one")
     parser.add_argument("--sweep", nargs="+", default=[], metavar="KEY=VALUE,VALUE", help="run all combinations")
-    parser.add_argument("--nodes", type=int, default=1, help="nodes per job (default: 1)")
+    parser.add_argument("--nodes", type=whole(1), default=1, help="nodes per job (default: 1)")
     for name in ("gpus-per-node", "cores-per-task", "runs-per-job"):
-        parser.add_argument(f"--{name}", type=int, default=0, metavar="N", help="(default: set by the site)")
-    parser.add_argument("--at-once", type=int, default=0, metavar="N", help="limit of array jobs running at once")
-    for name in ("account", "partition", "qos", "time", "environment", "scratch"):
-        parser.add_argument(f"--{name}", default="", help="(default: set by the site)")
-    parser.add_argument("--sbatch", action="append", default=[], metavar="OPTION", help="extra option, repeatable")
+        parser.add_argument(f"--{name}", type=whole(1), default=0, metavar="N", help="(default: set by the site)")
+    parser.add_argument("--at-once", type=whole(1), default=0, metavar="N", help="limit of array jobs running at once")
+    for name in ("account", "partition", "qos", "time"):
+        kind = one_line("a time limit" if name == "time" else f"the name of the {name}", is_word=True)
+        parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help="(default: set by the site)")
+    for name in ("environment", "scratch"):
+        parser.add_argument(
+            f"--{name}", type=one_line("a folder"), default=argparse.SUPPRESS, help="(default: set by the site)"
+        )
+    parser.add_argument(
+        "--sbatch",
+        type=one_line("an option"),
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="extra option, repeatable",
+    )
     parser.add_argument("--train-only", action="store_true", help="skip validation")
     parser.add_argument("--collect", action="store_true", help="add a final job that creates the table of results")
     parser.add_argument("--submit", action="store_true", help="submit the jobs after printing them")

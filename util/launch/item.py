@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from types import FrameType
 
-from util.cli import run_main
+from util.cli import run_main, whole
 from util.launch.sweeps import sweep_items
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     """Runs this task's item; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweep", nargs="+", default=[], metavar="KEY=VALUE,VALUE", help="run all combinations")
-    parser.add_argument("--item", type=int, help="index of the item (default: from the Slurm task id)")
+    parser.add_argument("--item", type=whole(0), help="index of the item (default: from the Slurm task id)")
     parser.add_argument("--train-only", action="store_true", help="skip validation")
     parser.add_argument("settings", nargs="*", help="named configs and KEY=VALUE common to all runs")
     given = parser.parse_args(arguments)

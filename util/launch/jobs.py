@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Literal
 
 from util.errors import ConfigError
-from util.launch.sites import Site
+from util.launch.sites import Site, check_time
 from util.launch.sweeps import n_jobs, sweep_items
 
 PEER_TIMEOUT_S = 60  # from the exit of the first process of a distributed run until the others are killed
@@ -43,6 +43,11 @@ class Job:
             raise ConfigError("--sweep and --runs-per-job: only with --mode runs; --mode one is a single run.")
         if self.nodes < 1:
             raise ConfigError(f"--nodes {self.nodes}: expected 1 or more.")
+        if self.time:
+            check_time(self.time, self.site.signal_lead_s, "--time ")
+        for option in self.sbatch:
+            if not option.startswith("-"):
+                raise ConfigError(f"--sbatch {option}: expected an option of sbatch, such as --sbatch=--exclusive.")
         for name in ("gpus_per_node", "cores_per_task", "runs_per_job", "at_once"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected 1 or more.")

@@ -1,5 +1,6 @@
 """Cluster-specific settings: one TOML file per site in examples/launch/sites."""
 
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,9 +44,35 @@ class Site:
         for name in ("gpus_per_node", "cores_per_task", "signal_lead_s"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected 1 or more.")
+        check_time(self.time, self.signal_lead_s, "time=")
         for name, value in (self.variables | self.rendezvous).items():
             if not isinstance(value, str):
                 raise ConfigError(f"variable {name}={value!r}: expected a quoted string.")
+
+
+def check_time(text: str, signal_lead_s: int, where: str) -> None:
+    """Checks a time limit.
+
+    Args:
+        text: minutes, minutes:seconds, hours:minutes:seconds, or days-hours with any of :minutes:seconds, as for Slurm.
+        signal_lead_s: seconds before its end at which a job is told to save.
+        where: first part of the message.
+
+    Raises:
+        ConfigError: not such a text, or the job would be told to save as soon as it starts.
+    """
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    if not found:
+        raise ConfigError(f"{where}{text}: expected hours:minutes:seconds or days-hours:minutes:seconds, not negative.")
+    days, *parts = found.groups()
+    numbers = [int(part) for part in parts if part is not None]
+    units_s = (3600, 60, 1) if days or len(numbers) == 3 else (60, 1)
+    total_s = 86_400 * int(days or 0) + sum(n * unit for n, unit in zip(numbers, units_s, strict=False))
+    if total_s <= signal_lead_s:
+        raise ConfigError(
+            f"{where}{text}: {total_s} s; expected more than the {signal_lead_s} s before its end at which a job saves "
+            "and is requeued (signal_lead_s of the site)."
+        )
 
 
 def site_names() -> list[str]:

@@ -29,6 +29,8 @@ def sweep_items(sweeps: Sequence[str]) -> list[tuple[str, ...]]:
 def _axis(sweep: str) -> list[str]:
     key, equals, values = sweep.rpartition("=") if "=" not in sweep else sweep.partition("=")
     choices = [value.strip() for value in re.split(r",(?![^\[]*\])", values)]
+    if equals and not key.strip():
+        raise ConfigError(f"--sweep {sweep}: no key before =; expected KEY=VALUE,VALUE, such as eval_fold=0,1,2.")
     if not all(choices) or len(set(choices)) < len(choices):
         raise ConfigError(f"--sweep {sweep}: expected distinct values separated by commas, such as eval_fold=0,1,2.")
     return [f"{key}{equals}{value}" for value in choices]

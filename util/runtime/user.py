@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import pwd
 import tempfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ def ensure_user() -> None:
     """Sets USER and HOME for this process and those it starts, where the user database has no entry for its user.
 
     Libraries name their caches after the user (PyTorch, Triton) or place them in the home folder, and fail on import
-    where they find neither.
+    where they find neither. Container engines set HOME to `/`, which such a user cannot write to: it is replaced, too.
     """
     name = f"uid{os.getuid()}"
     try:
@@ -18,9 +19,10 @@ def ensure_user() -> None:
     except (KeyError, OSError, ImportError):
         os.environ["USER"] = name
     try:
-        Path.home()
-    except RuntimeError:
-        os.environ["HOME"] = str(_private_folder(name))
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        if not os.access(os.environ.get("HOME") or "/nowhere", os.W_OK | os.X_OK):
+            os.environ["HOME"] = str(_private_folder(name))
 
 
 def _private_folder(name: str) -> Path:

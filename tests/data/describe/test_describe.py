@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pydicom
 import pytest
+from nibabel.nifti1 import Nifti1Pair
 from PIL import Image
 
 from data.describe.__main__ import main
@@ -89,6 +90,34 @@ def test_scans_with_odd_values_and_an_unlabelled_one(tmp_path, describe):
     assert "4 scans, 3 with labels" in said
     assert "class_205: value 205, 0.74 % of voxels, in 2 cases" in said
     assert "7 file(s) found: 7 used, 0 left out." in said
+
+
+def test_pairs_are_listed_by_their_header(tmp_path, describe):
+    folder = tmp_path / "in"
+    write_scan(folder / "a.nii.gz")
+    write_label(folder / "a_seg.nii.gz", [1])
+    for seed, name in enumerate(("b", "c", "mask_of_nothing")):
+        array = np.random.default_rng(seed + 5).normal(100, 40, (24, 20, 6)).astype(np.float32)
+        Nifti1Pair(array, AFFINE).to_filename(folder / f"{name}.img")
+    label = np.zeros((24, 20, 6), np.uint8)
+    label[4:12, 2:4, 2:4] = 1
+    Nifti1Pair(label, AFFINE).to_filename(folder / "b_seg.img")
+    (folder / "half.img").write_bytes(bytes(8))
+    (folder / "alone.hdr").write_bytes(bytes(348))
+    (folder / "c.hdr.gz").write_bytes(bytes(8))
+    _, rows, _, said = describe(folder)
+    assert [(row["id"], row["image"], row["label"]) for row in rows] == [
+        ("a", "../in/a.nii.gz", "../in/a_seg.nii.gz"),
+        ("b", "../in/b.hdr", "../in/b_seg.hdr"),
+        ("c", "../in/c.hdr", ""),
+    ]
+    assert "13 file(s) found: 8 used, 5 left out." in said
+    for line in (
+        "alone.hdr, half.img: header or voxels",
+        "c.hdr.gz: a second header of c.img",
+        "mask_of_nothing.hdr: ",
+    ):
+        assert line in said
 
 
 def test_names_of_classes_come_from_nnu_nets_dataset_json(tmp_path, describe):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from nibabel.nifti1 import Nifti1Pair
 
 from data.check import check_folder
 from data.prepare.__main__ import main
@@ -102,6 +103,34 @@ def test_own_scans_go_from_the_table_to_a_batch(study):
     cases = [task.read_case(scan) for scan in task.query_scans]
     assert [scored.case.scan_id for scored in cases] == list(data.fold.query)
     assert set(np.unique(cases[0].truth)) == {0, 1, 2}
+
+
+def test_files_that_are_not_in_the_table_are_counted(study, caplog, write_dicom):
+    caplog.set_level(logging.INFO)
+    folder = study.parent
+    write_dicom(folder / "forgotten", body(3)[0])
+    (folder / "P9.nii.gz").write_bytes(b"x")
+    (folder / "notes.txt").write_text("x")
+    (folder / "more.zip").write_bytes(b"x")
+    table = folder / "scans.csv"
+    table.write_text(
+        table.read_text().replace("id,image,label", "id,image,label,split").replace("series,", "series,,unused")
+    )
+    for name in ("P7a.nii.gz", "P7a-seg.nii.gz"):  # as a pair
+        volume = read_nifti(folder / name)
+        (folder / name).unlink()
+        half = folder / name.replace(".nii.gz", ".hdr")
+        Nifti1Pair(volume.array.transpose(2, 1, 0), volume.affine).to_filename(half)
+    table.write_text(table.read_text().replace("P7a.nii.gz", "P7a.hdr").replace("P7a-seg.nii.gz", "P7a-seg.hdr"))
+    prepare(study, "--step", "normalise")
+    assert caplog.messages[-1] == (
+        f"{table}: 26 files found, 11 used, 15 left out: "
+        "7 not in the table (P9.nii.gz, forgotten/IMG-0001-00001.dcm, forgotten/IMG-0001-00002.dcm, "
+        "forgotten/IMG-0001-00003.dcm, forgotten/IMG-0001-00004.dcm, ...); "
+        "6 of cases that are not used (column split) (series/IMG-0001-00001.dcm, series/IMG-0001-00002.dcm, "
+        "series/IMG-0001-00003.dcm, series/IMG-0001-00004.dcm, series/IMG-0001-00005.dcm, ...); "
+        "1 archive, to be unpacked first (more.zip); 1 neither scan nor image (notes.txt)"
+    )
 
 
 def test_prepared_labels_come_back_to_the_users_grid_and_values(study):

@@ -1,6 +1,7 @@
 """Many files at once: what fails is named and stops nothing, what is left out is named, and no table is lost."""
 
 import csv
+import errno
 import os
 import struct
 from pathlib import Path
@@ -57,6 +58,28 @@ def test_an_interrupt_stops_but_the_table_is_written(tmp_path, error):
     with pytest.raises(error):
         process_each({"a": tmp_path, "b": tmp_path, "c": tmp_path}, work, tmp_path / "t.csv", COLUMNS, "scans", {})
     assert records_of(tmp_path / "t.csv") == [("a", "5")]
+
+
+def test_on_a_full_disk_the_table_is_a_failure_next_to_those_of_the_items(tmp_path, monkeypatch):
+    table, failures = tmp_path / "t.csv", Failures()
+    process_each({"a": tmp_path}, done(1), table, COLUMNS, "scans", {})
+    earlier, is_full = table.read_bytes(), []
+
+    def fsync(_):
+        if is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def work(name, path):
+        is_full.append(name)
+        return raising(name, path)
+
+    monkeypatch.setattr("util.files.os.fsync", fsync)
+    monkeypatch.setattr("models.prediction.batch.TABLE_EVERY_S", 0)
+    assert process_each({"b": tmp_path / "b", "disk": tmp_path / "c"}, work, table, COLUMNS, "scans", failures) == 1
+    assert list(failures) == ["disk", "t.csv"]  # b is segmented, though its line is missing
+    assert f"{table}: cannot be written (No space left on device)" in failures["t.csv"]
+    assert table.read_bytes() == earlier
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
 
 
 def test_lines_of_other_items_and_of_failed_ones_stay(tmp_path):

@@ -1,8 +1,11 @@
 """Prediction of images from the checkpoint alone: the same pixels as in preparation and validation, original sizes."""
 
 import csv
+import errno
 import json
 import logging
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +20,10 @@ from dataloaders.catalog import dataset
 from dataloaders.description import ClassSpec, DatasetSpec, GridRule
 from dataloaders.images.geometry import Placement
 from dataloaders.images.task import ImageTask
-from dataloaders.io.png import write_png
+from dataloaders.io.png import write_png, write_pngs
 from models.methods.base import Method
 from models.predict import main
-from models.prediction.dense import DensePredictor, overlap, write_segmentation
+from models.prediction.dense import DensePredictor, overlap, segmentation_files
 from models.prediction.fewshot import FewShotPredictor
 from models.prediction.images import find_images, name_images, segment_images
 from util.errors import CheckpointError, ConfigError, DataError, UserError
@@ -264,7 +267,7 @@ def test_structures_that_overlap_have_a_file_each(tmp_path):
     found = bright("red", "bright").predict(image)
     assert overlap(found.masks)
     assert found.label_map.tolist() == [[9] * 16] * 8 + [[9] * 8 + [0] * 8] * 8  # the more probable one
-    write_segmentation(tmp_path, "a", found.masks, found.values)
+    write_pngs(segmentation_files(tmp_path, "a", found.masks, found.values))
     assert {path.name for path in tmp_path.iterdir()} == {"a_red_segmentation.png", "a_bright_segmentation.png"}
     np.testing.assert_array_equal(read(tmp_path / "a_red_segmentation.png") == 255, found.masks["red"])
     with pytest.raises(DataError, match=r"expected 3 channel\(s\) of 8 or 16 bits"):
@@ -285,6 +288,64 @@ def test_results_of_an_earlier_run_do_not_stay_next_to_others(tmp_path):
     write_png(images / "a.png", green)
     segment_images(bright("red", "bright"), name_images([images / "a_red.png", images / "a.png"]), out, None, False, {})
     assert {path.name for path in out.glob("*_segmentation.png")} == {"a_segmentation.png", "a_red_segmentation.png"}
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Pictures whose temporary name contains a word are written in part, then the disk is full; returns the setter."""
+    save, words = Image.Image.save, []
+
+    def save_in_part(self, path, *arguments, **options):
+        if any(word in str(path) for word in words):
+            Path(path).write_bytes(b"\x89PNG")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return save(self, path, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "save", save_in_part)
+    return words.append
+
+
+@pytest.mark.parametrize("what", ["c1_segmentation", "c1_box_probability"])
+def test_on_a_full_disk_an_image_is_named_and_its_earlier_results_stay(trained, tmp_path, messages, full_disk, what):
+    assert predict(trained, tmp_path, "--probabilities") == 0
+    lines = (tmp_path / "areas.csv").read_text()
+    (tmp_path / "c0_segmentation.png").write_bytes(b"to be replaced")
+    earlier = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    messages()
+    full_disk(what)
+    assert predict(trained, tmp_path, "--probabilities", "--overwrite") == 1
+    told = messages()
+    assert f"{len(SIZES) - 1} of {len(SIZES)} images segmented, in {tmp_path}" in told
+    (failed,) = (message for message in told if message.startswith("not segmented: "))
+    assert f"{trained / 'img/c1.png'}: {tmp_path / what}.png: cannot be written (No space left on device)" in failed
+    assert "Existing files are unchanged" in failed
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if "c1_" in path.name} == {
+        name: content for name, content in earlier.items() if "c1_" in name
+    }
+    assert (tmp_path / "areas.csv").read_text() == lines
+    assert set(earlier) == {path.name for path in tmp_path.iterdir()}
+    assert (tmp_path / "c0_segmentation.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_overwriting_removes_what_belongs_to_replaced_masks(trained, tmp_path, messages, monkeypatch):
+    assert predict(trained, tmp_path, "--probabilities", "--overlays") == 0
+    for name in ("c0_notes.png", "c9_overlay.png", "c0_lung_probability.png"):  # not of these images or structures
+        (tmp_path / name).write_text("mine")
+    before = {path.name for path in tmp_path.iterdir()}
+    messages()
+    assert predict(trained, tmp_path, "--overwrite", "--overlays", images=["img/c0.png"]) == 0
+    gone = {f"c0_{name}_probability.png" for name in VALUES}
+    assert {path.name for path in tmp_path.iterdir()} == before - gone
+    assert [message for message in messages() if "removed" in message] == [
+        "removed 2 probability maps and overlays of an earlier run, whose masks this one has replaced "
+        "(c0_disc_probability.png, c0_box_probability.png)"
+    ]
+    assert predict(trained, tmp_path, "--overwrite", "--probabilities", images=["img/c1.png"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == before - gone - {"c1_overlay.png"}
+    monkeypatch.setattr("models.prediction.images.save_image_overlays", None)  # cannot be drawn
+    assert predict(trained, tmp_path, "--overwrite", "--overlays", images=["img/c2.png"]) == 1
+    assert not (tmp_path / "c2_overlay.png").exists()
+    assert (tmp_path / "c3_overlay.png").exists()
 
 
 def test_dark_radiographs_are_told(tmp_path, caplog):

@@ -35,6 +35,18 @@ def test_an_unknown_user_gets_a_name_and_a_home(tmp_path):
 
 
 @pytest.mark.usefixtures("unknown_user")
+@pytest.mark.parametrize("home", ["/nowhere", ""])
+def test_an_unknown_user_needs_a_home_that_can_be_written_to(monkeypatch, tmp_path, home):
+    monkeypatch.setenv("HOME", home)
+    ensure_user()
+    assert Path.home() == tmp_path / f"frugalseg-uid{os.getuid()}"
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "cache"))  # as our container sets it
+    ensure_user()
+    assert Path.home() == tmp_path / "cache"
+
+
+@pytest.mark.usefixtures("unknown_user")
 def test_a_home_that_others_can_enter_is_not_used(tmp_path):
     taken = tmp_path / f"frugalseg-uid{os.getuid()}"
     taken.mkdir()
@@ -49,6 +61,12 @@ def test_a_known_user_stays_as_it_is(monkeypatch):
     monkeypatch.setenv("HOME", "/home/anna")
     ensure_user()
     assert (os.environ["USER"], os.environ["HOME"]) == ("anna", "/home/anna")
+
+
+def test_a_known_user_keeps_a_home_that_cannot_be_written_to(monkeypatch):
+    monkeypatch.setenv("HOME", "/nowhere")  # weights may be cached there
+    ensure_user()
+    assert os.environ["HOME"] == "/nowhere"
 
 
 def test_importing_any_part_of_the_program_is_enough():
