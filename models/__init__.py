@@ -6,6 +6,10 @@ from typing import Any
 from models.methods.alpnet import ALPNet
 from models.methods.base import Method
 from models.methods.noisy import CoTeaching, JoCoR, SuperpixelGuided, TriNet
+from models.methods.sources.base import LabelledOnly
+from models.methods.sources.cacps import CACPS, CPS
+from models.methods.sources.mean_teacher import MeanTeacher
+from models.methods.sources.mixed_teacher import MixedTeacher
 from models.methods.supervised import Supervised, UpperBound
 from models.methods.threshold import IntensityThreshold
 from util.errors import ConfigError
@@ -20,6 +24,11 @@ METHODS: dict[str, type[Method]] = {
     "jocor": JoCoR,
     "trinet": TriNet,
     "spguided": SuperpixelGuided,
+    "labelled_only": LabelledOnly,
+    "cacps": CACPS,
+    "cps": CPS,
+    "mean_teacher": MeanTeacher,
+    "mixed_teacher": MixedTeacher,
 }
 
 

@@ -70,7 +70,9 @@ def check_folder(
     if isinstance(fold, Finding):
         findings.append(fold)
         fold = None
-    prepared = Prepared(folder, spec, scale, min_size_px or _size_px(manifest, spec), manifest, facts, fold)
+    prepared = Prepared(
+        folder, spec, scale, min_size_px or _size_px(manifest, spec), manifest, facts, fold, scans is not None
+    )
     findings += findings_of(prepared)
     return sorted(findings, key=lambda finding: finding.severity)
 

@@ -39,6 +39,7 @@ class Prepared:
     manifest: Manifest
     facts: dict[str, dict[str, Facts]]  # "image", "label", "superpix-<scale>" -> scan id -> facts
     fold: Fold | None
+    is_part: bool = False  # whether only some scans are looked at, so that what describes all of them is not
 
     def path(self, kind: str, scan: str) -> Path:
         """A scan's file of a kind."""

@@ -224,6 +224,8 @@ def fresh_statistics(prepared: Prepared) -> Iterator[Finding]:
 
 def fresh_class_index(prepared: Prepared) -> Iterator[Finding]:
     """`classmap_1.json` exists, and every classmap agrees with the labels (the background is not used)."""
+    if prepared.is_part:
+        return
     pixels = {scan: np.array(facts.pixels) for scan, facts in prepared.readable("label", LabelFacts).items()}
     has_faults = any(  # which are told on their own, and change the labels when they are mended
         finding.file.name.startswith("label_")

@@ -74,9 +74,10 @@ class SourceDataset(Dataset[SourceBatch]):
 
     def __getitem__(self, step: int) -> SourceBatch:
         numbers = self.part.numbers(step)
-        positions = np.array([self.part.item(number) for number in numbers])
+        chosen = [self.part.item(number) for number in numbers]
+        positions = np.array(chosen)
         generators = [self.part.generator("augmentation", number) for number in numbers]
-        partners = np.array([self.look.draw_partner(p, g) for p, g in zip(positions, generators, strict=True)])
+        partners = np.array([self.look.draw_partner(p, g) for p, g in zip(chosen, generators, strict=True)])
         uniform = torch.from_numpy(np.stack([g.random(N_UNIFORM, np.float32) for g in generators]))
         image = self._matched(positions, generators)
         drawn = slices.draw(

@@ -225,12 +225,10 @@ class SourcesData(TrainingData):
 
     def _scored(self, truth: np.ndarray) -> np.ndarray:
         """All slices; under the generic protocol those within the expert's outlines."""
-        counts = np.ones(len(truth), bool)
-        if self.config.protocol == "generic":
-            shown = np.flatnonzero(truth.any((1, 2)))
-            counts[:] = False
-            counts[shown[0] : shown[-1] + 1] = len(shown) > 0
-        return counts
+        if self.config.protocol != "generic":
+            return np.ones(len(truth), bool)
+        shown, z = np.flatnonzero(truth.any((1, 2))), np.arange(len(truth))
+        return (z >= shown[0]) & (z <= shown[-1]) if len(shown) else np.zeros(len(truth), bool)
 
     @property
     def nbytes(self) -> int:
@@ -250,6 +248,14 @@ class SourcesData(TrainingData):
             for scan in members
         }
         return hash_files(files, folder.folder) | table
+
+    def trained_cases(self) -> dict[str, str]:
+        """Scan -> patient, of all scans of the sources that are trained on, with or without labels."""
+        return {scan: self.folder.origin(scan).patient for scan in self.division.unlabelled}
+
+    def tested_cases(self) -> dict[str, str]:
+        """Scan -> patient, of the labelled scans of the tested domains."""
+        return {scan: self.folder.origin(scan).patient for scan in self.division.test}
 
     def describe(self) -> str:
         """Sources, target and the labelled patients, for the log."""

@@ -1,13 +1,13 @@
 """Normalised slices of prepared scans, packed once per scan, so that a step reads memory instead of files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from dataloaders.io.packed import packed
@@ -89,7 +89,7 @@ class SliceStore:
         rows = [self.image[n][p] for n, p in zip(numbers, positions - first, strict=True)]
         return torch.from_numpy(np.stack(rows)).float()
 
-    def labels(self, positions: np.ndarray) -> Int[Tensor, "B H W"]:
+    def labels(self, positions: np.ndarray) -> UInt8[Tensor, "B H W"]:
         """uint8 class values of slices of labelled scans."""
         if isinstance(self.label, Tensor):
             return self.label[self._on_device(positions)]
@@ -132,13 +132,9 @@ def pack(
     """
     hash_files([folder.path("image", scan) for scan in scans], folder.folder)  # all at once
     rule = short_digest({"percentiles": list(percentiles)})
-    image = [
-        _packed(folder, scan, "image", f"slices-{rule}", partial(_image, folder, scan, percentiles)) for scan in scans
-    ]
-    tables = [
-        _packed(folder, scan, "image", f"quantiles-{rule}", partial(_tables, folder, scan, percentiles))
-        for scan in scans
-    ]
+    read_image, read_tables = (partial(each, folder, percentiles) for each in (_image, _tables))
+    image = [_packed(folder, scan, "image", f"slices-{rule}", partial(read_image, scan)) for scan in scans]
+    tables = [_packed(folder, scan, "image", f"quantiles-{rule}", partial(read_tables, scan)) for scan in scans]
     label = {scan: _packed(folder, scan, "label", "label-u8", partial(_label, folder, scan)) for scan in labelled}
     lengths = [len(each) for each in image]
     for scan, one in zip(scans, image, strict=True):
@@ -158,16 +154,16 @@ def pack(
     )
 
 
-def _packed(folder: PreparedFolder, scan: str, kind: str, name: str, read: object) -> np.ndarray:
+def _packed(folder: PreparedFolder, scan: str, kind: str, name: str, read: Callable[[Path], np.ndarray]) -> np.ndarray:
     file = folder.path(kind, scan)
-    return packed([file], read, folder.folder / PACKED / f"{name}_{scan}", folder.folder)[0]  # type: ignore[arg-type]
+    return packed([file], read, folder.folder / PACKED / f"{name}_{scan}", folder.folder)[0]
 
 
-def _image(folder: PreparedFolder, scan: str, percentiles: tuple[float, float], _: Path) -> np.ndarray:
+def _image(folder: PreparedFolder, percentiles: tuple[float, float], scan: str, _: Path) -> np.ndarray:
     return normalise_slices(folder.image(scan).array, percentiles)[0].astype(np.float16)
 
 
-def _tables(folder: PreparedFolder, scan: str, percentiles: tuple[float, float], _: Path) -> np.ndarray:
+def _tables(folder: PreparedFolder, percentiles: tuple[float, float], scan: str, _: Path) -> np.ndarray:
     return normalise_slices(folder.image(scan).array, percentiles)[1]
 
 

@@ -63,14 +63,12 @@ def box_masks(
     """
     height = area**aspect
     fractions = torch.stack([height, area / height], -1) * sqrt(1 / max(area.shape[1], 1))
-    sides = torch.tensor(shape, dtype=area.dtype, device=area.device)
-    size = (fractions * sides).round()
-    first = ((sides - size) * position).round()
-    last = first + size
     inside = []
     for axis, length in enumerate(shape):
+        size = (fractions[..., axis] * length).round()
+        first = ((length - size) * position[..., axis]).round()[..., None]
         place = torch.arange(length, device=area.device)
-        inside.append((place >= first[..., axis, None]) & (place < last[..., axis, None]))  # (B, N, H) and (B, N, W)
+        inside.append((place >= first) & (place < first + size[..., None]))  # (B, N, H) and (B, N, W)
     boxes = inside[0][..., None] & inside[1][:, :, None]
     return boxes.sum(1, keepdim=True).remainder(2).to(area.dtype)
 

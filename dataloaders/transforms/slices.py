@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from dataloaders.transforms import intensity, spatial
@@ -109,8 +109,8 @@ def apply(images: Float[Tensor, "B C H W"], drawn: SliceAugmentation) -> Float[T
     return intensity.blur(moved.flatten(0, 1), sigma, BLUR_RADIUS_PX).view_as(moved)
 
 
-def apply_to_label(label: Int[Tensor, "B H W"], drawn: SliceAugmentation) -> Int[Tensor, "B h w"]:
-    """The same geometry for class values, by the nearest pixel; 0 outside."""
+def apply_to_label(label: Shaped[Tensor, "B H W"], drawn: SliceAugmentation) -> Shaped[Tensor, "B h w"]:
+    """The same geometry for class values (whole numbers below 2^24), by the nearest pixel; 0 outside."""
     rows, columns = label.shape[-2:]
     scale = drawn.matrix.new_tensor([2 / (columns - 1), 2 / (rows - 1)])
     grid = _positions(drawn) * scale - 1

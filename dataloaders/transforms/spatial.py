@@ -109,7 +109,7 @@ def _mirror(position: Float[Tensor, "..."], length: int) -> Float[Tensor, "..."]
     return position.clamp(0, length - 1)  # up to the edge of the last pixel, the mirror image is that pixel
 
 
-def warp(images: Float[Tensor, "B C H W"], positions: Float[Tensor, "B H W 2"]) -> Float[Tensor, "B C H W"]:
+def warp(images: Float[Tensor, "B C H W"], positions: Float[Tensor, "B h w 2"]) -> Float[Tensor, "B C h w"]:
     """Samples `images` at `positions` (column, row) by bilinear interpolation; 0 outside."""
     rows, columns = images.shape[-2:]
     scale = torch.tensor([2 / (columns - 1), 2 / (rows - 1)], dtype=images.dtype).to(images.device, non_blocking=True)

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from util.errors import ConfigError
+from util.runtime.distributed import n_ranks, sum_over_ranks
 
 
 class Views(NamedTuple):
@@ -90,7 +91,9 @@ def _taught(teacher: Views, label: Int[Tensor, "B H W"], student: Views, config:
         variance = variance.detach()
     confidence = (-variance).exp()
     if config.weighting == "scalar":
-        return confidence.mean() * error.mean() + variance.mean()
+        means = torch.stack([confidence.mean(), error.mean()])
+        means = sum_over_ranks(means) / n_ranks()
+        return means.prod() + variance.mean()
     return (confidence * error + variance).mean()
 
 
@@ -111,12 +114,14 @@ def _log_probabilities(logits: Tensor) -> Tensor:
 def batch_dice_loss(
     logits: Float[Tensor, "B K H W"], label: Int[Tensor, "B H W"], smooth: float = 0.1
 ) -> Float[Tensor, " K"]:
-    """1 - (2 sum p y + s) / (sum p + sum y + s) of each class, the background included, with sums over the batch.
+    """1 - (2 sum p y + s) / (sum p + sum y + s) of each class, the background included.
+
+    The sums are over the batch of all processes; see `util.runtime.distributed.sum_over_ranks`.
 
     Source: CACPS, released code.
     """
     p = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(1)
-    y = F.one_hot(label, logits.shape[1]).movedim(-1, 1).to(p.dtype)
+    y = label[:, None] == torch.arange(logits.shape[1], device=label.device)[:, None, None]  # (B, K, H, W)
     over_batch = (0, 2, 3)
-    overlap, total = (p * y).sum(over_batch), p.sum(over_batch) + y.sum(over_batch)
+    overlap, total = sum_over_ranks(torch.stack([(p * y).sum(over_batch), (p + y).sum(over_batch)]))
     return 1 - (2 * overlap + smooth) / (total + smooth)

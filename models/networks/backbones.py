@@ -2,7 +2,7 @@
 
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ import timm
 import torch
 import torchvision.models as zoo
 from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights, DeepLabV3_ResNet101_Weights
 
@@ -99,7 +101,7 @@ def _timm_encoder(name: str, weights: str, channels: int) -> Encoder:
     if name not in timm.list_models():
         close = ", ".join(timm.list_models(f"*{name[:6]}*")[:8]) or "see timm.list_models()"
         raise ConfigError(f"modelname='timm:{name}': timm has no such encoder; similar: {close}.")
-    stage = _download(name, lambda: _TimmStage(name, weights == "imagenet"))
+    stage = download(name, lambda: _TimmStage(name, weights == "imagenet"))
     return Encoder(stage, stage.channels, channels)
 
 
@@ -122,13 +124,28 @@ def _load_backbone(encoder: Encoder, name: str, weights: str) -> None:
         if name not in _COCO:
             raise ConfigError(f"encoder_weights='coco': exists for {', '.join(_COCO)}, not for {name}.")
         entry = _COCO[name].COCO_WITH_VOC_LABELS_V1
-        state = _download(name, lambda: entry.get_state_dict(progress=True, check_hash=True))
+        state = download(name, lambda: entry.get_state_dict(progress=True, check_hash=True))
         state = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
     elif weights == "imagenet":
-        state = _download(name, lambda: _IMAGENET[name].get_state_dict(progress=True, check_hash=True))
+        state = download(name, lambda: _IMAGENET[name].get_state_dict(progress=True, check_hash=True))
     else:
-        state = _read_local(Path(weights))
-    wanted = encoder.backbone.state_dict()
+        state = read_weights(Path(weights), "coco, imagenet, none")
+    load_backbone(encoder.backbone, state, name, weights)
+
+
+def load_backbone(backbone: nn.Module, state: Mapping[str, Tensor], name: str, weights: str) -> None:
+    """Loads pretrained weights, which may have further entries, such as those of a classifier.
+
+    Args:
+        backbone: whose weights are replaced.
+        state: the pretrained weights.
+        name: of the backbone, for messages.
+        weights: the setting that names them, for messages.
+
+    Raises:
+        CheckpointError: entries are missing or have another shape.
+    """
+    wanted = backbone.state_dict()
     missing = sorted(set(wanted) - set(state))
     misfits = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
     if missing or misfits:
@@ -136,19 +153,36 @@ def _load_backbone(encoder: Encoder, name: str, weights: str) -> None:
             f"encoder_weights={weights!r}: not the backbone of {name}: {len(missing)} entries missing, {len(misfits)} "
             f"of another shape, such as {(missing + misfits)[0]}. Use the state dict of that backbone."
         )
-    encoder.backbone.load_state_dict({key: state[key] for key in wanted})
+    backbone.load_state_dict({key: state[key] for key in wanted})
 
 
-def _read_local(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, names: str) -> dict[str, Tensor]:
+    """Reads a local file of pretrained weights, a state dict of tensors.
+
+    Args:
+        path: as torch.save writes it, or with the suffix .safetensors.
+        names: the settings that name no file, for the message.
+
+    Raises:
+        ConfigError: no such file.
+        CheckpointError: it cannot be read.
+    """
     if not path.is_file():
-        raise ConfigError(f"encoder_weights={str(path)!r}: expected coco, imagenet, none, or an existing file.")
+        raise ConfigError(f"encoder_weights={str(path)!r}: expected {names}, or an existing file.")
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a readable state dict of tensors ({error}).") from error
 
 
-def _download(name: str, function: Callable[[], Any]) -> Any:
+def download(name: str, function: Callable[[], Any]) -> Any:
+    """Calls a function that downloads the pretrained weights of `name`.
+
+    Raises:
+        CheckpointError: it fails; the message lists the options.
+    """
     try:
         return function()
     except (OSError, HTTPException, RuntimeError) as error:

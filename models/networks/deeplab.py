@@ -1,6 +1,7 @@
-"""Segmentation networks for slices from several sources: DeepLabV3+ in two forms, and the U-Net of nnU-Net."""
+"""Segmentation networks for slices from several sources: DeepLabV3+ in two forms, and nnU-Net's U-Net."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import segmentation_models_pytorch as smp
@@ -8,8 +9,11 @@ import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from segmentation_models_pytorch.encoders.timm_universal import TimmUniversalEncoder
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
+from models.networks.backbones import download, load_backbone, read_weights
 from models.networks.unet import UNetConfig, build_unet
 from util.errors import ConfigError
 from util.schema import option
@@ -41,11 +45,28 @@ class SegmentorConfig:
             raise ConfigError(f"network.encoder={self.encoder!r}: timm has no such ResNet; similar: {close}.")
 
 
-def build_segmentor(config: SegmentorConfig) -> nn.Module:
-    """Builds a network from random weights: (B, C, H, W) images to (B, K, H, W) logits.
+def build_segmentor(config: SegmentorConfig, encoder_weights: str = "none") -> nn.Module:
+    """Builds a network: (B, C, H, W) images to (B, K, H, W) logits.
 
     DeepLab takes any size from 32; the U-Net sides that can be halved as often as `unet.halvings` says.
+
+    Args:
+        config: the network.
+        encoder_weights: of DeepLab's encoder: "none" (random), "imagenet" (downloaded by timm), or the path of a state
+            dict of timm's encoder (.pth or .safetensors). The RGB kernels of the first layer are summed for one
+            channel, and repeated for another number. The U-Net always starts from random weights.
+
+    Raises:
+        ConfigError: no such file, or no pretrained weights exist.
+        CheckpointError: the weights cannot be downloaded, read, or do not fit.
     """
+    network = _from_random_weights(config)
+    if config.kind != "unet" and encoder_weights != "none":
+        _load_encoder(network, config, encoder_weights)
+    return network
+
+
+def _from_random_weights(config: SegmentorConfig) -> nn.Module:
     if config.kind == "unet":
         own: dict[str, Any] = {"in_channels": config.in_channels, "n_classes": config.n_classes}
         return build_unet(UNetConfig(**{**vars(config.unet), **own}))
@@ -62,6 +83,24 @@ def build_segmentor(config: SegmentorConfig) -> nn.Module:
             classes=config.n_classes,
         )
     )
+
+
+def _load_encoder(network: nn.Module, config: SegmentorConfig, weights: str) -> None:
+    name = config.encoder
+    if weights != "imagenet":
+        state = read_weights(Path(weights), "imagenet, none")
+    elif timm.is_model_pretrained(name):
+        state = download(name, lambda: timm.create_model(name, pretrained=True).state_dict())
+    else:
+        raise ConfigError(
+            f"encoder_weights='imagenet': timm has none for network.encoder={name!r}; choose one of "
+            "timm.list_pretrained('*resnet*'), or encoder_weights=none."
+        )
+    encoder = next(each for each in network.modules() if isinstance(each, TimmUniversalEncoder)).model
+    first = next(key for key, value in encoder.state_dict().items() if value.ndim == 4)
+    if first in state and state[first].shape[1] == 3:
+        state = state | {first: adapt_input_conv(config.in_channels, state[first])}
+    load_backbone(encoder, state, name, weights)
 
 
 class _FullSize(nn.Module):

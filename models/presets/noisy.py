@@ -1,11 +1,10 @@
 """Learning from noisy masks: the methods' words, and the settings of superpixel-guided learning and T-Loss."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from models.losses import LOSS_TITLES
-from models.presets.published import NOISE_COLUMNS, published_dice
+from models.presets.published import NOISE_COLUMNS, PublishedRun, published_dice
 from models.presets.rules import Rule
 
 GUIDED_SOURCE = "superpixel-guided learning (MICCAI 2021), released configurations"
@@ -113,16 +112,6 @@ RULES = (
     *(Rule(ROBUST_SOURCE, ROBUST_IMAGES, when | {"dataset": _T_LOSS_SETS}) for when in (_OTHER_LOSS, _UNWEIGHTED)),
     *(Rule(ROBUST_SOURCE, {"batch_size": 8}, when | {"dataset": ("SHENZHEN",)}) for when in (_OTHER_LOSS, _UNWEIGHTED)),
 )
-
-
-@dataclass(frozen=True)
-class PublishedRun:
-    """A run of the papers, as words of `training.py with`, and what is claimed for it."""
-
-    words: str
-    source: str
-    hardware: str
-    expected: str  # Dice x 100 (standard deviation over seeds), or why there is none
 
 
 def published_runs() -> Iterator[PublishedRun]:

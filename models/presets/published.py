@@ -1,4 +1,17 @@
-"""Published figures, printed next to ours."""
+"""Published runs and figures, printed next to ours."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PublishedRun:
+    """A run of a paper, as words of `training.py with`, and what is claimed for it."""
+
+    words: str
+    source: str
+    hardware: str
+    expected: str  # Dice x 100 (standard deviation), or why there is none
+
 
 NOISE_COLUMNS = ((0.0, 0.0), (0.3, 0.5), (0.3, 0.7), (0.5, 0.5), (0.5, 0.7), (0.7, 0.5), (0.7, 0.7))
 

@@ -46,7 +46,11 @@ class MovingAverage:
         The module's tensors are looked up at its first update; from then on they must change in place.
         """
         if self._followed is not module:
-            self._followed, self._averaged, self._current = module, _tensors(self.module), _tensors(module)
+            self._followed, self._averaged, self._current = (
+                module,
+                tensors_by_kind(self.module),
+                tensors_by_kind(module),
+            )
         before, self.count = self.count, self.count + 1
         if before and self.count % self.config.every:
             return
@@ -58,7 +62,7 @@ class MovingAverage:
             torch._foreach_copy_(integers, current_integers)  # type: ignore[attr-defined]
 
 
-def _tensors(module: nn.Module) -> list[list[Tensor]]:
+def tensors_by_kind(module: nn.Module) -> list[list[Tensor]]:
     """Parameters and buffers: the floating-point ones, and the integer ones."""
     tensors = [*module.parameters(), *module.buffers()]
     return [[each for each in tensors if each.is_floating_point() == is_float] for is_float in (True, False)]

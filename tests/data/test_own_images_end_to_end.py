@@ -137,7 +137,7 @@ def test_colour_coded_masks_of_two_annotators(colours, tmp_path, caplog):
         assert check([*target, "--noise", "1", "0.5", "--superpixels"]) == 0
     assert sum(message.endswith(": up to date") for message in caplog.messages) == 3  # the second target is the same
     config = DenseConfig(colours, ("disc", "box"), size_px=SIDE, noise=NoiseConfig(1.0, 0.5))
-    data = open_dense(config, root, needs_superpixels=True)
+    data = open_dense(config, root, needs=frozenset({"superpixels"}))
     batch = first_batch(data)
     assert batch.image.shape == (2, 3, SIDE, SIDE)
     assert set(batch.label.unique().tolist()) == {0, 1, 2}
@@ -178,7 +178,9 @@ def test_grey_codes_in_deep_pictures(greys, tmp_path):
     superpixels([target, "--n-segments", "16", "--picture", str(tmp_path / "sheet.png")])
     assert check([target, "--superpixels"]) == 1  # of 100 segments, not of 16
     data = open_dense(
-        DenseConfig(target, ("box",), superpixel=SuperpixelConfig(n_segments=16)), target, needs_superpixels=True
+        DenseConfig(target, ("box",), superpixel=SuperpixelConfig(n_segments=16)),
+        target,
+        needs=frozenset({"superpixels"}),
     )
     plain = data.labels.batch(np.array([0]))
     first = read_image(folder.image_path(folder.ids("train")[0]))

@@ -29,7 +29,7 @@ def test_the_method_decides_which_labels_and_whether_superpixels_are_read(image_
     assert "noise a0.7_b0.7" in given.describe()
     assert "clean masks" in clean.describe()
     assert not given.needs_superpixels
-    assert open_data("dense", NOISY, str(image_folder), needs_superpixels=True).needs_superpixels  # type: ignore[union-attr]
+    assert open_data("dense", NOISY, str(image_folder), needs=frozenset({"superpixels"})).needs_superpixels  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("family", "config"), [("fewshot", FewShotConfig()), ("dense", DenseConfig())])

@@ -10,7 +10,16 @@ import torch
 from config_ssl_upload import RunConfig
 from dataloaders.build import FAMILIES
 from dataloaders.images.labels import LabelStore
-from dataloaders.samples import DenseBatch, Episode, EvalCase, ImageCase, SupportSet
+from dataloaders.samples import (
+    N_UNIFORM,
+    DenseBatch,
+    Episode,
+    EvalCase,
+    ImageCase,
+    JointBatch,
+    SourceBatch,
+    SupportSet,
+)
 from models import METHODS, build_method, method_class
 from models.methods.base import Method, exclusive_masks
 from models.methods.supervised import Supervised
@@ -19,11 +28,23 @@ from util.errors import ConfigError
 
 SIZE = 32
 UNET = {"unet": {"in_channels": 1, "halvings": [2, 2], "base_features": 4, "max_features": 8}}
-SMALL = {"fewshot": {"modelname": "resnet18", "encoder_weights": "none", "proto_grid_size": 4}, "dense": UNET}
+SMALL = {
+    "fewshot": {"modelname": "resnet18", "encoder_weights": "none", "proto_grid_size": 4},
+    "dense": UNET,
+    "sources": {
+        "network": {"kind": "unet", "n_classes": 2, **UNET},
+        "encoder_weights": "none",
+        "unlabelled_weight": 1.0,
+    },
+}
 
 # What is tried: every method as it is, and further settings that bring modules of their own.
 ENTRIES = {name: {"method": name} for name in METHODS} | {
     "tloss": {"method": "supervised", "loss": "tloss"},
+    "cacps as published": {"method": "cacps", "cross": {"student": "mean_prob"}, "separate_passes": False},
+    "cacps as released": {"method": "cacps", "cross": {"weighting": "scalar", "teacher": "mean_logit"}},
+    "mixed_teacher of one network": {"method": "mixed_teacher", "teacher": "student", "confidence": "threshold"},
+    "mixed_teacher without labelled boxes": {"method": "mixed_teacher", "cutmix_from": "unlabelled", "norm_group": 2},
     "spguided by pixel": {"method": "spguided", "selection": {"level": "pixel"}, "refine": {"style": "pixel"}},
 }
 
@@ -52,12 +73,29 @@ def labels():
     return LabelStore(image, label, label, superpixel, ("clean",) * 6, n_classes=2)
 
 
+def sources():
+    """The box in images of several looks: six labelled ones, and twice four without labels."""
+    generator, parts = torch.Generator().manual_seed(5), {}
+    for name, n_images in (("labelled", 6), ("unlabelled_1", 4), ("unlabelled_2", 4)):
+
+        def draw(*size, n_images=n_images):
+            return torch.rand(n_images, *size, generator=generator)
+
+        image, partner = (
+            0.2 * draw(1, 1, 1) + (0.3 + 0.4 * draw(1, 1, 1)) * box(1) + 0.1 * draw(1, SIZE, SIZE) for _ in range(2)
+        )
+        label = box(n_images).long() if name == "labelled" else None
+        parts[name] = SourceBatch(image, partner, draw(N_UNIFORM), label)
+    return JointBatch(parts)
+
+
 def batch_of(batch_type):
     samples = {
         Episode: lambda: Episode(
             torch.randn(2, 1, 1, SIZE, SIZE), box(2, 1), torch.randn(2, 1, 1, SIZE, SIZE), box(2, 1)
         ),
         DenseBatch: lambda: labels().batch(slice(None)),
+        JointBatch: sources,
     }
     return samples[batch_type]()
 
@@ -65,7 +103,7 @@ def batch_of(batch_type):
 def case_of(family):
     """A case that shows the box, the classes asked for, and a support set where the family needs one."""
     image = box(5, 1) + 0.1 * torch.randn(5, 1, SIZE, SIZE)
-    if family == "dense":
+    if family != "fewshot":
         return ImageCase(tuple("abcde"), (1,), image), None
     mask = box(2, 3, 1)
     support = SupportSet((1, 4), mask[:, :, :, None] + 0.1 * torch.randn(2, 3, 1, 1, SIZE, SIZE), mask)
@@ -195,10 +233,12 @@ def test_what_looks_like_the_support_is_found(name):
     assert (masks[0] & ~truth).sum() / (~truth).sum() < 0.4
 
 
-@pytest.mark.parametrize("name", [name for name in ENTRIES if family_of(name) == "dense"], indirect=True)
+@pytest.mark.parametrize("name", [name for name in ENTRIES if family_of(name) != "fewshot"], indirect=True)
 def test_what_was_trained_on_is_found(name):
     method = train(build(name).train(), 60).eval()
-    case = ImageCase(tuple("abcdef"), (1,), batch_of(DenseBatch).image)
+    batch = batch_of(method.batch_type)
+    image = batch["labelled"].image if isinstance(batch, JointBatch) else batch.image
+    case = ImageCase(tuple("abcdef"), (1,), image)
     found, truth = method.predict(case, None)[0], box(6)
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.9
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType, TracebackType
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -113,6 +114,37 @@ def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
     total = value.clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()
+
+
+def n_ranks() -> int:
+    """The number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
+    """Sum of a tensor over all processes, with gradient; itself for one process.
+
+    A loss of this sum is the same on all processes. Its gradient with respect to the value of one process is summed
+    over them as well, so that `DistributedDataParallel`, which averages the gradients of weights, gives those that one
+    process with all data would have.
+    """
+    return _SumOverRanks.apply(value) if dist.is_initialized() else value
+
+
+class _SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(value: torch.Tensor) -> torch.Tensor:
+        total = value.detach().clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        return _SumOverRanks.forward(gradients[0])
 
 
 def max_over_ranks(value: int, device: torch.device | None = None) -> int:

@@ -93,7 +93,7 @@ def test_a_spreadsheet_is_read_like_a_text(tmp_path):
     book = Workbook()
     rows = (("external CODE", "Vendor Name", "Center", "ed", "es"), ("X1", "Canon", 5, 0, 10.0), (None,) * 5)
     for row in rows:
-        book.active.append(row)
+        book.worksheets[0].append(row)
     book.save(tmp_path / "M&Ms Dataset Information.xlsx")
     (line,) = read_sheet(find_sheet([*tmp_path.iterdir()]))["x1"]
     assert (line.domain, line.centre, line.labelled_frames()) == ("D", "5", {0: "ED", 10: "ES"})

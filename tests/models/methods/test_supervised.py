@@ -128,7 +128,7 @@ def test_prediction_is_the_most_probable_class():
 def test_the_upper_bound_differs_in_its_labels_alone():
     assert (Supervised.trains_on, UpperBound.trains_on) == ("given", "clean")
     assert UpperBound.Config is Supervised.Config
-    assert not Supervised.needs_superpixels
+    assert not Supervised.needs
 
 
 def test_settings_come_from_a_dictionary():

@@ -64,7 +64,7 @@ def test_episodes_made_by_compiled_code_are_those_made_without(prepared_folder, 
 
 def test_images_made_on_a_device_are_those_made_from_files(image_folder):
     config = DenseConfig(size_px=32)
-    data = open_dense(config, str(image_folder), needs_superpixels=False)
+    data = open_dense(config, str(image_folder))
     assert_same_batches(data)
     data.labels.replace(1 - data.labels.label)  # a refinement: the next round's loader sees it
     assert_same_batches(data)

@@ -1,0 +1,54 @@
+# shellcheck shell=bash
+# Shared by the scripts for semi-supervised domain generalisation: settings, and the loop over runs. Sourced, not run.
+#
+# Settings are environment variables:
+#   METHODS      cacps        words of models.presets: labelled_only cps mean_teacher cacps mixed_teacher
+#   LABELS                    words for the labelled share: labels2 labels5 labels20 labels100 (default: each script's)
+#   TARGETS      A B C D      domains that are held out, one run each
+#   SEEDS        0            one training each
+#   DATA_DIR                  data root with the prepared scans (default: data of this repository)
+#   LOG_DIR                   results (default: exps of this repository)
+#   NUM_WORKERS  4            DataLoader workers
+#   DEVICE       auto         auto, cpu or cuda (NVIDIA and AMD)
+#   EXTRA                     further settings for `training.py with`: "semidg_small" for one CPU, "hist_match=none"
+#   PYTHON                    interpreter (default: .venv/bin/python of this repository if it exists, else python3)
+#   DRY_RUN                   1: print the commands only
+
+set -f # no globbing: settings contain lists such as [A]
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+python=python3
+[[ ! -x $root/.venv/bin/python ]] || python=$root/.venv/bin/python
+data_dir=${DATA_DIR:-$root/data}
+log_dir=${LOG_DIR:-$root/exps}
+
+# run ARGUMENT...: prints and runs a command of this repository.
+run() {
+    local command=("${PYTHON:-$python}" "$@")
+    printf '%q ' "${command[@]}"
+    echo
+    # -P: do not import a folder named `models` in the current directory.
+    [[ ${DRY_RUN:-0} == 1 ]] || PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" "${command[@]}"
+}
+
+# for_each_target FILE DATA: runs FILE for every method, labelled share, held-out domain and seed.
+for_each_target() {
+    local method labels target seed
+    for method in ${METHODS:-cacps}; do
+        for labels in $LABELS; do
+            for target in ${TARGETS:-A B C D}; do
+                for seed in ${SEEDS:-0}; do
+                    # shellcheck disable=SC2086 # EXTRA may contain several settings
+                    run "$root/$1" with "$2" "$method" "$labels" "test_domains=[$target]" "seed=$seed" \
+                        "num_workers=${NUM_WORKERS:-4}" "device=${DEVICE:-auto}" \
+                        "path.data_dir=$data_dir" "path.log_dir=$log_dir" ${EXTRA:-} </dev/null
+                done
+            done
+        done
+    done
+}
+
+# make_table: collects all validation runs under LOG_DIR in one table.
+make_table() {
+    run "$root/validation.py" collect with "path.log_dir=$log_dir"
+}

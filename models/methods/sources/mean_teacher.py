@@ -1,0 +1,105 @@
+"""Methods with one network and an averaged teacher, and the mean teacher itself."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from dataloaders.samples import JointBatch
+from dataloaders.transforms.cutmix import mix
+from models.methods.sources.base import FIRST, SECOND, SemiConfig, SemiMethod
+from models.networks.deeplab import SegmentorConfig, build_segmentor
+from models.training.average import tensors_by_kind
+from util.schema import option
+
+
+class Teacher(nn.Module):
+    """The moving average of a network: of its weights and of its batch-norm statistics.
+
+    It is always in evaluation mode: it teaches as it predicts, its statistics are those that the student has gathered,
+    and they exist even if it has never taught.
+    """
+
+    def __init__(self, student: nn.Module, config: SegmentorConfig) -> None:
+        """Starts as a copy of the student, a network of this configuration."""
+        super().__init__()
+        self.network = build_segmentor(config).requires_grad_(False).eval()
+        self.network.load_state_dict(student.state_dict())
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """Stays in evaluation mode."""
+        return super().train(False)
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
+        """Logits."""
+        return self.network(image)
+
+    @torch.no_grad()
+    def follow(self, student: nn.Module, decay: float, step: int) -> None:
+        """Moves towards the student; by at least 9 / (10 + step), so that the initial weights are soon forgotten."""
+        (floats, integers), (current, current_integers) = map(tensors_by_kind, (self.network, student))
+        decay = min(decay, (1 + step) / (10 + step))
+        get_ema_multi_avg_fn(decay)(floats, current, step)  # type: ignore[arg-type]
+        if integers:
+            torch._foreach_copy_(integers, current_integers)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class MeanTeacherConfig(SemiConfig):
+    """Hyper-parameters of the mean teacher."""
+
+    teacher_decay: float = option(0.99, ge=0, lt=1)  # of the averaged weights, per step; smaller in the beginning
+    target: Literal["probabilities", "labels"] = "probabilities"  # mean squared error, or cross-entropy
+
+
+class MeanTeacher(SemiMethod):
+    """A network that agrees with the average of its own past weights, which predicts.
+
+    Source: Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017, with CutMix as in French et
+    al., "Semi-supervised semantic segmentation needs strong, varied perturbations", BMVC 2020.
+
+    Note: the teacher is in evaluation mode, see `Teacher`.
+    """
+
+    Config: ClassVar[type] = MeanTeacherConfig
+    config: MeanTeacherConfig
+    n_networks = 1
+
+    def __init__(self, config: MeanTeacherConfig) -> None:
+        super().__init__(config)
+        self.teacher = Teacher(self.networks[0], config.network)
+
+    @classmethod
+    def title(cls, settings: Mapping[str, Any]) -> str:
+        """Its name in the paper."""
+        return "Mean teacher"
+
+    @property
+    def predictors(self) -> Iterable[nn.Module]:
+        """The teacher."""
+        return [self.teacher]
+
+    def averaged(self) -> nn.Module | None:
+        """Nothing: the teacher is an average already."""
+        return None
+
+    def unlabelled_loss(self, batch: JointBatch) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """The difference between student and teacher on CutMix of the two parts."""
+        first, second, boxes = batch[FIRST].image, batch[SECOND].image, self.boxes(batch[FIRST])
+        with torch.no_grad():
+            maps = [each.softmax(1) for each in self.run(self.teacher, [first, second])]
+            target = mix(maps[0], maps[1], boxes)
+        (logits,) = self.run(self.networks[0], [mix(first, second, boxes)])
+        if self.config.target == "labels":
+            return F.cross_entropy(logits, target.argmax(1)), {}
+        return (logits.softmax(1) - target).square().sum(1).mean(), {}
+
+    def after_step(self, step: int) -> None:
+        """Counts the step and moves the teacher."""
+        super().after_step(step)
+        self.teacher.follow(self.networks[0], self.config.teacher_decay, step)
