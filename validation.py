@@ -123,7 +123,9 @@ def _load_candidate(settings: Settings, weights: str, device: torch.device) -> C
         return Candidate(f"{name} untrained", build_method(settings.values).to(device), "untrained")
     path = _find_checkpoint(settings)
     trained = load_trained(path, settings.values, weights, device)
-    return Candidate(name, trained.method, weights, trained.normalisation, trained.step, trained.history, path)
+    return Candidate(
+        name, trained.method, weights, trained.normalisation, trained.step, trained.history, trained.slices, path
+    )
 
 
 def _find_checkpoint(settings: Settings) -> Path:

@@ -192,16 +192,17 @@ class SourcesData(TrainingData):
         """Id -> what is known of the scan."""
         return {scan.id: scan for scan in source_scans(self.folder)}
 
-    def cases(self, scans: tuple[str, ...]) -> Iterator[Callable[[], list[ScoredFrame]]]:
+    def cases(self, scans: tuple[str, ...], rule: SliceRule | None = None) -> Iterator[Callable[[], list[ScoredFrame]]]:
         """For each of some labelled scans a function that reads its annotated frames.
 
         Args:
             scans: ids, such as `division.test`.
+            rule: how slices are normalised; None: as for training on this folder.
         """
         for scan in scans:
-            yield lambda scan=scan: self._frames(scan)
+            yield lambda scan=scan: self._frames(scan, rule or self.rule)
 
-    def _frames(self, scan: str) -> list[ScoredFrame]:
+    def _frames(self, scan: str, rule: SliceRule) -> list[ScoredFrame]:
         record, stack, labels = self.scans[scan], self.folder.image(scan), self.folder.label(scan).array
         entry = self.folder.manifest.scans.get(scan, {})
         original = Grid.from_json(entry["original"]) if "original" in entry else None
@@ -213,7 +214,7 @@ class SourcesData(TrainingData):
             image, truth = (_frame(each, frame, record.n_frames) for each in (stack.array, labels))
             whole = None if truths is None else _frame(truths, frame, record.n_frames)
             classes = tuple(range(1, len(self.spec.class_names)))
-            case = ImageCase(tuple(f"{scan} {z}" for z in range(len(image))), classes, self.rule.apply(image))
+            case = ImageCase(tuple(f"{scan} {z}" for z in range(len(image))), classes, rule.apply(image))
             frames.append(
                 ScoredFrame(
                     scan, phase, replace(self.folder.origin(scan), phase=phase), case, truth, self._scored(truth),

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from dataloaders.scans.normalise import Normalisation
+from dataloaders.sources.data import SliceRule
 from models.methods.base import Method
 from util.errors import ConfigError, FailedItemsError
 from util.results.layout import Layout
@@ -27,6 +28,7 @@ class Candidate:
     normalisation: Normalisation | None = None  # that it was trained with; None: fitted to the training data
     step: int | None = None  # of the checkpoint; None: unknown
     history: list[dict[str, float]] = field(default_factory=list)  # of the evaluations during training
+    slices: SliceRule | None = None  # how slices were normalised in training; None: unknown, or not slice by slice
     checkpoint: Path | None = None  # None: not trained
 
 

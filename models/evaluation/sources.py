@@ -14,14 +14,14 @@ from dataloaders.samples import Origin, Volume
 from dataloaders.scans.labels import to_supplied_values
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.sources.config import SourcesDataConfig
-from dataloaders.sources.data import ScoredFrame, SourcesData
+from dataloaders.sources.data import ScoredFrame, SliceRule, SourcesData
 from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, mean_defined, with_failed
 from models.evaluation.frames import FrameResult, GridName, case_ids, evaluate_frame, on_original_grid
 from models.evaluation.layouts import SOURCES_LAYOUT
 from models.methods.base import Method
 from models.prediction.scan_search import SEGMENTATION
 from models.prediction.segmenter import Segmenter
-from util.errors import DataError
+from util.errors import ConfigError, DataError
 from util.ids import natural_key
 from util.items import Failures, catching, dispensable
 from util.results.metrics import NSD_TOLERANCE_MM
@@ -58,7 +58,8 @@ class SourcesEvaluation(Evaluation):
 
     def curve(self, method: Method, normalisation: Normalisation) -> dict[str, float]:
         """Computes the mean Dice of the development scans; {} without any. No tested scan is opened."""
-        results = [each for scan in self._evaluate(method, self.data.division.development) for each in scan]
+        scans = self.data.division.development
+        results = [each for scan in self._evaluate(Candidate("", method), scans) for each in scan]
         names = self.data.spec.class_names
         dice = {"val/dice": mean_defined([result.dice for result in results])}
         for value in range(1, len(names)):
@@ -82,7 +83,7 @@ class SourcesEvaluation(Evaluation):
             folder = out / "ema" if candidate.weights == "ema" else out
             context, patients = self._context(candidate, options), {}
             found: list[dict[str, Any]] = []
-            results = self._evaluate(candidate.method, scans, grid, options.surface_scores, failed)
+            results = self._evaluate(candidate, scans, grid, options.surface_scores, failed)
             for result in (
                 each for scan in tqdm(results, desc="scans", total=len(scans), disable=None) for each in scan
             ):
@@ -126,7 +127,7 @@ class SourcesEvaluation(Evaluation):
 
     def _evaluate(
         self,
-        method: Method,
+        candidate: Candidate,
         scans: Sequence[str],
         grid: GridName = "prepared",
         with_surfaces: bool = False,
@@ -135,24 +136,37 @@ class SourcesEvaluation(Evaluation):
         """Segments and scores scan after scan.
 
         Args:
-            method: on the device.
+            candidate: whose slices are normalised as in its training.
             scans: ids.
             grid: on which frames are scored.
             with_surfaces: whether surface distances are computed.
             failed: receives scan -> reason of each scan that fails, and the others are scored; None: the first stops.
         """
-        segmenter = Segmenter(method, self.device)
+        if not scans:
+            return
+        segmenter, rule = Segmenter(candidate.method, self.device), self._rule(candidate)
         size, tolerance_mm = self.data.config.test_batch, NSD_TOLERANCE_MM if with_surfaces else None
-        for scan, read in zip(scans, self.data.cases(tuple(scans)), strict=True):
+        for scan, read in zip(scans, self.data.cases(tuple(scans), rule), strict=True):
             results = None
             with nullcontext() if failed is None else catching(failed, scan, f"scan {scan}"):
                 frames = self._checked(read())
                 results = [
-                    evaluate_frame(segmenter, case, frame, self.data.rule, size, grid, tolerance_mm)
+                    evaluate_frame(segmenter, case, frame, rule, size, grid, tolerance_mm)
                     for case, frame in zip(case_ids(frames), frames, strict=True)
                 ]
             if results is not None:
                 yield results
+
+    def _rule(self, candidate: Candidate) -> SliceRule:
+        """How slices are normalised: as in training, by which further test sets are matched to the sources, too."""
+        if candidate.slices is not None:
+            return candidate.slices
+        if self.data.config.hist_match == "train+test" and not self.data.division.sources:
+            raise ConfigError(
+                f"hist_match=train+test: {self.data.spec.name} has no source to match slices to; expected a trained "
+                "network, whose checkpoint holds the reference. Train it first, or leave test_sets out."
+            )
+        return self.data.rule
 
     def _checked(self, frames: list[ScoredFrame]) -> list[ScoredFrame]:
         side_px = self.data.config.side_px
@@ -206,7 +220,7 @@ class SourcesEvaluation(Evaluation):
         pictures: dict[str, Path] = {}
         for patient, name in chosen.items():
             with dispensable(f"overlays of patient {patient}{suffix}"):
-                for results in self._evaluate(candidate.method, tuple(patients[patient].scans)):
+                for results in self._evaluate(candidate, tuple(patients[patient].scans)):
                     for result in results:
                         caption = f"{name} patient {patient}, {result.case}{suffix}"
                         pictures[caption] = self._draw_frame(out / f"{result.case}.png", _name(candidate), result)

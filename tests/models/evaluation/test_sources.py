@@ -13,10 +13,11 @@ import torch
 
 from dataloaders.io.nifti import read_nifti
 from dataloaders.scans.normalise import Normalisation
+from dataloaders.sources.data import SliceRule
 from models.evaluation import LAYOUTS, Candidate, ScoreOptions, make_evaluation
 from models.evaluation.sources import SourcesEvaluation
 from tests.models.hearts import ORIGINAL, Bright, open_hearts, write_hearts
-from util.errors import DataError, FailedItemsError
+from util.errors import ConfigError, DataError, FailedItemsError
 from util.results.collect import write_tables
 from util.results.scores import read_scores
 
@@ -263,3 +264,15 @@ def test_two_domains_tested_together_are_a_column_of_their_own(hearts, tmp_path)
     assert sorted(by[["held_out_domain", "column"]].to_numpy().tolist()) == [
         ["A", "A"], ["A", "Mean"], ["A+B", "A"], ["A+B", "B"], ["A+B", "Mean"],
     ]  # fmt: skip
+
+
+def test_a_further_set_is_normalised_as_in_training(hearts, tmp_path):
+    data = open_hearts(hearts, test_domains=("all",), hist_match="train+test")
+    rule = SliceRule((0.0, 100.0), 32)
+    evaluation = SourcesEvaluation(data, CPU)
+    result = evaluation.score(
+        [Candidate("Bright", Bright(), slices=rule)], tmp_path, ScoreOptions(surface_scores=False)
+    )
+    assert result.headline == pytest.approx(np.mean([16 / (16 + n) for n in (1, 2, 3, 4)]))
+    with pytest.raises(ConfigError, match=r"hist_match=train\+test: HEARTS has no source .* Train it first"):
+        evaluation.score([Candidate("Bright", Bright())], tmp_path, ScoreOptions())
