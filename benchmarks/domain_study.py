@@ -45,16 +45,15 @@ METHODS = {
 
 # Part that is switched off -> keys.
 ABLATION: dict[str, dict[str, Any]] = {
-    "none": {},
+    "nothing": {},
     "averaged teacher": {"teacher": "student"},
     "Fourier mix": {"fourier": {"mode": "none"}},
     "appearance": {"appearance": {"probability": 0.0}},
     "labelled boxes (unlabelled ones instead)": {"cutmix_from": "unlabelled"},
-    "boxes": {"cutmix_from": "none"},
     "MixStyle": {"mixstyle": {"passes": "none"}},
-    "confidence": {"confidence": "none"},
     "confidence by KL (threshold instead)": {"confidence": "threshold"},
     "strong views of labelled slices": {"supervised_augmented": False},
+    "weight 1 (3 instead)": {"unlabelled_weight": 3.0},
 }
 # Reported domain, which stays closed -> sources and tested domain of its development runs.
 DEVELOPMENT = {"A": ("CD", "B"), "B": ("AD", "C"), "C": ("AB", "D"), "D": ("BC", "A")}

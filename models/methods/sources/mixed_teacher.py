@@ -34,6 +34,7 @@ from util.schema import option
 class MixedTeacherConfig(SemiConfig):
     """The parts of the method, each of which can be switched off. Not published: our own choice."""
 
+    unlabelled_weight: float = option(1.0, ge=0)  # of the terms on unlabelled images
     teacher: Literal["averaged", "student"] = option("averaged", "architecture")  # student: it teaches itself
     teacher_decay: float = option(0.99, ge=0, lt=1)  # of the averaged weights, per step; smaller in the beginning
     fourier: FourierConfig = field(default_factory=FourierConfig)  # amplitudes of a partner; off with mode=none
