@@ -8,6 +8,8 @@ sources and tests on the third. Completed runs are not repeated.
 """
 
 import argparse
+import contextlib
+import io
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -105,7 +107,9 @@ def run(job: Job, out: Path) -> float:
         "path": {"data_dir": str(out / "data"), "log_dir": str(out / "exps")},
     }
     words = ("mms", "semidg_small", *job.words)
-    settings = read_settings(ex.run("print_config", keys, named_configs=words, options={"--loglevel": "ERROR"}).config)
+    with contextlib.redirect_stdout(io.StringIO()):
+        config = ex.run("print_config", keys, named_configs=words).config
+    settings = read_settings(config)
     done = settings.experiment_folder / DONE
     if not done.exists():
         for name in ("train", "validate"):

@@ -6,30 +6,25 @@ Finished scans are skipped when a step is repeated.
 """
 
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from data.prepare.frames import facts_of, frame_settings, original_labels, prepare_labels
 from data.prepare.scan_job import ScanJob
 from data.prepare.scan_sources import SCAN_SOURCES as SCAN_SOURCES
 from data.prepare.scan_sources import source_for as source_for
 from data.sources import own_scans
 from data.sources.raw_scans import RawScan, as_cine
 from dataloaders.description import DatasetSpec, write_description
-from dataloaders.io.geometry import Grid
 from dataloaders.io.nifti import write_nifti
 from dataloaders.samples import ORIGIN, Cine, Volume
 from dataloaders.scans.folder import SUFFIX, scan_files, scan_path
-from dataloaders.scans.manifest import Manifest, statistics_of
+from dataloaders.scans.manifest import Manifest
 from dataloaders.scans.plausibility import label_map_doubt
 from dataloaders.scans.preprocess import (
     PrepareParameters,
     prepare_frames,
-    prepare_label,
     scan_doubts,
 )
 from dataloaders.scans.slice_index import write_slice_index
@@ -129,8 +124,11 @@ def normalise(
     manifest.save(folder)
     write_description(folder, spec)
     _remove_other_scans(folder, spec, manifest, {scan.id for scan in scans} | set(not_converted))
+    keeps_original = spec.grid.in_plane_mm is not None
     tasks = {
-        scan.id: ScanJob(scan, folder, manifest.records.get(f"scan_{scan.id}"), wanted | _frame_settings(scan))
+        scan.id: ScanJob(
+            scan, folder, manifest.records.get(f"scan_{scan.id}"), wanted | frame_settings(scan), keeps_original
+        )
         for scan in scans
     }
     if any(task.record and task.record.differences(task.settings, task.record.made_from) for task in tasks.values()):
@@ -180,15 +178,6 @@ def _scans_to_prepare(spec: DatasetSpec, root: Path, raw: Path | None) -> tuple[
 def _label_values(spec: DatasetSpec) -> list[list[str | int]]:
     """Name and supplied value of each class, in the order of the prepared values."""
     return [[name, spec.supplied_value(place)] for place, name in enumerate(spec.class_names) if place]
-
-
-def _frame_settings(scan: RawScan) -> dict[str, Any]:
-    """Which frames have a label; a cine scan is prepared again when that changes."""
-    return {"labelled_frames": _by_text(scan.frames)} if scan.frames else {}
-
-
-def _by_text(frames: Mapping[int, str]) -> dict[str, str]:
-    return {str(frame): phase for frame, phase in sorted(frames.items())}
 
 
 def _with_facts(record: dict[str, Any], scan: RawScan) -> dict[str, Any]:
@@ -241,39 +230,19 @@ def _normalise_scan(
         for doubt in _doubts(original, spec, parameters):
             log.warning("%s: %s", task.scan.image, doubt)
         image = prepare_frames(cine.frames, parameters)
-        label = _prepare_labels(cine, image.array.shape, parameters) if task.scan.is_labelled else None
+        label = prepare_labels(cine, image.array.shape, parameters) if task.scan.is_labelled else None
     except DataError as error:
         raise DataError(f"{task.scan.image}: {error}") from error
     image_path, label_path = task.outputs
     write_nifti(image_path, image)
     if label is None:
         label_path.unlink(missing_ok=True)
+        task.original_label.unlink(missing_ok=True)
     else:
         write_nifti(label_path, Volume(label, image.affine))
-    return _facts(task.scan, cine, image), task.finish(inputs)
-
-
-def _prepare_labels(cine: Cine, shape: tuple[int, ...], parameters: PrepareParameters) -> np.ndarray:
-    """The label maps of the annotated frames, one after the other along z; 0 in other frames."""
-    label = np.zeros(shape, np.uint8)
-    depth = shape[0] // len(cine.frames)
-    for frame, volume in cine.labels.items():
-        label[frame * depth : (frame + 1) * depth] = prepare_label(volume, parameters).array
-    return label
-
-
-def _facts(scan: RawScan, cine: Cine, image: Volume) -> dict[str, Any]:
-    """The scan's entry of the manifest; grids are those of one frame."""
-    original, n_frames = cine.frames[0], len(cine.frames)
-    depth, height, width = image.array.shape
-    is_cine = n_frames > 1 or bool(scan.frames)
-    return {
-        "original": Grid.of(original).to_json(),
-        **({} if original.stored is None else {"stored_geometry": asdict(original.stored)}),
-        "prepared": Grid((depth // n_frames, height, width), image.affine).to_json(),
-        **({"frames": n_frames, "labelled_frames": _by_text(scan.frames)} if is_cine else {}),
-        "statistics": statistics_of(image.array),
-    }
+        if task.keeps_original_label:
+            write_nifti(task.original_label, original_labels(cine))
+    return facts_of(task.scan, cine, image), task.finish(inputs)
 
 
 def _doubts(original: Volume, spec: DatasetSpec, parameters: PrepareParameters) -> list[str]:

@@ -146,9 +146,21 @@ class PreparedFolder:
         """Prepared class values as uint8."""
         return self._read("label", scan, np.uint8)
 
-    def original_label(self, scan: str) -> np.ndarray:
-        """Class values on the grid of the scan before preparation, frames stacked along z; uint8, whole."""
+    def original_label(self, scan: str) -> np.ndarray | None:
+        """Class values on the grid of the scan before preparation, frames stacked along z; uint8, whole.
+
+        None where they were not stored, or the prepared label has been corrected since.
+        """
+        if not self.has_original_label(scan):
+            return None
         return self._whole("original-label", scan, read_nifti(self.path("original-label", scan)).array, np.uint8)
+
+    def has_original_label(self, scan: str) -> bool:
+        """Whether `original_label` has the class values of the prepared label."""
+        record, label = self.manifest.records.get(f"scan_{scan}"), self.path("label", scan)
+        if record and hash_files([label], self.folder).get(label.name) != record.made.get(label.name):
+            return False
+        return self.path("original-label", scan).exists()
 
     def pseudo_label(self, scan: str, scale: str) -> Volume:
         """Superpixel ids as int32; 0 belongs to none.

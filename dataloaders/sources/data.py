@@ -7,98 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dataloaders.description import DatasetSpec
 from dataloaders.io.geometry import Grid
 from dataloaders.ordering import JointDataset, LoaderOptions, Part, step_loader
 from dataloaders.protocol import TrainingData
-from dataloaders.samples import ImageCase, JointBatch, Origin, StoredGeometry, Volume
+from dataloaders.samples import ImageCase, JointBatch, StoredGeometry, Volume
 from dataloaders.scans.folder import PreparedFolder
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.sources.batches import Look, SourceDataset
 from dataloaders.sources.config import SourcesDataConfig
 from dataloaders.sources.division import Division, SourceScan, divide
-from dataloaders.sources.store import SliceStore, normalise_slices, pack
-from dataloaders.transforms.histogram import match
+from dataloaders.sources.frames import ScoredFrame, SliceRule
+from dataloaders.sources.store import SliceStore, pack
 from util.errors import DataError
 from util.inventory import first_names
 from util.records import hash_files
 from util.schema import build
 
 UNLABELLED = "unlabelled"  # what methods may need besides labelled slices
-
-
-@dataclass(frozen=True)
-class SliceRule:
-    """How raw slices become the network's input; a checkpoint holds it, so that prediction does the same.
-
-    Attributes:
-        percentiles: of a slice, which become 0 and 1.
-        crop_px: rows and columns in the middle of the prepared slice that the network sees.
-        reference: quantiles to which intensities are matched; empty: they are not matched.
-    """
-
-    percentiles: tuple[float, float]
-    crop_px: int
-    reference: tuple[float, ...] = ()
-
-    def apply(self, array: np.ndarray) -> Float[Tensor, "D 1 h w"]:
-        """Normalised crops of the slices of a prepared scan (D, H, W)."""
-        found, tables = normalise_slices(array, self.percentiles)
-        image = torch.from_numpy(found)
-        if self.reference:
-            reference = torch.tensor(self.reference).expand(len(image), -1)
-            image = torch.where(image > 0, match(image, torch.from_numpy(tables), reference), 0.0)
-        rows, columns = self.window(array.shape[1:])
-        return image[:, None, rows, columns]
-
-    def window(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
-        """Rows and columns of the crop."""
-        rows, columns = ((side - self.crop_px) // 2 for side in shape)
-        return slice(rows, rows + self.crop_px), slice(columns, columns + self.crop_px)
-
-    def in_full(self, part: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Pads (..., h, w) maps of the crop to the prepared slice with 0."""
-        full = np.zeros((*part.shape[:-2], *shape), part.dtype)
-        full[..., *self.window(shape)] = part
-        return full
-
-
-@dataclass(frozen=True)
-class ScoredFrame:
-    """A frame of a tested scan with its ground truth; the method is given `case` only.
-
-    Attributes:
-        scan: id of the prepared scan.
-        phase: of the frame; may be empty.
-        case: its slices.
-        truth: (D, H, W) uint8 class values of the prepared slices, whole.
-        counts: (D,) bool: slices that are scored.
-        prepared: the frame as prepared, for pictures and geometry.
-        original: the grid of the frame before preparation; None: unknown.
-        stored: the header's geometry there, where it holds more than an affine.
-        original_truth: class values on that grid; None: not stored.
-    """
-
-    scan: str
-    phase: str
-    origin: Origin
-    case: ImageCase
-    truth: np.ndarray
-    counts: np.ndarray
-    prepared: Volume
-    original: Grid | None
-    stored: StoredGeometry | None
-    original_truth: np.ndarray | None
-
-    @property
-    def id(self) -> str:
-        """Scan and phase, as files are named."""
-        return f"{self.scan}_{self.phase}" if self.phase else self.scan
 
 
 @dataclass(frozen=True)
@@ -207,8 +135,7 @@ class SourcesData(TrainingData):
         entry = self.folder.manifest.scans.get(scan, {})
         original = Grid.from_json(entry["original"]) if "original" in entry else None
         stored = build(StoredGeometry, entry["stored_geometry"]) if "stored_geometry" in entry else None
-        truth_path = self.folder.path("original-label", scan)
-        truths = self.folder.original_label(scan) if truth_path.exists() else None
+        truths = self.folder.original_label(scan)
         frames = []
         for frame, phase in sorted(record.phases.items()):
             image, truth = (_frame(each, frame, record.n_frames) for each in (stack.array, labels))

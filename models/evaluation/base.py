@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dataloaders.scans.normalise import Normalisation
-from dataloaders.sources.data import SliceRule
+from dataloaders.sources.frames import SliceRule
 from models.methods.base import Method
 from util.errors import ConfigError, FailedItemsError
 from util.results.layout import Layout

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 
 from dataloaders.io.geometry import paste_back
 from dataloaders.samples import Volume
-from dataloaders.sources.data import ScoredFrame, SliceRule
+from dataloaders.sources.frames import ScoredFrame, SliceRule
 from models.evaluation.base import mean_defined
 from models.evaluation.legacy import joint_dice, vector_distance
 from models.prediction.segmenter import Segmenter

@@ -14,7 +14,8 @@ from dataloaders.samples import Origin, Volume
 from dataloaders.scans.labels import to_supplied_values
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.sources.config import SourcesDataConfig
-from dataloaders.sources.data import ScoredFrame, SliceRule, SourcesData
+from dataloaders.sources.data import SourcesData
+from dataloaders.sources.frames import ScoredFrame, SliceRule
 from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, mean_defined, with_failed
 from models.evaluation.frames import FrameResult, GridName, case_ids, evaluate_frame, on_original_grid
 from models.evaluation.layouts import SOURCES_LAYOUT
@@ -122,7 +123,7 @@ class SourcesEvaluation(Evaluation):
         """The grid on which all frames are scored: the original one where it is known of every scan with its labels."""
         folder = self.data.folder
         is_known = ("original" in folder.manifest.scans.get(scan, {}) for scan in scans)
-        has_label = (folder.path("original-label", scan).exists() for scan in scans)
+        has_label = (folder.has_original_label(scan) for scan in scans)
         return "original" if all(is_known) and all(has_label) else "prepared"
 
     def _evaluate(

@@ -14,7 +14,7 @@ from dataloaders.samples import ImageCase, Volume
 from dataloaders.scans.folder import MULTIPLE_PX
 from dataloaders.scans.labels import to_supplied_values
 from dataloaders.scans.preprocess import PrepareParameters, parameters_of, prepare_frames
-from dataloaders.sources.data import SliceRule
+from dataloaders.sources.frames import SliceRule
 from models.methods.base import Method
 from models.prediction.origin import find_dataset, require_family
 from models.prediction.raw_scans import check_array, warn_of_doubts

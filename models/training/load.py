@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import PrepareParameters
-from dataloaders.sources.data import SliceRule
+from dataloaders.sources.frames import SliceRule
 from models import build_method, method_class
 from models.methods.base import Method
 from models.training.state import FORMAT

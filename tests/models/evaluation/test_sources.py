@@ -13,7 +13,7 @@ import torch
 
 from dataloaders.io.nifti import read_nifti
 from dataloaders.scans.normalise import Normalisation
-from dataloaders.sources.data import SliceRule
+from dataloaders.sources.frames import SliceRule
 from models.evaluation import LAYOUTS, Candidate, ScoreOptions, make_evaluation
 from models.evaluation.sources import SourcesEvaluation
 from tests.models.hearts import ORIGINAL, Bright, open_hearts, write_hearts

@@ -15,7 +15,7 @@ from dataloaders.io.nifti import read_frames, read_nifti, write_nifti
 from dataloaders.samples import JointBatch, StoredGeometry, Volume
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import PrepareParameters, parameters_of
-from dataloaders.sources.data import SliceRule
+from dataloaders.sources.frames import SliceRule
 from models.methods.base import Method
 from models.predict import main
 from models.prediction.fewshot import FewShotPredictor
