@@ -64,7 +64,7 @@ def test_frames_are_stacked_along_z(prepared):
     image, label = (read_nifti(folder / f"{kind}_{code_of(1)}.nii.gz") for kind in ("image", "label"))
     assert image.array.shape == label.array.shape == (4 * depth, SIZE, SIZE)
     assert (image.array.dtype, label.array.dtype) == (np.float32, np.uint8)
-    assert image.spacing_mm[1:] == pytest.approx((1.1 * 300 / SIZE,) * 2, rel=1e-5)
+    assert image.spacing_mm[1:] == pytest.approx((1.1 * 304 / SIZE,) * 2, rel=1e-5)
     frames = label.array.reshape(4, depth, SIZE, SIZE)
     assert [bool(frame.any()) for frame in frames] == [False, True, False, True]
 

@@ -16,7 +16,7 @@ ARRAY = np.arange(5 * 4 * 3 * 2, dtype=np.int16).reshape(5, 4, 3, 2)  # (x, y, z
 AFFINE = np.array([[-1.5, 0, 0, 40], [0, 2, 0, -30], [0, 0, 9, 12], [0, 0, 0, 1.0]])
 
 
-def write(path, array=ARRAY, unit="mm", scale=None):
+def write(path, array: np.ndarray = ARRAY, unit="mm", scale=None):
     image = Nifti1Image(array, AFFINE)
     image.header.set_xyzt_units(unit, "msec")
     image.header["pixdim"][4] = 42.5
