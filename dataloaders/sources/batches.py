@@ -47,11 +47,10 @@ class Look:
 
     def draw_partner(self, position: int, rng: np.random.Generator) -> int:
         """The position of a partner, uniform over all slices that may be one."""
-        first = int(rng.integers(len(self.domain)))
         if not self.needs_other_domain:
-            return first
+            return int(rng.integers(len(self.domain)))
         others = np.flatnonzero(self.domain != self.domain[position])
-        return int(others[first % len(others)]) if len(others) else first
+        return int(rng.choice(others)) if len(others) else position
 
     def draw_reference(self, rng: np.random.Generator) -> int:
         """The position of a reference slice."""

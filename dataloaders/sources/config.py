@@ -30,7 +30,8 @@ class SourcesDataConfig(DataConfig):
     # many at random
     selection: Literal["legacy", "ceil", "random"] = "ceil"
     selection_seed: int = option(0, "replicate", ge=0, le=2**32 - 1)  # of the random selection
-    # generic: patients are drawn from all sources together, and slices beyond the expert's outlines are not scored
+    # generic: ceil(n * fraction) patients are drawn from all n of the sources together, and slices beyond the expert's
+    # outlines are not scored
     protocol: Literal["epl", "generic"] = "epl"
     development_patients: int = option(0, ge=0)  # labelled patients of each domain that are kept for training curves
     unlabelled_stride: int = option(1, ge=1)  # every k-th slice of the sources is used without label

@@ -122,7 +122,8 @@ def _select(
     chosen = {}
     for group in sorted(groups):
         members = sorted(groups[group], key=natural_key)
-        number = n_selected(len(members), config.labelled_fraction, config.selection)
+        rule = "ceil" if config.protocol == "generic" else config.selection
+        number = n_selected(len(members), config.labelled_fraction, rule)
         if config.selection == "random" or config.protocol == "generic":
             members = sorted(rng.permutation(members)[:number].tolist(), key=natural_key)
         chosen[group] = tuple(members[:number])

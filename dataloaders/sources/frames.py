@@ -78,5 +78,6 @@ class ScoredFrame:
 
     @property
     def id(self) -> str:
-        """Scan and phase, as files are named."""
-        return f"{self.scan}_{self.phase}" if self.phase else self.scan
+        """Scan and phase, as files are named; an id that ends in the phase is not given it again."""
+        has_phase = not self.phase or self.scan.endswith(f"_{self.phase}")
+        return self.scan if has_phase else f"{self.scan}_{self.phase}"

@@ -106,8 +106,11 @@ class SliceStore:
         """The same, kept on a device."""
         if isinstance(self.image, Tensor) or isinstance(self.label, Tensor):
             return self
-        image = torch.cat([torch.from_numpy(np.array(each)) for each in self.image]).to(device)
-        label = torch.zeros(image.shape, dtype=torch.uint8, device=device)
+        shape = (len(self), *self.image[0].shape[1:])
+        image = torch.empty(shape, dtype=torch.float16, device=device)
+        label = torch.zeros(shape, dtype=torch.uint8, device=device)
+        for start, slices in zip(self.start.values(), self.image, strict=True):
+            image[start : start + len(slices)] = torch.from_numpy(np.array(slices)).to(device)
         for scan, values in self.label.items():
             label[self.start[scan] : self.start[scan] + len(values)] = torch.from_numpy(np.array(values)).to(device)
         return SliceStore(image, self.quantiles.to(device), label, self.scan, self.start, device)

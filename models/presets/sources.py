@@ -42,19 +42,18 @@ SMALL: dict[str, Any] = {
     "selection": "ceil",
 }
 
-# The same for methods with unlabelled slices: at full weight from the first step, so short a run collapses.
+# The same for methods with unlabelled slices, at that size: at full weight from the first step, so short a run collapses.
 SMALL_UNLABELLED: dict[str, Any] = {"ramp_up_steps": 150, "separate_passes": False}
 
-# Source: as above. 20 epochs of M&Ms, whose sources have some 70 000 slices; AdamW for each network.
+# Source: as above; AdamW for each network. 20 epochs of M&Ms, whose sources have some 70 000 slices; the release has 50.
 TRAINING: dict[str, Any] = {
     "n_steps": 45_000,
     "batch_size": 32,
     "optim": {"name": "adamw", "lr": 1e-4, "weight_decay": 0.01, "schedule": "constant"},
     "checkpoint_every": 1000,
-    "selection": "legacy",
 }
 # Source: as above, on M&Ms.
-MMS: dict[str, Any] = {"crop_px": 288, "hist_match": "train+test", "which_aug": "mms"}
+MMS: dict[str, Any] = {"selection": "legacy", "crop_px": 288, "hist_match": "train+test", "which_aug": "mms"}
 # Source: as above, on SCGM: 50 epochs of some 50 steps, the first four on labelled slices alone.
 SCGM: dict[str, Any] = {"n_steps": 2500, "batch_size": 8, "which_aug": "scgm", "percentiles": [0.0, 100.0]}
 SCGM_DICE: dict[str, Any] = {"dice_background": False}
@@ -68,7 +67,7 @@ RULES = (
     Rule(SOURCE, MMS, {"method": _ALL, "dataset": ("MMS",)}),
     Rule(SOURCE, SCGM | SCGM_DICE, {"method": _ALL, "dataset": ("SCGM",)}),
     Rule(SOURCE, SCGM_UNLABELLED, {"method": _SEMI, "dataset": ("SCGM",)}),
-    Rule("not published", SMALL_UNLABELLED, {"method": _SEMI, "n_steps": (SMALL["n_steps"],)}),
+    Rule("not published", SMALL_UNLABELLED, {"method": _SEMI, "size_px": (SMALL["size_px"],)}),
 )
 
 

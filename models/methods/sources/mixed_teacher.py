@@ -39,7 +39,7 @@ class MixedTeacherConfig(SemiConfig):
     teacher_decay: float = option(0.99, ge=0, lt=1)  # of the averaged weights, per step; smaller in the beginning
     fourier: FourierConfig = field(default_factory=FourierConfig)  # amplitudes of a partner; off with mode=none
     appearance: AppearanceConfig = field(default_factory=AppearanceConfig)  # off with probability=0
-    cutmix_from: Literal["labelled", "unlabelled", "none"] = "labelled"  # whose boxes are put into unlabelled images
+    cutmix_from: Literal["labelled", "unlabelled", "none"] = "unlabelled"  # whose boxes are put into unlabelled images
     mixstyle: MixStyleConfig = field(default_factory=MixStyleConfig)  # off with passes=none
     confidence: Literal["kl", "threshold", "none"] = "kl"  # weight of a pixel, see `MixedTeacher`
     threshold: float = option(0.95, ge=0, le=1)  # of the largest probability, for confidence=threshold
@@ -54,15 +54,15 @@ class Target(NamedTuple):
 
 
 class MixedTeacher(SemiMethod):
-    """A student learns, from strong views with pasted labelled boxes, what its averaged teacher sees in plain images.
+    """A student learns, from strong views with pasted boxes, what its averaged teacher sees in plain images.
 
     Made of these parts:
 
     - the teacher is the average of the student's past weights (Tarvainen and Valpola, NeurIPS 2017) and predicts;
-    - the student's view is strong (FixMatch, Sohn et al., NeurIPS 2020): low-frequency amplitudes of another source
+    - the student's view is strong (FixMatch, Sohn et al., NeurIPS 2020): low-frequency amplitudes of another slice
       (CACPS, AAAI 2022), then random gain, gamma, blur and noise;
-    - CutMix pastes boxes of labelled images with their true labels (bidirectional copy-paste, Bai et al., CVPR 2023),
-      which are certain (`cutmix_from=unlabelled`: of the other unlabelled part, with its pseudo labels);
+    - CutMix pastes boxes of other unlabelled images with their pseudo labels (`cutmix_from=labelled`: of labelled
+      images with their true labels, as bidirectional copy-paste, Bai et al., CVPR 2023);
     - each pixel's cross-entropy is weighted by exp(-KL) of the teacher's predictions for the Fourier-augmented and the
       plain image, whose mean gives the label (CACPS, section 3.3); or counts where the teacher's largest probability
       for the plain image exceeds a threshold (FixMatch);
