@@ -3,9 +3,9 @@
 python -m benchmarks.domain_study --out study --jobs 2               # all methods: the table in the README
 python -m benchmarks.domain_study --out study --jobs 2 --ablation    # parts of mixed_teacher, on development domains
 
-One patient per centre is labelled; histograms are matched in training and test, as published for M&Ms. The ablation
-never opens a run's reported domain: for each target it trains on two sources and tests on the third; over all four runs,
-every domain is a development domain once. Completed runs are not repeated.
+One patient per centre is labelled; histograms are matched in training and test, as published for M&Ms. For each
+target, the ablation trains on two of its sources and tests on the third; the target stays closed, but every domain is a
+development domain once. Completed runs are not repeated.
 """
 
 import argparse

@@ -42,10 +42,10 @@ SMALL: dict[str, Any] = {
     "selection": "ceil",
 }
 
-# The same for methods with unlabelled slices, at that size: at full weight from the first step, so short a run collapses.
+# The same at that size for methods with unlabelled slices: at full weight from the first step, short runs collapse.
 SMALL_UNLABELLED: dict[str, Any] = {"ramp_up_steps": 150, "separate_passes": False}
 
-# Source: as above; AdamW for each network. 20 epochs of M&Ms, whose sources have some 70 000 slices; the release has 50.
+# Source: as above; AdamW for each network. 20 epochs of M&Ms, some 70 000 slices each; the release has 50.
 TRAINING: dict[str, Any] = {
     "n_steps": 45_000,
     "batch_size": 32,
