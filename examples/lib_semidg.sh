@@ -35,6 +35,7 @@ run() {
 for_each_target() {
     local method labels target seed
     for method in ${METHODS:-cacps}; do
+        # shellcheck disable=SC2153 # set by each script
         for labels in $LABELS; do
             for target in ${TARGETS:-A B C D}; do
                 for seed in ${SEEDS:-0}; do

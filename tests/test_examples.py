@@ -3,14 +3,20 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 import models.presets.noisy as presets
 from config_ssl_upload import RunConfig
+from data.phantom import write_phantom
+from data.prepare.__main__ import main as prepare
 from dataloaders.fewshot.config import FewShotConfig
-from models.presets import fewshot
+from dataloaders.sources.config import SourcesDataConfig
+from models.presets import fewshot, sources
+from models.presets.published import DOMAINS
 
 ROBUST_LOSSES = ("gce", "mae", "rce", "sce", "ngce", "nce_rce", "ngce_mae", "ngce_rce", "tloss")
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -20,6 +26,7 @@ SETTINGS = (
     *("SETTING", "LABEL_SETS", "FOLDS", "EXCLUDE", "N_STEPS", "SCALE", "SEED", "DATA_DIR", "LOG_DIR", "NUM_WORKERS"),
     *("DEVICE", "EXTRA", "PYTHON", "DRY_RUN"),
     *("METHODS", "ALPHAS", "BETAS", "SEEDS", "STRUCTURES", "SIZE_PX", "JOBS"),
+    *("LABELS", "TARGETS"),
 )
 NOISY = {
     "noisy_isic": (["isic2017"], presets.GUIDED_METHODS),
@@ -27,6 +34,7 @@ NOISY = {
     "tloss_isic": (["isic2017"], ROBUST_LOSSES),
     "tloss_shenzhen": (["shenzhen"], ROBUST_LOSSES),
 }
+SEMIDG = {"mms": "labels2", "scgm": "labels20"}  # data set -> labelled share by default
 ONE_RUN = {"ALPHAS": "0.7", "BETAS": "0.7", "SEEDS": "0"}
 
 
@@ -157,6 +165,67 @@ def test_clean_masks_are_one_run_and_need_no_noise(tmp_path):
     noise, *runs = commands("train_tloss_isic.sh", tmp_path, **ONE_RUN | {"METHODS": "gce", "ALPHAS": "0 0.3"})
     assert noise[noise.index("--alpha") + 1 : noise.index("--beta")] == ["0.3"]
     assert [run[2:5] for run in runs] == [["isic2017", "gce", f"noise.alpha={alpha}"] for alpha in ("0", "0.3")]
+
+
+@pytest.mark.parametrize("dataset", SEMIDG)
+@pytest.mark.parametrize("what", ["train", "test"])
+def test_scripts_of_several_sources_hold_each_domain_out(what, dataset, tmp_path):
+    lines = commands(f"{what}_semidg_{dataset}.sh", tmp_path)
+    file = str(ROOT / ("training.py" if what == "train" else "validation.py"))
+    runs = [line for line in lines if line[:2] == [file, "with"]]
+    words = [" ".join(line[2:6]) for line in runs]
+    assert words == [f"{dataset} cacps {SEMIDG[dataset]} test_domains=[{domain}]" for domain in DOMAINS]
+    assert set(words) <= {run.words for run in sources.published_runs()}
+    run = RunConfig()
+    expected = {"seed": "0", "num_workers": str(run.num_workers), "device": run.device}
+    expected |= {"path.data_dir": f"{ROOT}/data", "path.log_dir": f"{ROOT}/exps"}
+    assert all(keys(line) == expected | {"test_domains": keys(line)["test_domains"]} for line in runs)
+    assert {key.partition(".")[0] for key in keys(runs[0])} <= {
+        field.name for part in (RunConfig, SourcesDataConfig) for field in fields(part)
+    }
+    table = [str(ROOT / "validation.py"), "collect", "with", f"path.log_dir={ROOT}/exps"]
+    assert lines == (runs if what == "train" else [*runs, table])
+
+
+@pytest.mark.parametrize("dataset", SEMIDG)
+def test_training_and_testing_on_several_sources_are_of_the_same_runs(dataset, tmp_path):
+    given = {
+        "METHODS": " ".join(sources.METHODS),
+        "LABELS": " ".join(sources.LABELS),
+        "TARGETS": "B D",
+        "SEEDS": "0 1",
+        "NUM_WORKERS": "0",
+        "DEVICE": "cpu",
+        "DATA_DIR": "my data",
+        "LOG_DIR": "logs",
+        "EXTRA": "semidg_small hist_match=none",
+    }
+    trained = [line[1:] for line in commands(f"train_semidg_{dataset}.sh", tmp_path, **given)]
+    *tested, table = [line[1:] for line in commands(f"test_semidg_{dataset}.sh", tmp_path, **given)]
+    assert trained == tested
+    assert table == ["collect", "with", "path.log_dir=logs"]
+    assert [(*line[2:5], keys(line)["seed"]) for line in trained] == [
+        (method, labels, f"test_domains=[{domain}]", seed)
+        for method, labels, domain, seed in product(sources.METHODS, sources.LABELS, "BD", "01")
+    ]
+    for line in trained:
+        assert (line[1], line[-2:]) == (dataset, ["semidg_small", "hist_match=none"])
+        found = keys(line)
+        assert (found["path.data_dir"], found["device"], found["num_workers"]) == ("my data", "cpu", "0")
+
+
+@pytest.mark.slow
+def test_training_and_testing_on_several_sources_end_with_the_table(tmp_path):
+    write_phantom("mms", tmp_path / "raw", 8, 48)
+    prepare(["mms", "--raw", str(tmp_path / "raw"), "--out", str(tmp_path / "data"), "--size-px", "48"])
+    tiny = "semidg_small n_steps=2 ramp_up_steps=0 batch_size=2 size_px=48 crop_px=40 surface_scores=False"
+    settings = {"TARGETS": "A C", "NUM_WORKERS": "0", "DEVICE": "cpu", "DATA_DIR": "data", "LOG_DIR": "logs"}
+    settings |= {"PYTHON": sys.executable, "EXTRA": f"{tiny} network.unet.base_features=4"}
+    for name in ("train_semidg_mms.sh", "test_semidg_mms.sh"):
+        done = script(name, tmp_path, **settings)
+        assert done.returncode == 0, done.stderr
+    assert "| CACPS | MMS | 2 % |" in (tmp_path / "logs/table.md").read_text()
+    assert len(list((tmp_path / "logs").glob("CACPS_MMS_*_to-[AC]_seed0_*/validation/1/report.html"))) == 2
 
 
 def test_training_and_testing_on_noisy_masks_end_with_the_table(image_folder, tmp_path):

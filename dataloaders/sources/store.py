@@ -100,7 +100,7 @@ class SliceStore:
 
     def tables(self, positions: np.ndarray) -> Float[Tensor, "B Q"]:
         """Quantiles of slices."""
-        return self.quantiles[torch.from_numpy(positions).to(self.quantiles.device)]
+        return self.quantiles[torch.from_numpy(positions).to(self.quantiles.device, non_blocking=True)]
 
     def on(self, device: torch.device) -> "SliceStore":
         """The same, kept on a device."""

@@ -112,8 +112,8 @@ def apply(images: Float[Tensor, "B C H W"], drawn: SliceAugmentation) -> Float[T
 def apply_to_label(label: Shaped[Tensor, "B H W"], drawn: SliceAugmentation) -> Shaped[Tensor, "B h w"]:
     """The same geometry for class values (whole numbers below 2^24), by the nearest pixel; 0 outside."""
     rows, columns = label.shape[-2:]
-    scale = drawn.matrix.new_tensor([2 / (columns - 1), 2 / (rows - 1)])
-    grid = _positions(drawn) * scale - 1
+    column, row = _positions(drawn).unbind(-1)
+    grid = torch.stack([column * (2 / (columns - 1)), row * (2 / (rows - 1))], -1) - 1
     found = F.grid_sample(label[:, None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=True)
     return found[:, 0].to(label.dtype)
 

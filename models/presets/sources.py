@@ -22,7 +22,7 @@ METHODS: dict[str, dict[str, Any]] = {
 # Words of the data sets. Source: as above, section 4.1.
 DATA: dict[str, dict[str, Any]] = {"mms": {"dataset": "MMS"}, "scgm": {"dataset": "SCGM"}}
 
-# Words of the labelled share.
+# Words of the labelled share. Source: as above, section 4; labels100 is the upper bound.
 LABELS: dict[str, dict[str, Any]] = {
     f"labels{percent}": {"labelled_fraction": percent / 100} for percent in (2, 5, 20, 100)
 }
@@ -42,7 +42,8 @@ SMALL: dict[str, Any] = {
     "selection": "ceil",
 }
 
-# The same at that size for methods with unlabelled slices: at full weight from the first step, short runs collapse.
+# The same at that size for methods with unlabelled slices (not published): at full weight from the first step, short
+# runs collapse.
 SMALL_UNLABELLED: dict[str, Any] = {"ramp_up_steps": 150, "separate_passes": False}
 
 # Source: as above; AdamW for each network. 20 epochs of M&Ms, some 70 000 slices each; the release has 50.
@@ -56,7 +57,9 @@ TRAINING: dict[str, Any] = {
 MMS: dict[str, Any] = {"selection": "legacy", "crop_px": 288, "hist_match": "train+test", "which_aug": "mms"}
 # Source: as above, on SCGM: 50 epochs of some 50 steps, the first four on labelled slices alone.
 SCGM: dict[str, Any] = {"n_steps": 2500, "batch_size": 8, "which_aug": "scgm", "percentiles": [0.0, 100.0]}
+# Source: as above, on SCGM: Dice loss of the grey matter alone.
 SCGM_DICE: dict[str, Any] = {"dice_background": False}
+# Source: as above, on SCGM.
 SCGM_UNLABELLED: dict[str, Any] = {"unlabelled_weight": 1.5, "supervised_steps": 200}
 
 _ALL = tuple(METHODS)

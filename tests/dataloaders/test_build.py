@@ -6,7 +6,10 @@ from dataloaders.fewshot.data import FewShotData
 from dataloaders.images.config import DenseConfig
 from dataloaders.images.data import DenseData
 from dataloaders.images.folder import NoiseConfig
+from dataloaders.sources.config import SourcesDataConfig
+from dataloaders.sources.data import SourcesData
 from models import METHODS
+from tests.models.hearts import write_hearts
 from util.errors import DataError
 
 NOISY = DenseConfig(size_px=32, noise=NoiseConfig(0.7, 0.7))
@@ -15,6 +18,16 @@ NOISY = DenseConfig(size_px=32, noise=NoiseConfig(0.7, 0.7))
 def test_each_family_gets_its_data(prepared_folder, image_folder):
     assert isinstance(open_data("fewshot", FewShotConfig(), str(prepared_folder)), FewShotData)
     assert isinstance(open_data("dense", DenseConfig(size_px=32), str(image_folder)), DenseData)
+
+
+def test_several_sources_get_theirs_with_what_the_method_needs(tmp_path):
+    folder = write_hearts(tmp_path)
+    config = SourcesDataConfig(dataset=str(folder), test_domains=("A",))
+    for needs in (frozenset(), METHODS["cacps"].needs):
+        data = open_data("sources", config, str(folder), needs=needs)
+        assert isinstance(data, SourcesData)
+        assert data.needs == needs
+        assert "domains B, C, D, tested on A" in data.describe()
 
 
 def test_every_methods_family_has_data():
@@ -32,7 +45,9 @@ def test_the_method_decides_which_labels_and_whether_superpixels_are_read(image_
     assert open_data("dense", NOISY, str(image_folder), needs=frozenset({"superpixels"})).needs_superpixels  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(("family", "config"), [("fewshot", FewShotConfig()), ("dense", DenseConfig())])
+@pytest.mark.parametrize(
+    ("family", "config"), [("fewshot", FewShotConfig()), ("dense", DenseConfig()), ("sources", SourcesDataConfig())]
+)
 def test_an_empty_folder_is_named_with_the_remedy(family, config, tmp_path):
     with pytest.raises(DataError, match=rf"{tmp_path}.*python -m data\.prepare"):
         open_data(family, config, str(tmp_path))

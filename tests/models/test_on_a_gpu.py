@@ -22,10 +22,15 @@ from benchmarks.training_step import synthetic_stack
 from dataloaders.fewshot.episodes import EpisodeDataset, PseudoClassDrawer
 from dataloaders.images.data import DenseDataset
 from dataloaders.images.labels import LabelsOnDevice
-from dataloaders.ordering import LoaderOptions
+from dataloaders.ordering import LoaderOptions, Part
 from dataloaders.samples import map_tensors
+from dataloaders.sources.batches import Look, SourceDataset
+from dataloaders.sources.config import SourcesDataConfig
+from dataloaders.sources.store import SliceStore
 from dataloaders.transforms import PRESETS
 from dataloaders.transforms.dense import DENSE_PRESETS
+from dataloaders.transforms.histogram import N_QUANTILES
+from dataloaders.transforms.slices import SLICE_PRESETS
 from models import build_method, method_class
 from tests.models.test_methods import ENTRIES, SIZE, SMALL, batch_of, case_of, family_of, is_trainable, labels
 from tests.models.toys import TOYS, batches, build_toy
@@ -143,6 +148,22 @@ def test_dense_batches_are_made_on_the_device(fake, preset):
     with NoWaiting():
         batch = DenseDataset(data, DENSE_PRESETS[preset], 0, 4, LoaderOptions())[7]
     assert batch.image.shape == (4, 1, SIZE, SIZE)
+    assert {value.device for value in vars(batch).values()} == {GPU}
+
+
+@pytest.mark.parametrize("hist_match", ["none", "train"])
+@pytest.mark.parametrize("preset", SLICE_PRESETS)
+def test_slices_of_several_sources_are_made_on_the_device(fake, preset, hist_match):
+    config = SourcesDataConfig(which_aug=preset, hist_match=hist_match, crop_px=SIZE)
+    side, names = config.side_px, ["a", "b"]
+    image, label, tables = (
+        fake.from_tensor(made(torch.zeros, *shape)).to(GPU) for shape in ((8, side, side),) * 2 + ((8, N_QUANTILES),)
+    )
+    store = SliceStore(image.half(), tables, label.byte(), np.repeat(names, 4), {"a": 0, "b": 4}, GPU)
+    part = Part(np.arange(8), 3, 0, LoaderOptions().plan, "labelled")
+    with NoWaiting():
+        batch = SourceDataset(store, part, True, Look.of(store, names, config), config)[7]
+    assert batch.image.shape == batch.partner.shape == (3, 1, SIZE, SIZE)
     assert {value.device for value in vars(batch).values()} == {GPU}
 
 

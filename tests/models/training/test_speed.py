@@ -11,6 +11,7 @@ from dataloaders.fewshot.data import open_fewshot
 from dataloaders.images.config import DenseConfig
 from dataloaders.images.data import open_dense
 from dataloaders.ordering import LoaderOptions
+from dataloaders.samples import JointBatch
 from dataloaders.scans.normalise import Normalisation
 from models.training.speed import (
     batch_size_per_process,
@@ -18,12 +19,15 @@ from models.training.speed import (
     should_keep_on_device,
     to_memory_format,
 )
+from tests.models.hearts import open_hearts, write_hearts
 from util.errors import ConfigError
 
 CPU = torch.device("cpu")
 
 
 def tensors(batch):
+    if isinstance(batch, JointBatch):
+        return [tensor for part in batch.parts.values() for tensor in tensors(part)]
     values = (getattr(batch, field.name) for field in dataclasses.fields(batch))
     return [value for value in values if value is not None]
 
@@ -68,6 +72,13 @@ def test_images_made_on_a_device_are_those_made_from_files(image_folder):
     assert_same_batches(data)
     data.labels.replace(1 - data.labels.label)  # a refinement: the next round's loader sees it
     assert_same_batches(data)
+
+
+@pytest.mark.parametrize("settings", [{}, {"which_aug": "mms", "crop_px": 24, "hist_match": "train"}])
+def test_slices_of_several_sources_made_on_a_device_are_those_made_from_files(tmp_path, settings):
+    data = dataclasses.replace(open_hearts(write_hearts(tmp_path), **settings), needs=frozenset({"unlabelled"}))
+    assert_same_batches(data)
+    assert data.nbytes == 3 * 6 * 3 * 4 * 32 * 32  # bytes of a pixel, scans, frames, slices, rows and columns
 
 
 def test_few_shot_data_know_what_they_take_on_a_device(prepared_folder):
