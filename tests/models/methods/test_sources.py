@@ -88,11 +88,11 @@ def test_supervised_steps_see_no_unlabelled_images(name):
     with pytest.raises(ConfigError, match="unlabelled_1"):
         method(alone)
     losses = method(batch)
-    expected = losses["supervised"] + 3.0 * torch.tensor(-5.0).exp() * losses["unlabelled"]
+    expected = losses["supervised"] + method.config.unlabelled_weight * torch.tensor(-5.0).exp() * losses["unlabelled"]
     torch.testing.assert_close(losses["loss"].detach(), expected)
     for step in range(2, 6):
         method.after_step(step)
-    assert method.weight == 3.0
+    assert method.weight == method.config.unlabelled_weight
 
 
 @pytest.mark.parametrize("name", NAMES)
