@@ -73,6 +73,8 @@ def test_parameters_belong_to_a_slice():
     both = draw(generators(2), SLICE_PRESETS["mms"], 24, 20)
     second = draw(generators(2)[1:], SLICE_PRESETS["mms"], 24, 20)
     assert torch.equal(both.matrix[1:], second.matrix)
+    assert both.sigma_px is not None
+    assert second.sigma_px is not None
     assert torch.equal(both.sigma_px[1:], second.sigma_px)
 
 
