@@ -14,11 +14,16 @@ from util.runtime import checkpoint
 ROUNDING = 1e-5
 
 
-def train_with_two(folder, logs, **changes):
-    """The exit codes of two processes that train together."""
+def free_address():
+    """Where processes can meet."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+
+
+def train_with_two(folder, logs, **changes):
+    """The exit codes of two processes that train together."""
+    address = free_address()
     ranks = [
         subprocess.Popen(
             command_line(folder, logs, **changes),

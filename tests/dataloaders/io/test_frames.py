@@ -62,7 +62,7 @@ def test_what_cannot_be_read_is_said(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"a\.nii: an array of shape \(5, 4, 3, 2\).*expected three dimensions"):
         read_nifti(path)
     with pytest.raises(DataError, match=r"expected \(x, y, z\) or \(x, y, z, time\)"):
-        read_frames(write(tmp_path / "b.nii", np.resize(ARRAY, (2, 2, 2, 2, 2))))
+        read_frames(write(tmp_path / "b.nii", np.resize(ARRAY, (2, 2, 2, 2, 2))))  # type: ignore[arg-type]
     (tmp_path / "c.nii").write_bytes(path.read_bytes()[:-9])
     with pytest.raises(DataError, match="truncated, or a damaged header: it asks for 5 x 4 x 3 x 2 voxels"):
         read_frames(tmp_path / "c.nii")
