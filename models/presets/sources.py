@@ -61,15 +61,19 @@ SCGM: dict[str, Any] = {"n_steps": 2500, "batch_size": 8, "which_aug": "scgm", "
 SCGM_DICE: dict[str, Any] = {"dice_background": False}
 # Source: as above, on SCGM.
 SCGM_UNLABELLED: dict[str, Any] = {"unlabelled_weight": 1.5, "supervised_steps": 200}
+# Not published: our own method keeps its weight.
+SCGM_OWN: dict[str, Any] = {"supervised_steps": 200}
 
 _ALL = tuple(METHODS)
+_PUBLISHED = ("cps", "mean_teacher", "cacps")
 _SEMI = tuple(word for word in METHODS if word != "labelled_only")
 
 RULES = (
     Rule(SOURCE, TRAINING, {"method": _ALL}),
     Rule(SOURCE, MMS, {"method": _ALL, "dataset": ("MMS",)}),
     Rule(SOURCE, SCGM | SCGM_DICE, {"method": _ALL, "dataset": ("SCGM",)}),
-    Rule(SOURCE, SCGM_UNLABELLED, {"method": _SEMI, "dataset": ("SCGM",)}),
+    Rule(SOURCE, SCGM_UNLABELLED, {"method": _PUBLISHED, "dataset": ("SCGM",)}),
+    Rule("not published", SCGM_OWN, {"method": ("mixed_teacher",), "dataset": ("SCGM",)}),
     Rule("not published", SMALL_UNLABELLED, {"method": _SEMI, "size_px": (SMALL["size_px"],)}),
 )
 
