@@ -7,6 +7,7 @@ pair of an image and a task is "known" if the image is annotated for the task.
 Source: PSSNet, released code.
 """
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -28,8 +29,8 @@ def segmentor_loss(
         Per task, the sum over data sets of the mean binary cross-entropy with target 1 over their unknown images; 0
         where all are known. Not yet weighted (PSSNet: 0.1; 0.02 for the auxiliary head).
     """
-    weight, _ = _weights(~is_known, source, n_sources)
-    return (F.softplus(-_full(logits)).mean((2, 3)) * weight).sum(0)
+    n_images, _ = _count(~is_known, source, n_sources)
+    return (F.softplus(-_full(logits)).mean((2, 3)) / n_images).where(~is_known, 0.0).sum(0)
 
 
 def discriminator_loss(
@@ -50,21 +51,22 @@ def discriminator_loss(
     Note: published for one known data set per task, and data sets of equal numbers of images in every batch.
     """
     logits = _full(logits)
-    known, n_known = _weights(is_known, source, n_sources)
-    unknown, n_unknown = _weights(~is_known, source, n_sources)
-    as_known = (F.softplus(-logits).mean((2, 3)) * known).sum(0) / n_known.clamp(min=1)
-    as_unknown = (F.softplus(logits).mean((2, 3)) * unknown).sum(0) / n_unknown.clamp(min=1)
-    return (as_known + as_unknown) / 2
+    terms = []
+    for is_chosen, sign in ((is_known, -1), (~is_known, 1)):
+        n_images, n_sets = _count(is_chosen, source, n_sources)
+        term = (F.softplus(sign * logits).mean((2, 3)) / n_images).where(is_chosen, 0.0)
+        terms.append(term.sum(0) / n_sets)
+    return (terms[0] + terms[1]) / 2
 
 
 def _full(logits: Tensor) -> Tensor:
     return logits.float() if logits.itemsize < 4 else logits
 
 
-def _weights(
+def _count(
     is_chosen: Bool[Tensor, "B T"], source: Int[Tensor, " B"], n_sources: int
-) -> tuple[Float[Tensor, "B T"], Int[Tensor, " T"]]:
-    """Weights of the chosen images that sum up to 1 over each data set that has any, and the number of these."""
-    belongs = F.one_hot(source.long(), n_sources)  # (B, n_sources)
-    n_images = (belongs[:, :, None] * is_chosen[:, None]).sum(0)  # (n_sources, T)
-    return is_chosen / n_images[source.long()].clamp(min=1), (n_images > 0).sum(0)
+) -> tuple[Int[Tensor, "B T"], Int[Tensor, " T"]]:
+    """Number of chosen images in the data set of each image, and of data sets with any; at least 1."""
+    belongs = source[:, None] == torch.arange(n_sources, device=source.device)  # (B, n_sources)
+    n_images = (belongs[:, :, None] & is_chosen[:, None]).sum(0)  # (n_sources, T)
+    return n_images[source.long()].clamp(min=1), (n_images > 0).sum(0).clamp(min=1)

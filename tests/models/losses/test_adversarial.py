@@ -55,10 +55,10 @@ def test_the_order_of_the_images_does_not_matter(golden):
 
 
 def test_data_sets_count_alike_whatever_their_number_of_images():
-    logits = torch.randn(6, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    logits = torch.randn(6, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     source = torch.tensor([0, 1, 1, 1, 2, 3])
     is_known = torch.tensor([[1], [0], [0], [0], [0], [1]]).bool()
-    ones, zeros = torch.ones(6, 1, 2, 2), torch.zeros(6, 1, 2, 2)
+    ones, zeros = torch.ones_like(logits), torch.zeros_like(logits)
 
     def mean_of(target, *images):
         return F.binary_cross_entropy_with_logits(logits[list(images)], target[list(images)])
