@@ -156,11 +156,11 @@ def oblique(shape, spacing_mm):
 
 def test_pixels_get_their_size_and_slices_stay_as_stored():
     volume = oblique((3, 40, 60), (9.0, 1.5, 0.8))
-    parameters = parameters_of(MMS, size_px=60)  # pixels of 1.1 * 300 / 60 = 5.5 mm: 11 x 9 of them show the scan
+    parameters = parameters_of(MMS, size_px=60)  # pixels of 1.1 * 304 / 60 = 5.57 mm: 11 x 9 of them show the scan
     image = prepare_image(volume, parameters)
     assert image.array.shape == (3, 60, 60)
     assert image.array.dtype == np.float32
-    assert image.spacing_mm == pytest.approx((9, 5.5, 5.5))
+    assert image.spacing_mm == pytest.approx((9, 1.1 * 304 / 60, 1.1 * 304 / 60))
     directions = [each.affine[:3, :3] / np.linalg.norm(each.affine[:3, :3], axis=0) for each in (volume, image)]
     np.testing.assert_allclose(*directions, atol=1e-9)
     shown = image.array != image.array.min()
@@ -174,7 +174,7 @@ def test_a_label_on_pixels_of_another_size_finds_back():
     label = np.zeros((3, 40, 60), np.uint8)
     label[1:, 10:30, 15:50] = 2
     prepared = prepare_label(Volume(label, volume.affine), parameters_of(MMS))
-    assert prepared.array.shape == (3, 300, 300)
+    assert prepared.array.shape == (3, 304, 304)
     np.testing.assert_allclose(prepared.affine, prepare_image(volume, parameters_of(MMS)).affine)
     back = paste_back(prepared, label.shape, volume.affine).array
     assert (
@@ -199,7 +199,7 @@ def test_frames_are_prepared_alike_and_follow_each_other():
 def test_parameters_of_earlier_folders_say_nothing_of_pixels():
     assert "in_plane_mm" not in parameters_of(CHAOST2).to_json()
     assert parameters_of(MMS).to_json()["in_plane_mm"] == 1.1
-    assert parameters_of(MMS, 150).in_plane_mm == pytest.approx(2.2)
+    assert parameters_of(MMS, 152).in_plane_mm == pytest.approx(2.2)
     assert parameters_of(MMS, 150, (9.0, 1.0, 1.0)).in_plane_mm is None
     with pytest.raises(ConfigError, match=r"in_plane_mm=1\.1: expected a positive distance, and no spacing_mm"):
         dataclasses.replace(parameters_of(MMS), spacing_mm=(9.0, 1.0, 1.0))
