@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.losses.dice import DiceLoss
 
-from models.losses.partial import binary_cross_entropy, binary_dice, known_classes, known_tasks, task_means
+from models.losses.partial_labels import binary_cross_entropy, binary_dice, known_classes, known_tasks, task_means
 
 TASKS = (1, 4, 2)  # vessel, lesions, disc and cup
 N_CLASSES = sum(TASKS)
