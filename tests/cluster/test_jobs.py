@@ -155,5 +155,6 @@ def test_a_requeued_run_on_two_nodes_equals_a_single_process(slurm, prepared_fol
     one = weights(train_here(prepared_folder, tmp_path / "one", batch_size=2, **frozen))
     two = weights(next((tmp_path / "two").rglob("checkpoint.pt")))
     for name, tensor in one.items():
-        torch.testing.assert_close(tensor, two[name], rtol=1e-4, atol=4e-5)  # a tenth of what weights move; processors round apart
+        # A tenth of what weights move; processors round apart.
+        torch.testing.assert_close(tensor, two[name], rtol=1e-4, atol=4e-5)
     assert len(list((tmp_path / "two").rglob("metrics.json"))) == 2  # one per start; only rank 0 logs
