@@ -17,22 +17,8 @@
 #   PYTHON               interpreter (default: .venv/bin/python of this repository if it exists, else python3)
 #   DRY_RUN              1: print the commands only
 
-set -f # no globbing: settings may contain lists such as [0,1]
-
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-python=python3
-[[ ! -x $root/.venv/bin/python ]] || python=$root/.venv/bin/python
-data_dir=${DATA_DIR:-$root/data}
-log_dir=${LOG_DIR:-$root/exps}
-
-# run ARGUMENT...: prints and runs a command of this repository.
-run() {
-    local command=("${PYTHON:-$python}" "$@")
-    printf '%q ' "${command[@]}"
-    echo
-    # -P: do not import a folder named `models` in the current directory.
-    [[ ${DRY_RUN:-0} == 1 ]] || PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" "${command[@]}"
-}
+# shellcheck source=examples/lib_run.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib_run.sh"
 
 # make_noise DATASET STRUCTURE [SIZE]: noisy masks and superpixels for all noise settings; existing ones are reused.
 make_noise() {
@@ -72,9 +58,4 @@ for_each_run() {
             done
         done < <(noises)
     done
-}
-
-# make_table: collects all validation runs under LOG_DIR in one table.
-make_table() {
-    run "$root/validation.py" collect with "path.log_dir=$log_dir"
 }

@@ -14,22 +14,8 @@
 #   PYTHON                    interpreter (default: .venv/bin/python of this repository if it exists, else python3)
 #   DRY_RUN                   1: print the commands only
 
-set -f # no globbing: settings contain lists such as [A]
-
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-python=python3
-[[ ! -x $root/.venv/bin/python ]] || python=$root/.venv/bin/python
-data_dir=${DATA_DIR:-$root/data}
-log_dir=${LOG_DIR:-$root/exps}
-
-# run ARGUMENT...: prints and runs a command of this repository.
-run() {
-    local command=("${PYTHON:-$python}" "$@")
-    printf '%q ' "${command[@]}"
-    echo
-    # -P: do not import a folder named `models` in the current directory.
-    [[ ${DRY_RUN:-0} == 1 ]] || PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" "${command[@]}"
-}
+# shellcheck source=examples/lib_run.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib_run.sh"
 
 # for_each_target FILE DATA: runs FILE for every method, labelled share, held-out domain and seed.
 for_each_target() {
@@ -47,9 +33,4 @@ for_each_target() {
             done
         done
     done
-}
-
-# make_table: collects all validation runs under LOG_DIR in one table.
-make_table() {
-    run "$root/validation.py" collect with "path.log_dir=$log_dir"
 }

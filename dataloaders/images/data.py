@@ -96,7 +96,7 @@ class DenseData(TrainingData):
         ids, size = self.ids("test"), self.config.test_batch
         try:
             images, masks = self._test_arrays(ids)
-        except Exception:
+        except Exception:  # whatever a damaged file raises, as at the boundary of an item (`util.items.catching`)
             readable = () if failures is None else find_readable(self.folder, ids, self.config.chosen, failures)
             if not readable or readable == ids:
                 raise

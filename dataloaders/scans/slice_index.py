@@ -10,7 +10,6 @@ from dataloaders.description import DatasetSpec
 from dataloaders.io.geometry import Grid, reorient_grid
 from dataloaders.samples import Origin
 from dataloaders.scans.manifest import Manifest
-from util.csv_files import read_csv
 from util.files import write_text
 from util.ids import natural_key
 
@@ -72,12 +71,3 @@ def write_slice_index(folder: Path, manifest: Manifest, spec: DatasetSpec) -> No
     path = folder / FILE_NAME
     if not path.exists() or path.read_text(encoding="utf-8") != text.getvalue():
         write_text(path, text.getvalue())
-
-
-def read_slice_index(folder: Path) -> list[dict[str, str]]:
-    """The lines of the index, in the order of the prepared slices of each scan.
-
-    Raises:
-        DataError: absent or damaged.
-    """
-    return read_csv(folder / FILE_NAME, COLUMNS, "Run `python -m data.prepare` again.")

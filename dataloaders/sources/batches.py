@@ -24,12 +24,12 @@ class Look:
     Attributes:
         domain: (N,) number of each slice's domain.
         references: positions of the slices to whose histograms all are matched; empty: none.
-        needs_other_domain: whether partners are of another domain than the slice.
+        partners: number of a slice's domain -> positions of its possible partners; empty: every slice is one.
     """
 
     domain: np.ndarray
     references: np.ndarray
-    needs_other_domain: bool = False
+    partners: tuple[np.ndarray, ...] = ()
 
     @classmethod
     def of(cls, store: SliceStore, domains: Sequence[str], config: SourcesDataConfig) -> "Look":
@@ -43,13 +43,14 @@ class Look:
         lengths = np.diff([*store.start.values(), len(store)])
         domain = np.repeat(np.unique(domains, return_inverse=True)[1], lengths)
         references = np.flatnonzero(domain == 0) if config.hist_match != "none" else np.zeros(0, int)
-        return cls(domain, references, config.partner == "other_domain")
+        numbers = range(domain.max() + 1) if config.partner == "other_domain" else ()
+        return cls(domain, references, tuple(np.flatnonzero(domain != number) for number in numbers))
 
     def draw_partner(self, position: int, rng: np.random.Generator) -> int:
         """The position of a partner, uniform over all slices that may be one."""
-        if not self.needs_other_domain:
+        if not self.partners:
             return int(rng.integers(len(self.domain)))
-        others = np.flatnonzero(self.domain != self.domain[position])
+        others = self.partners[self.domain[position]]
         return int(rng.choice(others)) if len(others) else position
 
     def draw_reference(self, rng: np.random.Generator) -> int:

@@ -42,7 +42,6 @@ class SourcesDataConfig(DataConfig):
     partner: Literal["any", "other_domain"] = "any"  # whose amplitudes a slice may take on
     which_aug: str = "mms"  # augmentation preset: mms, scgm or none
     aug: SliceAugmentConfig = option(SliceAugmentConfig)  # its ranges
-    test_batch: int = option(16, "practical", ge=1)  # slices segmented together
 
     def __post_init__(self) -> None:
         check_bounds(self)

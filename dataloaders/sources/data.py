@@ -97,7 +97,9 @@ class SourcesData(TrainingData):
         return step_loader(JointDataset(parts), steps, options)
 
     def _store(self, scans: tuple[str, ...], labelled: tuple[str, ...]) -> SliceStore:
-        store = pack(self.folder, scans, labelled, self.config.percentiles)
+        store = pack(
+            self.folder, scans, labelled, self.config.percentiles, with_quantiles=self.config.hist_match != "none"
+        )
         if store.side_px != self.config.side_px:
             raise DataError(
                 f"{self.folder.folder}: slices of {store.side_px} px; expected {self.config.side_px}. Set size_px to "

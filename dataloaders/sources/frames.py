@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dataloaders.io.geometry import Grid
 from dataloaders.samples import ImageCase, Origin, StoredGeometry, Volume
-from dataloaders.sources.store import normalise_slices
+from dataloaders.sources.store import normalise_slices, slice_quantiles
 from dataloaders.transforms.histogram import match
 
 
@@ -29,11 +29,11 @@ class SliceRule:
 
     def apply(self, array: np.ndarray) -> Float[Tensor, "D 1 h w"]:
         """Normalised crops of the slices of a prepared scan (D, H, W)."""
-        found, tables = normalise_slices(array, self.percentiles)
-        image = torch.from_numpy(found)
+        image = torch.from_numpy(normalise_slices(array, self.percentiles))
         if self.reference:
             reference = torch.tensor(self.reference).expand(len(image), -1)
-            image = torch.where(image > 0, match(image, torch.from_numpy(tables), reference), 0.0)
+            own = torch.from_numpy(slice_quantiles(array, self.percentiles))
+            image = torch.where(image > 0, match(image, own, reference), 0.0)
         rows, columns = self.window(array.shape[1:])
         return image[:, None, rows, columns]
 

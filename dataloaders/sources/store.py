@@ -20,27 +20,31 @@ from util.records import hash_files
 PACKED = ".packed"  # folder of the packed arrays, in the prepared folder
 
 
-def normalise_slices(
-    array: Float[np.ndarray, "D H W"], percentiles: tuple[float, float]
-) -> tuple[Float[np.ndarray, "D H W"], Float[np.ndarray, "D Q"]]:
-    """Maps two percentiles of each slice to 0 and 1 and clips there.
+def normalise_slices(array: Float[np.ndarray, "D H W"], percentiles: tuple[float, float]) -> Float[np.ndarray, "D H W"]:
+    """Maps two percentiles of each slice to 0 and 1 and clips there; float32.
 
     Padding around the scan, which has its least value in all slices, does not count and becomes 0. A slice without
     contrast becomes 0.
 
-    Returns:
-        float32 slices, and the table of quantiles of each.
-
     Source: CACPS (AAAI 2022), released code: percentiles 0.5 and 99.5, then minimum and maximum.
     """
     rows, columns = _inside(array)
-    part = array[:, rows, columns].astype(np.float32)
+    found = np.zeros(array.shape, np.float32)
+    found[:, rows, columns] = _scaled(array[:, rows, columns], percentiles)
+    return found
+
+
+def slice_quantiles(array: Float[np.ndarray, "D H W"], percentiles: tuple[float, float]) -> Float[np.ndarray, "D Q"]:
+    """The table of quantiles of each normalised slice, without its padding; see `normalise_slices`."""
+    rows, columns = _inside(array)
+    return np.stack([quantile_table(each) for each in _scaled(array[:, rows, columns], percentiles)])
+
+
+def _scaled(part: Float[np.ndarray, "D H W"], percentiles: tuple[float, float]) -> Float[np.ndarray, "D H W"]:
+    part = part.astype(np.float32)
     low, high = np.percentile(part, percentiles, axis=(1, 2), keepdims=True)
     extent = high - low
-    scaled = np.clip(np.divide(part - low, extent, out=np.zeros_like(part), where=extent > 0), 0, 1)
-    found = np.zeros(array.shape, np.float32)
-    found[:, rows, columns] = scaled
-    return found, np.stack([quantile_table(each) for each in scaled])
+    return np.clip(np.divide(part - low, extent, out=np.zeros_like(part), where=extent > 0), 0, 1)
 
 
 def _inside(array: np.ndarray) -> tuple[slice, slice]:
@@ -58,7 +62,7 @@ class SliceStore:
 
     Attributes:
         image: per scan (D, H, W) float16, 0 to 1, memory-mapped; one tensor (N, H, W) on a device.
-        quantiles: (N, Q) float32, of each slice.
+        quantiles: (N, Q) float32, of each slice; (0, Q): they were not asked for.
         label: per labelled scan (D, H, W) uint8 class values; one tensor (N, H, W) on a device.
         scan: (N,) id of each slice's scan.
         start: scan -> position of its first slice.
@@ -66,7 +70,7 @@ class SliceStore:
     """
 
     image: Sequence[np.ndarray] | Tensor
-    quantiles: Float[Tensor, "N Q"]
+    quantiles: Float[Tensor, "M Q"]
     label: dict[str, np.ndarray] | Tensor
     scan: np.ndarray
     start: dict[str, int]
@@ -120,7 +124,11 @@ class SliceStore:
 
 
 def pack(
-    folder: PreparedFolder, scans: Sequence[str], labelled: Sequence[str], percentiles: tuple[float, float]
+    folder: PreparedFolder,
+    scans: Sequence[str],
+    labelled: Sequence[str],
+    percentiles: tuple[float, float],
+    with_quantiles: bool = False,
 ) -> SliceStore:
     """Packs scans, each at its first use; later uses read memory only.
 
@@ -129,15 +137,18 @@ def pack(
         scans: to pack; no other is opened.
         labelled: those of them whose labels are packed, too.
         percentiles: see `normalise_slices`.
+        with_quantiles: whether tables of quantiles are made and kept, for histogram matching.
 
     Raises:
         DataError: a scan is missing or damaged, or has another size than the first.
     """
-    hash_files([folder.path("image", scan) for scan in scans], folder.folder)  # all at once
+    files = [folder.path("image", scan) for scan in scans] + [folder.path("label", scan) for scan in labelled]
+    hash_files(files, folder.folder)  # all at once
     rule = short_digest({"percentiles": list(percentiles)})
     read_image, read_tables = (partial(each, folder, percentiles) for each in (_image, _tables))
     image = [_packed(folder, scan, "image", f"slices-{rule}", partial(read_image, scan)) for scan in scans]
-    tables = [_packed(folder, scan, "image", f"quantiles-{rule}", partial(read_tables, scan)) for scan in scans]
+    asked = scans if with_quantiles else ()
+    tables = [_packed(folder, scan, "image", f"quantiles-{rule}", partial(read_tables, scan)) for scan in asked]
     label = {scan: _packed(folder, scan, "label", "label-u8", partial(_label, folder, scan)) for scan in labelled}
     lengths = [len(each) for each in image]
     for scan, one in zip(scans, image, strict=True):
@@ -163,11 +174,11 @@ def _packed(folder: PreparedFolder, scan: str, kind: str, name: str, read: Calla
 
 
 def _image(folder: PreparedFolder, percentiles: tuple[float, float], scan: str, _: Path) -> np.ndarray:
-    return normalise_slices(folder.image(scan).array, percentiles)[0].astype(np.float16)
+    return normalise_slices(folder.image(scan).array, percentiles).astype(np.float16)
 
 
 def _tables(folder: PreparedFolder, percentiles: tuple[float, float], scan: str, _: Path) -> np.ndarray:
-    return normalise_slices(folder.image(scan).array, percentiles)[1]
+    return slice_quantiles(folder.image(scan).array, percentiles)
 
 
 def _label(folder: PreparedFolder, scan: str, _: Path) -> np.ndarray:

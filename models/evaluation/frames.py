@@ -52,7 +52,6 @@ def evaluate_frame(
     case: str,
     frame: ScoredFrame,
     rule: SliceRule,
-    size: int,
     grid: GridName,
     tolerance_mm: float | None,
 ) -> FrameResult:
@@ -63,11 +62,10 @@ def evaluate_frame(
         case: id of the frame.
         frame: what to segment.
         rule: by which its slices were cropped.
-        size: slices segmented together.
         grid: on which volumes are scored; "original" only where frames know theirs and its ground truth.
         tolerance_mm: see `score_volume`.
     """
-    label, masks = segment_slices(segmenter, frame.case, size)
+    label, masks = segment_slices(segmenter, frame.case)
     truth = frame.truth[:, *rule.window(frame.truth.shape[1:])][frame.counts]
     found = masks[:, frame.counts] & (truth != UNKNOWN)
     wanted = np.stack([truth == value for value in frame.case.classes])

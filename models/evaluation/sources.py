@@ -146,13 +146,13 @@ class SourcesEvaluation(Evaluation):
         if not scans:
             return
         segmenter, rule = Segmenter(candidate.method, self.device), self._rule(candidate)
-        size, tolerance_mm = self.data.config.test_batch, NSD_TOLERANCE_MM if with_surfaces else None
+        tolerance_mm = NSD_TOLERANCE_MM if with_surfaces else None
         for scan, read in zip(scans, self.data.cases(tuple(scans), rule), strict=True):
             results = None
             with nullcontext() if failed is None else catching(failed, scan, f"scan {scan}"):
                 frames = self._checked(read())
                 results = [
-                    evaluate_frame(segmenter, case, frame, rule, size, grid, tolerance_mm)
+                    evaluate_frame(segmenter, case, frame, rule, grid, tolerance_mm)
                     for case, frame in zip(case_ids(frames), frames, strict=True)
                 ]
             if results is not None:

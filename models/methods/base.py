@@ -1,7 +1,7 @@
 """The contract between the training loop, the evaluator and every method."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -118,6 +118,26 @@ class Method(nn.Module, ABC):
         May replace labels and change buffers, but not parameters: other processes receive only buffers.
         """
         return {}
+
+
+def requested_classes(found: Float[Tensor, "D N H W"], classes: Sequence[int], key: str) -> Float[Tensor, "K D H W"]:
+    """The requested ones of the probabilities of all N classes, the background included.
+
+    Args:
+        found: of D images.
+        classes: values of the K requested classes.
+        key: of the configuration, which says how many classes the network has.
+
+    Raises:
+        ConfigError: a requested class that the network does not have.
+    """
+    n_classes = found.shape[1]
+    if max(classes) >= n_classes:
+        raise ConfigError(
+            f"{key}={n_classes}: class {max(classes)} was requested; expected a network trained with "
+            f"{key}={max(classes) + 1}."
+        )
+    return torch.stack([found[:, value] for value in classes])
 
 
 def exclusive_masks(probabilities: Float[Tensor, "K D H W"]) -> Bool[Tensor, "K D H W"]:

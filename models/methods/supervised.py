@@ -13,7 +13,7 @@ from dataloaders.protocol import DataFacts
 from dataloaders.samples import DenseBatch, ImageCase
 from models.losses import IMAGE_LOSSES, LOSS_TITLES, LossConfig, LossName, build_loss
 from models.losses.t_loss import NuPlateau, TLoss
-from models.methods.base import Method, exclusive_masks
+from models.methods.base import Method, exclusive_masks, requested_classes
 from models.networks.passes import run_in_chunks
 from models.networks.unet import UNetConfig, build_unet, fitting_unet
 from models.training.optim import OptimConfig, Trainable
@@ -120,14 +120,7 @@ class Supervised(Method):
         Raises:
             ConfigError: a requested class that the network does not have.
         """
-        n_classes = self.config.unet.n_classes
-        if max(case.classes) >= n_classes:
-            raise ConfigError(
-                f"unet.n_classes={n_classes}: class {max(case.classes)} was requested; "
-                f"expected a network trained with unet.n_classes={max(case.classes) + 1}."
-            )
-        found = self.class_probabilities(case.image)
-        return torch.stack([found[:, value] for value in case.classes])
+        return requested_classes(self.class_probabilities(case.image), case.classes, "unet.n_classes")
 
     def masks(self, probabilities: Float[Tensor, "K D H W"]) -> Bool[Tensor, "K D H W"]:
         """The most probable class at every pixel: of two, the one above 1/2."""

@@ -23,25 +23,19 @@ from models.training.load import load_trained, read_trained
 from util.errors import CheckpointError, DataError
 from util.runtime.device import choose_device, set_precision
 
-SLICES_PER_PASS = 16
-
 
 def segment_slices(
-    segmenter: Segmenter, case: ImageCase, size: int = SLICES_PER_PASS
+    segmenter: Segmenter, case: ImageCase
 ) -> tuple[UInt8[np.ndarray, "D h w"], Bool[np.ndarray, "K D h w"]]:
-    """Segments the slices of a case, `size` of them together.
+    """Segments the slices of a case; the method takes `images_per_pass` of them together.
 
     Returns:
         For each pixel the most probable of the classes whose mask contains it, else 0; and the masks.
     """
-    labels, masks = [], []
+    found = segmenter.segment(case)
     values = np.array([0, *case.classes], np.uint8)
-    for start in range(0, len(case.ids), size):
-        part = slice(start, start + size)
-        found = segmenter.segment(ImageCase(case.ids[part], case.classes, case.image[part], case.origins[part]))
-        labels.append(values[most_probable(found.probabilities, found.masks).cpu().numpy()])
-        masks.append(found.masks.cpu().numpy())
-    return np.concatenate(labels), np.concatenate(masks, 1)
+    label = values[most_probable(found.probabilities, found.masks).cpu().numpy()]
+    return label, found.masks.cpu().numpy()
 
 
 class SourcesPredictor:

@@ -37,14 +37,13 @@ class Bright(Method):
 
     def __init__(self, config=None, offset=0):
         super().__init__()
-        self.sizes, self.offset = [], offset
+        self.offset = offset
 
     def forward(self, batch):
         return {}
 
     def probabilities(self, case, support=None):
         assert not self.training
-        self.sizes.append(len(case.image))
         image = case.image[:, 0].roll(self.offset, -1)
         return torch.stack([((image > 0.3) & (image < 0.8)).float(), (image >= 0.8).float()])
 

@@ -16,7 +16,7 @@ from dataloaders.transforms.appearance import N_APPEARANCE
 from dataloaders.transforms.cutmix import CutMixConfig, draw_masks
 from dataloaders.transforms.fourier import FourierConfig, mix_amplitudes
 from models.losses.cross_pseudo import batch_dice_loss, ramp_up
-from models.methods.base import Method, exclusive_masks
+from models.methods.base import Method, exclusive_masks, requested_classes
 from models.networks.deeplab import SegmentorConfig, build_segmentor
 from models.networks.mixstyle import N_STYLE
 from models.networks.passes import run_in_chunks
@@ -164,14 +164,7 @@ class SourcesMethod(Method):
         Raises:
             ConfigError: a requested class that the networks do not have.
         """
-        n_classes = self.config.network.n_classes
-        if max(case.classes) >= n_classes:
-            raise ConfigError(
-                f"network.n_classes={n_classes}: class {max(case.classes)} was requested; expected networks trained "
-                f"with network.n_classes={max(case.classes) + 1}."
-            )
-        found = self.class_probabilities(case.image)
-        return torch.stack([found[:, value] for value in case.classes])
+        return requested_classes(self.class_probabilities(case.image), case.classes, "network.n_classes")
 
     def masks(self, probabilities: Float[Tensor, "K D H W"]) -> Bool[Tensor, "K D H W"]:
         """The most probable class; with `legacy_threshold` each class above 1/2, as released."""

@@ -19,7 +19,8 @@ from dataloaders.samples import Volume
 from dataloaders.scans.folder import PreparedFolder
 from dataloaders.scans.manifest import Manifest
 from dataloaders.scans.preprocess import parameters_of
-from dataloaders.scans.slice_index import read_slice_index
+from dataloaders.scans.slice_index import COLUMNS, FILE_NAME
+from util.csv_files import read_csv
 from util.errors import ConfigError, FailedItemsError
 
 MMS, SCGM = dataset("MMS"), dataset("SCGM")
@@ -82,13 +83,13 @@ def test_a_frame_finds_back_to_the_scan(prepared):
 
 
 def test_slices_are_listed(prepared):
-    rows = read_slice_index(prepared / "MMS/prepared")
+    rows = read_csv(prepared / "MMS/prepared" / FILE_NAME, COLUMNS)
     folder = PreparedFolder(prepared / "MMS/prepared", MMS)
     assert len(rows) == sum(folder.shape(scan)[0] for scan in folder.scan_ids)
     first = rows[0]
     assert (first["domain"], first["vendor"], first["phase"], first["has_label"]) == ("A", "Siemens", "ED", "1")
     assert (first["height_px"], first["width_px"]) == ("38", "48")
-    rows = read_slice_index(prepared / "SCGM/prepared")
+    rows = read_csv(prepared / "SCGM/prepared" / FILE_NAME, COLUMNS)
     assert {row["domain"] for row in rows} == set("ABCD")
     assert {(row["frame"], row["has_label"]) for row in rows} == {("0", "1")}
 
@@ -129,7 +130,7 @@ def test_a_second_run_prepares_nothing_and_a_changed_sheet_what_it_says(raw, tmp
     scans = json.loads((tmp_path / "MMS/prepared/manifest.json").read_text())["scans"]
     assert scans[code_of(0)]["labelled_frames"] == {"0": "ES", "2": "ED"}
     assert scans[code_of(1)]["centre"] == "3"
-    assert read_slice_index(tmp_path / "MMS/prepared")[0]["phase"] == "ES"
+    assert read_csv(tmp_path / "MMS/prepared" / FILE_NAME, COLUMNS)[0]["phase"] == "ES"
 
 
 def test_a_patient_who_is_not_in_the_sheet_does_not_stop_the_others(raw, tmp_path):
@@ -140,7 +141,7 @@ def test_a_patient_who_is_not_in_the_sheet_does_not_stop_the_others(raw, tmp_pat
     manifest = Manifest.load(tmp_path / "MMS/prepared", "MMS")
     assert list(manifest.scans) == [code_of(0)]
     assert list(manifest.failed) == [code_of(1)]
-    assert {row["scan"] for row in read_slice_index(tmp_path / "MMS/prepared")} == {code_of(0)}
+    assert {row["scan"] for row in read_csv(tmp_path / "MMS/prepared" / FILE_NAME, COLUMNS)} == {code_of(0)}
 
 
 def test_the_folder_of_the_download_must_be_named(tmp_path):

@@ -46,7 +46,7 @@ def values(scores, metric, **wanted):
 @pytest.fixture(scope="module")
 def scored(hearts, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    data = open_hearts(hearts, test_batch=3, selection="legacy", hist_match="train")
+    data = open_hearts(hearts, selection="legacy", hist_match="train")
     return score(data, out), out
 
 
@@ -64,7 +64,6 @@ def test_scores_of_frames_and_patients(scored):
     assert len(scores) == 4 * 2 * 2 * 3 + 4 * 2
     assert result.headline == pytest.approx(np.mean([16 / (16 + n) for n in (1, 2, 3, 4)]))
     assert (result.n_cases, dict(result.failed), result.failures) == (4, {}, ())
-    assert set(method.sizes) == {3, 1}  # four slices, three at a time
     assert method.training
 
 
