@@ -48,17 +48,19 @@ def _place(error: Exception) -> str:
 
 
 @contextmanager
-def catching(failures: Failures, name: str, source: str | Path) -> Iterator[None]:
+def catching(failures: Failures | None, name: str, source: str | Path) -> Iterator[None]:
     """Turns any exception of the block into a named failure; interrupts and exits pass.
 
     Args:
-        failures: where it is added.
+        failures: where it is added; None: exceptions pass, too.
         name: of the item.
         source: its file.
     """
     try:
         yield
     except Exception as error:
+        if failures is None:
+            raise
         failures[name] = reason_of(error, source)
         logger.debug("%s", source, exc_info=True)
 

@@ -151,10 +151,7 @@ class DenseEvaluation(Evaluation):
         """
         segmenter = Segmenter(method, self.device)
         for case, truth in self.data.cases(failed):
-            if failed is None:
-                yield self._segment(segmenter, case, truth, with_distances)
-                continue
-            in_batch: Failures = {}
+            in_batch: Failures | None = None if failed is None else {}
             with catching(in_batch, "", ""):
                 found = [self._segment(segmenter, case, truth, with_distances)]
             if in_batch:

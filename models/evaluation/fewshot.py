@@ -1,7 +1,6 @@
 """Evaluation of few-shot segmentation on the query scans of a fold, for any method and data set."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ def evaluate(
     segmenter.set_support(task.support)
     for scan in task.query_scans:
         result = None
-        with nullcontext() if failures is None else catching(failures, scan, f"scan {scan}"):
+        with catching(failures, scan, f"scan {scan}"):
             scored = task.read_case(scan)
             masks = segmenter.segment(scored.case).masks.cpu().numpy()
             result = CaseResult(scored, masks, _score(scored, masks, tolerance_mm))

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def score_on_each(
     failed: Failures = {}
     for name, evaluation in evaluations.items():
         is_own = not results
-        with nullcontext() if is_own else catching(failed, name, f"test set {name}"):
+        with catching(None if is_own else failed, name, f"test set {name}"):
             results[name] = evaluation.score(candidates, out if is_own else out / name, options)
     return replace(join_results(results), failed_sets=tuple(failed.values()))
 

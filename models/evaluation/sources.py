@@ -1,7 +1,6 @@
 """Evaluation on the scans of domains that were not trained on, frame by frame."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -149,7 +148,7 @@ class SourcesEvaluation(Evaluation):
         tolerance_mm = NSD_TOLERANCE_MM if with_surfaces else None
         for scan, read in zip(scans, self.data.cases(tuple(scans), rule), strict=True):
             results = None
-            with nullcontext() if failed is None else catching(failed, scan, f"scan {scan}"):
+            with catching(failed, scan, f"scan {scan}"):
                 frames = self._checked(read())
                 results = [
                     evaluate_frame(segmenter, case, frame, rule, grid, tolerance_mm)

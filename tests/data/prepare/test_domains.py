@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from data.prepare.__main__ import main
 from data.prepare.scans import normalise
 from dataloaders.catalog import dataset
 from dataloaders.io.geometry import Grid, paste_back
-from dataloaders.io.nifti import read_nifti
+from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.samples import Volume
 from dataloaders.scans.folder import PreparedFolder
 from dataloaders.scans.manifest import Manifest
@@ -147,3 +148,16 @@ def test_a_patient_who_is_not_in_the_sheet_does_not_stop_the_others(raw, tmp_pat
 def test_the_folder_of_the_download_must_be_named(tmp_path):
     with pytest.raises(ConfigError, match="MMS: expected the folder of its download"):
         normalise(MMS, tmp_path, parameters_of(MMS, SIZE))
+
+
+def test_a_label_that_was_corrected_has_no_original_one_any_more(prepared, tmp_path):
+    copy = shutil.copytree(prepared / "MMS/prepared", tmp_path / "prepared")
+    folder, scan = PreparedFolder(copy, MMS), code_of(1)
+    original = folder.original_label(scan)
+    assert original is not None
+    assert original.any()
+    label = read_nifti(folder.path("label", scan))
+    label.array[0, :3] = 1
+    write_nifti(folder.path("label", scan), label)
+    assert not folder.has_original_label(scan)
+    assert folder.original_label(scan) is None

@@ -63,6 +63,19 @@ def test_batches_depend_neither_on_processes_nor_on_the_place_of_the_data(hearts
     assert not torch.equal(wanted[0]["unlabelled_1"].image, wanted[0]["unlabelled_2"].image)
 
 
+def test_labelled_slices_are_cropped_in_the_middle_and_others_anywhere(hearts, open_hearts):
+    data = open_hearts(hearts, crop_px=40)
+    store = data._store(data.division.unlabelled, data.division.labelled)
+    middle = store.images(np.arange(len(store)))[:, 4:44, 4:44]
+    (batch,) = batches(data, steps=1, batch_size=8)
+    distances = {
+        name: torch.stack([(middle - image[0]).abs().amax((1, 2)).min() for image in batch[name].image])
+        for name in PARTS
+    }
+    assert distances["labelled"].max() < 1e-5
+    assert (distances["unlabelled_1"] > 0.05).any()
+
+
 def test_every_unlabelled_slice_comes_once_in_a_pass(hearts, open_hearts):
     data = open_hearts(hearts, unlabelled_stride=2)
     pool = data._store(data.division.unlabelled, ()).images(np.arange(0, 36, 2))

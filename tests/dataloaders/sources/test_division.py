@@ -57,7 +57,7 @@ def test_a_random_selection_depends_on_its_seed_alone():
 def test_the_generic_protocol_draws_from_all_sources_together():
     numbers = {"A1": 95, "B2": 74, "B3": 51, "C4": 50, "D5": 50}
     for target, wanted in {"A": 5, "B": 4, "C": 6, "D": 6}.items():
-        settings = {"test_domains": (target,), "labelled_fraction": 0.02, "protocol": "generic"}
+        settings = {"test_domains": (target,), "labelled_fraction": 0.02, "protocol": "generic", "selection": "legacy"}
         found = divide(scans(**numbers), config(**settings), "X")
         assert [len(each) for each in found.patients.values()] == [wanted]
 
