@@ -8,6 +8,8 @@ from dataloaders.fewshot.config import FewShotConfig
 from dataloaders.fewshot.data import open_fewshot
 from dataloaders.images.config import DenseConfig
 from dataloaders.images.data import open_dense
+from dataloaders.partial.config import PartialDataConfig
+from dataloaders.partial.data import open_partial
 from dataloaders.protocol import DataConfig, TrainingData
 from dataloaders.sources.config import SourcesDataConfig
 from dataloaders.sources.data import open_sources
@@ -31,6 +33,7 @@ FAMILIES: dict[str, Family] = {
     "fewshot": Family(FewShotConfig, open_fewshot),
     "dense": Family(DenseConfig, open_dense),
     "sources": Family(SourcesDataConfig, open_sources),
+    "partial": Family(PartialDataConfig, open_partial),
 }
 
 

@@ -12,6 +12,7 @@ from dataloaders.rules import FoldRule as FoldRule
 from dataloaders.rules import GridRule as GridRule
 from dataloaders.rules import IntensityRule as IntensityRule
 from dataloaders.rules import SplitRule as SplitRule
+from dataloaders.samples import Task
 from util.errors import ConfigError, DataError
 from util.files import read_json5, short_digest, write_json
 from util.ids import first_invalid_id, invalid_id_reason
@@ -88,6 +89,7 @@ class DatasetSpec:
     background: str = "background"  # name of class 0
     background_colour: tuple[int, int, int] = (0, 0, 0)  # red, green, blue of class 0 in colour-coded masks
     classes: tuple[ClassSpec, ...] = ()  # none: scans without any label, on which superpixel methods can train
+    tasks: tuple[Task, ...] = ()  # classes that are annotated together; none: every class is a task of its own
     label_groups: tuple[tuple[str, ...], ...] = ()  # classes that an annotated training run may see, by `label_sets`
     files: str = ""  # own data: table of the files (CSV), relative to the description; see docs/own_data.md
     prepared: str = ""  # folder of the prepared scans below the data root; empty: <name>/prepared
@@ -120,6 +122,7 @@ class DatasetSpec:
         _require_unique("classes: colour", [each.colour for each in self.classes if each.colour])
         if any(each.colour == self.background_colour for each in self.classes):
             raise ConfigError(f"background_colour={list(self.background_colour)}: also the colour of a class.")
+        self._check_tasks(names)
         for group in self.label_groups:
             for name in group:
                 if name not in names:
@@ -133,6 +136,21 @@ class DatasetSpec:
             raise ConfigError(f"classes: {len(self.classes)}; expected at most {MOST_CLASSES}.")
         if self.episodes_per_pass is not None and self.episodes_per_pass < 1:
             raise ConfigError(f"episodes_per_pass={self.episodes_per_pass}: expected 1 or more.")
+
+    def _check_tasks(self, names: list[str]) -> None:
+        _require_unique("tasks: name", [task.name for task in self.tasks])
+        _require_unique("tasks: the class", [name for task in self.tasks for name in task.classes])
+        for task in self.tasks:
+            _require_path_part("tasks: name=", task.name)
+            unknown = [name for name in task.classes if name not in names]
+            if unknown or not task.classes:
+                found = f"{unknown[0]!r} is no class" if unknown else "has no class"
+                raise ConfigError(f"tasks: {task.name}: {found}; expected some of {', '.join(names)}.")
+        lost = [name for name in names if all(name not in task.classes for task in self.tasks)]
+        if self.tasks and lost:
+            raise ConfigError(
+                f"tasks: the class {lost[0]!r} is in none; expected every class in one, or no task at all."
+            )
 
     def _check_domains(self) -> None:
         if reason := first_invalid_id(self.domains):
@@ -162,6 +180,11 @@ class DatasetSpec:
     def evaluated(self) -> tuple[int, ...]:
         """Prepared values of the scored classes."""
         return tuple(value for value, each in enumerate(self.classes, start=1) if each.is_scored)
+
+    @property
+    def given_tasks(self) -> tuple[Task, ...]:
+        """The tasks that are annotated; where the description names none, every class is one."""
+        return self.tasks or tuple(Task(each.name, (each.name,)) for each in self.classes)
 
     def held_out(self, group: int | str) -> tuple[int, ...]:
         """Prepared values that are tested when `group` is trained on: the scored ones not in it; "all": all scored.
@@ -219,8 +242,11 @@ class DatasetSpec:
         """Eight hexadecimal digits of everything that can change a result; texts about the set do not count."""
         told = {"title", "source", "licence", "published", "files", "domains", "superpixels"}
         counted = {key: value for key, value in self.to_dict().items() if key not in told}
-        if self.grid.in_plane_mm is None:  # as in descriptions from before there was this key
-            del counted["grid"]["in_plane_mm"]
+        for key, usual in (("in_plane_mm", None), ("field", "none")):  # descriptions from before there were these keys
+            if counted["grid"][key] == usual:
+                del counted["grid"][key]
+        if not self.tasks:
+            del counted["tasks"]
         return short_digest(counted)
 
 

@@ -9,16 +9,27 @@ from torch.utils.data import DataLoader
 
 from dataloaders.description import DatasetSpec
 from dataloaders.ordering import LoaderOptions
+from dataloaders.samples import Task
 from dataloaders.scans.normalise import Normalisation
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a network must fit: the images' channels, classes with the background, rows and columns."""
+    """What a network must fit.
+
+    Attributes:
+        channels: of the images.
+        n_classes: with the background; of several tasks, whose classes may overlap, without it.
+        shape: rows and columns of the images.
+        tasks: what is learned from data sets that are annotated for some tasks only; else empty.
+        sources: names of these data sets, in the order of their numbers.
+    """
 
     channels: int
     n_classes: int
     shape: tuple[int, int]
+    tasks: tuple[Task, ...] = ()
+    sources: tuple[str, ...] = ()
 
 
 class DataConfig(ABC):

@@ -18,6 +18,9 @@ class GridRule:
     axis_codes: str = "LAS"  # scans: directions in which columns, rows and slices are counted; stored: as in the file
     border_fraction: float = 0.0  # scans: of rows and of columns, removed on each side before resampling
     aspect: Literal["squeeze", "pad"] = "squeeze"  # images that are not square: squeezed, or padded with zeros
+    # images: the round field of view of fundus photographs is cut out and padded to a square; how it is found, see
+    # dataloaders.images.field_of_view
+    field: Literal["none", "largest", "legacy"] = "none"
 
     def __post_init__(self) -> None:
         if self.size_px < 16:
@@ -29,6 +32,8 @@ class GridRule:
         if self.in_plane_mm is not None and self.spacing_mm is not None:
             raise ConfigError("spacing_mm and in_plane_mm: both given; expected one of them.")
         self._check_axes()
+        if self.field != "none" and self.aspect != "pad":
+            raise ConfigError(f"field={self.field!r}: the field of view is padded to a square; expected aspect='pad'.")
         if not 0 <= self.border_fraction < 0.5:
             raise ConfigError(f"border_fraction={self.border_fraction}: expected a fraction from 0, below 0.5.")
 

@@ -6,7 +6,7 @@ along z, C channels, D slices (z), H rows, W columns, h w feature grid.
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -153,6 +153,20 @@ class Origin:
         return {name: value for name, value in asdict(self).items() if value}
 
 
+# How the classes of a task relate to each other. independent: they may overlap. exclusive: at most one a pixel, such as
+# lesions. nested: each is a part of the one before, such as the cup of the disc.
+ClassRelation = Literal["independent", "exclusive", "nested"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Classes that are annotated together; of nested ones the outermost first."""
+
+    name: str
+    classes: tuple[str, ...]  # each has a channel of its own
+    relation: ClassRelation = "independent"
+
+
 UNKNOWN = Origin()
 ORIGIN = tuple(each.name for each in fields(Origin))  # columns of tables of files, manifests and scores
 
@@ -199,19 +213,29 @@ class UnlabelledBatch(_OnDevice):
 
 @dataclass(frozen=True)
 class PartialBatch(_OnDevice):
-    """B images with K masks that may overlap, some of which are not annotated.
+    """B images of several data sets with K masks that may overlap, some of which are not annotated.
+
+    The images of a data set are neighbours, and every batch of a run has equally many of each.
 
     Attributes:
         image: normalised.
         label: one mask per class, without a background class; False where nothing is known.
         is_known: whether the class is annotated in the image; if not, its mask is meaningless.
-        valid: pixels that count; False in padding and other areas without a label.
+        valid: pixels that count, of all classes (V = 1) or of each (V = K); False in padding and other areas without a
+            label.
+        source: number of the image's data set.
+        tasks: of each image, the numbers of the tasks of which a class is known. On the host, so that images can be
+            sent to the heads of their tasks without waiting for the device.
+        weak: the same views without the change of colours and the holes of `image`; None: not made.
     """
 
     image: Float[Tensor, "B C H W"]
     label: Bool[Tensor, "B K H W"]
     is_known: Bool[Tensor, "B K"]
-    valid: Bool[Tensor, "B H W"]
+    valid: Bool[Tensor, "B V H W"]
+    source: Int[Tensor, " B"]
+    tasks: tuple[tuple[int, ...], ...]
+    weak: Float[Tensor, "B C H W"] | None = None
 
     def __len__(self) -> int:
         return len(self.image)

@@ -42,11 +42,26 @@ def check_sources(data: Any) -> None:
     require_valid(data.folder.folder, data.config.spec, None, min_size_px=data.config.input_px, scans=seen)
 
 
+def check_partial(data: Any) -> None:
+    """Validates the images of every data set, the masks that are learned, and the pseudo-labels where they are needed.
+
+    Raises:
+        DataError: there are errors; the message lists them all.
+    """
+    for each in data.trained:
+        names = [data.names[channel] for channel in each.known]
+        require_valid_images(each.folder.folder, each.spec, names)
+    if "pseudo" in data.needs:
+        _ = data.pseudo_classes
+    data.require_separate()
+
+
 # By family.
 CHECKS: dict[str, Callable[[Any], None]] = {
     "fewshot": check_scans,
     "dense": check_images,
     "sources": check_sources,
+    "partial": check_partial,
 }
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from dataloaders.images.config import DenseConfig
 from dataloaders.images.derived import Derived, noise_of, superpixels_of
 from dataloaders.images.folder import MANIFEST, ImageFolder
-from dataloaders.images.geometry import to_original
+from dataloaders.images.framing import Framing
 from dataloaders.images.labels import LabelsOnDevice, LabelStore, image_tensor, normalise
 from dataloaders.images.readable import find_readable
 from dataloaders.io.packed import packed
@@ -128,7 +128,8 @@ class DenseData(TrainingData):
             raise DataError(
                 f"{self.folder.folder / MANIFEST}: no original size of {image_id}. Run `python -m data.prepare` again."
             )
-        return to_original(self.config.task.in_full(mask), row)
+        full = self.config.task.in_full(mask)
+        return Framing.from_row(row, len(full)).to_picture(full)
 
     def has_original_size(self, image_id: str) -> bool:
         """Whether the manifest records the size of the original picture."""

@@ -6,6 +6,7 @@ dataset.json                           how it was prepared: size, structures, sp
 manifest.csv                           one line per image: id, split, files, original size, hash; own data: origin
 images/<id>.png                        8 or 16 bit, RGB or grey, size x size
 masks/<structure>/<id>.png             8 bit, 0 or 255
+fields/<id>.png                        the same, pixels within the field of view; fundus photographs only
 noisy/<structure>/a0.7_b0.7/<id>.png   the same, simulated noise; training images only
 noise.csv  per image: type, angle, shift, achieved strength, Dice to clean
 noise.json parameters and statistics
@@ -197,6 +198,10 @@ class ImageFolder:
     def mask_path(self, image_id: str, structure: str) -> Path:
         """The expert's mask of a structure."""
         return self.folder / "masks" / structure / f"{image_id}.png"
+
+    def field_path(self, image_id: str) -> Path:
+        """The pixels within the field of view; only of sets whose images are cut out by it."""
+        return self.folder / "fields" / f"{image_id}.png"
 
     def noise_folder(self, noise: NoiseConfig, structure: str) -> Path:
         """Folder of the noisy masks of a structure, as `<id>.png`."""

@@ -93,17 +93,3 @@ def resize_nearest(mask: np.ndarray, height_px: int, width_px: int) -> np.ndarra
     picture = Image.fromarray(mask.astype(np.uint8 if mask.dtype in (bool, np.uint8) else np.int32))
     array = np.asarray(picture.resize((width_px, height_px), Image.Resampling.NEAREST))
     return array > 0 if mask.dtype == bool else array.astype(mask.dtype)
-
-
-def to_original(mask: np.ndarray, row: Mapping[str, str]) -> np.ndarray:
-    """Takes a mask or label map on the prepared grid back to the grid of the original picture.
-
-    Args:
-        mask: (H, W) bool or uint8, square; of the whole prepared image.
-        row: the image's line in the manifest (`ImageFolder.row`), with the original size and the padding.
-
-    Returns:
-        (original height, original width), each pixel taken from the nearest one.
-    """
-    height_px, width_px = int(row["original_height_px"]), int(row["original_width_px"])
-    return Placement.from_row(row, len(mask)).to_picture(mask, height_px, width_px)

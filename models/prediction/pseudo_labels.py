@@ -1,18 +1,14 @@
 """Pseudo-labels: masks made from a network's probabilities, on which another training takes place."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from dataloaders.samples import ClassRelation
 from util.errors import ConfigError, DataError
 from util.schema import check_bounds, option
-
-# How the classes of a task relate to each other. independent: they may overlap. exclusive: at most one a pixel, such as
-# lesions. nested: each is a part of the one before, such as the cup of the disc.
-ClassRelation = Literal["independent", "exclusive", "nested"]
 
 UNKNOWN = 255  # in label maps: pixels that do not count
 MAX_CLASSES = 254  # of a label map

@@ -16,7 +16,8 @@ class Pair(NamedTuple):
 def joint():
     dense = DenseBatch(torch.rand(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64))
     valid = torch.ones(3, 4, 4, dtype=torch.bool)
-    partial = PartialBatch(torch.rand(3, 1, 4, 4), valid[:, None].expand(-1, 2, -1, -1), valid[:, :2, 0], valid)
+    label, known = valid[:, None].expand(-1, 2, -1, -1), valid[:, :2, 0]
+    partial = PartialBatch(torch.rand(3, 1, 4, 4), label, known, valid[:, None], torch.arange(3), ((0,), (), (0, 1)))
     return JointBatch({"dense": dense, "deeper": JointBatch({"partial": partial})})
 
 
@@ -34,7 +35,7 @@ def tensors_of(batch):
 def test_every_tensor_of_a_nested_batch_moves():
     batch = joint()
     moved = batch.to(torch.device("meta"))
-    assert len(tensors_of(moved)) == len(tensors_of(batch)) == 6
+    assert len(tensors_of(moved)) == len(tensors_of(batch)) == 7
     assert {tensor.device.type for tensor in tensors_of(moved)} == {"meta"}
     assert {tensor.device.type for tensor in tensors_of(batch)} == {"cpu"}
     assert type(moved["deeper"]["partial"]) is PartialBatch

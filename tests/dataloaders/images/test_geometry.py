@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dataloaders.images.geometry import Placement, resize_nearest, to_original
+from dataloaders.images.framing import Framing
+from dataloaders.images.geometry import Placement, resize_nearest
 
 SHAPES = [(40, 40), (30, 60), (61, 20), (7, 100), (33, 32)]
 
@@ -40,7 +41,7 @@ def test_a_round_trip_at_full_size_loses_nothing(shape, aspect):
     mask = np.random.default_rng(0).random(shape) > 0.5
     placement = Placement.fit(shape[0], shape[1], size, aspect)
     prepared = placement.pad(resize_nearest(mask, placement.height_px, placement.width_px))
-    back = to_original(prepared, row_of(shape, placement))
+    back = Framing.from_row(row_of(shape, placement), len(prepared)).to_picture(prepared)
     assert back.dtype == bool
     np.testing.assert_array_equal(back, mask)
 
@@ -53,10 +54,8 @@ def test_the_record_restores_the_placement_and_its_absence_means_squeezed():
 
 def test_label_maps_keep_their_values():
     label = np.array([[0, 2], [3, 1]], np.uint8)
-    assert to_original(label, {"original_height_px": "4", "original_width_px": "2"}).tolist() == [
-        *([[0, 2]] * 2),
-        *([[3, 1]] * 2),
-    ]
+    framing = Framing.from_row({"original_height_px": "4", "original_width_px": "2"}, len(label))
+    assert framing.to_picture(label).tolist() == [*([[0, 2]] * 2), *([[3, 1]] * 2)]
 
 
 def test_values_of_64_bits_do_not_wrap():

@@ -1,0 +1,1 @@
+"""Several sets of images, each annotated for some tasks only: tasks, views, batches, pseudo-labels."""
