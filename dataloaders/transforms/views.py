@@ -34,7 +34,17 @@ class ViewConfig:
     scale: Range = (0.5, 2.0)  # side of the whole image in units of the prepared one
     mirror_rows_p: float = option(0.5, ge=0, le=1)  # up and down; not in strong views
     mirror_columns_p: float = option(0.5, ge=0, le=1)  # left and right
-    rotations_deg: tuple[float, ...] = (-15, -11.25, -7.5, -3.75, 0, 3.75, 7.5, 11.25, 15)  # one of them; strong: none
+    rotations_deg: tuple[float, ...] = (
+        -15.0,
+        -11.25,
+        -7.5,
+        -3.75,
+        0.0,
+        3.75,
+        7.5,
+        11.25,
+        15.0,
+    )  # one of them; strong: none
     colour_p: float = option(0.8, ge=0, le=1)  # this and what follows: strong views only
     brightness: float = option(0.5, ge=0, le=1)  # factor within 1 - b to 1 + b
     contrast: float = option(0.5, ge=0, le=1)
