@@ -1,5 +1,7 @@
 """The parts of a data set's description that say how scans or images are prepared and divided."""
 
+import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,7 +88,10 @@ class FoldRule:
 
 @dataclass(frozen=True)
 class SplitRule:
-    """How images are split where neither the table of files nor the source says; a patient is never divided."""
+    """How images are split where neither the table of files nor the source says; a patient is never divided.
+
+    Scans are split so only where several partly labelled sets are trained on.
+    """
 
     test: float = 0.25  # fraction of the patients
     validation: float = 0.0  # fraction of the patients, neither trained on nor tested
@@ -97,3 +102,21 @@ class SplitRule:
             raise ConfigError(
                 f"test={self.test}, validation={self.validation}: expected fractions with a sum below 1, test above 0."
             )
+
+    def divide(self, patients: Mapping[str, str]) -> dict[str, str]:
+        """Draws patients for testing and validation; the order of the cases is irrelevant.
+
+        Args:
+            patients: case -> patient; empty: the case is one of its own.
+
+        Returns:
+            Case -> train, validation or test.
+        """
+        own = {case: patient or case for case, patient in patients.items()}
+        drawn = sorted(set(own.values()))
+        random.Random(self.seed).shuffle(drawn)
+        n_test = max(1, round(self.test * len(drawn)))
+        n_validation = max(1, round(self.validation * len(drawn))) if self.validation else 0
+        splits = dict.fromkeys(drawn, "train") | dict.fromkeys(drawn[n_test : n_test + n_validation], "validation")
+        splits |= dict.fromkeys(drawn[:n_test], "test")
+        return {case: splits[patient] for case, patient in own.items()}

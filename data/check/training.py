@@ -43,14 +43,16 @@ def check_sources(data: Any) -> None:
 
 
 def check_partial(data: Any) -> None:
-    """Validates the images of every data set, the masks that are learned, and the pseudo-labels where they are needed.
+    """Validates the images or scans of every data set, the labels that are learned, and the pseudo-labels where they are needed.
 
     Raises:
         DataError: there are errors; the message lists them all.
     """
     for each in data.trained:
-        names = [data.names[channel] for channel in each.known]
-        require_valid_images(each.folder.folder, each.spec, names)
+        if each.spec.kind == "images":
+            require_valid_images(each.place, each.spec, [data.names[channel] for channel in each.known])
+        else:
+            require_valid(each.place, each.spec, None, min_size_px=each.side_px, scans=each.ids("train"))
     if "pseudo" in data.needs:
         _ = data.pseudo_classes
     data.require_separate()

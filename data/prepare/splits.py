@@ -35,17 +35,8 @@ def choose_fraction(images: Sequence[RawImage], share: float) -> dict[str, str]:
 
 
 def split_by_fractions(images: Sequence[RawImage], rule: FractionRule) -> dict[str, str]:
-    """Draws patients for testing and validation by the rule of a description; the order of the images is irrelevant."""
-    patients = {image.id: image.origin.patient or image.id for image in images}
-    drawn = sorted(set(patients.values()))
-    random.Random(rule.seed).shuffle(drawn)
-    n_test = max(1, round(rule.test * len(drawn)))
-    n_validation = max(1, round(rule.validation * len(drawn))) if rule.validation else 0
-    test, validation = set(drawn[:n_test]), set(drawn[n_test : n_test + n_validation])
-    return {
-        id_: "test" if patient in test else "validation" if patient in validation else "train"
-        for id_, patient in patients.items()
-    }
+    """Draws patients for testing and validation by the rule of a description."""
+    return rule.divide({image.id: image.origin.patient for image in images})
 
 
 def choose_stratified(images: Sequence[RawImage], share: float) -> dict[str, str]:

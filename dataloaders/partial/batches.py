@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from dataloaders.ordering import Part
 from dataloaders.partial.config import PartialDataConfig
-from dataloaders.partial.store import PartialStore
+from dataloaders.partial.store import Store
 from dataloaders.partial.tasks import known_task_numbers
 from dataloaders.samples import PartialBatch
 from dataloaders.transforms import views
@@ -28,7 +28,7 @@ class Stream:
         known: (K,) bool, the channels that its masks are given for.
     """
 
-    store: PartialStore
+    store: Store
     part: Part
     source: int
     known: np.ndarray

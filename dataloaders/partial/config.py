@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
 from dataloaders import catalog
@@ -15,6 +15,8 @@ from dataloaders.description import DatasetSpec
 from dataloaders.partial.tasks import channels_of, join_specs, join_tasks, known_channels
 from dataloaders.protocol import DataConfig, DataFacts
 from dataloaders.samples import Task
+from dataloaders.scans.folder import MULTIPLE_PX
+from dataloaders.sources.frames import SliceRule
 from dataloaders.transforms.views import VIEW_PRESETS, ViewConfig
 from util.errors import ConfigError
 from util.schema import check_bounds, option
@@ -27,6 +29,8 @@ GREY_MEAN, GREY_SD = (127.5,), (63.75,)  # not published
 @dataclass(frozen=True)
 class PartialDataConfig(DataConfig):
     """Data sets, tasks, and the views of images that a network sees.
+
+    Images are fundus photographs or any others; of scans, the slices are the images.
 
     Source: PSSNet (Pattern Recognition 2024), released code.
     """
@@ -43,6 +47,7 @@ class PartialDataConfig(DataConfig):
     crop_px: int | None = option(None, ge=16)  # side of the views in training; None: half of the prepared side
     which_aug: str = "fundus"  # views: fundus, slices or none
     aug: ViewConfig = option(ViewConfig)  # its ranges
+    percentiles: tuple[float, float] = (0.5, 99.5)  # scans: of a slice, which become 0 and 255
     mean: tuple[float, ...] = ()  # of each channel, 0 to 255, subtracted; empty: of fundus photographs, for grey 127.5
     sd: tuple[float, ...] = ()  # by which it is divided; empty: likewise, for grey 63.75
     fov: bool = option(True, "practical")  # scores of pixels within the field of view; False: of all, as released
@@ -64,6 +69,9 @@ class PartialDataConfig(DataConfig):
                 raise ConfigError(f"{key}={list(values)}: {len(values)} numbers; expected {channels}, one per channel.")
         if any(value <= 0 for value in self.sd):
             raise ConfigError(f"sd={list(self.sd)}: expected numbers above 0.")
+        low, high = self.percentiles
+        if not 0 <= low < high <= 100:
+            raise ConfigError(f"percentiles={[low, high]}: expected two ascending numbers from 0 to 100.")
         if self.input_px > 8 * self.side_px:
             raise ConfigError(f"crop_px={self.crop_px}: more than eight times the prepared side of {self.side_px} px.")
         for spec in self.scored_specs:
@@ -76,16 +84,14 @@ class PartialDataConfig(DataConfig):
                 f"{key}: {spec.name} is annotated for {', '.join(spec.class_names[1:])}; the network segments "
                 f"{', '.join(channels_of(self.task_list))}. Choose a set with some of these classes."
             )
-        if spec.channels != self.joined.channels:
-            raise ConfigError(
-                f"{key}: {spec.name} has images of {spec.channels} channel(s); the network was made for "
-                f"{self.joined.channels}."
-            )
+        kinds = [f"{each.kind} of {each.channels} channel(s)" for each in (spec, self.joined)]
+        if kinds[0] != kinds[1]:
+            raise ConfigError(f"{key}: {spec.name} is a set of {kinds[0]}; the network was made for {kinds[1]}.")
 
     @cached_property
     def sources(self) -> tuple[DatasetSpec, ...]:
         """Descriptions of the data sets that are trained on."""
-        return tuple(catalog.dataset(name, "images") for name in self.datasets)
+        return tuple(map(catalog.dataset, self.datasets))
 
     @cached_property
     def trained(self) -> tuple[DatasetSpec, ...]:
@@ -105,7 +111,7 @@ class PartialDataConfig(DataConfig):
     @cached_property
     def scored_specs(self) -> tuple[DatasetSpec, ...]:
         """Descriptions of the data sets that are chosen to be scored; empty: none was chosen."""
-        return tuple(catalog.dataset(name, "images") for name in ((self.tested,) if self.tested else self.scored))
+        return tuple(map(catalog.dataset, (self.tested,) if self.tested else self.scored))
 
     @property
     def spec(self) -> DatasetSpec:
@@ -114,8 +120,14 @@ class PartialDataConfig(DataConfig):
 
     @property
     def side_px(self) -> int:
-        """Rows and columns of the prepared images."""
-        return self.size_px or self.sources[0].grid.size_px
+        """Rows and columns of the prepared images, or of the slices as they are read."""
+        size_px = self.size_px or self.sources[0].grid.size_px
+        return size_px - size_px % MULTIPLE_PX if self.joined.kind == "scans" else size_px
+
+    @property
+    def slice_rule(self) -> SliceRule:
+        """How slices of scans become images."""
+        return SliceRule(self.percentiles, self.side_px)
 
     @property
     def input_px(self) -> int:
@@ -155,7 +167,7 @@ class PartialDataConfig(DataConfig):
             ConfigError: it is annotated for none of the classes, has other channels, or is scored already.
         """
         own = self.scored_specs or self.trained
-        if catalog.dataset(dataset, "images").name in [spec.name for spec in own]:
+        if catalog.dataset(dataset).name in [spec.name for spec in own]:
             raise ConfigError(f"test_sets: {dataset} is scored already. Leave it out.")
         return replace(self, tested=dataset, size_px=self.side_px)
 
@@ -171,11 +183,6 @@ def standardise(
     """Subtracts the mean of each channel and divides by its standard deviation, both for 0 to 255; image: 0 to 1."""
     shift, scale = (torch.tensor(each)[:, None, None].to(image.device, non_blocking=True) for each in (mean, sd))
     return (image * 255 - shift) / scale
-
-
-def to_unit(image: Shaped[Tensor, "B H W C"]) -> Float[Tensor, "B C H W"]:
-    """Stored images, uint8 or 16 bits as int32, to 0 to 1."""
-    return image.permute(0, 3, 1, 2).float() / (255 if image.dtype == torch.uint8 else 65_535)
 
 
 def known_row(spec: DatasetSpec, tasks: tuple[Task, ...]) -> np.ndarray:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from dataloaders.images.folder import ImageFolder
 from dataloaders.io.png import read_stored, write_png
 from dataloaders.partial.store import MARKED, UNKNOWN
 from dataloaders.samples import Task
@@ -81,7 +80,7 @@ class PseudoLabelFolder:
         Args:
             run: name of the experiment that made the labels.
             tasks: of its network.
-            images: data set -> id -> SHA-256 of the prepared image.
+            images: data set -> training image -> SHA-256 of its file.
             classes: data set -> classes with a file per image.
             settings: how probabilities became labels.
         """
@@ -97,12 +96,12 @@ class PseudoLabelFolder:
         }
         write_json(self.record_path, content)
 
-    def require_for(self, tasks: Sequence[Task], folders: Mapping[str, ImageFolder]) -> dict[str, tuple[str, ...]]:
+    def require_for(self, tasks: Sequence[Task], images: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
         """Checks that the labels are complete, of these images and tasks, and as one run wrote them.
 
         Args:
             tasks: that are learned.
-            folders: data set -> its prepared images.
+            images: data set -> training image -> SHA-256 of its file.
 
         Returns:
             Data set -> classes with pseudo-labels.
@@ -115,20 +114,19 @@ class PseudoLabelFolder:
         lacking = [name for task in tasks for name in task.classes if name not in own]
         if lacking:
             raise self._error(f"the run {content['run']} does not segment {lacking[0]}")
-        for name, folder in folders.items():
+        for name, now in images.items():
             if name not in content["images"]:
                 raise self._error(f"none of the data set {name}; found {', '.join(content['images'])}")
-            self._require_images(name, folder, content["images"][name])
-        expected = {file: value for file, value in content["files"].items() if file.split("/")[0] in folders}
+            self._require_images(name, now, content["images"][name])
+        expected = {file: value for file, value in content["files"].items() if file.split("/")[0] in images}
         now = hash_files([self.folder / file for file in expected], self.folder)
         changed = [file for file, value in expected.items() if now.get(file) != value]
         if changed:
             state = "is missing" if changed[0] not in now else "is not as the run wrote it"
             raise self._error(f"{changed[0]} {state} ({len(changed)} such)")
-        return {name: tuple(content["classes"][name]) for name in folders}
+        return {name: tuple(content["classes"][name]) for name in images}
 
-    def _require_images(self, name: str, folder: ImageFolder, labelled: Mapping[str, str]) -> None:
-        now = {image_id: folder.row(image_id).get("image_sha256", "") for image_id in folder.ids("train")}
+    def _require_images(self, name: str, now: Mapping[str, str], labelled: Mapping[str, str]) -> None:
         lacking = [image_id for image_id in now if image_id not in labelled]
         if lacking:
             raise self._error(f"no labels of the training image {lacking[0]} of {name} ({len(lacking)} such)")

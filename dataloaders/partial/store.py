@@ -1,80 +1,57 @@
-"""The training images of one data set in memory-mapped arrays, with the codes of their masks."""
+"""The training images of one data set with the codes of their masks, on disk or on a device."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from dataloaders.images.folder import ImageFolder
 from dataloaders.images.labels import image_tensor
 from dataloaders.io.packed import packed
 from dataloaders.io.png import read_image, read_mask
-from dataloaders.partial.config import to_unit
+from dataloaders.sources.store import PACKED, SliceStore
 from util.errors import DataError
 
 PER_PLANE = 12  # classes of two bits each in a whole number that single precision holds
 MARKED, UNKNOWN = 1, 2  # codes of a pixel; else 0
+CHUNK = 16  # images copied to a device together
 
 
-@dataclass
-class PartialStore:
+class Store(ABC):
     """N images of one data set, and for some of the K channels what each pixel is.
 
     Attributes:
-        image: (N, S, S, C) uint8 or uint16.
-        masks: channel -> (N, S, S) uint8 of 0, `MARKED` or `UNKNOWN`.
+        channels: those with masks, in the order of the codes.
     """
 
-    image: np.ndarray
-    masks: Mapping[int, np.ndarray]
-    _device: torch.device | None = field(default=None, init=False, repr=False)
-    _placed: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
+    channels: tuple[int, ...]
 
+    @abstractmethod
     def __len__(self) -> int:
-        return len(self.image)
+        """Number of images."""
 
     @property
-    def channels(self) -> tuple[int, ...]:
-        """The channels with masks, in the order of the codes."""
-        return tuple(self.masks)
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Memory of images and codes on a device."""
+
+    @abstractmethod
+    def on(self, device: torch.device) -> "Store":
+        """The same, kept on a device."""
+
+    @abstractmethod
+    def read(self, positions: np.ndarray) -> tuple[Float[Tensor, "B C S S"], Int[Tensor, "B P S S"]]:
+        """Images, 0 to 1, and codes of all channels in planes, see `unpack`."""
 
     @property
     def n_planes(self) -> int:
         """Number of planes that hold the codes; at least one."""
-        return max(1, -(-len(self.masks) // PER_PLANE))
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of images and codes on a device."""
-        is_deep = self.image.dtype == np.uint16
-        return self.image.nbytes * (2 if is_deep else 1) + 4 * self.n_planes * int(np.prod(self.image.shape[:3]))
-
-    def on(self, device: torch.device) -> "PartialStore":
-        """Copies images and codes to a device, from which `read` then takes them."""
-        everything = np.arange(len(self))
-        chunks = np.array_split(everything, max(1, len(self) // 16))
-        image = torch.cat([image_tensor(self.image[part]).to(device) for part in chunks])
-        planes = torch.cat([torch.from_numpy(self._planes(part)).to(device) for part in chunks])
-        self._device, self._placed = device, (image, planes)
-        return self
-
-    def read(self, positions: np.ndarray) -> tuple[Float[Tensor, "B C S S"], Int[Tensor, "B P S S"]]:
-        """Images, 0 to 1, and codes of all channels in planes, see `unpack`."""
-        if self._placed is not None and self._device is not None:
-            where = torch.from_numpy(positions).to(self._device, non_blocking=True)
-            image, planes = self._placed
-            return to_unit(image[where]), planes[where]
-        return to_unit(image_tensor(self.image[positions])), torch.from_numpy(self._planes(positions))
-
-    def _planes(self, positions: np.ndarray) -> np.ndarray:
-        planes = np.zeros((len(positions), self.n_planes, *self.image.shape[1:3]), np.int32)
-        for place, mask in enumerate(self.masks.values()):
-            planes[:, place // PER_PLANE] |= mask[positions].astype(np.int32) << 2 * (place % PER_PLANE)
-        return planes
+        return max(1, -(-len(self.channels) // PER_PLANE))
 
     def unpack(
         self, planes: Int[Tensor, "B P h w"], n_channels: int
@@ -88,6 +65,121 @@ class PartialStore:
         return marked, unknown
 
 
+class ArrayStore(Store):
+    """Images and masks in arrays, which may be memory-mapped; only what is asked for is read.
+
+    Args:
+        image: (N, S, S, C) uint8 or uint16.
+        masks: channel -> (N, S, S) uint8 of 0, `MARKED` or `UNKNOWN`.
+    """
+
+    def __init__(self, image: np.ndarray, masks: Mapping[int, np.ndarray]) -> None:
+        self.image, self.masks, self.channels = image, masks, tuple(masks)
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of images and codes on a device."""
+        is_deep = self.image.dtype == np.uint16
+        return self.image.nbytes * (2 if is_deep else 1) + 4 * self.n_planes * int(np.prod(self.image.shape[:3]))
+
+    def on(self, device: torch.device) -> Store:
+        """Copies images and codes to a device."""
+        chunks = np.array_split(np.arange(len(self)), max(1, len(self) // CHUNK))
+        image = torch.cat([image_tensor(self.image[part]).to(device) for part in chunks])
+        planes = torch.cat([torch.from_numpy(self._planes(part)).to(device) for part in chunks])
+        return PlacedStore(image, planes, self.channels)
+
+    def read(self, positions: np.ndarray) -> tuple[Float[Tensor, "B C S S"], Int[Tensor, "B P S S"]]:
+        """Images, 0 to 1, and codes of all channels in planes."""
+        return to_unit(image_tensor(self.image[positions])), torch.from_numpy(self._planes(positions))
+
+    def _planes(self, positions: np.ndarray) -> np.ndarray:
+        planes = np.zeros((len(positions), self.n_planes, *self.image.shape[1:3]), np.int32)
+        for place, mask in enumerate(self.masks.values()):
+            planes[:, place // PER_PLANE] |= mask[positions].astype(np.int32) << 2 * (place % PER_PLANE)
+        return planes
+
+
+class PlacedStore(Store):
+    """Images (N, S, S, C) and planes of codes (N, P, S, S) on a device."""
+
+    def __init__(self, image: Tensor, planes: Tensor, channels: tuple[int, ...]) -> None:
+        self.image, self.planes, self.channels = image, planes, channels
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of images and codes."""
+        return sum(each.nelement() * each.element_size() for each in (self.image, self.planes))
+
+    def on(self, device: torch.device) -> Store:
+        """Itself: it is where it is to be."""
+        return self
+
+    def read(self, positions: np.ndarray) -> tuple[Float[Tensor, "B C S S"], Int[Tensor, "B P S S"]]:
+        """Images, 0 to 1, and codes of all channels in planes."""
+        where = torch.from_numpy(positions).to(self.image.device, non_blocking=True)
+        return to_unit(self.image[where]), self.planes[where]
+
+
+class SliceMasks(Store):
+    """Slices of scans with masks from their label maps, or from arrays.
+
+    Args:
+        slices: the images, 0 to 1, and class values.
+        values: channel -> class value.
+        masks: further channels -> (N, S, S) uint8 of 0, `MARKED` or `UNKNOWN`.
+    """
+
+    def __init__(
+        self, slices: SliceStore, values: Mapping[int, int], masks: Mapping[int, np.ndarray] = MappingProxyType({})
+    ) -> None:
+        self.slices, self.values, self.masks = slices, values, masks
+        self.channels = (*values, *masks)
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of slices and codes on a device; a slice takes two bytes a pixel there, a code four."""
+        return (2 + 4 * self.n_planes) * len(self) * self.slices.side_px**2
+
+    def on(self, device: torch.device) -> Store:
+        """Copies slices, class values and masks to a device."""
+        masks = {k: torch.from_numpy(np.array(mask)).to(device) for k, mask in self.masks.items()}
+        return SliceMasks(self.slices.on(device), self.values, masks)  # type: ignore[arg-type] - tensors are read alike
+
+    def read(self, positions: np.ndarray) -> tuple[Float[Tensor, "B 1 S S"], Int[Tensor, "B P S S"]]:
+        """Slices, 0 to 1, and codes of all channels in planes."""
+        image = self.slices.images(positions)[:, None]
+        planes = torch.zeros((len(image), self.n_planes, *image.shape[2:]), dtype=torch.int32, device=image.device)
+        label = self.slices.labels(positions) if self.values else None
+        for place, channel in enumerate(self.channels):
+            if label is not None and channel in self.values:
+                code = (label == self.values[channel]).int() * MARKED
+            else:
+                code = self._code(channel, positions).int()
+            planes[:, place // PER_PLANE] |= code << 2 * (place % PER_PLANE)
+        return image, planes
+
+    def _code(self, channel: int, positions: np.ndarray) -> Tensor:
+        mask = self.masks[channel]
+        if isinstance(mask, Tensor):
+            return mask[torch.from_numpy(positions).to(mask.device, non_blocking=True)]
+        return torch.from_numpy(mask[positions])
+
+
+def to_unit(image: Shaped[Tensor, "B H W C"]) -> Float[Tensor, "B C H W"]:
+    """Stored images, uint8 or 16 bits as int32, to 0 to 1."""
+    return image.permute(0, 3, 1, 2).float() / (255 if image.dtype == torch.uint8 else 65_535)
+
+
 def pack_images(folder: ImageFolder, ids: Sequence[str], side_px: int, split: str) -> np.ndarray:
     """(N, S, S, C) images of a prepared folder, see `dataloaders.io.packed`.
 
@@ -95,7 +187,7 @@ def pack_images(folder: ImageFolder, ids: Sequence[str], side_px: int, split: st
         DataError: images of another size.
     """
     files = [folder.image_path(image_id) for image_id in ids]
-    images = packed(files, _read_channels, folder.folder / ".packed" / f"image_{split}", folder.folder)
+    images = packed(files, _read_channels, folder.folder / PACKED / f"image_{split}", folder.folder)
     expected = (side_px, side_px, folder.spec.channels)
     if images.shape[1:] != expected:
         raise DataError(
@@ -106,10 +198,17 @@ def pack_images(folder: ImageFolder, ids: Sequence[str], side_px: int, split: st
 
 
 def pack_masks(
-    folder: ImageFolder, files: Sequence[Path], name: str, read: Callable[[Path], np.ndarray] | None = None
+    folder: Path, files: Sequence[Path], name: str, read: Callable[[Path], np.ndarray] | None = None
 ) -> np.ndarray:
-    """(N, S, S) uint8 codes of some files; by default of masks, whose pixels are marked or not."""
-    return packed(files, read or _read_codes, folder.folder / ".packed" / name, folder.folder)
+    """(N, S, S) uint8 codes of some files; by default of masks, whose pixels are marked or not.
+
+    Args:
+        folder: the prepared folder, in which the array is kept.
+        files: in the order of the images.
+        name: of the array.
+        read: file -> codes.
+    """
+    return packed(files, read or _read_codes, folder / PACKED / name, folder)
 
 
 def _read_channels(path: Path) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dataloaders.description import ClassSpec, DatasetSpec, GridRule
+from dataloaders.description import ClassSpec, DatasetSpec
 from dataloaders.samples import Task
 from util.errors import ConfigError
 
@@ -85,14 +85,15 @@ def join_specs(specs: Sequence[DatasetSpec], tasks: Sequence[Task]) -> DatasetSp
     """One description of several data sets: their names, the classes of the tasks, the grid of the first.
 
     Raises:
-        ConfigError: their images have different numbers of channels.
+        ConfigError: they are of different kinds, or their images have different numbers of channels.
     """
     first = specs[0]
-    other = next((spec for spec in specs if spec.channels != first.channels), None)
+    other = next((spec for spec in specs if (spec.kind, spec.channels) != (first.kind, first.channels)), None)
     if other is not None:
         raise ConfigError(
-            f"datasets: images of {first.channels} channel(s) in {first.name}, {other.channels} in {other.name}; "
-            "expected the same in all. Correct `channels` of a description and prepare that set again."
+            f"datasets: {first.name} holds {first.kind} of {first.channels} channel(s), {other.name} {other.kind} of "
+            f"{other.channels}; expected the same in all. Correct `channels` of a description and prepare that set "
+            "again, or leave one out."
         )
     classes: dict[str, ClassSpec] = {}
     for spec in specs:
@@ -100,10 +101,11 @@ def join_specs(specs: Sequence[DatasetSpec], tasks: Sequence[Task]) -> DatasetSp
             classes.setdefault(each.name, ClassSpec(each.name, each.title))
     return DatasetSpec(
         name="+".join(spec.name for spec in specs),
-        kind="images",
+        kind=first.kind,
         modality=first.modality,
         channels=first.channels,
         classes=tuple(classes[name] for name in channels_of(tasks)),
         tasks=tuple(tasks),
-        grid=GridRule(size_px=first.grid.size_px, aspect=first.grid.aspect, field=first.grid.field),
+        grid=first.grid,
+        intensity=first.intensity,
     )

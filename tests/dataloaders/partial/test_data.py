@@ -12,7 +12,7 @@ from dataloaders.ordering import LoaderOptions
 from dataloaders.partial.config import FUNDUS_MEAN, FUNDUS_SD, PartialDataConfig
 from dataloaders.partial.data import LABELLED, PSEUDO, STRONG
 from dataloaders.partial.pseudo import PseudoLabelFolder
-from tests.partial_sets import BLOBS, DISCS, LINES, MIXED, SIDE, draw, open_sets, write_sets
+from tests.partial_sets import BLOBS, DISCS, LINES, MIXED, SIDE, draw, image_set, open_sets, write_sets
 from util.errors import ConfigError, DataError
 from util.runtime.distributed import Plan
 
@@ -36,7 +36,7 @@ def write_pseudo(data, root, run="run", certain=True):
     for each in data.trained:
         names = [name for number, name in enumerate(data.names) if number not in each.known]
         classes[each.name] = names
-        images[each.name] = {row["id"]: row["image_sha256"] for row in each.rows("train")}
+        images[each.name] = each.training_images()
         first = 100 * ["LINES", "BLOBS", "DISCS", "MIXED"].index(each.name)
         for number, image_id in enumerate(images[each.name]):
             masks = np.stack([draw(first + number)[1][name] for name in names])
@@ -62,15 +62,18 @@ def test_images_and_masks_are_those_of_the_files(sets):
     (batch,) = batches(data, steps=1, batch_size=6)
     image = batch[LABELLED].image * torch.tensor(FUNDUS_SD)[:, None, None] + torch.tensor(FUNDUS_MEAN)[:, None, None]
     for number, each in enumerate(data.trained):
-        left = set(each.folder.ids("train"))
+        left = set(each.ids("train"))
         for place in range(6 * number, 6 * number + 6):
             seen = image[place].permute(1, 2, 0).round().byte().numpy()
-            (own,) = [i for i in left if np.abs(read_image(each.folder.image_path(i)).astype(int) - seen).max() <= 1]
+            (own,) = [
+                i
+                for i in left
+                if np.abs(read_image(image_set(each).folder.image_path(i)).astype(int) - seen).max() <= 1
+            ]
             left.remove(own)
             for channel in each.known:
-                assert np.array_equal(
-                    batch[LABELLED].label[place, channel].numpy(), read_mask(each.mask_files(channel, (own,))[0])
-                )
+                mask = read_mask(image_set(each).folder.mask_path(own, data.names[channel]))
+                assert np.array_equal(batch[LABELLED].label[place, channel].numpy(), mask)
         assert not left
 
 
@@ -193,7 +196,7 @@ def test_every_test_image_is_read_with_the_masks_that_its_set_has(sets):
     masks = draw(306)[1]
     assert first.case.classes == (1, 2, 3, 4, 5)
     assert first.case.ids == ("mixed6",)
-    assert np.array_equal(first.truth, np.stack([masks[name] for name in ("bright", "dark", "disc")]))
+    assert np.array_equal(first.truth[:, 0], np.stack([masks[name] for name in ("bright", "dark", "disc")]))
     assert first.inside is None
 
 
@@ -211,11 +214,11 @@ def test_the_field_of_view_counts_unless_all_pixels_are_wanted(tmp_path):
     data = open_sets(root)
     field = np.zeros((SIDE, SIDE), np.uint8)
     field[4:-4, 4:-4] = 255
-    write_png(data.scored[0].folder.field_path("lines1"), field)
+    write_png(image_set(data.scored[0]).folder.field_path("lines1"), field)
     (read,) = data.cases(data.scored[0])
     inside = read().inside
     assert inside is not None
-    assert np.array_equal(inside, field > 0)
+    assert np.array_equal(inside[0], field > 0)
     everything = replace(data, config=replace(data.config, fov=False))
     (read,) = everything.cases(everything.scored[0])
     assert read().inside is None
@@ -225,7 +228,7 @@ def test_an_image_that_is_trained_on_elsewhere_is_found(tmp_path):
     root = write_sets(tmp_path, n_train=2, n_test=1)
     data = open_sets(root, scored=[folder(root, MIXED)])
     data.require_separate()
-    lines, mixed = data.trained[0].folder, data.scored[0].folder
+    lines, mixed = image_set(data.trained[0]).folder, image_set(data.scored[0]).folder
     row, twin = mixed.row("mixed2"), lines.row("lines0")
     flipped = f"{int(twin['fingerprint'], 16) ^ 0b10101:064x}"
     row["fingerprint"] = flipped
@@ -269,8 +272,9 @@ def test_a_set_without_any_of_the_classes_cannot_be_scored(sets):
 
 def test_images_of_another_size_are_refused(sets):
     data = open_sets(sets)
-    other = replace(data, config=replace(data.config, size_px=64))
+    lines = replace(data.trained[0], side_px=64)
+    other = replace(data, trained=(lines,), scored=(lines,))
     with pytest.raises(DataError, match="Set size_px to what was prepared"):
         batches(other, steps=1)
     with pytest.raises(DataError, match="32 x 32 px; expected 64 x 64"):
-        next(other.cases(other.scored[0]))()
+        next(other.cases(lines))()

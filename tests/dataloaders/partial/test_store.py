@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from dataloaders.partial.store import MARKED, PER_PLANE, UNKNOWN, PartialStore
+from dataloaders.partial.store import MARKED, PER_PLANE, UNKNOWN, ArrayStore
 
 N_CLASSES = 2 * PER_PLANE + 3
 
@@ -11,7 +11,7 @@ N_CLASSES = 2 * PER_PLANE + 3
 def store():
     rng = np.random.default_rng(0)
     masks = {2 * k: rng.choice([0, MARKED, UNKNOWN], (3, 5, 5)).astype(np.uint8) for k in range(N_CLASSES)}
-    return PartialStore(rng.integers(0, 65_536, (3, 5, 5, 1)).astype(np.uint16), masks)
+    return ArrayStore(rng.integers(0, 65_536, (3, 5, 5, 1)).astype(np.uint16), masks)
 
 
 def test_every_code_survives_packing_and_single_precision():
@@ -35,7 +35,7 @@ def test_the_copy_on_a_device_gives_the_same():
 
 
 def test_without_masks_nothing_is_marked():
-    empty = PartialStore(store().image, {})
+    empty = ArrayStore(store().image, {})
     marked, unknown = empty.unpack(empty.read(np.array([0]))[1], 4)
     assert marked.shape == (1, 4, 5, 5)
     assert not marked.any()

@@ -59,7 +59,7 @@ def test_one_description_of_all():
     assert joined.name == "LINES+BLOBS+DISCS"
     assert joined.class_names == ("background", "line", "bright", "dark", "disc", "cup")
     assert joined.tasks == (VESSEL, LESION, DISC)
-    with pytest.raises(ConfigError, match=r"3 channel.s. in LINES, 1 in GREY"):
+    with pytest.raises(ConfigError, match=r"LINES holds images of 3 channel.s., GREY images of 1"):
         join_specs([LINES, replace(BLOBS, name="GREY", channels=1)], ())
 
 
