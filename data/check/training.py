@@ -43,7 +43,7 @@ def check_sources(data: Any) -> None:
 
 
 def check_partial(data: Any) -> None:
-    """Validates the images or scans of every data set, the labels that are learned, and the pseudo-labels where they are needed.
+    """Validates the images or scans of every data set, the labels that are learned, and needed pseudo-labels.
 
     Raises:
         DataError: there are errors; the message lists them all.
