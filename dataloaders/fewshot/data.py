@@ -208,7 +208,7 @@ def _build_task(data: FewShotData, normalisation: Normalisation, which: protocol
             f"{folder.folder}: nothing can be scored, as {missing}. Add classes and labels and prepare the scans "
             "again; training (setting1) and models.predict work without."
         )
-    index = folder.class_slices()
+    index = folder.class_slices(scans=fold.support)
     chosen = {  # (class, support scan) -> supporting slices
         (value, scan): _support_slices(folder, index, value, scan, config.n_sup_part)
         for value in classes
@@ -221,7 +221,7 @@ def _build_task(data: FewShotData, normalisation: Normalisation, which: protocol
     support = SupportSet(classes, torch.from_numpy(image)[:, :, :, None], torch.from_numpy(mask))
     first = fold.support[0]  # several shots: the first one's heights
     heights = [(chosen[value, first], len(images[first])) for value in classes]
-    read_case = partial(_scored_case, data, normalisation, index, heights, which)
+    read_case = partial(_scored_case, data, normalisation, heights, which)
     return FewShotTask(support, fold.support, fold.query, read_case)
 
 
@@ -238,7 +238,6 @@ def _support_slices(folder: PreparedFolder, index: dict, value: int, scan: str, 
 def _scored_case(
     data: FewShotData,
     normalisation: Normalisation,
-    index: dict,
     heights: list[tuple[np.ndarray, int]],
     which: protocol.Protocol,
     scan: str,
@@ -246,6 +245,7 @@ def _scored_case(
     config, folder = data.config, data.folder
     stored, truth = folder.image(scan), folder.label(scan).array
     classes, n_slices = config.spec.held_out(config.label_sets), len(truth)
+    index = folder.class_slices(scans=[scan])
     parts, counts = [], []
     for value, (support_z, support_length) in zip(classes, heights, strict=True):
         shown = index[value].get(scan, [])

@@ -176,15 +176,25 @@ class PreparedFolder:
             )
         return self._read(f"superpix-{scale}", scan, np.int32)
 
-    def staleness(self, name: str, expected: Sequence[str] | None = None) -> str:
+    def staleness(
+        self, name: str, expected: Sequence[str] | None = None, concerned: Sequence[str] | None = None
+    ) -> str:
         """What has changed since a record of the manifest, in words; empty: nothing, or there is no such record.
 
         Args:
             name: see `Manifest.records`.
             expected: names of the files that it would be made from now; None: the recorded ones.
+            concerned: names of files to which the comparison is restricted; None: all.
         """
         record = self.manifest.records.get(name)
-        return "" if record is None else record.staleness(self.folder, expected=expected)
+        if record is None:
+            return ""
+        if concerned is not None:
+            record = replace(
+                record, made_from={key: record.made_from[key] for key in concerned if key in record.made_from}
+            )
+            expected = [key for key in (record.made_from if expected is None else expected) if key in concerned]
+        return record.staleness(self.folder, expected=expected)
 
     def require_current_pseudo_labels(self, scans: Iterable[str], scale: str) -> None:
         """Checks that superpixels were made from the images in the folder; those without a record are taken on trust.
@@ -200,8 +210,14 @@ class PreparedFolder:
                 f"{command_target(self.folder, self.spec)} --scale {scale}`."
             )
 
-    def class_slices(self, min_foreground_px: int = 1) -> dict[int, dict[str, list[int]]]:
+    def class_slices(
+        self, min_foreground_px: int = 1, scans: Iterable[str] | None = None
+    ) -> dict[int, dict[str, list[int]]]:
         """{class value: {scan id: slices on which the class has at least `min_foreground_px` pixels}}.
+
+        Args:
+            min_foreground_px: of which index.
+            scans: whose labels must be those that the index was made from; None: all.
 
         Raises:
             DataError: no such class index, or a stale one; the message gives the command that makes it.
@@ -212,8 +228,9 @@ class PreparedFolder:
                 f"{path}: no such class index. Run `python -m data.prepare {command_target(self.folder, self.spec)} "
                 f"--step index --min-foreground-px {min_foreground_px}`."
             )
-        labels = [each.name for each in scan_files(self.folder, "label").values()]
-        found = self.staleness(path.stem, labels)
+        labels = scan_files(self.folder, "label")
+        concerned = None if scans is None else [self.path("label", scan).name for scan in scans]
+        found = self.staleness(path.stem, [each.name for each in labels.values()], concerned)
         if found:
             raise DataError(
                 f"{path}: stale: the labels that it was made from have changed since ({found}). Run `python -m "

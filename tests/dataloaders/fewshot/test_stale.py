@@ -69,15 +69,34 @@ def test_superpixels_of_another_image_are_refused_until_they_are_made_again(fold
     assert first_batch(folder) is not None
 
 
-def test_a_class_index_of_other_labels_is_refused_until_it_is_made_again(folder):
-    scan = open_first(folder).fold.query[0]
-    change(folder / f"label_{scan}.nii.gz", lambda array: np.where(array == 1, 0, array))
+@pytest.mark.parametrize("part", ["support", "query"])
+def test_a_class_index_of_other_labels_is_refused_until_it_is_made_again(folder, part):
+    scan = getattr(open_first(folder).fold, part)[0]
+    change(folder / f"label_{scan}.nii.gz", lambda array: np.pad(array[:, 1:], ((0, 0), (0, 1), (0, 0))))
     data = open_first(folder)
+
+    def read():
+        task = data.task(data.fit_normalisation(), "reference")
+        return task.query_scans, task.read_case(scan) if part == "query" else None
+
     with pytest.raises(DataError, match=rf"classmap_1\.json: stale.*changed: label_{scan}\.nii\.gz") as error:
-        data.task(data.fit_normalisation(), "reference")
+        read()
     run_command_in(str(error.value))
     data = open_first(folder)
-    assert data.task(data.fit_normalisation(), "reference").query_scans == data.fold.query
+    assert read()[0] == data.fold.query
+
+
+def test_one_changed_query_label_leaves_the_other_scans_to_be_scored(folder):
+    scan, *others = open_first(folder).fold.query
+    path = folder / f"label_{scan}.nii.gz"
+    path.write_bytes(path.read_bytes()[:200])
+    data = open_first(folder)
+    task = data.task(data.fit_normalisation(), "reference")
+    assert len(others) >= 1
+    for other in others:
+        assert task.read_case(other).case.scan_id == other
+    with pytest.raises(DataError, match=f"label_{scan}"):
+        task.read_case(scan)
 
 
 @pytest.mark.parametrize("change_labels", [lambda path: path.unlink(), lambda path: path.rename(path.with_name("x"))])
