@@ -51,7 +51,9 @@ def find_images(raw: Path) -> list[RawImage]:
     download = Download.open("IDRiD", raw)
     images = {part: download.find(f"/1\\. Original Images/{part}", IMAGE_NAME) for part in FOLDERS}
     download.require({id_: file for found in images.values() for id_, file in found.items()}, "images", EXAMPLE)
-    result = sorted((each for part in FOLDERS for each in _part(download, part, images[part])), key=lambda each: each.id)
+    result = sorted(
+        (each for part in FOLDERS for each in _part(download, part, images[part])), key=lambda each: each.id
+    )
     for name in LESIONS:
         absent = [each.id for each in result if not each.masks[name]]
         if absent:

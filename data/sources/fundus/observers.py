@@ -99,6 +99,9 @@ def find_images(raw: Path, name: str, observer: str) -> list[RawImage]:
         result.append(RawImage(id_, images[key], {"vessel": (drawings[key],)}, "test", origin=Origin(domain=domain)))
     others = [each for each in layout.observers if each != observer]
     reasons = [(f"/{layout.drawing_name.format(each)}$", f"vessels of the observer {each}") for each in others]
-    reasons += [("discfovea/", "of disc and fovea"), (f"/{layout.image_name}$", f"images without vessels of {observer}")]
+    reasons += [
+        ("discfovea/", "of disc and fovea"),
+        (f"/{layout.image_name}$", f"images without vessels of {observer}"),
+    ]
     download.account(result, reasons)
     return result
