@@ -35,7 +35,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
     """Opens a single picture, not decoded yet; what fails while it is decoded in the block is reported as well.
 
     Through a stream, because pillow 13 misreads turned TIFF files that it maps into memory. Of the several pictures
-    that cameras and phones store in one JPEG file (MPO) the first is used, as viewers do. A PPM file may be packed (.gz).
+    that cameras and phones store in one JPEG file (MPO) the first is used, as viewers do. PPM files may be packed.
 
     Raises:
         UnsupportedTiffError: a TIFF file of a kind that pillow does not know.

@@ -1,4 +1,4 @@
-"""The back of an eye as a fundus camera sees it: a tree of vessels, optic disc and cup, macula, and four kinds of lesions.
+"""The back of an eye as a fundus camera sees it: a tree of vessels, optic disc and cup, macula, four kinds of lesions.
 
 All structures are drawn in every eye, whatever a data set annotates. Vessels are two to three times as thick as real
 ones, so that they remain visible in small images. No value was tuned for a segmentation method.

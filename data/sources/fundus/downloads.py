@@ -58,8 +58,8 @@ class Download:
         """
         if not found:
             raise DataError(
-                f"{self.name}: no {what} under {self.raw}; expected files such as {example}, at any depth. Download and "
-                f"unpack them (see data/{self.name}/README.md), or name their folder with --raw."
+                f"{self.name}: no {what} under {self.raw}; expected files such as {example}, at any depth. Download "
+                f"and unpack them (see data/{self.name}/README.md), or name their folder with --raw."
             )
 
     def account(self, images: Sequence[RawImage], reasons: Reasons) -> None:

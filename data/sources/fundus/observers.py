@@ -1,4 +1,4 @@
-"""STARE and ARIA: vessels as two observers drew them, of whom the description names one (`annotators`); all for testing.
+"""STARE and ARIA: vessels by two observers, of whom the description names one (`annotators`); all for testing.
 
 Source: Hoover et al., IEEE Transactions on Medical Imaging 19(3), 2000 (STARE); Farnell et al., Journal of the Franklin
 Institute 345, 2008 (ARIA).

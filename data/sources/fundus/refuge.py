@@ -68,9 +68,8 @@ def read_masks(raw: RawImage, shape: tuple[int, int]) -> Masks:
     codes = pictures.fit_to_picture(pictures.read_grey_codes(file), shape, raw.image)
     require_size(raw, file, codes, shape)
     values, counts = np.unique(codes, return_counts=True)
-    unknown = [
-        f"{value} ({n} px)" for value, n in zip(values, counts, strict=True) if value not in (CUP, RIM, BACKGROUND)
-    ]
+    found = zip(values, counts, strict=True)
+    unknown = [f"{value} ({count} px)" for value, count in found if value not in (CUP, RIM, BACKGROUND)]
     if unknown:
         raise DataError(
             f"{file}: grey values {', '.join(unknown[:5])}; expected {CUP} (cup), {RIM} (rim of the disc) and "
