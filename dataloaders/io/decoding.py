@@ -5,7 +5,6 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -56,7 +55,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise _unreadable(path, error) from error
 
 
-def _open_stream(path: Path) -> BinaryIO:
+def _open_stream(path: Path) -> io.BufferedIOBase:
     """The bytes of a picture, unpacked where it is a packed PPM file.
 
     Raises:
