@@ -56,17 +56,17 @@ def test_a_prepared_phantom_passes_the_check(name, folders):
 
 @pytest.mark.parametrize("name", FUNDUS_RAW)
 def test_masks_return_to_the_picture(name, folders):
-    images, place = folders[name], 1 if name == "drive" else 0
-    image_id = {"drive": "01_test"}.get(name, images.rows[0]["id"])
-    sample = make_image(name, place, size_px=SIZE)
+    images, image_id = folders[name], {"drive": "21_training", "refuge": "g0001"}.get(name, folders[name].rows[0]["id"])
+    sample = make_image(name, 0, size_px=SIZE)
     row = images.row(image_id)
     assert (row["original_height_px"], row["original_width_px"]) == tuple(map(str, sample.image.shape[:2]))
     framing = Framing.from_row(row, PREPARED)
     for structure in images.spec.class_names[1:]:
         back, drawn = framing.to_picture(read_mask(images.mask_path(image_id, structure))), sample.masks[structure]
         assert back.shape == drawn.shape
-        if structure in ("vessel", "disc"):
-            assert 2 * (back & drawn).sum() > 0.75 * (back.sum() + drawn.sum())
+        if structure in ("vessel", "disc"):  # at 64 of 96 px; others are too small
+            least = 0.65 if structure == "vessel" else 0.85
+            assert 2 * (back & drawn).sum() > least * (back.sum() + drawn.sum())
     field = framing.to_picture(read_mask(images.field_path(image_id)))
     assert 2 * (field & sample.masks["field"]).sum() > 0.95 * (field.sum() + sample.masks["field"].sum())
 
@@ -76,7 +76,7 @@ def test_the_field_fills_the_longer_side_and_the_rest_is_padding(folders):
     for row in images.rows:
         field = read_mask(images.field_path(row["id"]))
         image = read_image(images.image_path(row["id"]))
-        assert field.any(axis=0)[[2, -3]].all()
+        assert field[:, [2, -3]].any(axis=0).all()
         assert not field[:2].any()
         assert not field[-2:].any()
         assert not image[:2].any()

@@ -43,6 +43,10 @@ def source(name):
     return FUNDUS_SOURCES[dataset(name).name](dataset(name))
 
 
+def masks_of(name, raw, shape):
+    return (source(name).read_masks or unite_masks)(raw, shape)
+
+
 def splits(name, images):
     return Counter(next(iter(source(name).split_rules.values()))(images).values())
 
@@ -100,7 +104,7 @@ def test_masks_and_pictures_are_those_that_were_drawn(name, downloads):
     picture = made.read(raw.image)
     assert picture.shape == drawn.image.shape
     assert np.abs(picture.astype(int) - drawn.image).mean() < 4  # JPEG
-    masks = (made.read_masks or unite_masks)(raw, picture.shape[:2])
+    masks = masks_of(name, raw, picture.shape[:2])
     assert set(masks) == set(dataset(name).class_names[1:])
     for structure, (mask, n_grey) in masks.items():
         assert n_grey == 0
@@ -158,7 +162,7 @@ def test_a_missing_file_of_a_lesion_means_none(download):
     raw = download("idrid")
     image = next(each for each in source("idrid").find(raw) if each.id == "IDRiD_03")  # the fourth eye lacks some
     assert image.masks["SE"] == ()
-    mask, n_grey = source("idrid").read_masks(image, (SIZE, round(SIZE * 4288 / 2848)))["SE"]
+    mask, n_grey = masks_of("idrid", image, (SIZE, round(SIZE * 4288 / 2848)))["SE"]
     assert mask.shape == (SIZE, 72)
     assert not mask.any()
     assert n_grey == 0
@@ -171,7 +175,7 @@ def test_an_image_of_idrid_without_any_lesion_is_named(download):
             file.unlink()
     (image,) = source("idrid").find(raw)
     with pytest.raises(DataError, match=r"IDRiD_01\.jpg: no mask of any lesion; .*Unpack the masks again"):
-        source("idrid").read_masks(image, (SIZE, 72))
+        masks_of("idrid", image, (SIZE, 72))
 
 
 def test_a_mask_of_ddr_must_be_there(download):
@@ -233,14 +237,14 @@ def test_values_of_a_map_of_refuge(download):
     raw = download("refuge", 1)
     (image,) = source("refuge").find(raw)
     saved(image.masks["disc"][0], [[255, 128], [0, 255]])
-    masks = source("refuge").read_masks(image, (2, 2))
+    masks = masks_of("refuge", image, (2, 2))
     assert masks["disc"][0].tolist() == [[False, True], [True, False]]
     assert masks["cup"][0].tolist() == [[False, False], [True, False]]
     saved(image.masks["disc"][0], [[255, 127], [0, 3]])
     with pytest.raises(DataError, match=r"g0001\.bmp: grey values 3 \(1 px\), 127 \(1 px\); expected 0 \(cup\), 128"):
-        source("refuge").read_masks(image, (2, 2))
+        masks_of("refuge", image, (2, 2))
     with pytest.raises(DataError, match=r"g0001\.bmp: 2 x 2 pixels .* g0001\.jpg has 4 x 4; expected the same"):
-        source("refuge").read_masks(image, (4, 4))
+        masks_of("refuge", image, (4, 4))
 
 
 def test_palette_masks_of_idrid_are_read_whatever_their_grey(download):
@@ -257,5 +261,5 @@ def test_later_lesions_paint_over_earlier_ones(download):
     columns = {"EX": [1, 1, 1, 1], "HE": [0, 1, 1, 1], "SE": [0, 0, 1, 1], "MA": [0, 0, 0, 1]}
     for kind, row in columns.items():
         saved(image.masks[kind][0], [[255 * value for value in row]] * 2)
-    masks = source("ddr").read_masks(image, (2, 4))
+    masks = masks_of("ddr", image, (2, 4))
     assert [np.flatnonzero(masks[kind][0][0]).tolist() for kind in columns] == [[0], [1], [2], [3]]
