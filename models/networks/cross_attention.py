@@ -31,7 +31,7 @@ class PairAttention(nn.Module):
         self.norm = nn.LayerNorm(channels)  # of both maps
         self.query, self.key_value = nn.Linear(channels, channels), nn.Linear(channels, 2 * channels)
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, n_heads))
-        nn.init.trunc_normal_(self.relative_position_bias_table, std=TABLE_SD)
+        nn.init.normal_(self.relative_position_bias_table, std=TABLE_SD)
         self.register_buffer("position_index", _position_index(window), persistent=False)
         self.projection = nn.Linear(channels, channels)
         hidden = MLP_RATIO * channels
@@ -93,7 +93,10 @@ class CrossTaskAttention(nn.Module):
             raise ConfigError(f"network.channels={channels}: attention has {n_heads} heads; expected a multiple of it.")
         self.n_tasks, self.window = n_tasks, window
         self.pairs = nn.ModuleDict(
-            {f"{own}_{other}": PairAttention(channels, window, n_heads) for own, other in permutations(range(n_tasks), 2)}
+            {
+                f"{own}_{other}": PairAttention(channels, window, n_heads)
+                for own, other in permutations(range(n_tasks), 2)
+            }
         )
         n_joins = n_tasks if n_tasks > 1 else 0
         self.joins = nn.ModuleList(
@@ -149,8 +152,9 @@ def to_windows(maps: Float[Tensor, "B C h w"], window: int) -> Float[Tensor, "B 
 def from_windows(windows: Float[Tensor, "B N L C"], size: Sequence[int], window: int) -> Float[Tensor, "B C h w"]:
     """The inverse of `to_windows`, for maps of this height and width."""
     rows, columns = (-(-side // window) for side in size)
-    cut = windows.reshape(len(windows), rows, columns, window, window, -1).permute(0, 5, 1, 3, 2, 4)
-    return cut.reshape(len(windows), -1, rows * window, columns * window)[..., : size[0], : size[1]]
+    n_images, channels = len(windows), windows.shape[-1]
+    cut = windows.reshape(n_images, rows, columns, window, window, channels).permute(0, 5, 1, 3, 2, 4)
+    return cut.reshape(n_images, channels, rows * window, columns * window)[..., : size[0], : size[1]]
 
 
 def _position_index(window: int) -> Int[Tensor, "L L"]:

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from util.errors import ConfigError
 
-CHANNELS = (64, 128, 256, 512)
 SMALLEST_PX = 32  # whose logits are a single patch
 
 
@@ -17,9 +16,9 @@ class PatchDiscriminator(nn.Sequential):
     Source: PSSNet (Pattern Recognition 2024), released code; Tsai et al., "AdaptSegNet", CVPR 2018.
     """
 
-    def __init__(self, in_channels: int) -> None:
-        """Takes the number of classes of the task."""
-        pairs = list(pairwise((in_channels, *CHANNELS, 1)))
+    def __init__(self, in_channels: int, channels: int = 64) -> None:
+        """Takes the number of classes of the task, and the channels of the first layer, which double from each."""
+        pairs = list(pairwise((in_channels, *(channels * 2**number for number in range(4)), 1)))
         layers = [nn.Conv2d(*each, kernel_size=4, stride=2, padding=1) for each in pairs]
         super().__init__(*(each for layer in layers for each in (layer, nn.LeakyReLU(0.2, inplace=True))))
         del self[-1]

@@ -76,7 +76,7 @@ def _features_of(name: str, in_channels: int, drop_path: float) -> nn.Module:
         options["drop_path_rate"] = drop_path
     try:
         return timm.create_model(name, features_only=True, **options)
-    except (TypeError, AttributeError, RuntimeError) as error:
+    except (TypeError, AttributeError) as error:
         raise ConfigError(
             f"network.encoder={name!r}: timm cannot build it with {options} ({error}). Choose another encoder, or "
             "network.drop_path=0 for one without residual blocks."

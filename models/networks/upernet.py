@@ -1,6 +1,6 @@
 """UPerNet with one head per task on a shared encoder, for images that are annotated for some tasks only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +43,10 @@ class TaskLogits:
 
     main: tuple[Tensor, ...]
     auxiliary: tuple[Tensor, ...] = ()
+
+    def map(self, function: Callable[[int, Tensor], Tensor]) -> "TaskLogits":
+        """The same with a function of the task's number and its logits applied to all."""
+        return TaskLogits(*(tuple(function(*each) for each in enumerate(maps)) for maps in (self.main, self.auxiliary)))
 
 
 class UPerHead(nn.Module):
@@ -131,8 +135,8 @@ class MultiHeadUPerNet(nn.Module):
 
         Args:
             image: of any size from 32; padded to multiples of 32 for the encoder.
-            rows: of each task, the images to be segmented, possibly none; None: all. With attention, the heads compute all images,
-                and only attention and classifiers are limited to these.
+            rows: of each task, the images to be segmented, possibly none; None: all. With attention, the heads compute
+                all images, and only attention and classifiers are limited to these.
         """
         padded = pad_to_stride(image)
         features = self.encoder(padded)
