@@ -43,6 +43,7 @@ class PairAttention(nn.Module):
         self,
         own: Float[Tensor, "B N L C"],
         other: Float[Tensor, "B N L C"],
+        window: tuple[int, int],
         exists: Bool[Tensor, "N L"] | None = None,
     ) -> Float[Tensor, "B N L C"]:
         """The task's own map, and what it found in the other's.
@@ -50,11 +51,12 @@ class PairAttention(nn.Module):
         Args:
             own: N windows of L features of each image, which ask.
             other: the windows of the other task, which answer.
+            window: rows and columns of a window, L = rows * columns, up to the module's own.
             exists: whether a feature is part of the map, not of its padding, which never answers; None: all are.
         """
         query = self._split(self.query(self.norm(own)))
         key, value = (self._split(each) for each in self.key_value(self.norm(other)).chunk(2, -1))
-        bias = self._bias(exists, len(own)).to(query.dtype)
+        bias = self._bias(window, exists, len(own)).to(query.dtype)
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)  # (B * N, heads, L, C / heads)
         joined = own + self.projection(found.transpose(1, 2).reshape(own.shape))
         return joined + self.perceptron(joined)
@@ -62,10 +64,13 @@ class PairAttention(nn.Module):
     def _split(self, features: Float[Tensor, "B N L C"]) -> Float[Tensor, "BN heads L c"]:
         return features.flatten(0, 1).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
 
-    def _bias(self, exists: Bool[Tensor, "N L"] | None, n_images: int) -> Float[Tensor, "_ heads L L"]:
+    def _bias(
+        self, window: tuple[int, int], exists: Bool[Tensor, "N L"] | None, n_images: int
+    ) -> Float[Tensor, "_ heads L L"]:
         """What is added to the similarities of each window: by the distance of two features, -inf for padding."""
-        length = self.position_index.shape[0]
-        bias = self.relative_position_bias_table[self.position_index.flatten()].unflatten(0, (length, length))
+        rows, columns = window
+        index, length = self.position_index[:rows, :columns, :rows, :columns], rows * columns
+        bias = self.relative_position_bias_table[index.flatten()].unflatten(0, (length, length))
         bias = bias.permute(2, 0, 1)[None]  # (1, heads, L, L)
         if exists is None:
             return bias
@@ -79,7 +84,8 @@ class CrossTaskAttention(nn.Module):
     the convolution before it is 0 and the norm has its initial bias.
 
     Source: PSSNet (Pattern Recognition 2024), released code (cross-task attention module).
-    Note: maps are padded to multiples of the window; features of the padding are left out of the attention.
+    Note: maps are padded to multiples of the window, or of their own side where it is smaller; features of the padding
+    are left out of the attention.
     """
 
     def __init__(self, n_tasks: int, channels: int, window: int = WINDOW, n_heads: int = N_HEADS) -> None:
@@ -119,47 +125,49 @@ class CrossTaskAttention(nn.Module):
         chosen = [select_rows(each, images) for each, images in zip(maps, wanted, strict=True)]
         if self.n_tasks == 1:
             return chosen
-        size, windows = maps[0].shape[-2:], [to_windows(each, self.window) for each in maps]
-        exists = self._exists(maps[0])
+        size = tuple(maps[0].shape[-2:])
+        window = min(self.window, size[0]), min(self.window, size[1])
+        windows, exists = [to_windows(each, window) for each in maps], _exists(maps[0], window)
         found = []
         for number, (own, images) in enumerate(zip(chosen, wanted, strict=True)):
             asking = select_rows(windows[number], images)
             answers = [
-                self.pairs[f"{number}_{other}"](asking, select_rows(windows[other], images), exists)
+                self.pairs[f"{number}_{other}"](asking, select_rows(windows[other], images), window, exists)
                 for other in range(self.n_tasks)
                 if other != number
             ]
-            joined = from_windows(torch.cat(answers, -1), size, self.window)
+            joined = from_windows(torch.cat(answers, -1), size, window)
             found.append(own + self.joins[number](joined))
         return found
 
-    def _exists(self, like: Float[Tensor, "B C h w"]) -> Bool[Tensor, "N L"] | None:
-        height, width = like.shape[-2:]
-        if height % self.window == 0 and width % self.window == 0:
-            return None
-        return to_windows(like.new_ones(1, 1, height, width), self.window)[0, ..., 0] > 0
+
+def _exists(like: Float[Tensor, "B C h w"], window: tuple[int, int]) -> Bool[Tensor, "N L"] | None:
+    """Which features of the windows are part of the map; None: all."""
+    height, width = like.shape[-2:]
+    if height % window[0] == 0 and width % window[1] == 0:
+        return None
+    return to_windows(like.new_ones(1, 1, height, width), window)[0, ..., 0] > 0
 
 
-def to_windows(maps: Float[Tensor, "B C h w"], window: int) -> Float[Tensor, "B N L C"]:
-    """Square windows row by row, of features row by row; maps are padded with 0 at the bottom and the right."""
-    n_images, channels, height, width = maps.shape
-    padded = F.pad(maps, (0, -width % window, 0, -height % window))
-    rows, columns = padded.shape[2] // window, padded.shape[3] // window
-    cut = padded.reshape(n_images, channels, rows, window, columns, window)
-    return cut.permute(0, 2, 4, 3, 5, 1).reshape(n_images, rows * columns, window * window, channels)
+def to_windows(maps: Float[Tensor, "B C h w"], window: tuple[int, int]) -> Float[Tensor, "B N L C"]:
+    """Windows row by row, of features row by row; maps are padded with 0 at the bottom and the right."""
+    height, width = maps.shape[-2:]
+    padded = F.pad(maps, (0, -width % window[1], 0, -height % window[0]))
+    cut = padded.unflatten(3, (-1, window[1])).unflatten(2, (-1, window[0]))  # (B, C, rows, y, columns, x)
+    return cut.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(1, 2)
 
 
-def from_windows(windows: Float[Tensor, "B N L C"], size: Sequence[int], window: int) -> Float[Tensor, "B C h w"]:
+def from_windows(
+    windows: Float[Tensor, "B N L C"], size: tuple[int, ...], window: tuple[int, int]
+) -> Float[Tensor, "B C h w"]:
     """The inverse of `to_windows`, for maps of this height and width."""
-    rows, columns = (-(-side // window) for side in size)
-    n_images, channels = len(windows), windows.shape[-1]
-    cut = windows.reshape(n_images, rows, columns, window, window, channels).permute(0, 5, 1, 3, 2, 4)
-    return cut.reshape(n_images, channels, rows * window, columns * window)[..., : size[0], : size[1]]
+    rows, columns = -(-size[0] // window[0]), -(-size[1] // window[1])
+    cut = windows.unflatten(2, window).unflatten(1, (rows, columns)).permute(0, 5, 1, 3, 2, 4)
+    return cut.flatten(4, 5).flatten(2, 3)[..., : size[0], : size[1]]
 
 
-def _position_index(window: int) -> Int[Tensor, "L L"]:
+def _position_index(window: int) -> Int[Tensor, "y x y x"]:
     """Row of the table for each two features of a window: by the difference of their rows and of their columns."""
     place = torch.arange(window)
-    row, column = place.repeat_interleave(window), place.repeat(window)
-    rows, columns = (each[:, None] - each + window - 1 for each in (row, column))
-    return rows * (2 * window - 1) + columns
+    difference = place[:, None] - place + window - 1
+    return (2 * window - 1) * difference[:, None, :, None] + difference[None, :, None, :]
