@@ -6,6 +6,9 @@ from typing import Any
 from models.methods.alpnet import ALPNet
 from models.methods.base import Method
 from models.methods.noisy import CoTeaching, JoCoR, SuperpixelGuided, TriNet
+from models.methods.partial.adversarial import PartialAdversarial
+from models.methods.partial.generator import PartialGenerator
+from models.methods.partial.teacher import PartialTeacher
 from models.methods.sources.base import LabelledOnly
 from models.methods.sources.cacps import CACPS, CPS
 from models.methods.sources.mean_teacher import MeanTeacher
@@ -29,6 +32,9 @@ METHODS: dict[str, type[Method]] = {
     "cps": CPS,
     "mean_teacher": MeanTeacher,
     "mixed_teacher": MixedTeacher,
+    "partial_generator": PartialGenerator,
+    "partial_adversarial": PartialAdversarial,
+    "partial_teacher": PartialTeacher,
 }
 
 

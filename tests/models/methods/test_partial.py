@@ -1,0 +1,302 @@
+"""Methods for partially annotated data sets: what a missing annotation must not do, and whom each term moves."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from dataloaders.samples import ImageCase, JointBatch
+from models.losses.adversarial import discriminator_loss, segmentor_loss
+from models.losses.partial_labels import binary_dice, known_tasks
+from models.methods.partial.routing import joined, rows_by_task, shifted
+from models.training.optim import OptimConfig
+from tests.conftest import GOLDEN
+from tests.models.methods.partial_helpers import CHANNELS, NAMES, SMALL, TASKS, joint_batch, make, train
+from util.errors import ConfigError
+
+# Of the losses of step 1, 2, ...: processors round differently, and small differences grow.
+TOLERANCES = [min(2e-2, 2e-4 * 2 ** max(0, step - 2)) for step in range(1, 21)]
+OFF = {"attention": False, "adversarial_weight": 0.0, "pseudo_weight": 0.0}
+SIZES = tuple(len(task.classes) for task in TASKS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_of_twenty_steps_are_the_recorded_ones(name):
+    golden = json.loads((GOLDEN / "partial/losses.json").read_text())[name]
+    found = train(make(name), 20)
+    assert found[0].keys() == golden.keys()
+    for key, values in golden.items():
+        bounds = [share * max(map(abs, values)) for share in TOLERANCES]
+        expected = [pytest.approx(value, rel=0, abs=bound) for value, bound in zip(values, bounds, strict=True)]
+        assert [losses[key] for losses in found] == expected, key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_resumed_run_continues_exactly(name):
+    settings = {"ramp_up_steps": 8} if name == "partial_teacher" else {}
+    one, other = make(name, **settings), make(name, seed=1, **settings)
+    train(one, 3)
+    other.load_state_dict(one.state_dict())
+    assert train(one, 2, first=3) == train(other, 2, first=3)
+    for (key, value), (_, again) in zip(one.state_dict().items(), other.state_dict().items(), strict=True):
+        assert torch.equal(value, again), key
+
+
+def dice_by_hand(method, batch, logits, channels, images):
+    """Mean over classes, then images, of the Dice loss, on pixels that count."""
+    p, t = logits.sigmoid(), batch.label[images, channels].float()
+    inside = batch.valid[images].float()
+    p, t, s = p * inside, t * inside, method.config.smooth
+    loss = 1 - (2 * (p * t).sum((2, 3)) + s) / (p.square().sum((2, 3)) + t.square().sum((2, 3)) + s)
+    return loss.mean(1).mean()
+
+
+def test_stage_one_by_hand():
+    method, batch = make("partial_generator"), joint_batch()
+    labelled = batch["labelled"]
+    losses, logits, expected = method(batch), method.network(labelled.image), 0
+    for task, channels in enumerate(CHANNELS):
+        images = slice(2 * task, 2 * task + 2)
+        main, auxiliary = (
+            dice_by_hand(method, labelled, maps[task][images], channels, images)
+            for maps in (logits.main, logits.auxiliary)
+        )
+        torch.testing.assert_close(losses[f"dice_{TASKS[task].name}"], main.detach(), rtol=1e-4, atol=1e-5)
+        expected = expected + main + 0.4 * auxiliary
+    torch.testing.assert_close(losses["loss"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_heads_of_unknown_tasks_get_no_gradient():
+    method = make("partial_generator")
+    labelled = joint_batch(sets=(0, 2))["labelled"]
+    maps = method.network(labelled.image)
+    for each in maps.main:
+        each.retain_grad()
+    everything = method.task_losses(maps.main, labelled)  # without routing
+    everything.sum().backward()
+    assert everything[1] == 0
+    for task, each in enumerate(maps.main):
+        assert each.grad is not None
+        for image in range(4):
+            is_own = (task, image // 2) in ((0, 0), (2, 1))
+            assert bool(each.grad[image].any()) == is_own
+    method.zero_grad()
+    method(JointBatch({"labelled": labelled}))["loss"].backward()
+    for name, weight in method.network.named_parameters():
+        if "task_lesion" in name:
+            assert weight.grad is None or not weight.grad.any(), name
+    assert method.network.heads["task_vessel"].classifier[1].weight.grad.any()
+
+
+def test_unknown_labels_are_never_looked_at():
+    method, batch = make("partial_adversarial"), joint_batch()
+    other = JointBatch(
+        {
+            name: replace(each, label=each.label | ~each.is_known[..., None, None] if name != "strong" else ~each.label)
+            for name, each in batch.parts.items()
+        }
+    )
+    assert method(batch)["loss"].equal(method(other)["loss"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fewer_data_sets_train_without_change(name):
+    heads = [each for each in SMALL["heads"] if each["name"] != "lesion"]
+    method = make(name, heads=heads, sources=["LINES", "DISCS"])
+    batch = joint_batch(sets=(0, 2))
+    numbers, keep = {0: 0, 2: 1}, [0, 3, 4]
+    parts = {
+        key: replace(
+            each,
+            label=each.label[:, keep],
+            is_known=each.is_known[:, keep],
+            source=each.source.clamp(max=1),
+            tasks=tuple(tuple(numbers[t] for t in own if t in numbers) for own in each.tasks),
+        )
+        for key, each in batch.parts.items()
+    }
+    losses = method(JointBatch(parts))
+    assert {"dice_vessel", "dice_disc_cup"} <= losses.keys()
+    assert "dice_lesion" not in losses
+    losses["loss"].backward()
+    assert all(weight.grad is not None for weight in method.parameters() if weight.requires_grad)
+
+
+def test_ignored_pixels_may_be_background():
+    batch = joint_batch()["labelled"]
+    masked, naive = make("partial_generator"), make("partial_generator", ignore="background")
+    logits = [torch.randn(6, k, 32, 32, generator=torch.Generator().manual_seed(k)) for k in SIZES]
+    inside = batch.label & batch.valid
+    (first, _), *_ = naive.errors(logits, batch)
+    expected = binary_dice(logits[0], inside[:, :1], batch.is_known[:, :1])
+    torch.testing.assert_close(first, expected)
+    assert not first.equal(next(masked.errors(logits, batch))[0])
+
+
+def test_stage_two_is_stage_one_where_all_is_off():
+    one, two = make("partial_generator"), make("partial_adversarial", **OFF)
+    two.load_state_dict(one.state_dict())
+    batch = joint_batch()
+    alone = JointBatch({"labelled": batch["labelled"]})
+    assert one(batch)["loss"].equal(two(alone)["loss"])
+    assert "discriminator" not in two.optimisers(OptimConfig())
+    with pytest.raises(ConfigError, match="no part 'pseudo', only labelled"):
+        make("partial_adversarial")(alone)
+
+
+def test_pseudo_labels_by_hand():
+    deviations = [
+        {"source": "LINES", "task": "lesion", "weight": 0.1},
+        {"source": "DISCS", "task": "lesion", "weight": 0.0},
+    ]
+    settings = OFF | {"pseudo_weight": 0.05, "pseudo_weights": deviations}
+    method, batch = make("partial_adversarial", **settings), joint_batch()
+    pseudo = batch["pseudo"]
+    logits, expected = method.network(pseudo.image), 0
+    weights = {(0, 1): 0.1, (0, 2): 0.05, (1, 0): 0.05, (1, 2): 0.05, (2, 0): 0.05, (2, 1): 0.0}
+    for (source, task), weight in weights.items():
+        images = slice(2 * source, 2 * source + 2)
+        main, auxiliary = (
+            dice_by_hand(method, pseudo, maps[task][images], CHANNELS[task], images)
+            for maps in (logits.main, logits.auxiliary)
+        )
+        expected = expected + weight * (main + 0.4 * auxiliary)
+    torch.testing.assert_close(method(batch)["pseudo"], expected.detach(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match="RETA lesion: expected a data set"):
+        make("partial_adversarial", pseudo_weights=[deviations[0] | {"source": "RETA"}])
+
+
+def test_adversarial_terms_by_hand():
+    method, batch = make("partial_adversarial", attention=False, pseudo_weight=0.0), joint_batch()
+    labelled, losses = batch["labelled"], method(batch)
+    logits, known = method.network(labelled.image), known_tasks(labelled.is_known, SIZES)
+    sums = []
+    for maps, critics in (
+        (logits.main, method.discriminators),
+        (logits.auxiliary, method.auxiliary_discriminators),
+    ):
+        told = torch.cat([critic(each.sigmoid()) for critic, each in zip(critics, maps, strict=True)], 1)
+        sums += [loss(told, known, labelled.source, 3).sum() for loss in (segmentor_loss, discriminator_loss)]
+    torch.testing.assert_close(losses["adversarial"], sums[0].detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(losses["discriminator"], sums[1].detach(), rtol=1e-4, atol=1e-5)
+    dice = make("partial_generator")
+    dice.network.load_state_dict(method.network.state_dict())
+    expected = dice(batch)["loss"] + 0.1 * sums[0] + sums[1] + 0.02 * sums[2] + sums[3]
+    torch.testing.assert_close(losses["loss"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_each_adversarial_term_moves_its_own_side_only():
+    method, labelled = make("partial_adversarial"), joint_batch()["labelled"]
+    maps = method.network(labelled.image).main
+    terms = method.adversarial(maps, labelled, method.discriminators)
+    critics = list(method.discriminators.parameters())
+
+    def moved(loss, weights):
+        found = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+        return [each is not None and bool(each.any()) for each in found]
+
+    network = [method.network.heads[f"task_{task.name}"].classifier[1].weight for task in TASKS]
+    assert moved(terms.segmentor, network) == [True] * 3
+    assert not any(moved(terms.segmentor, critics))
+    assert all(moved(terms.discriminator, critics))
+    assert not any(moved(terms.discriminator, network))
+    gradients = torch.autograd.grad(terms.segmentor, maps, retain_graph=True)
+    for task, gradient in enumerate(gradients):  # adversarial terms are of unknown tasks only
+        assert [bool(each.any()) for each in gradient] == [source != task for source in labelled.source]
+
+
+def test_each_side_has_an_optimiser_of_its_own():
+    optim = OptimConfig("adamw", 6e-5, weight_decay=0.01, schedule="polynomial", warmup_steps=1500)
+    found = make("partial_adversarial").optimisers(optim)
+    assert found["main"].optim is optim
+    assert found["discriminator"].optim == replace(optim, name="adam", lr=2e-4, betas=(0.9, 0.99), weight_decay=0.0)
+    decayed, free = found["main"].parameters
+    assert "weight_decay" not in decayed
+    assert free["weight_decay"] == 0
+    method = make("partial_adversarial")
+    tables = [name for name, _ in method.named_parameters() if name.endswith("relative_position_bias_table")]
+    norms = [m for m in method.network.modules() if isinstance(m, nn.LayerNorm | nn.GroupNorm)]
+    assert len(tables) == 6
+    assert len(free["params"]) == len(tables) + sum(len(list(norm.parameters())) for norm in norms)
+
+
+def test_the_teacher_labels_what_is_not_annotated():
+    method, batch = make("partial_teacher", confidence=0.5, threshold=0.4), joint_batch()
+    strong, labelled = batch["strong"], batch["labelled"]
+    target, share = method.target(strong, ~labelled.is_known)
+    logits = torch.cat(method.teacher.network(strong.weak).main, 1)
+    assert target.label.equal(logits.sigmoid() > 0.4)
+    assert target.is_known.equal(~labelled.is_known)
+    assert share == 1
+    assert target.valid.equal(strong.valid.expand_as(target.valid))
+    sure, share = make("partial_teacher", confidence=0.9).target(strong, ~labelled.is_known)
+    assert not sure.valid.any()  # initially all probabilities are near 1/2
+    assert share == 0
+
+
+def test_the_teacher_follows_predicts_and_is_not_averaged_again():
+    method = make("partial_teacher", teacher_decay=0.5, pseudo_weight=0.4, ramp_up_steps=2)
+    assert method.averaged() is None
+    assert method.predictor is method.teacher
+    before = {name: value.clone() for name, value in method.teacher.network.state_dict().items()}
+    assert method.weight == pytest.approx(0.4 * torch.tensor(-5.0).exp().item())
+    train(method, 1)  # at its end the decay is 1/10
+    for name, value in method.teacher.network.state_dict().items():
+        torch.testing.assert_close(value, torch.lerp(method.network.state_dict()[name], before[name], 0.1), msg=name)
+    train(method, 1, first=1)
+    assert method.weight == pytest.approx(0.4)
+    losses = method(joint_batch())
+    supervised = make("partial_generator")
+    supervised.network.load_state_dict(method.network.state_dict())
+    expected = supervised(joint_batch())["loss"] + 0.4 * losses["pseudo"]
+    torch.testing.assert_close(losses["loss"], expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match="6 annotated images and 3 strong views"):
+        method(JointBatch({"labelled": joint_batch()["labelled"], "strong": joint_batch(1)["strong"]}))
+
+
+def test_predictions_are_of_the_requested_classes_in_chunks():
+    method = make("partial_generator", images_per_pass=2).eval()
+    image = joint_batch()["labelled"].image[:5, :, :, :30]
+    case = ImageCase(tuple("abcde"), (5, 2), image)
+    logits = torch.cat(method.network(image).main, 1)
+    found = method.probabilities(case)
+    torch.testing.assert_close(found, torch.stack([logits[:, 4], logits[:, 1]]).sigmoid(), rtol=1e-4, atol=1e-5)
+    assert found.shape == (2, 5, 32, 30)
+    for classes in ((6,), (0,)):
+        with pytest.raises(ConfigError, match="classes 1 to 5"):
+            method.probabilities(ImageCase(tuple("abcde"), classes, image))
+
+
+def test_methods_without_tasks_or_data_sets_are_refused():
+    with pytest.raises(ConfigError, match="heads=\\[\\]"):
+        make("partial_generator", heads=[])
+    with pytest.raises(ConfigError, match="sources=\\[\\]"):
+        make("partial_adversarial", sources=[])
+
+
+def test_images_are_found_by_task():
+    rows = rows_by_task([(0,), (0, 1), (), (1,), (1,)], 3)
+    assert rows == ((slice(0, 2),), (slice(1, 2), slice(3, 5)), ())
+    assert joined(rows, shifted(rows, 5))[1] == (slice(1, 2), slice(3, 5), slice(6, 7), slice(8, 10))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "title"),
+    [
+        ("partial_generator", {}, "Stage 1 (several heads)"),
+        ("partial_generator", {"missing": "background"}, "Missing as background"),
+        ("partial_generator", {"heads": [{}], "sources": ["A"]}, "Single-task expert"),
+        ("partial_adversarial", {}, "PSSNet"),
+        ("partial_adversarial", {"attention": False}, "+ adversarial"),
+        ("partial_adversarial", {"attention": False, "adversarial_weight": 0.0}, "+ pseudo-labels"),
+        ("partial_adversarial", {"pseudo_weight": 0.0}, "PSSNet without pseudo-labels"),
+        ("partial_adversarial", OFF, "PSSNet without pseudo-labels, adversarial, attention"),
+        ("partial_teacher", {}, "Averaged teacher"),
+    ],
+)
+def test_names_in_tables(name, settings, title):
+    switches = {"attention": True, "adversarial_weight": 0.1, "pseudo_weight": 0.05}
+    usual = {"heads": [{}] * 3, "sources": ["A", "B"], "missing": "unknown"} | switches
+    assert type(make(name)).title(usual | settings) == title
