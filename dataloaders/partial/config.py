@@ -99,8 +99,9 @@ class PartialDataConfig(DataConfig):
 
     @cached_property
     def joined(self) -> DatasetSpec:
-        """One description of all data sets that are trained on."""
-        return join_specs(self.trained, self.task_list)
+        """One description of all data sets that are trained on, at the size of the prepared images."""
+        joined = join_specs(self.trained, self.task_list)
+        return replace(joined, grid=replace(joined.grid, size_px=self.side_px))
 
     @cached_property
     def scored_specs(self) -> tuple[DatasetSpec, ...]:

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """A test image with the expert's masks, on the grid of the prepared image.
+    """An image with the expert's masks, on the grid of the prepared image.
 
     Attributes:
         case: a single image; its classes are all K of the network, numbered from 1.
@@ -247,9 +247,9 @@ class PartialData(TrainingData):
             raise DataError(f"{text} Leave one of the data sets out, or set accept_shared_images=true.")
         log.warning("%s", text)
 
-    def cases(self, each: PartialSet) -> Iterator[Callable[[], ScoredImage]]:
-        """For each test image of a scored data set, in the order of `ids`, a function that reads it."""
-        for image_id in each.folder.ids("test"):
+    def cases(self, each: PartialSet, split: str = "test") -> Iterator[Callable[[], ScoredImage]]:
+        """For each image of a split of a data set, in the order of `ids`, a function that reads it."""
+        for image_id in each.folder.ids(split):
             yield lambda image_id=image_id: self._read(each, image_id)
 
     def _read(self, each: PartialSet, image_id: str) -> ScoredImage:

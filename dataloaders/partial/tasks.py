@@ -82,7 +82,7 @@ def known_task_numbers(known: Sequence[int], tasks: Sequence[Task]) -> tuple[int
 
 
 def join_specs(specs: Sequence[DatasetSpec], tasks: Sequence[Task]) -> DatasetSpec:
-    """One description of several data sets: their names, the classes of the tasks, the grid of the first.
+    """One description of several data sets: their names, the classes of the tasks, grid and intensities of the first.
 
     Raises:
         ConfigError: their images have different numbers of channels.
@@ -106,4 +106,5 @@ def join_specs(specs: Sequence[DatasetSpec], tasks: Sequence[Task]) -> DatasetSp
         classes=tuple(classes[name] for name in channels_of(tasks)),
         tasks=tuple(tasks),
         grid=GridRule(size_px=first.grid.size_px, aspect=first.grid.aspect, field=first.grid.field),
+        intensity=first.intensity,
     )

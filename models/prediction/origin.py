@@ -13,6 +13,7 @@ USES = {
     "fewshot": "few-shot (segments scans)",
     "dense": "dense (segments images)",
     "sources": "of several sources (segments scans without support)",
+    "partial": "of several tasks (segments images)",
 }
 
 
