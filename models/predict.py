@@ -7,12 +7,13 @@ r"""Segments your own images or scans with a trained network; the checkpoint dec
 
     python -m models.predict --checkpoint checkpoint.pt --scans FOLDER --out RESULTS --overlays
 
-Dense networks and those of several tasks segment images: PNG, JPEG, TIFF and BMP files, or folders of them. Few-shot networks segment scans with
-one annotated scan: NIfTI files, folders of one DICOM series each, or folders of these. Networks of several sources
-segment such scans without an annotated one, and every frame of NIfTI files with time as fourth axis. RESULTS receives a
-label map <name>_segmentation of each image or scan at its original size (networks of several tasks: one per task),
-areas.csv or volumes.csv, and with --overlays a picture each. What cannot be segmented is reported at the end with the reason, exit code 1; all other files are
-processed. Files that are left out, such as label maps of other files, are counted and named.
+Dense networks and those of several tasks segment images: PNG, JPEG, TIFF and BMP files, or folders of them. Few-shot
+networks segment scans with one annotated scan: NIfTI files, folders of one DICOM series each, or folders of these.
+Networks of several sources segment such scans without an annotated one, and every frame of NIfTI files with time as
+fourth axis. RESULTS receives a label map <name>_segmentation of each image or scan at its original size (one for each
+of several tasks), areas.csv or volumes.csv, and with --overlays a picture each. What cannot be segmented is reported at
+the end with the reason, exit code 1; all other files are processed. Files that are left out, such as label maps of
+other files, are counted and named.
 
 Results of an earlier run stay: further files can be added to the same folder, and the table keeps its lines. To replace
 results, give --overwrite; where a file then fails, its earlier result and lines stay. Probabilities and overlays of a

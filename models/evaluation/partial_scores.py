@@ -125,7 +125,7 @@ def _no_pixels() -> PixelRanking:
 class PooledClass:
     """The pixels of one class in all images together; needs the same memory for any number of images."""
 
-    counts: PixelCounts = PixelCounts(0, 0, 0, 0)
+    counts: PixelCounts = field(default_factory=lambda: PixelCounts(0, 0, 0, 0))
     ranking: PixelRanking = field(default_factory=_no_pixels)
 
     def add(self, scores: ClassScores) -> None:

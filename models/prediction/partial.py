@@ -129,7 +129,9 @@ class PartialPredictor:
         target = choose_device(device)
         set_precision("float32", target)
         trained = load_trained(path, content["settings"], weights, target)
-        return cls(trained.method, spec, tasks, (intensities[0], intensities[1]), content["settings"]["size_px"], target)
+        return cls(
+            trained.method, spec, tasks, (intensities[0], intensities[1]), content["settings"]["size_px"], target
+        )
 
     @property
     def values(self) -> dict[str, int]:
@@ -184,8 +186,8 @@ def _settings(path: Path, settings: Mapping[str, Any]) -> tuple[tuple[Task, ...]
     missing = [key for key in ("heads", "mean", "sd") if not settings.get(key)]
     if missing or "size_px" not in settings:
         raise CheckpointError(
-            f"{path}: its settings hold no {', '.join(missing) or 'size_px'}; expected a checkpoint.pt or snapshot that "
-            "training.py wrote."
+            f"{path}: its settings hold no {', '.join(missing) or 'size_px'}; expected a checkpoint.pt or snapshot "
+            "that training.py wrote."
         )
     heads = tuple(build(Task, each, "heads.") for each in settings["heads"])
     return heads, tuple(settings["mean"]), tuple(settings["sd"])

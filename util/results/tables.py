@@ -161,8 +161,9 @@ def _sort_columns(headings: dict[tuple[str, ...], str], layout: Layout) -> list[
             return []
 
     values = {heading: key for key, heading in reversed(headings.items())}
-    found = dict.fromkeys(headings.values())
-    return sorted(found, key=lambda heading: (_rank(heading, layout), numbers(values[heading])))
+    return sorted(
+        dict.fromkeys(headings.values()), key=lambda heading: (_rank(heading, layout), numbers(values[heading]))
+    )
 
 
 class _Line:
