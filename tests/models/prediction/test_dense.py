@@ -18,7 +18,7 @@ from config_ssl_upload import ex
 from data.prepare.__main__ import main as prepare
 from dataloaders.catalog import dataset
 from dataloaders.description import ClassSpec, DatasetSpec, GridRule
-from dataloaders.images.geometry import Placement
+from dataloaders.images.framing import Framing
 from dataloaders.images.task import ImageTask
 from dataloaders.io.png import write_png, write_pngs
 from models.methods.base import Method
@@ -160,10 +160,10 @@ def test_an_image_is_prepared_as_by_the_command(trained):
     assert (predictor.task.spec.name, predictor.values) == ("MINE", VALUES)
     for n in range(len(SIZES)):
         image = predictor.read(trained / f"img/c{n}.png")
-        placement = Placement.fit(len(image), len(image[0]), SIDE, "pad")
+        framing = Framing.of(image, predictor.task.spec.grid, SIDE)
         (prepared,) = trained.glob(f"data/MINE/*/images/c{n}.png")
         expected = read(prepared).astype(np.float32) / np.float32(65_535)
-        np.testing.assert_array_equal(predictor.network_input(image, placement)[0, 0].numpy(), expected)
+        np.testing.assert_array_equal(predictor.network_input(image, framing)[0, 0].numpy(), expected)
 
 
 @pytest.fixture
