@@ -55,7 +55,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise _unreadable(path, error) from error
 
 
-def _open_stream(path: Path) -> io.BufferedIOBase:
+def _open_stream(path: Path) -> io.BufferedReader | io.BytesIO:
     """The bytes of a picture, unpacked where it is a packed PPM file.
 
     Raises:
