@@ -1,5 +1,7 @@
 """Validation on several partly labelled data sets, from the command's entry to the tables of several runs."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,7 +29,7 @@ def place(root, spec):
     return str(root / spec.prepared_folder(SIDE))
 
 
-def run(command, root, **changes):
+def run(command, root, **changes) -> Any:
     usual = {"method": "colours", "device": "cpu", "datasets": [place(root, spec) for spec in (LINES, BLOBS, DISCS)]}
     usual |= {"path": {"data_dir": str(root), "log_dir": str(root.parent / "logs")}}
     return ex.run(command, config_updates=usual | changes).result

@@ -100,7 +100,8 @@ def test_a_picture_is_prepared_as_for_training(folder):
     image, _ = picture(0)
     seen = []
     inner = predictor.segmenter.method.probabilities
-    predictor.segmenter.method.probabilities = lambda case, support: seen.append(case.image) or inner(case, support)
+    spy = lambda case, support=None: seen.append(case.image) or inner(case, support)  # noqa: E731 - short
+    predictor.segmenter.method.probabilities = spy
     predictor.predict(image)
     square = Framing.of(image, GridRule(SIDE, aspect="pad", field="largest"), SIDE).image_to_square(image)
     mean, sd = np.array([95.523, 57.776, 25.422]), np.array([58.273, 35.645, 16.790])
