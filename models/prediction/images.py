@@ -4,10 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-from jaxtyping import Bool, Shaped
 
 from dataloaders.io.pictures import SUFFIXES
 from dataloaders.io.png import write_pngs
@@ -20,7 +18,8 @@ from models.prediction.batch import (
     remove_files,
     without_label_maps,
 )
-from models.prediction.dense import PROBABILITY, SEGMENTATION, probability_files
+from models.prediction.dense import PROBABILITY, SEGMENTATION, DensePrediction, DensePredictor, probability_files
+from models.prediction.partial import PartialPrediction, PartialPredictor
 from util.errors import DataError
 from util.inventory import ARCHIVE, LOST, is_archive, list_files
 from util.items import Failures, catching
@@ -34,48 +33,8 @@ NO_IMAGE = "no image of a known format"
 OVERLAY_SIDE_PX = 1024  # larger images are thinned out for overlays
 
 
-class Prediction(Protocol):
-    """The structures of one image, on the grid of the image; see `DensePrediction` and `PartialPrediction`."""
-
-    @property
-    def masks(self) -> Mapping[str, Bool[np.ndarray, "H W"]]:
-        """By structure."""
-        ...
-
-    @property
-    def values(self) -> Mapping[str, int]:
-        """Structure -> value in label maps."""
-        ...
-
-    @property
-    def probabilities(self) -> Mapping[str, Shaped[np.ndarray, "H W"]]:
-        """Structure -> uint16, 65535 is 1."""
-        ...
-
-    def label_files(self, folder: Path, name: str) -> dict[Path, np.ndarray]:
-        """File -> label map or mask."""
-        ...
-
-
-class Predictor(Protocol):
-    """Segments images; see `DensePredictor` and `PartialPredictor`."""
-
-    @property
-    def values(self) -> Mapping[str, int]:
-        """Structure -> value in label maps."""
-        ...
-
-    def read(self, path: Path) -> np.ndarray:
-        """An image of a file."""
-        ...
-
-    def predict(self, image: np.ndarray) -> Prediction:
-        """What is found in an image."""
-        ...
-
-    def result_names(self, name: str) -> list[str]:
-        """Names of all label maps and masks that an image may have."""
-        ...
+Prediction = DensePrediction | PartialPrediction
+Predictor = DensePredictor | PartialPredictor
 
 
 def find_images(path: Path, inventory: Inventory | None = None) -> list[Path]:

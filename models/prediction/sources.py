@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from models.prediction.segmenter import Segmenter, most_probable
 from models.training.load import load_trained, read_trained
 from util.errors import CheckpointError, DataError
 from util.runtime.device import choose_device, set_precision
+
+OwnPredictor = TypeVar("OwnPredictor", bound="SourcesPredictor")
 
 
 def segment_slices(
@@ -72,8 +74,13 @@ class SourcesPredictor:
 
     @classmethod
     def from_checkpoint(
-        cls, path: Path, weights: Literal["last", "ema"] = "last", device: str = "auto", *, dataset: str | None = None
-    ) -> Self:
+        cls: type[OwnPredictor],
+        path: Path,
+        weights: Literal["last", "ema"] = "last",
+        device: str = "auto",
+        *,
+        dataset: str | None = None,
+    ) -> OwnPredictor:
         """Makes a predictor with the weights of a checkpoint or snapshot.
 
         Args:

@@ -42,6 +42,8 @@ class Colours(Method):
 
     @classmethod
     def derived(cls, facts):
+        if facts is None:
+            return {}
         heads = [asdict(task) | {"classes": list(task.classes)} for task in facts.tasks]
         return {"heads": heads, "sources": list(facts.sources)}
 

@@ -26,6 +26,7 @@ _SPREADS = {
     "Student's t], n = number of patients; without an interval for a single patient and for patients of equal scores. "
     "Undefined scores are excluded from the means and counted.",
     "runs": "of the mean over cases ± sample standard deviation over runs (number of runs).",
+    "together": "of one value for all cases together.",
 }
 
 
@@ -271,8 +272,9 @@ def _meaning(title: str, metric: str, lines: Sequence[_Line], layout: Layout) ->
         or (layout.spread == "runs" and any(line.rows[name].any() for line in lines))
     ]
     over = " and ".join(f"{name.replace('_', ' ')}s" for name in several) or "runs"
+    is_joint = layout.spread == "cases" and not any(line.rows["case"].any() for line in lines)
     return (
-        f"{title}{'. ' * bool(title)}{known}: mean over {over} {_SPREADS[layout.spread]}"
+        f"{title}{'. ' * bool(title)}{known}: mean over {over} {_SPREADS['together' if is_joint else layout.spread]}"
         f"{' ' * bool(layout.note)}{layout.note}"
     )
 
