@@ -261,6 +261,25 @@ def test_a_structure_is_found_in_its_crop_alone():
     assert not found.probabilities["red"][:20].any()
 
 
+def test_a_network_for_fields_of_view_sees_what_it_was_trained_on():
+    """The square that is cut out is 20 px wide, in a picture of 40 x 80; masks come back to their place."""
+    spec = DatasetSpec(
+        "fundus", "images", channels=3, classes=(ClassSpec("red"),),
+        grid=GridRule(size_px=16, aspect="pad", field="largest"),
+    )  # fmt: skip
+    predictor = DensePredictor(Bright(), ImageTask(spec, ("red",)))
+    image = np.zeros((40, 80, 3), np.uint8)
+    image[10:30, 50:70] = (60, 90, 60)
+    image[20:30, 50:70] = (250, 90, 60)
+    found = predictor.predict(image).masks["red"]
+    assert found.shape == (40, 80)
+    assert found[21:30, 51:69].all()
+    assert found.sum() == pytest.approx(200, abs=60)
+    assert not found[:18].any()
+    with pytest.raises(DataError, match="no field of view"):
+        predictor.predict(np.zeros((40, 80, 3), np.uint8))
+
+
 def test_structures_that_overlap_have_a_file_each(tmp_path):
     image = np.zeros((16, 16, 3), np.uint8)
     image[:, :8], image[:8, 8:] = (150, 0, 200), (0, 255, 0)
