@@ -22,12 +22,12 @@
 # shellcheck source=examples/lib_run.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib_run.sh"
 
-# run_words FILE [COMMAND] SEED WORD...: one command of one run.
+# run_words FILE VERB SEED WORD...: one command of one run; VERB may be empty.
 run_words() {
-    local file=$1 command=$2 seed=$3
+    local file=$1 verb=$2 seed=$3
     shift 3
-    # shellcheck disable=SC2086 # COMMAND may be empty, EXTRA may contain several settings
-    run "$root/$file" $command with "$@" "seed=$seed" "num_workers=${NUM_WORKERS:-4}" "device=${DEVICE:-auto}" \
+    # shellcheck disable=SC2086 # VERB may be empty, EXTRA may contain several settings
+    run "$root/$file" $verb with "$@" "seed=$seed" "num_workers=${NUM_WORKERS:-4}" "device=${DEVICE:-auto}" \
         "path.data_dir=$data_dir" "path.log_dir=$log_dir" ${EXTRA:-} </dev/null
 }
 

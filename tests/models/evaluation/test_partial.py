@@ -144,7 +144,7 @@ def test_scores_of_all_pixels_together_are_not_means_of_images(sets, tmp_path):
     method = colours(evaluation(sets, [LINES])).eval()
     for read in data.cases(each):
         image = read()
-        mask = method.probabilities(image.case)[0, 0].detach().numpy() > 0.5
+        mask = method.probabilities(image.case)[0].detach().numpy() > 0.5
         hit, predicted = hit + (mask & image.truth[0]).sum(), predicted + mask.sum()
         true += image.truth[0].sum()
     assert pooled["pooled_dice"] == pytest.approx(2 * hit / (predicted + true))
@@ -178,7 +178,7 @@ def test_a_set_without_test_images_is_named(tmp_path):
     root = write_sets(tmp_path / "sets", n_train=2, n_test=0)
     with pytest.raises(DataError, match="none of LINES, BLOBS, DISCS has an image in split 'test'"):
         evaluation(root, ()).score([], tmp_path, ScoreOptions())
-    with pytest.raises(FailedItemsError, match=r"test set MIXED: .*no image in split 'test'"):
+    with pytest.raises(FailedItemsError, match=r"test set MIXED: .*nothing in split 'test'"):
         score(root, tmp_path / "out", scored=[MIXED])
 
 
@@ -209,8 +209,8 @@ def test_pixels_outside_the_field_of_view_count_only_if_told(tmp_path):
     assert values[0] != values[1]
     assert [set(each["fov"]) for each in (inside, whole)] == [{""}, {"all pixels"}]
     image = next(evaluation(root, [LINES]).data.cases(evaluation(root, [LINES]).data.scored[0]))()
-    mask = colours(evaluation(root, [LINES])).eval().probabilities(image.case)[0, 0].detach().numpy() > 0.5
-    assert values[0] == pytest.approx((mask == image.truth[0])[4:28, 4:28].mean())
+    mask = colours(evaluation(root, [LINES])).eval().probabilities(image.case)[0].detach().numpy() > 0.5
+    assert values[0] == pytest.approx((mask == image.truth[0])[:, 4:28, 4:28].mean())
     assert values[1] == pytest.approx((mask == image.truth[0]).mean())
 
 
@@ -266,7 +266,7 @@ def test_neither_pictures_nor_masks_cost_the_scores(sets, tmp_path, monkeypatch,
         raise OverflowError("too large")
 
     monkeypatch.setattr("models.evaluation.partial.draw_images", fails)
-    monkeypatch.setattr("models.evaluation.partial.write_pngs", fails)
+    monkeypatch.setattr("models.evaluation.partial.save_masks", fails)
     result, scores = score(sets, tmp_path, scored=[LINES])
     assert len(scores[scores["metric"] == "dice"]) == 3
     assert result.pictures == {}
