@@ -141,16 +141,15 @@ class MultiHeadUPerNet(nn.Module):
         padded = pad_to_stride(image)
         features = self.encoder(padded)
         wanted = [EVERY] * len(self.heads) if rows is None else rows
-        main = [
-            head.classifier(each) for head, each in zip(self.heads.values(), self._maps(features, wanted), strict=True)
-        ]
+        maps = self._maps(features, wanted)
+        main = [head.get_submodule("classifier")(each) for head, each in zip(self.heads.values(), maps, strict=True)]
         auxiliary = []
         if self.training and self.auxiliary:
             stage = features[AUXILIARY_STAGE]
             pairs = zip(self.auxiliary.values(), wanted, strict=True)
             auxiliary = [head(select_rows(stage, chosen)) for head, chosen in pairs]
         size, whole = image.shape[-2:], padded.shape[-2:]
-        return TaskLogits(*(tuple(_upsample(each, whole, size) for each in maps) for maps in (main, auxiliary)))
+        return TaskLogits(*(tuple(_upsample(each, whole, size) for each in kind) for kind in (main, auxiliary)))
 
     def _maps(self, features: Sequence[Tensor], rows: Sequence[Rows]) -> list[Tensor]:
         """Each head's map of its images."""

@@ -56,8 +56,6 @@ ENTRIES = {name: {"method": name} for name in METHODS} | {
     "mixed_teacher of one network": {"method": "mixed_teacher", "teacher": "student", "confidence": "threshold"},
     "mixed_teacher without labelled boxes": {"method": "mixed_teacher", "cutmix_from": "unlabelled", "norm_group": 2},
     "partial_adversarial alone": {"method": "partial_adversarial", "attention": False, "pseudo_weight": 0.0},
-    "partial_adversarial without discriminators": {"method": "partial_adversarial", "adversarial_weight": 0.0},
-    "partial_teacher of sure pixels": {"method": "partial_teacher", "confidence": 0.6},
     "partial_generator with cross-entropy": {"method": "partial_generator", "bce_weight": 0.5, "auxiliary_weight": 0.0},
     "spguided by pixel": {"method": "spguided", "selection": {"level": "pixel"}, "refine": {"style": "pixel"}},
 }

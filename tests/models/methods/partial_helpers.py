@@ -77,7 +77,7 @@ def train(method: Any, n_steps: int, first: int = 0) -> list[dict[str, float]]:
     logged = []
     for step in range(first, first + n_steps):
         optimisers.zero_grad()
-        losses = method(joint_batch(seed=step))
+        losses = method(joint_batch(1, seed=step))
         losses["loss"].backward()
         optimisers.step(step, method.learning_rate_factor)
         method.after_step(step)

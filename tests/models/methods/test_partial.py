@@ -56,7 +56,7 @@ def dice_by_hand(method, batch, logits, channels, images):
 def test_stage_one_by_hand():
     method, batch = make("partial_generator"), joint_batch()
     labelled = batch["labelled"]
-    losses, logits, expected = method(batch), method.network(labelled.image), 0
+    losses, logits, expected = method(batch), method.network(labelled.image), torch.tensor(0.0)
     for task, channels in enumerate(CHANNELS):
         images = slice(2 * task, 2 * task + 2)
         main, auxiliary = (
@@ -154,7 +154,7 @@ def test_pseudo_labels_by_hand():
     settings = OFF | {"pseudo_weight": 0.05, "pseudo_weights": deviations}
     method, batch = make("partial_adversarial", **settings), joint_batch()
     pseudo = batch["pseudo"]
-    logits, expected = method.network(pseudo.image), 0
+    logits, expected = method.network(pseudo.image), torch.tensor(0.0)
     weights = {(0, 1): 0.1, (0, 2): 0.05, (1, 0): 0.05, (1, 2): 0.05, (2, 0): 0.05, (2, 1): 0.0}
     for (source, task), weight in weights.items():
         images = slice(2 * source, 2 * source + 2)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 
 from tests.models.methods.partial_helpers import NAMES, joint_batch, make, part_of
@@ -30,9 +29,7 @@ def run_process(folder: Path, rank: int, port: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-@pytest.fixture(scope="module")
-def together(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("together")
+def test_two_processes_have_the_gradients_of_one(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -40,17 +37,15 @@ def together(tmp_path_factory):
     code += "run_process(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     ranks = [
-        subprocess.Popen([sys.executable, "-c", code, str(folder), str(rank), port], cwd=ROOT, env=environment)
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(rank), port], cwd=ROOT, env=environment)
         for rank in range(2)
     ]
     assert [process.wait() for process in ranks] == [0, 0]
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_two_processes_have_the_gradients_of_one(together, name):
-    expected = gradients(make(name), joint_batch(4))
-    for found in together:
-        assert found[name].keys() == {f"module.{key}" for key in expected}
-        for key, gradient in expected.items():
-            torch.testing.assert_close(found[name][f"module.{key}"], gradient, rtol=1e-3, atol=2e-5, msg=key)
+    together = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for name in NAMES:
+        expected = gradients(make(name), joint_batch(4))
+        for found in together:
+            assert found[name].keys() == {f"module.{key}" for key in expected}
+            for key, gradient in expected.items():
+                told = f"{name}: {key}"
+                torch.testing.assert_close(found[name][f"module.{key}"], gradient, rtol=1e-3, atol=2e-5, msg=told)

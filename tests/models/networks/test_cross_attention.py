@@ -33,8 +33,8 @@ def test_what_a_pair_finds_by_hand():
     """One window of two features, of which one exists: all of the attention is for that."""
     torch.manual_seed(0)
     pair = PairAttention(4, window=2, n_heads=2)
-    nn.init.zeros_(pair.perceptron[-1].weight)
-    nn.init.zeros_(pair.perceptron[-1].bias)
+    for weight in pair.perceptron[-1].parameters():
+        nn.init.zeros_(weight)
     own, other = torch.randn(2, 1, 1, 2, 4)
     found = pair(own, other, (1, 2), torch.tensor([[True, False]]))
     value = pair.key_value(pair.norm(other))[..., 4:]
@@ -87,7 +87,7 @@ def test_every_task_learns_from_every_other():
     for number, found in enumerate(net(inputs)):
         gradients = torch.autograd.grad(found.square().sum(), inputs, retain_graph=True)
         assert all(each.any() for each in gradients), number
-    sum(each.square().mean() for each in net(inputs)).backward()
+    torch.stack([each.square().mean() for each in net(inputs)]).sum().backward()
     assert all(weight.grad is not None and weight.grad.any() for weight in net.parameters())
 
 
@@ -96,7 +96,7 @@ def test_without_its_last_layer_it_changes_nothing(what):
     net, inputs = attention(), maps()
     assert not net(inputs)[0].equal(inputs[0])
     for join in net.joins:
-        for weight in (join[1] if what == "norm" else join[0]).parameters():
+        for weight in join.get_submodule("1" if what == "norm" else "0").parameters():
             nn.init.zeros_(weight)
     for found, given in zip(net(inputs), inputs, strict=True):
         assert found.equal(given)

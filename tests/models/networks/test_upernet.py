@@ -37,7 +37,7 @@ def test_logits_have_the_size_of_the_images(encoder, attention):
 def test_every_weight_gets_a_gradient():
     net = network(attention=True, task_dropout=0.1)
     found = net(images(8))
-    sum(each.square().mean() for each in (*found.main, *found.auxiliary)).backward()
+    torch.stack([each.square().mean() for each in (*found.main, *found.auxiliary)]).sum().backward()
     assert all(weight.grad is not None and weight.grad.any() for weight in net.parameters())
 
 
@@ -51,7 +51,7 @@ def test_routing_equals_computing_everything(attention):
         for one, other in zip(getattr(found, kind), getattr(every, kind), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     for logits in (found, every):
-        sum(each.square().sum() for each in (*logits.main, *logits.auxiliary)).backward()
+        torch.stack([each.square().sum() for each in (*logits.main, *logits.auxiliary)]).sum().backward()
     for (name, one), other in zip(routed.named_parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-4, msg=name)
 
@@ -60,7 +60,7 @@ def test_heads_without_images_have_no_part_in_it():
     net = network()
     found = net(images(), [(slice(0, 4),), (), ()])
     assert [len(each) for each in (*found.main, *found.auxiliary)] == [4, 0, 0, 4, 0, 0]
-    sum(each.square().sum() for each in (*found.main, *found.auxiliary)).backward()
+    torch.stack([each.square().sum() for each in (*found.main, *found.auxiliary)]).sum().backward()
     for name, weight in net.named_parameters():
         if "task_vessel" not in name and "encoder" not in name:
             assert weight.grad is None or not weight.grad.any(), name
