@@ -147,7 +147,8 @@ def run(job: Job, out: Path, complete: Sequence[str]) -> Scores:
     )
     scores = read_scores(newest)
     dice = scores[(scores["metric"] == "dice") & (scores["case"] != "")]
-    return dice.groupby(["dataset", "structure"])["value"].mean().to_dict()
+    means = dice.groupby(["dataset", "structure"])["value"].mean()
+    return {(str(name), str(structure)): float(value) for (name, structure), value in means.items()}  # type: ignore[misc] - an index of pairs
 
 
 def columns() -> dict[str, list[tuple[str, str]]]:

@@ -128,7 +128,7 @@ class PartialAdversarial(PartialMethod):
             "attention": settings["attention"],
         }
         missing = [name for name, is_used in uses.items() if not is_used]
-        steps = {(): "PSSNet", ("attention",): "+ adversarial", ("adversarial", "attention"): "+ pseudo-labels"}
+        steps = {(): "PSSNet", ("attention",): "Stage 2 adversarial", ("adversarial", "attention"): "Stage 2 pseudo"}
         return steps.get(tuple(missing), f"PSSNet without {', '.join(missing)}")
 
     def optimisers(self, optim: OptimConfig) -> dict[str, Trainable]:

@@ -21,7 +21,7 @@ class PartialGenerator(PartialMethod):
         """What is compared: one network per task, missing annotations as background, or one head per task."""
         if len(settings["heads"]) == len(settings["sources"]) == 1:
             return "Single-task expert"
-        return "Missing as background" if settings["missing"] == "background" else "Stage 1 (several heads)"
+        return "Missing as background" if settings["missing"] == "background" else "Stage 1"
 
     def forward(self, batch: JointBatch) -> dict[str, Tensor]:
         """The objective of a step.

@@ -285,12 +285,12 @@ def test_images_are_found_by_task():
 @pytest.mark.parametrize(
     ("name", "settings", "title"),
     [
-        ("partial_generator", {}, "Stage 1 (several heads)"),
+        ("partial_generator", {}, "Stage 1"),
         ("partial_generator", {"missing": "background"}, "Missing as background"),
         ("partial_generator", {"heads": [{}], "sources": ["A"]}, "Single-task expert"),
         ("partial_adversarial", {}, "PSSNet"),
-        ("partial_adversarial", {"attention": False}, "+ adversarial"),
-        ("partial_adversarial", {"attention": False, "adversarial_weight": 0.0}, "+ pseudo-labels"),
+        ("partial_adversarial", {"attention": False}, "Stage 2 adversarial"),
+        ("partial_adversarial", {"attention": False, "adversarial_weight": 0.0}, "Stage 2 pseudo"),
         ("partial_adversarial", {"pseudo_weight": 0.0}, "PSSNet without pseudo-labels"),
         ("partial_adversarial", OFF, "PSSNet without pseudo-labels, adversarial, attention"),
         ("partial_teacher", {}, "Averaged teacher"),
