@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from itertools import accumulate
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -64,6 +64,10 @@ class PartialMethod(Method):
             raise ConfigError("heads=[]: expected the tasks to be learned, at least one; they follow from `datasets`.")
         self.config = config
         self.sizes = tuple(len(task.classes) for task in config.heads)
+        ends = tuple(accumulate(self.sizes))
+        self.channels = tuple(
+            slice(end - size, end) for end, size in zip(ends, self.sizes, strict=True)
+        )  # of each task
         self.network = self.build_network(config.encoder_weights)
 
     def build_network(self, encoder_weights: str) -> MultiHeadUPerNet:
@@ -97,12 +101,6 @@ class PartialMethod(Method):
     def optimisers(self, optim: OptimConfig) -> dict[str, Trainable]:
         """The network's weights; norms and tables of relative positions without weight decay."""
         return {"main": Trainable(groups_by_decay(self.network), optim)}
-
-    @cached_property
-    def channels(self) -> tuple[slice, ...]:
-        """Of each task, its classes among those of all tasks."""
-        ends = [sum(self.sizes[: number + 1]) for number in range(len(self.sizes))]
-        return tuple(slice(end - size, end) for end, size in zip(ends, self.sizes, strict=True))
 
     def supervised(self, logits: TaskLogits, batch: PartialBatch, rows: Sequence[Rows]) -> dict[str, Tensor]:
         """The losses of each task on its own images, by name for the log: dice_<task>, and their weighted sum as loss.

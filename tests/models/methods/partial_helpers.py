@@ -27,6 +27,11 @@ SMALL: dict[str, Any] = {
 }
 
 
+# Settings that leave out all that the second stage adds.
+OFF: dict[str, Any] = {"attention": False, "adversarial_weight": 0.0, "pseudo_weight": 0.0}
+SIZES = tuple(len(task.classes) for task in TASKS)
+
+
 def make(name: str, *, seed: Any = 0, **settings: Any) -> Any:
     torch.manual_seed(seed)
     return build_method({"method": name} | SMALL | settings).train()
@@ -69,6 +74,17 @@ def part_of(batch: JointBatch, rank: int, n_ranks: int, n_sets: int = 3) -> Join
         return replace(map_tensors(one, lambda tensor: tensor[kept]), tasks=tuple(one.tasks[k] for k in kept))
 
     return JointBatch({name: cut(one) for name, one in batch.parts.items()})
+
+
+def dice_by_hand(
+    method: Any, batch: PartialBatch, logits: torch.Tensor, channels: slice, images: slice
+) -> torch.Tensor:
+    """Mean over classes, then images, of the Dice loss, on pixels that count."""
+    p, t = logits.sigmoid(), batch.label[images, channels].float()
+    inside = batch.valid[images].float()
+    p, t, s = p * inside, t * inside, method.config.smooth
+    loss = 1 - (2 * (p * t).sum((2, 3)) + s) / (p.square().sum((2, 3)) + t.square().sum((2, 3)) + s)
+    return loss.mean(1).mean()
 
 
 def train(method: Any, n_steps: int, first: int = 0) -> list[dict[str, float]]:
