@@ -183,7 +183,7 @@ def to_16_bits(probabilities: Float[Tensor, "K H W"]) -> Shaped[np.ndarray, "K H
     return (probabilities.cpu() * FULL).round().to(torch.int32).numpy().astype(np.uint16)
 
 
-def overlap(masks: Mapping[str, Bool[np.ndarray, "H W"]]) -> bool:
+def overlap(masks: Mapping[str, Bool[np.ndarray, "..."]]) -> bool:
     """Whether a pixel is in several masks."""
     return bool((np.sum(list(masks.values()), axis=0) > 1).any())
 
