@@ -1,4 +1,4 @@
-"""Several partly labelled sets of scans: training, scores, label maps, pseudo-labels and prediction with real networks."""
+"""Several partly labelled sets of scans with real networks: training, scores, label maps, pseudo-labels, prediction."""
 
 import numpy as np
 import pytest
