@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from config_ssl_upload import RunConfig, defaults_for, identity, read_settings
+from config_ssl_upload import defaults_for, identity, read_settings
 from dataloaders.ordering import LoaderOptions
 from dataloaders.scans.normalise import Normalisation
 from models import METHODS, build_method
@@ -45,7 +45,7 @@ def test_tasks_and_data_sets_follow_from_the_data(root):
     assert [each["name"] for each in values["heads"]] == [task.name for task in TASKS]
     assert values["network"]["in_channels"] == 3
     settings = read_settings(values)
-    assert settings.run == RunConfig(method="partial_adversarial")
+    assert settings.run.method == "partial_adversarial"
     assert "PSSNet" in settings.experiment_folder.name
 
 
