@@ -34,7 +34,7 @@ def trained(tmp_path_factory):
     keys = TINY | {"datasets": sets, "path": {"data_dir": str(root / "data"), "log_dir": str(root / "exps")}}
     keys |= {"export_to": str(root / "labels")}
     for name in ("train", "validate", "export"):
-        ex.run(name, keys, named_configs=("partial_generator",), options={"--loglevel": "ERROR"})
+        ex.run(name, keys, named_configs=("partial_generator",))
     (experiment,) = (root / "exps").iterdir()
     return root, experiment
 
