@@ -7,7 +7,16 @@ from functools import partial
 from pathlib import Path
 
 from data.prepare.splits import split_by_part
-from data.sources.raw_images import ImageSource, Masks, RawImage, SplitRule, log_inventory, match_ids, read_rgb
+from data.sources.raw_images import (
+    ImageSource,
+    Masks,
+    RawImage,
+    SplitRule,
+    log_inventory,
+    match_ids,
+    read_rgb,
+    refuse_unpaired,
+)
 from dataloaders.description import DatasetSpec
 from util.errors import DataError
 from util.files import short_digest
@@ -61,6 +70,23 @@ class Download:
                 f"{self.name}: no {what} under {self.raw}; expected files such as {example}, at any depth. Download "
                 f"and unpack them (see data/{self.name}/README.md), or name their folder with --raw."
             )
+
+    def find_pairs(self, image: str, mask: str, masks: str, example: str) -> tuple[dict[str, Path], dict[str, Path]]:
+        """Images and masks at any depth, by the first group of their patterns; every mask has an image.
+
+        Args:
+            image, mask: patterns of the names, see `find`.
+            masks: the masks in words.
+            example: names that are expected.
+
+        Raises:
+            DataError: none of either, two files for one id, or a mask without its image.
+        """
+        found = self.find("", image), self.find("", mask)
+        for each, what in zip(found, ("images", masks), strict=True):
+            self.require(each, what, example)
+        refuse_unpaired(found[1], found[0], "image")
+        return found
 
     def account(self, images: Sequence[RawImage], reasons: Reasons) -> None:
         """Logs how many files were used, and why the others were not; the first of `reasons` that fits counts."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from data.sources.fundus.downloads import Download, by_part, make_source
 from data.sources.mask_files import require_size
-from data.sources.raw_images import ImageSource, Masks, RawImage, refuse_unpaired
+from data.sources.raw_images import ImageSource, Masks, RawImage
 from dataloaders.description import DatasetSpec
 from dataloaders.io import pictures
 from dataloaders.samples import Origin
@@ -39,10 +39,7 @@ def find_images(raw: Path) -> list[RawImage]:
         DataError: nothing there, two files for one id, or a map without its image.
     """
     download = Download.open("REFUGE", raw)
-    images, maps = download.find("", IMAGE_NAME), download.find("", MASK_NAME)
-    for found, what in ((images, "images"), (maps, "maps of disc and cup")):
-        download.require(found, what, EXAMPLE)
-    refuse_unpaired(maps, images, "image")
+    images, maps = download.find_pairs(IMAGE_NAME, MASK_NAME, "maps of disc and cup", EXAMPLE)
     result = []
     for key in sorted(maps):
         part, file = PARTS[key[0]], maps[key]

@@ -6,7 +6,7 @@ Source: Lyu et al., Scientific Data 9, 2022.
 from pathlib import Path
 
 from data.sources.fundus.downloads import Download, make_source, put_all
-from data.sources.raw_images import ImageSource, RawImage, refuse_unpaired
+from data.sources.raw_images import ImageSource, RawImage
 from dataloaders.description import DatasetSpec
 from dataloaders.samples import Origin
 
@@ -35,10 +35,7 @@ def find_images(raw: Path) -> list[RawImage]:
         DataError: nothing there, two files for one id, or a mask without its image.
     """
     download = Download.open("RETA", raw)
-    images, masks = download.find("", IMAGE_NAME), download.find("", MASK_NAME)
-    for found, what in ((images, "images"), (masks, "masks")):
-        download.require(found, what, EXAMPLE)
-    refuse_unpaired(masks, images, "image")
+    images, masks = download.find_pairs(IMAGE_NAME, MASK_NAME, "masks", EXAMPLE)
     result = [
         RawImage(name, images[key], {"vessel": (masks[key],)}, "train", origin=Origin(name))
         for key, name in ((key, f"IDRiD_{key}") for key in sorted(masks))

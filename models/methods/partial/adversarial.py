@@ -59,9 +59,8 @@ class PartialAdversarialConfig(PartialConfig):
     task_dropout: float = option(0.1, ge=0, lt=1)  # probability that an image's map of a task is 0, in training
     adversarial_weight: float = option(0.1, "architecture", ge=0)  # of main heads; 0: there are no discriminators
     adversarial_auxiliary_weight: float = option(0.02, "architecture", ge=0)  # of auxiliary heads; 0: none for them
-    pseudo_weight: float = option(
-        0.05, ge=0
-    )  # of the pseudo-labels of each task in each data set; 0: they are not used
+    # of the pseudo-labels of each task in each data set; 0: they are not used, whatever `pseudo_weights` says
+    pseudo_weight: float = option(0.05, ge=0)
     pseudo_weights: tuple[PseudoWeight, ...] = ()  # other weights (PSSNet: RETA lesion 0.1, REFUGE lesion 0)
     discriminator: DiscriminatorConfig = option(DiscriminatorConfig, "architecture")
 

@@ -36,9 +36,8 @@ class PartialConfig:
     sources: tuple[str, ...] = option((), "architecture")  # names of the data sets by number; follow from the data sets
     auxiliary_weight: float = option(0.4, "architecture", ge=0)  # of the auxiliary heads' loss; 0: there are none
     smooth: float = option(1e-5, gt=0)  # of the Dice loss; with 1 classes that are absent from a view teach more
-    ignore: Literal["mask", "background"] = (
-        "mask"  # pixels without a label: do not count, or are background as released
-    )
+    # pixels without a label: do not count, or are background as released
+    ignore: Literal["mask", "background"] = "mask"
     bce_weight: float = option(0.0, ge=0)  # of binary cross-entropy, added to the Dice loss of each class
     images_per_pass: int = option(4, "practical", ge=1)  # images segmented together in prediction
 
@@ -65,9 +64,8 @@ class PartialMethod(Method):
         self.config = config
         self.sizes = tuple(len(task.classes) for task in config.heads)
         ends = tuple(accumulate(self.sizes))
-        self.channels = tuple(
-            slice(end - size, end) for end, size in zip(ends, self.sizes, strict=True)
-        )  # of each task
+        # of each task
+        self.channels = tuple(slice(end - size, end) for end, size in zip(ends, self.sizes, strict=True))
         self.network = self.build_network(config.encoder_weights)
 
     def build_network(self, encoder_weights: str) -> MultiHeadUPerNet:
