@@ -75,7 +75,8 @@ class Download:
         """Images and masks at any depth, by the first group of their patterns; every mask has an image.
 
         Args:
-            image, mask: patterns of the names, see `find`.
+            image: pattern of the names of images, see `find`.
+            mask: likewise, of masks.
             masks: the masks in words.
             example: names that are expected.
 
