@@ -1,11 +1,11 @@
-"""The ladder of several partly labelled data sets without downloads: phantom eyes, of which each set labels one task.
+"""The ladder of several partly labelled data sets without downloads: simple pictures, one task labelled in each set.
 
 python -m benchmarks.partial_study --out study --jobs 2      # the table in the README
 
-Three data sets are trained on: RETA labels vessels, DDR lesions, REFUGE disc and cup. Scored are the test images of
-DDR, REFUGE and of three sets that were never seen (IDRiD, DRIVE, STARE), and new eyes before the cameras of the three
-training sets, on which all structures are annotated: only these show what a network says of structures that a training
-set does not label. Completed runs are not repeated.
+Every picture shows a line, bright and dark blobs, and a disc with a cup. Three sets with a colour cast each are trained
+on: one labels the lines, one the blobs, one disc and cup. Scored are new pictures with all structures labelled, of the
+three casts and of one that was never seen: only these show what a network says of structures that a training set does
+not label. Completed runs are not repeated.
 """
 
 import argparse
@@ -19,9 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.runs import run_once
-from data.phantom import make_image, write_phantom
+from data.phantom.simple import STRUCTURES, make_picture
 from data.prepare.__main__ import main as prepare
-from dataloaders.catalog import dataset
 from dataloaders.io.png import write_png
 from util.cli import parallel_map, run_main, whole
 from util.files import write_json, write_text
@@ -29,12 +28,12 @@ from util.results.scores import FILE_NAME, csv_text, read_scores
 
 logger = logging.getLogger(__name__)
 
-SIZE_PX, RAW_PX = 96, 160
-N_RAW = {"idrid": 30, "reta": 30, "ddr": 40, "refuge": 40, "drive": 16, "stare": 8}
-N_COMPLETE, COMPLETE_SEED = 10, 1  # new eyes before each camera, with all structures annotated
-TRAINED = {"RETA": ("vessel",), "DDR": ("EX", "HE", "SE", "MA"), "REFUGE": ("disc", "cup")}
-STRUCTURES = tuple(name for names in TRAINED.values() for name in names)
-UNSEEN = ("IDRiD", "DRIVE", "STARE")
+SIZE_PX, N_STEPS = 64, 150
+N_TRAIN, N_SCORED = 40, 20
+UNEVENNESS = 0.05
+TASKS = {"lines": ("line",), "blobs": ("bright", "dark"), "discs": ("disc", "cup")}
+RELATIONS = {"blobs": "exclusive", "discs": "nested"}
+CASTS = {"lines": (-0.1, 0.0, 0.15), "blobs": (0.15, -0.05, 0.0), "discs": (-0.1, 0.15, 0.0), "unseen": (0.1, 0.1, 0.1)}
 SEEDS = (0, 1, 2)
 
 SECOND_STAGE: dict[str, dict[str, Any]] = {
@@ -42,12 +41,8 @@ SECOND_STAGE: dict[str, dict[str, Any]] = {
     "+ adversarial": {"attention": False},
     "PSSNet: + attention": {},
 }
-GENERATOR, EXPERTS, NAIVE, TEACHER = (
-    "One head per task (stage 1)",
-    "Single-task experts",
-    "Missing as background",
-    ("Averaged teacher"),
-)
+GENERATOR, EXPERTS = "One head per task (stage 1)", "Single-task experts"
+NAIVE, TEACHER = "Missing as background", "Averaged teacher"
 LINES = (EXPERTS, NAIVE, GENERATOR, *SECOND_STAGE, TEACHER)
 
 
@@ -61,70 +56,74 @@ class Job(NamedTuple):
     commands: tuple[str, ...] = ("train", "validate")
 
 
-def complete_name(camera: str) -> str:
-    """The set of new eyes before a camera."""
-    return f"{camera}-complete"
+def complete_name(cast: str) -> str:
+    """The set of new pictures of a cast with all structures labelled."""
+    return f"{cast}-complete"
 
 
-def write_complete(camera: str, out: Path) -> Path:
-    """Writes photographs of new eyes with the masks of all structures as one's own data; returns the description."""
-    folder, rows = out / complete_name(camera), []
-    for index in range(N_COMPLETE):
-        made, name = make_image(camera.lower(), index, COMPLETE_SEED, RAW_PX), f"{camera.lower()}{index}"
-        write_png(folder / "images" / f"{name}.png", made.image)
-        row = {"id": name, "image": f"images/{name}.png", "split": "test" if index else "train"}
-        for structure in STRUCTURES:
-            write_png(folder / structure / f"{name}.png", made.masks[structure].astype(np.uint8) * 255)
-            row[f"mask:{structure}"] = f"{structure}/{name}.png"
+def write_set(out: Path, name: str, cast: str, structures: Sequence[str], numbers: Mapping[str, int]) -> Path:
+    """Writes pictures with the masks of some structures as one's own data; returns the description.
+
+    Args:
+        out: the folder in which the set's folder is created.
+        name: of the set.
+        cast: a key of `CASTS`.
+        structures: that are labelled.
+        numbers: pictures of each split, `train` or `test`.
+    """
+    folder, rows = out / name, []
+    first = 10_000 * (list(CASTS).index(cast) + 1) + 1000 * (len(structures) == len(STRUCTURES))
+    splits = [split for split, number in numbers.items() for _ in range(number)]
+    for index, split in enumerate(splits):
+        made, picture = make_picture(first + index, SIZE_PX, CASTS[cast], UNEVENNESS), f"{name}{index}"
+        write_png(folder / "images" / f"{picture}.png", made.image)
+        row = {"id": picture, "image": f"images/{picture}.png", "split": split}
+        for structure in structures:
+            write_png(folder / structure / f"{picture}.png", made.masks[structure].astype(np.uint8) * 255)
+            row[f"mask:{structure}"] = f"{structure}/{picture}.png"
         rows.append(row)
     write_text(folder / "files.csv", csv_text(tuple(rows[0]), rows))
-    tasks = [task for name in TRAINED for task in dataset(name).to_dict()["tasks"]]
-    description = folder / f"{complete_name(camera)}.json5"
+    description = folder / f"{name}.json5"
     write_json(description, {
-        "name": complete_name(camera), "kind": "images", "channels": 3, "files": "files.csv",
-        "classes": [{"name": name} for name in STRUCTURES], "tasks": tasks,
-        "grid": {"size_px": SIZE_PX, "aspect": "pad", "field": "largest"},
+        "name": name, "kind": "images", "channels": 3, "files": "files.csv",
+        "classes": [{"name": each} for each in structures],
+        "tasks": [
+            {"name": task, "classes": list(names), "relation": RELATIONS.get(task, "independent")}
+            for task, names in TASKS.items() if set(names) <= set(structures)
+        ],
+        "grid": {"size_px": SIZE_PX},
     })  # fmt: skip
     return description
 
 
-def make_data(out: Path, jobs: int) -> list[str]:
-    """Makes and prepares all sets; returns the descriptions of the complete ones."""
-    data = out / "data"
-    for name, number in N_RAW.items():
-        write_phantom(name, out / "raw" / name, number, RAW_PX, seed=0, jobs=jobs)
-        prepare([name, "--raw", f"{out / 'raw' / name}", "--out", f"{data}", "--size-px", f"{SIZE_PX}",
-                 "--jobs", f"{jobs}"])  # fmt: skip
-    descriptions = [write_complete(camera, out / "raw") for camera in TRAINED]
-    for path in descriptions:
-        prepare([f"{path}", "--out", f"{data}", "--size-px", f"{SIZE_PX}", "--jobs", f"{jobs}"])
-    return [str(path) for path in descriptions]
+def make_data(out: Path, jobs: int) -> tuple[list[str], list[str]]:
+    """Makes and prepares all sets; returns the descriptions of those that are trained on, and of the complete ones."""
+    raw = out / "raw"
+    trained = [write_set(raw, name, name, structures, {"train": N_TRAIN}) for name, structures in TASKS.items()]
+    numbers = {"train": 1, "test": N_SCORED}  # a set needs an image to train on
+    complete = [write_set(raw, complete_name(cast), cast, STRUCTURES, numbers) for cast in CASTS]
+    for path in (*trained, *complete):
+        prepare([f"{path}", "--out", f"{out / 'data'}", "--size-px", f"{SIZE_PX}", "--jobs", f"{jobs}"])
+    return [str(path) for path in trained], [str(path) for path in complete]
 
 
-def first_jobs(seed: int, labels: Path) -> list[Job]:
+def first_jobs(seed: int, trained: Sequence[str], labels: Path) -> list[Job]:
     """All that needs no pseudo-labels."""
-    experts = [Job(EXPERTS, "partial_generator", {"datasets": [name]}, seed) for name in TRAINED]
-    commands = ("train", "export", "validate")
+    experts = [Job(EXPERTS, "partial_generator", {"datasets": [path]}, seed) for path in trained]
+    whole_sets = {"datasets": list(trained)}
+    export = whole_sets | {"export_to": str(labels / f"seed{seed}")}
     return [
-        Job(GENERATOR, "partial_generator", {"export_to": str(labels / f"seed{seed}")}, seed, commands),
+        Job(GENERATOR, "partial_generator", export, seed, ("train", "export", "validate")),
         *experts,
-        Job(NAIVE, "partial_naive", {}, seed),
-        Job(TEACHER, "partial_teacher", {}, seed),
+        Job(NAIVE, "partial_naive", whole_sets, seed),
+        Job(TEACHER, "partial_teacher", whole_sets, seed),
     ]
 
 
-def second_jobs(seed: int, labels: Path) -> list[Job]:
+def second_jobs(seed: int, trained: Sequence[str], labels: Path) -> list[Job]:
     """The steps of the second stage, on the pseudo-labels of the first."""
-    pseudo = {"pseudo_labels": str(labels / f"seed{seed}")}
-    return [Job(line, "partial_adversarial", keys | pseudo, seed) for line, keys in SECOND_STAGE.items()]
-
-
-def scored_sets(job: Job, complete: Sequence[str]) -> list[str]:
-    """The sets that a run is scored on: of an expert those with its structures."""
-    trained = job.keys.get("datasets", list(TRAINED))
-    own = {name for each in trained for name in TRAINED[each]}
-    with_test = [name for name in ("DDR", "REFUGE", *UNSEEN) if own & {each.name for each in dataset(name).classes}]
-    return [*with_test, *complete]
+    common = {"datasets": list(trained), "pseudo_labels": str(labels / f"seed{seed}")}
+    return [Job(line, "partial_adversarial", keys | common, seed) for line, keys in SECOND_STAGE.items()]
 
 
 Scores = dict[tuple[str, str], float]  # data set, structure -> mean Dice of its images
@@ -132,15 +131,15 @@ Scores = dict[tuple[str, str], float]  # data set, structure -> mean Dice of its
 
 def run(job: Job, out: Path, complete: Sequence[str]) -> Scores:
     """Trains, exports and validates, or reads the scores of an earlier run."""
-    keys = (
-        {"datasets": list(TRAINED), "scored": scored_sets(job, complete)}
-        | dict(job.keys)
-        | {
-            "seed": job.seed,
-            "surface_scores": False,
-            "path": {"data_dir": str(out / "data"), "log_dir": str(out / "exps")},
-        }
-    )
+    keys = dict(job.keys) | {
+        "size_px": SIZE_PX,
+        "crop_px": SIZE_PX,
+        "n_steps": N_STEPS,
+        "scored": list(complete),
+        "seed": job.seed,
+        "surface_scores": False,
+        "path": {"data_dir": str(out / "data"), "log_dir": str(out / "exps")},
+    }
     settings = run_once((job.word, "partial_small"), keys, job.commands)
     newest = max(
         (settings.experiment_folder / "validation").glob(f"*/{FILE_NAME}"), key=lambda path: int(path.parent.name)
@@ -153,21 +152,15 @@ def run(job: Job, out: Path, complete: Sequence[str]) -> Scores:
 
 def columns() -> dict[str, list[tuple[str, str]]]:
     """Heading -> the pairs of data set and structure over which it is the mean."""
-    own = [(name, structure) for name in ("DDR", "REFUGE") for structure in TRAINED[name]]
-    own.append((complete_name("RETA"), "vessel"))  # RETA itself has no test images
-    unseen = [("IDRiD", name) for name in (*TRAINED["DDR"], "disc")] + [(name, "vessel") for name in ("DRIVE", "STARE")]
     foreign = {
-        structure: [(complete_name(camera), structure) for camera, names in TRAINED.items() if structure not in names]
-        for structure in STRUCTURES
+        task: [(complete_name(other), name) for other in TASKS if other != task for name in names]
+        for task, names in TASKS.items()
     }
-    not_labelled = [pair for pairs in foreign.values() for pair in pairs]
     return {
-        "labelled structures, own sets": own,
-        "labelled elsewhere, own sets": not_labelled,
-        "unseen sets": unseen,
-        "vessel": foreign["vessel"],
-        "lesions": [pair for name in TRAINED["DDR"] for pair in foreign[name]],
-        "disc, cup": foreign["disc"] + foreign["cup"],
+        "labelled in the set": [(complete_name(task), name) for task, names in TASKS.items() for name in names],
+        "labelled in another": [pair for pairs in foreign.values() for pair in pairs],
+        "unseen cast": [(complete_name("unseen"), name) for name in STRUCTURES],
+        **{f"{task}, labelled in another": pairs for task, pairs in foreign.items()},
     }
 
 
@@ -195,19 +188,19 @@ def gather(jobs: Iterable[Job], scores: Iterable[Scores]) -> dict[tuple[str, int
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Makes the phantoms, runs all jobs and prints the table."""
+    """Makes the pictures, runs all jobs and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for data, runs and tables")
     parser.add_argument("--jobs", type=whole(1), default=2, help="processes (default: 2)")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="one training each (default: 0 1 2)")
     given = parser.parse_args(arguments)
-    complete = make_data(given.out, given.jobs)
+    trained, complete = make_data(given.out, given.jobs)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     labels, work = given.out / "pseudo_labels", partial(run, out=given.out, complete=complete)
     jobs: list[Job] = []
     scores: list[Scores] = []
     for stage in (first_jobs, second_jobs):
-        due = [job for seed in given.seeds for job in stage(seed, labels)]
+        due = [job for seed in given.seeds for job in stage(seed, trained, labels)]
         jobs += due
         scores += parallel_map(work, due, given.jobs, "runs")
     text = table(gather(jobs, scores))

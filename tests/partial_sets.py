@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
+from data.phantom.simple import make_picture
 from dataloaders.description import ClassSpec, DatasetSpec, GridRule, SplitRule, write_description
 from dataloaders.images.fingerprint import fingerprint
 from dataloaders.images.folder import MANIFEST, ImageFolder
@@ -41,27 +41,6 @@ MIXED = DatasetSpec(
 CASTS = {"LINES": (0.0, 0.0, 0.1), "BLOBS": (0.1, 0.0, 0.0), "DISCS": (0.0, 0.1, 0.0), "MIXED": (0.05, 0.05, 0.0)}
 
 
-def draw(seed: int, cast: tuple[float, ...] = (0, 0, 0)) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """An image (SIDE, SIDE, 3) uint8 with all structures, and their masks."""
-    rng = np.random.default_rng(seed)
-    row, column = np.mgrid[:SIDE, :SIDE]
-    masks = {}
-    slope, start = rng.uniform(-0.5, 0.5), rng.uniform(6, SIDE - 6)
-    masks["line"] = abs(row - start - slope * (column - SIDE / 2)) < 1.5
-    for name in ("bright", "dark"):
-        centres = rng.uniform(4, SIDE - 4, (3, 2))
-        masks[name] = np.any([np.hypot(row - y, column - x) < 2.2 for y, x in centres], axis=0)
-    masks["dark"] &= ~masks["bright"]
-    y, x = rng.uniform(8, SIDE - 8, 2)
-    masks["disc"], masks["cup"] = np.hypot(row - y, column - x) < 6, np.hypot(row - y, column - x) < 3
-    image = np.full((SIDE, SIDE, 3), (0.5, 0.3, 0.2))
-    for name, colour in {"disc": (0.75, 0.6, 0.35), "cup": (0.95, 0.9, 0.7), "line": (0.35, 0.1, 0.1),
-                         "bright": (0.9, 0.9, 0.2), "dark": (0.2, 0.05, 0.05)}.items():  # fmt: skip
-        image[masks[name]] = colour
-    image = ndimage.gaussian_filter(image, (0.5, 0.5, 0)) + rng.normal(0, 0.02, image.shape) + np.array(cast)
-    return (image.clip(0, 1) * 255).astype(np.uint8), masks
-
-
 def write_set(root: Path, spec: DatasetSpec, n_train: int = 6, n_test: int = 3, first_seed: int = 0) -> ImageFolder:
     """Writes a prepared folder below the data root."""
     folder = root / spec.prepared_folder(SIDE)
@@ -70,14 +49,14 @@ def write_set(root: Path, spec: DatasetSpec, n_train: int = 6, n_test: int = 3, 
     rows = []
     for number in range(n_train + n_test):
         image_id = f"{spec.name.lower()}{number}"
-        image, masks = draw(first_seed + 100 * list(CASTS).index(spec.name) + number, CASTS[spec.name])
-        write_png(folder / "images" / f"{image_id}.png", image)
+        made = make_picture(first_seed + 100 * list(CASTS).index(spec.name) + number, SIDE, CASTS[spec.name])
+        write_png(folder / "images" / f"{image_id}.png", made.image)
         for each in spec.classes:
-            write_png(folder / "masks" / each.name / f"{image_id}.png", masks[each.name])
+            write_png(folder / "masks" / each.name / f"{image_id}.png", made.masks[each.name])
         rows.append({
             "id": image_id, "split": "train" if number < n_train else "test",
             "original_height_px": str(2 * SIDE), "original_width_px": str(2 * SIDE),
-            "image_sha256": file_sha256(folder / "images" / f"{image_id}.png"), "fingerprint": fingerprint(image),
+            "image_sha256": file_sha256(folder / "images" / f"{image_id}.png"), "fingerprint": fingerprint(made.image),
         })  # fmt: skip
     write_text(folder / MANIFEST, csv_text(tuple(rows[0]), rows))
     return ImageFolder(folder)

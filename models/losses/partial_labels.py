@@ -19,6 +19,8 @@ def binary_dice(
     is_known: Bool[Tensor, "B K"],
     valid: Bool[Tensor, "B V H W"] | None = None,
     smooth: float = 1e-5,
+    *,
+    squared: bool = True,
 ) -> Float[Tensor, "B K"]:
     """1 - (2 sum p t + s) / (sum p^2 + sum t^2 + s) of each image and class, with p = sigmoid(logits).
 
@@ -28,6 +30,7 @@ def binary_dice(
         is_known: whether the class is annotated in the image.
         valid: pixels that count, of all classes (V = 1) or of each (V = K); None: all.
         smooth: s; with 1e-5 an absent class gives a loss near 1 with hardly any gradient, with 1 it teaches more.
+        squared: False: sum p + sum t in place of the sums of squares.
 
     Returns:
         0 to 1; 0 with zero gradient where the class is unknown or no pixel counts.
@@ -41,7 +44,8 @@ def binary_dice(
         p, t = logits.sigmoid() * counts, (target & counts).to(logits.dtype)
         over_pixels = (2, 3)
         shared = 2 * (p * t).sum(over_pixels) + smooth
-        return 1 - shared / (p.square().sum(over_pixels) + t.sum(over_pixels) + smooth)
+        predicted = (p.square() if squared else p).sum(over_pixels)
+        return 1 - shared / (predicted + t.sum(over_pixels) + smooth)
 
 
 def binary_cross_entropy(

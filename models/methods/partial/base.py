@@ -36,6 +36,8 @@ class PartialConfig:
     sources: tuple[str, ...] = option((), "architecture")  # names of the data sets by number; follow from the data sets
     auxiliary_weight: float = option(0.4, "architecture", ge=0)  # of the auxiliary heads' loss; 0: there are none
     smooth: float = option(1e-5, gt=0)  # of the Dice loss; with 1 classes that are absent from a view teach more
+    # denominator of the Dice loss: sums of squares as released, or plain sums, which find small structures much sooner
+    dice: Literal["squared", "plain"] = "squared"
     # pixels without a label: do not count, or are background as released
     ignore: Literal["mask", "background"] = "mask"
     bce_weight: float = option(0.0, ge=0)  # of binary cross-entropy, added to the Dice loss of each class
@@ -145,7 +147,8 @@ class PartialMethod(Method):
             valid = valid if valid.shape[1] == 1 else valid[:, channels]
             if config.ignore == "background":
                 label, valid = label & valid, None
-            found = binary_dice(logits, label, is_known, valid, config.smooth)
+            squared = config.dice == "squared"
+            found = binary_dice(logits, label, is_known, valid, config.smooth, squared=squared)
             if config.bce_weight:
                 found = found + config.bce_weight * binary_cross_entropy(logits, label, is_known, valid)
             yield found, is_known

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.phantom.simple import make_picture
 from dataloaders.images.folder import MANIFEST
 from dataloaders.io.png import read_image, read_mask, write_png
 from dataloaders.ordering import LoaderOptions
@@ -13,7 +14,7 @@ from dataloaders.partial.config import FUNDUS_MEAN, FUNDUS_SD, PartialDataConfig
 from dataloaders.partial.data import LABELLED, PSEUDO, STRONG
 from dataloaders.partial.pseudo import PseudoLabelFolder
 from dataloaders.transforms.views import ViewConfig
-from tests.partial_sets import BLOBS, DISCS, LINES, MIXED, SIDE, draw, image_set, open_sets, write_sets
+from tests.partial_sets import BLOBS, DISCS, LINES, MIXED, SIDE, image_set, open_sets, write_sets
 from util.errors import ConfigError, DataError
 from util.runtime.distributed import Plan
 
@@ -40,7 +41,7 @@ def write_pseudo(data, root, run="run", certain=True, every=False):
         images[each.name] = each.training_images()
         first = 100 * ["LINES", "BLOBS", "DISCS", "MIXED"].index(each.name)
         for number, image_id in enumerate(images[each.name]):
-            masks = np.stack([draw(first + number)[1][name] for name in names])
+            masks = np.stack([make_picture(first + number).masks[name] for name in names])
             labels.write(each.name, image_id, names, masks, np.full_like(masks, certain))
     labels.finish(run, data.config.task_list, images, classes, {})
     return labels
@@ -216,7 +217,7 @@ def test_every_test_image_is_read_with_the_masks_that_its_set_has(sets):
     assert [each.name for each in data.scored] == ["MIXED", "LINES"]
     assert list(data.tested_cases()) == [f"{s}/{s.lower()}{n}" for s in ("MIXED", "LINES") for n in (6, 7, 8)]
     first = next(data.cases(data.scored[0]))()
-    masks = draw(306)[1]
+    masks = make_picture(306).masks
     assert first.case.classes == (1, 2, 3, 4, 5)
     assert first.case.ids == ("mixed6",)
     assert np.array_equal(first.truth[:, 0], np.stack([masks[name] for name in ("bright", "dark", "disc")]))

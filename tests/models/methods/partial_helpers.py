@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from data.phantom.simple import make_picture
 from dataloaders.samples import JointBatch, PartialBatch, Task, map_tensors
 from models import build_method
 from models.training.optim import OptimConfig, Optimisers
-from tests.partial_sets import BLOBS, CASTS, DISCS, LINES, SIDE, draw
+from tests.partial_sets import BLOBS, CASTS, DISCS, LINES, SIDE
 
 NAMES = ("partial_generator", "partial_adversarial", "partial_teacher")
 SETS = (LINES, BLOBS, DISCS)
@@ -40,12 +41,13 @@ def make(name: str, *, seed: Any = 0, **settings: Any) -> Any:
 def part(sets: tuple[int, ...], n_each: int, seed: int, kind: str) -> PartialBatch:
     """Images of some of the three sets; kind: labelled, pseudo (all but the set's own task) or strong (nothing)."""
     pairs = [
-        (number, draw(seed + 100 * number + k, CASTS[SETS[number].name])) for number in sets for k in range(n_each)
+        (number, make_picture(seed + 100 * number + k, SIDE, CASTS[SETS[number].name]))
+        for number in sets
+        for k in range(n_each)
     ]
-    image = torch.stack(
-        [torch.from_numpy(each.astype(np.float32) / 128 - 1).permute(2, 0, 1) for _, (each, _) in pairs]
-    )
-    label = torch.stack([torch.stack([torch.from_numpy(masks[name]) for name in CLASSES]) for _, (_, masks) in pairs])
+    images = np.stack([made.image for _, made in pairs]).astype(np.float32) / 128 - 1
+    image = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    label = torch.from_numpy(np.stack([[made.masks[name] for name in CLASSES] for _, made in pairs]))
     source = [number for number, _ in pairs]
     own = torch.tensor([[k in range(*CHANNELS[s].indices(5)) for k in range(5)] for s in source])
     valid = torch.ones(len(pairs), 1, SIDE, SIDE, dtype=torch.bool)

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import models
+from data.phantom.simple import make_picture
 from dataloaders.description import GridRule
 from dataloaders.images.framing import Framing
 from dataloaders.io.png import write_png
@@ -18,7 +19,7 @@ from models.training.average import AverageConfig
 from models.training.optim import OptimConfig
 from models.training.state import build_state
 from tests.models.colours import TrainedColours
-from tests.partial_sets import SIDE, draw, open_sets, write_sets
+from tests.partial_sets import SIDE, open_sets, write_sets
 from util.errors import CheckpointError, ConfigError, DataError, UserError
 from util.runtime import checkpoint
 
@@ -52,11 +53,11 @@ def folder(tmp_path_factory):
 
 def picture(seed):
     """A field of view of twice the size at the left of black surroundings, and the masks there."""
-    image, masks = draw(seed)
+    made = make_picture(seed, SIDE)
     whole = np.zeros((2 * SIDE + 10, 4 * SIDE, 3), np.uint8)
-    whole[5 : 5 + 2 * SIDE, 8 : 8 + 2 * SIDE] = image.repeat(2, 0).repeat(2, 1)
-    placed = {name: np.zeros(whole.shape[:2], bool) for name in masks}
-    for name, mask in masks.items():
+    whole[5 : 5 + 2 * SIDE, 8 : 8 + 2 * SIDE] = made.image.repeat(2, 0).repeat(2, 1)
+    placed = {name: np.zeros(whole.shape[:2], bool) for name in made.masks}
+    for name, mask in made.masks.items():
         placed[name][5 : 5 + 2 * SIDE, 8 : 8 + 2 * SIDE] = mask.repeat(2, 0).repeat(2, 1)
     return whole, placed
 
