@@ -28,7 +28,7 @@ from util.results.scores import FILE_NAME, csv_text, read_scores
 
 logger = logging.getLogger(__name__)
 
-SIZE_PX, N_STEPS = 64, 150
+SIZE_PX, N_STEPS = 64, 250
 N_TRAIN, N_SCORED = 40, 20
 UNEVENNESS = 0.05
 TASKS = {"lines": ("line",), "blobs": ("bright", "dark"), "discs": ("disc", "cup")}
@@ -36,10 +36,13 @@ RELATIONS = {"blobs": "exclusive", "discs": "nested"}
 CASTS = {"lines": (-0.1, 0.0, 0.15), "blobs": (0.15, -0.05, 0.0), "discs": (-0.1, 0.15, 0.0), "unseen": (0.1, 0.1, 0.1)}
 SEEDS = (0, 1, 2)
 
+NETWORK = {"encoder": "test_convnext", "channels": 16}
+DISCRIMINATOR = {"discriminator": {"channels": 16}}
+
 SECOND_STAGE: dict[str, dict[str, Any]] = {
     "+ pseudo-labels": {"adversarial_weight": 0.0, "attention": False},
-    "+ adversarial": {"attention": False},
-    "PSSNet: + attention": {},
+    "+ adversarial": {"attention": False} | DISCRIMINATOR,
+    "PSSNet: + attention": DISCRIMINATOR,
 }
 GENERATOR, EXPERTS = "One head per task (stage 1)", "Single-task experts"
 NAIVE, TEACHER = "Missing as background", "Averaged teacher"
@@ -135,6 +138,7 @@ def run(job: Job, out: Path, complete: Sequence[str]) -> Scores:
         "size_px": SIZE_PX,
         "crop_px": SIZE_PX,
         "n_steps": N_STEPS,
+        "network": NETWORK,
         "scored": list(complete),
         "seed": job.seed,
         "surface_scores": False,
