@@ -99,12 +99,12 @@ class PartialData(TrainingData):
         Raises:
             ConfigError: none is given.
         """
-        if not self.config.pseudo_labels:
+        if self.config.label_folder is None:
             raise ConfigError(
                 "pseudo_labels: none given; this method learns from those of a trained network. Make them with "
                 f"{EXPORT} and set pseudo_labels to the folder that it names."
             )
-        return PseudoLabelFolder(Path(self.config.pseudo_labels).expanduser())
+        return self.config.label_folder
 
     @cached_property
     def pseudo_classes(self) -> Mapping[str, tuple[str, ...]]:
