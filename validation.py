@@ -122,8 +122,8 @@ def _find_checkpoint(settings: Settings) -> Path:
     path = Path(named or settings.experiment_folder / "checkpoint.pt").expanduser()
     if not named and not path.exists():
         raise CheckpointError(
-            f"{path}: {settings.data.unidentified or 'this configuration has not been trained'}. Train it with the "
-            "same settings, name a checkpoint with reload_model_path=PATH, or score random weights: reload_model_path=none."
+            f"{path}: {settings.data.unidentified or 'this configuration has not been trained'}. Train it with these "
+            "settings, name a checkpoint with reload_model_path=PATH, or score random weights: reload_model_path=none."
         )
     return path
 
