@@ -1,6 +1,7 @@
 """Several partly labelled sets of scans with real networks: training, scores, label maps, pseudo-labels, prediction."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def trained(tmp_path_factory):
     return root, experiment
 
 
-def run(name, root, word, **changes):
+def run(name, root, word, **changes) -> Any:
     sets = [str(root / "data" / spec.prepared_folder()) for spec in (LIVER, KIDNEYS)]
     keys = TINY | {"datasets": sets, "path": {"data_dir": str(root / "data"), "log_dir": str(root / "exps")}}
     return ex.run(name, keys | changes, named_configs=(word,)).result
