@@ -24,7 +24,6 @@ with warnings.catch_warnings():
     from sacred.config import ConfigDict
 
 from dataloaders.build import family
-from dataloaders.catalog import is_built_in
 from dataloaders.protocol import DataConfig
 from models import canonical_name, method_class
 from models.prediction.pseudo_labels import PseudoLabelConfig
@@ -148,7 +147,7 @@ class Settings:
 
     run: RunConfig
     data: DataConfig
-    values: dict[str, Any]  # all keys, as Sacred stores them; the data set is identified by its name and content
+    values: dict[str, Any]  # all keys, as Sacred stores them; data are identified by what they are, not by their place
 
     @property
     def method_name(self) -> str:
@@ -243,9 +242,7 @@ def read_settings(values: dict[str, Any]) -> Settings:
     refuse_unknown(values, RunConfig, data_type, method.Config)
     select(method.Config, values)
     data = select(data_type, values)
-    spec = data.spec
-    named = spec.name if is_built_in(spec) else f"{spec.name}@{spec.digest}"
-    told = dict(values) | {"method": canonical_name(values["method"]), "dataset": named}
+    told = dict(values) | {"method": canonical_name(values["method"])} | data.identified
     return Settings(select(RunConfig, values), data, told)
 
 

@@ -122,8 +122,8 @@ def _find_checkpoint(settings: Settings) -> Path:
     path = Path(named or settings.experiment_folder / "checkpoint.pt").expanduser()
     if not named and not path.exists():
         raise CheckpointError(
-            f"{path}: this configuration has not been trained. Train it with the same settings, name a checkpoint "
-            "with reload_model_path=PATH, or score random weights with reload_model_path=none."
+            f"{path}: {settings.data.unidentified or 'this configuration has not been trained'}. Train it with these "
+            "settings, name a checkpoint with reload_model_path=PATH, or score random weights: reload_model_path=none."
         )
     return path
 
@@ -191,7 +191,7 @@ def export(_config: dict[str, Any]) -> str:
     run, experiment = settings.run, settings.experiment_folder
     method, evaluation = _open_trained(settings)
     folder = Path(run.export_to or experiment / "pseudo_labels").expanduser()
-    evaluation.export_pseudo_labels(method, folder, experiment.name, run.pseudo_label)
+    evaluation.export_pseudo_labels(method, folder, experiment.name, settings.config_hash, run.pseudo_label)
     return str(folder)
 
 

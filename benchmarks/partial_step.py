@@ -2,26 +2,33 @@
 
     python -m benchmarks.partial_step --size 512 --batch 4 --precision bf16      # on a GPU
     python -m benchmarks.partial_step --encoder resnet10t --size 64 --batch 4
-    python -m benchmarks.partial_step --tasks 6 --encoder resnet10t --size 64    # time and memory of 1, 2, ... 6 tasks
+    python -m benchmarks.partial_step --tasks 6 --encoder resnet10t --size 64         # time of 1, 2, ... 6 tasks
+    python -m benchmarks.partial_step --memory 1,3,6 --encoder resnet10t --size 64    # memory of 1, 3 and 6 tasks
 
 The batch, which is made beforehand, has as many images of each of three data sets, each annotated for one task. The
 bare passes are those of the step, over as many images and heads: without gradient where a network teaches, forward and
 backward where it learns; of a method with discriminators, those of the segmentation network alone. With `--tasks`, the
 yardstick is the first stage with a single task and data set of as many images.
+
+With `--memory`, a step of the first stage with each number of tasks has equally many images in all: `--batch` times the
+least number that divides evenly. On a GPU the peak of the allocated memory is measured, on a CPU the sum of the tensors
+that wait for the backward pass; both beyond weights, optimisers and data.
 """
 
+import math
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.timing import HEADER, Comparison, compare, describe, parse
+from benchmarks.timing import HEADER, Comparison, compare, describe, parse, peak_bytes
 from benchmarks.trainee import Trainee
 from dataloaders.samples import JointBatch, PartialBatch
 from models.networks.upernet import MultiHeadUPerNet
+from util.results.tables import markdown_header, markdown_row
 
 METHODS: dict[str, dict[str, Any]] = {
     "stage 1": {"method": "partial_generator"},
@@ -115,7 +122,53 @@ def measure_tasks(options: Namespace) -> Sequence[Comparison]:
     return found
 
 
+def saved_bytes(step: Callable[[], object], known: Iterable[Tensor]) -> int:
+    """Bytes of all tensors that a step keeps for its backward pass, each once, without `known` ones."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        step()
+    without = {tensor.untyped_storage().data_ptr() for tensor in known}
+    return sum(nbytes for place, nbytes in kept.items() if place not in without)
+
+
+def step_bytes(n_tasks: int, n_sets: int, options: Namespace) -> int:
+    """Memory of a step of the first stage beyond weights, optimisers and data, see above."""
+    trainee = Trainee(METHODS["stage 1"] | settings_of(n_tasks, n_sets, options), MultiHeadUPerNet, options)
+    batch = batch_of(n_tasks, n_sets, options)
+    step, method = partial(trainee.step, batch), trainee.state.method
+    step()  # from now on the optimisers have their state
+    if options.device.type == "cuda":
+        return peak_bytes(step, options.device) or 0
+    return saved_bytes(step, [batch["labelled"].image, *method.parameters(), *method.buffers()])
+
+
+def measure_memory(options: Namespace) -> list[str]:
+    """A table of the memory of a step by number of tasks, with ratios to the first number.
+
+    Left, every data set is annotated for one task, so that a head computes the images of its task only, as in the first
+    stage of PSSNet. Right, all images are annotated for all tasks, so that all heads compute all images.
+    """
+    counts = [int(text) for text in options.memory.split(",")]
+    n_images, found = options.batch * math.lcm(*counts), []
+    for n_tasks in counts:
+        each = [Namespace(**vars(options) | {"batch": n_images // n_sets}) for n_sets in (n_tasks, 1)]
+        found.append((step_bytes(n_tasks, n_tasks, each[0]), step_bytes(n_tasks, 1, each[1])))
+    names = [f"tasks, {n_images} images", "each head its own images", "ratio", "every head all images", "ratio"]
+    lines = [markdown_header(names, 1)]
+    for n_tasks, needed in zip(counts, found, strict=True):
+        cells = [(f"{n / 2**20:.1f} MiB", f"{n / n_first:.2f}") for n, n_first in zip(needed, found[0], strict=True)]
+        lines.append(markdown_row([str(n_tasks), *cells[0], *cells[1]]))
+    return lines
+
+
 if __name__ == "__main__":
-    given = parse(__doc__, encoder="resnet10t", channels=128, size=64, batch=4, repeats=15, tasks=0)
-    rows = measure_tasks(given) if given.tasks else measure(given)
-    print(describe(given), HEADER, *rows, sep="\n")
+    given = parse(__doc__, encoder="resnet10t", channels=128, size=64, batch=4, repeats=15, tasks=0, memory="")
+    if given.memory:
+        print(describe(given), *measure_memory(given), sep="\n")
+    else:
+        print(describe(given), HEADER, *(measure_tasks(given) if given.tasks else measure(given)), sep="\n")

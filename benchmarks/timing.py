@@ -95,7 +95,7 @@ def compare(
     """
     device = options.device
     calls = [_warm_up(function, device) for function in (computation, yardstick)]
-    peak = _peak_bytes(computation, device)
+    peak = peak_bytes(computation, device)
     times: tuple[list[float], list[float]] = [], []
     for number in range(repeats or int(options.repeats)):
         for which in (0, 1) if number % 2 else (1, 0):  # so that neither always comes second
@@ -170,7 +170,7 @@ def _busy_share(function: Callable[[], object], device: torch.device, seconds: f
     return sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / calls / seconds
 
 
-def _peak_bytes(function: Callable[[], object], device: torch.device) -> int | None:
+def peak_bytes(function: Callable[[], object], device: torch.device) -> int | None:
     """Peak memory of the device; on a CPU, of the process, sampled every millisecond (Linux only)."""
     gc.collect()
     if device.type == "cuda":

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from dataloaders.catalog import is_built_in
 from dataloaders.description import DatasetSpec
 from dataloaders.ordering import LoaderOptions
 from dataloaders.samples import Task
@@ -63,6 +64,17 @@ class DataConfig(ABC):
     @abstractmethod
     def summary(self, trains_on: str) -> str:
         """What is trained on, as a part of the experiment folder's name."""
+
+    @property
+    def identified(self) -> dict[str, str]:
+        """What stands for keys that name places on this machine, so that a run is found wherever they are."""
+        spec = self.spec
+        return {"dataset": spec.name if is_built_in(spec) else f"{spec.name}@{spec.digest}"}
+
+    @property
+    def unidentified(self) -> str:
+        """Which named place is empty, so that a run cannot be found by what was there; "": none."""
+        return ""
 
     @classmethod
     def ignored_keys(cls, values: Mapping[str, Any], trains_on: str) -> set[str]:

@@ -1,5 +1,6 @@
 """Validation on several partly labelled data sets, from the command's entry to the tables of several runs."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import models
 import training  # noqa: F401 - registers its command
 import validation  # noqa: F401
 from config_ssl_upload import InputError, ex
+from dataloaders.partial.pseudo import PseudoLabelFolder
 from tests.models.colours import Colours
 from tests.partial_sets import BLOBS, DISCS, LINES, MIXED, SIDE, open_sets, write_sets
 from util.results.scores import read_scores
@@ -64,6 +66,11 @@ def test_a_further_set_and_an_image_that_fails(root):
         run("validate", root, scored=[place(root, MIXED)], test_sets=[place(root, MIXED)])
 
 
+def test_a_run_whose_pseudo_labels_are_gone_is_not_found_in_silence(root):
+    with pytest.raises(InputError, match=r"pseudo_labels='gone' holds no pseudo_labels\.json.*reload_model_path=PATH"):
+        run("validate", root, method="partial_generator", pseudo_labels="gone")
+
+
 def test_exported_pseudo_labels_are_trained_on(root):
     folder = run("export", root, pseudo_label={"min_area_px": 4})
     assert folder.startswith(str(root.parent / "logs/Colours_"))
@@ -74,5 +81,11 @@ def test_exported_pseudo_labels_are_trained_on(root):
     assert other == str(root.parent / "elsewhere")
     with Image.open(root.parent / "elsewhere/LINES/disc/lines0.png") as image:
         assert set(np.unique(np.asarray(image))) == {0, 255}
+    maker, again = (PseudoLabelFolder(Path(each)).maker for each in (folder, run("export", root, seed=5)))
+    assert maker is not None
+    assert again is not None
+    assert (maker[0], again[0] == maker[0]) == (Path(folder).parent.name, False)
+    assert PseudoLabelFolder(Path(other)).maker == (maker[0], again[1])  # the same recipe, without the filter
+    assert again[1] != maker[1]
     with pytest.raises(InputError, match=r"LINES are annotated for all of line"):
         run("export", root, tasks=["vessel"])

@@ -1,5 +1,8 @@
 """Several partly labelled sets of scans with real networks: training, scores, label maps, pseudo-labels, prediction."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -30,13 +33,16 @@ def trained(tmp_path_factory):
     """Folder with data, and the experiment of a short training that has been validated and exported."""
     root = tmp_path_factory.mktemp("scans")
     write_scan_sets(root / "data", n_scans=4)
-    sets = [str(root / "data" / spec.prepared_folder()) for spec in (LIVER, KIDNEYS)]
-    keys = TINY | {"datasets": sets, "path": {"data_dir": str(root / "data"), "log_dir": str(root / "exps")}}
-    keys |= {"export_to": str(root / "labels")}
     for name in ("train", "validate", "export"):
-        ex.run(name, keys, named_configs=("partial_generator",))
+        run(name, root, "partial_generator", export_to=str(root / "labels"))
     (experiment,) = (root / "exps").iterdir()
     return root, experiment
+
+
+def run(name, root, word, **changes) -> Any:
+    sets = [str(root / "data" / spec.prepared_folder()) for spec in (LIVER, KIDNEYS)]
+    keys = TINY | {"datasets": sets, "path": {"data_dir": str(root / "data"), "log_dir": str(root / "exps")}}
+    return ex.run(name, keys | changes, named_configs=(word,)).result
 
 
 def test_every_scan_is_scored_for_the_organs_of_its_set(trained):
@@ -80,3 +86,23 @@ def test_people_segment_scans_with_it(trained, tmp_path):
     np.testing.assert_allclose(label.affine, scan.affine)
     rows = read_csv(tmp_path / "out/volumes.csv", ("structure",))
     assert [row["structure"] for row in rows] == ["liver", "left", "right"]
+
+
+def test_the_second_stage_is_found_wherever_its_pseudo_labels_are(trained, tmp_path):
+    """Once trained, it needs their record alone. Seeds of both stages are repetitions, which share a line."""
+    root, _ = trained
+    paths = {"data_dir": str(root / "data"), "log_dir": str(tmp_path / "exps")}
+    for seed in (0, 1):
+        first, last = tmp_path / f"labels{seed}", tmp_path / f"moved{seed}"
+        for name in ("train", "export"):
+            run(name, root, "partial_generator", seed=seed, export_to=str(first), path=paths)
+        stage = {"seed": seed, "path": paths, "adversarial_weight": 0.0, "attention": False}
+        checkpoint = run("train", root, "partial_adversarial", pseudo_labels=str(first), **stage)
+        last.mkdir()
+        (first / "pseudo_labels.json").rename(last / "pseudo_labels.json")
+        run("validate", root, "partial_adversarial", pseudo_labels=str(last), surface_scores=False, **stage)
+        assert (Path(checkpoint).parent / "validation/1/scores.csv").exists()
+    assert len(list((tmp_path / "exps").glob("*/checkpoint.pt"))) == 4
+    run("collect", root, "partial_adversarial", path=paths)
+    lines = [line for line in (tmp_path / "exps/table.md").read_text().splitlines() if "pseudo | LIVER" in line]
+    assert lines[0].endswith("| 2 |")  # seeds

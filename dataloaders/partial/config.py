@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from dataloaders import catalog
 from dataloaders.description import DatasetSpec
+from dataloaders.partial.pseudo import RECORD, PseudoLabelFolder
 from dataloaders.partial.tasks import channels_of, join_specs, join_tasks, known_channels
 from dataloaders.protocol import DataConfig, DataFacts
 from dataloaders.samples import Task
@@ -23,6 +25,7 @@ from util.schema import check_bounds, option
 
 # Of red, green and blue, 0 to 255. Source: PSSNet (Pattern Recognition 2024), released code.
 FUNDUS_MEAN, FUNDUS_SD = (95.523, 57.776, 25.422), (58.273, 35.645, 16.790)
+MAKER = ("pseudo_labels", "pseudo_labels_recipe")  # keys of the settings that say who made the pseudo-labels
 GREY_MEAN, GREY_SD = (127.5,), (63.75,)  # not published
 
 
@@ -42,7 +45,8 @@ class PartialDataConfig(DataConfig):
     scored: tuple[str, ...] = option((), "practical")
     tested: str = option("", "practical")  # one of `test_sets`, in place of `scored`
     missing: Literal["unknown", "background"] = "unknown"  # what an image shows of classes that it is not annotated for
-    pseudo_labels: str = ""  # folder that `validation.py export` wrote, for methods that learn from pseudo-labels
+    # folder that `validation.py export` wrote, for methods that learn from pseudo-labels; a run is found by its record
+    pseudo_labels: str = option("", "replicate")
     size_px: int | None = option(None, ge=16)  # side of the prepared images; None: that of the first data set
     crop_px: int | None = option(None, ge=16)  # side of the views in training; None: half of the prepared side
     which_aug: str = "fundus"  # views: fundus, slices or none
@@ -171,6 +175,24 @@ class PartialDataConfig(DataConfig):
         if catalog.dataset(dataset).name in [spec.name for spec in own]:
             raise ConfigError(f"test_sets: {dataset} is scored already. Leave it out.")
         return replace(self, tested=dataset, size_px=self.side_px)
+
+    @property
+    def label_folder(self) -> PseudoLabelFolder | None:
+        """The folder of the pseudo-labels; None: none is given."""
+        return PseudoLabelFolder(Path(self.pseudo_labels).expanduser()) if self.pseudo_labels else None
+
+    @property
+    def identified(self) -> dict[str, str]:
+        """Also the run that made the pseudo-labels, and a digest of how."""
+        maker = self.label_folder.maker if self.label_folder else None
+        return super().identified | ({} if maker is None else dict(zip(MAKER, maker, strict=True)))
+
+    @property
+    def unidentified(self) -> str:
+        """Whether the folder of the pseudo-labels holds none."""
+        if self.label_folder is None or self.label_folder.maker:
+            return ""
+        return f"pseudo_labels={self.pseudo_labels!r} holds no {RECORD}, by which the run is found"
 
     def summary(self, trains_on: str) -> str:
         """The tasks."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
 
 from dataloaders.description import DatasetSpec
@@ -64,12 +65,12 @@ class PartialData(TrainingData):
         self, normalisation: Normalisation, seed: int, batch_size: int, steps: range, options: LoaderOptions
     ) -> DataLoader[JointBatch]:
         """Makes a loader whose k-th batch belongs to the k-th of `steps`; `batch_size` images of each data set."""
+        stores = self._stores if options.device is None else self._placed(options.device)
 
         def dataset(name: str, known: Callable[[PartialSet], np.ndarray]) -> PartialDataset:
             streams = []
             for number, each in enumerate(self.trained):
-                store = self._stores[name][each.name]
-                store = store if options.device is None else store.on(options.device)
+                store = stores[name][each.name]
                 part = Part(np.arange(len(store)), batch_size, seed, options.plan, f"{name}/{each.name}")
                 streams.append(Stream(store, part, number, known(each)))
             return PartialDataset(streams, self.config, is_strong=name != LABELLED)
@@ -99,12 +100,12 @@ class PartialData(TrainingData):
         Raises:
             ConfigError: none is given.
         """
-        if not self.config.pseudo_labels:
+        if self.config.label_folder is None:
             raise ConfigError(
                 "pseudo_labels: none given; this method learns from those of a trained network. Make them with "
                 f"{EXPORT} and set pseudo_labels to the folder that it names."
             )
-        return PseudoLabelFolder(Path(self.config.pseudo_labels).expanduser())
+        return self.config.label_folder
 
     @cached_property
     def pseudo_classes(self) -> Mapping[str, tuple[str, ...]]:
@@ -131,6 +132,14 @@ class PartialData(TrainingData):
                 stores[PSEUDO][each.name] = each.store(files)
         return stores
 
+    def _placed(self, device: torch.device) -> dict[str, dict[str, Store]]:
+        """The stores on a device, where all parts of a batch share the images of a data set."""
+        twins = {name: store.on(device) for name, store in self._stores[LABELLED].items()}
+        return {
+            part: twins if part == LABELLED else {name: store.on(device, twins[name]) for name, store in stores.items()}
+            for part, stores in self._stores.items()
+        }
+
     @property
     def _parts(self) -> tuple[str, ...]:
         return (LABELLED, *(part for part in (PSEUDO, STRONG) if part in self.needs))
@@ -138,7 +147,8 @@ class PartialData(TrainingData):
     @property
     def nbytes(self) -> int:
         """Memory of images and masks on a device."""
-        return sum(store.nbytes for stores in self._stores.values() for store in stores.values())
+        images = sum(store.image_nbytes for store in self._stores[LABELLED].values())
+        return images + sum(store.code_nbytes for stores in self._stores.values() for store in stores.values())
 
     def contents(self) -> dict[str, str]:
         """Training images and their masks of every data set, and the pseudo-labels."""

@@ -16,7 +16,7 @@ from dataloaders.io.png import read_stored, write_png
 from dataloaders.partial.store import MARKED, UNKNOWN
 from dataloaders.samples import Task
 from util.errors import ConfigError, DataError, UserError
-from util.files import read_json_object, write_json
+from util.files import read_json_object, short_digest, write_json
 from util.records import hash_files
 
 RECORD = "pseudo_labels.json"
@@ -35,6 +35,20 @@ class PseudoLabelFolder:
     def record_path(self) -> Path:
         """The record of a finished folder."""
         return self.folder / RECORD
+
+    @property
+    def maker(self) -> tuple[str, str] | None:
+        """The run that made the labels, and a digest of how: its settings but for the seed, thresholds and filters.
+
+        None: the folder holds no finished labels.
+
+        Raises:
+            DataError: the record is damaged.
+        """
+        if not self.record_path.exists():
+            return None
+        content = self._content()
+        return content["run"], short_digest({"recipe": content["recipe"], "settings": content["settings"]})
 
     def path(self, dataset: str, name: str, image_id: str) -> Path:
         """The file of a class of an image."""
@@ -72,13 +86,14 @@ class PseudoLabelFolder:
             write_png(self.path(dataset, name, image_id), grey.astype(np.uint8))
 
     def finish(
-        self, run: str, tasks: Sequence[Task], images: Mapping[str, Mapping[str, str]],
+        self, run: str, recipe: str, tasks: Sequence[Task], images: Mapping[str, Mapping[str, str]],
         classes: Mapping[str, Sequence[str]], settings: Mapping[str, Any],
     ) -> None:  # fmt: skip
         """Writes the record.
 
         Args:
             run: name of the experiment that made the labels.
+            recipe: hash of its settings, which its repetitions share.
             tasks: of its network.
             images: data set -> training image -> SHA-256 of its file.
             classes: data set -> classes with a file per image.
@@ -88,6 +103,7 @@ class PseudoLabelFolder:
         content = {
             "format": FORMAT,
             "run": run,
+            "recipe": recipe,
             "tasks": [asdict(task) for task in tasks],
             "settings": dict(settings),
             "images": {name: dict(each) for name, each in images.items()},
@@ -138,7 +154,7 @@ class PseudoLabelFolder:
         if not self.record_path.exists():
             raise self._error("missing, or not finished")
         content = read_json_object(self.record_path)
-        keys = ("run", "tasks", "images", "classes", "files")
+        keys = ("run", "recipe", "tasks", "settings", "images", "classes", "files")
         if content.get("format") != FORMAT or any(key not in content for key in keys):
             raise self._error(f"{RECORD} is damaged, or of another version")
         return content

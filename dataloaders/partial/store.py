@@ -37,12 +37,22 @@ class Store(ABC):
 
     @property
     @abstractmethod
-    def nbytes(self) -> int:
-        """Memory of images and codes on a device."""
+    def image_nbytes(self) -> int:
+        """Memory of the images on a device."""
+
+    @property
+    @abstractmethod
+    def code_nbytes(self) -> int:
+        """Memory of the codes on a device."""
 
     @abstractmethod
-    def on(self, device: torch.device) -> "Store":
-        """The same, kept on a device."""
+    def on(self, device: torch.device, twin: "Store | None" = None) -> "Store":
+        """The same, kept on a device.
+
+        Args:
+            device: where to.
+            twin: a store of the same images that is there already; they are shared. None: there is none.
+        """
 
     @abstractmethod
     def read(self, positions: np.ndarray) -> tuple[Float[Tensor, "B C S S"], Int[Tensor, "B P S S"]]:
@@ -50,8 +60,8 @@ class Store(ABC):
 
     @property
     def n_planes(self) -> int:
-        """Number of planes that hold the codes; at least one."""
-        return max(1, -(-len(self.channels) // PER_PLANE))
+        """Number of planes that hold the codes."""
+        return -(-len(self.channels) // PER_PLANE)
 
     def unpack(
         self, planes: Int[Tensor, "B P h w"], n_channels: int
@@ -80,15 +90,22 @@ class ArrayStore(Store):
         return len(self.image)
 
     @property
-    def nbytes(self) -> int:
-        """Memory of images and codes on a device."""
-        is_deep = self.image.dtype == np.uint16
-        return self.image.nbytes * (2 if is_deep else 1) + 4 * self.n_planes * int(np.prod(self.image.shape[:3]))
+    def image_nbytes(self) -> int:
+        """Memory of the images on a device, where 16 bits take 32."""
+        return self.image.nbytes * (2 if self.image.dtype == np.uint16 else 1)
 
-    def on(self, device: torch.device) -> Store:
-        """Copies images and codes to a device."""
+    @property
+    def code_nbytes(self) -> int:
+        """Memory of the codes on a device."""
+        return 4 * self.n_planes * int(np.prod(self.image.shape[:3]))
+
+    def on(self, device: torch.device, twin: Store | None = None) -> Store:
+        """Copies the codes to a device, and the images unless a twin has them."""
         chunks = np.array_split(np.arange(len(self)), max(1, len(self) // CHUNK))
-        image = torch.cat([image_tensor(self.image[part]).to(device) for part in chunks])
+        if isinstance(twin, PlacedStore):
+            image = twin.image
+        else:
+            image = torch.cat([image_tensor(self.image[part]).to(device) for part in chunks])
         planes = torch.cat([torch.from_numpy(self._planes(part)).to(device) for part in chunks])
         return PlacedStore(image, planes, self.channels)
 
@@ -113,11 +130,16 @@ class PlacedStore(Store):
         return len(self.image)
 
     @property
-    def nbytes(self) -> int:
-        """Memory of images and codes."""
-        return sum(each.nelement() * each.element_size() for each in (self.image, self.planes))
+    def image_nbytes(self) -> int:
+        """Memory of the images."""
+        return self.image.nbytes
 
-    def on(self, device: torch.device) -> Store:
+    @property
+    def code_nbytes(self) -> int:
+        """Memory of the codes."""
+        return self.planes.nbytes
+
+    def on(self, device: torch.device, twin: Store | None = None) -> Store:
         """Itself: it is where it is to be."""
         return self
 
@@ -137,7 +159,10 @@ class SliceMasks(Store):
     """
 
     def __init__(
-        self, slices: SliceStore, values: Mapping[int, int], masks: Mapping[int, np.ndarray] = MappingProxyType({})
+        self,
+        slices: SliceStore,
+        values: Mapping[int, int],
+        masks: Mapping[int, np.ndarray | Tensor] = MappingProxyType({}),
     ) -> None:
         self.slices, self.values, self.masks = slices, values, masks
         self.channels = (*values, *masks)
@@ -146,14 +171,20 @@ class SliceMasks(Store):
         return len(self.slices)
 
     @property
-    def nbytes(self) -> int:
-        """Memory of slices and codes on a device; a slice takes two bytes a pixel there, a code four."""
-        return (2 + 4 * self.n_planes) * len(self) * self.slices.side_px**2
+    def image_nbytes(self) -> int:
+        """Memory of slices and their class values on a device: three bytes a pixel."""
+        return 3 * len(self) * self.slices.side_px**2
 
-    def on(self, device: torch.device) -> Store:
-        """Copies slices, class values and masks to a device."""
+    @property
+    def code_nbytes(self) -> int:
+        """Memory of the masks on a device."""
+        return sum(int(np.prod(mask.shape)) for mask in self.masks.values())
+
+    def on(self, device: torch.device, twin: Store | None = None) -> Store:
+        """Copies the masks to a device, and slices and class values unless a twin has them."""
+        slices = twin.slices if isinstance(twin, SliceMasks) else self.slices.on(device)
         masks = {k: torch.from_numpy(np.array(mask)).to(device) for k, mask in self.masks.items()}
-        return SliceMasks(self.slices.on(device), self.values, masks)  # type: ignore[arg-type] - tensors are read alike
+        return SliceMasks(slices, self.values, masks)
 
     def read(self, positions: np.ndarray) -> tuple[Float[Tensor, "B 1 S S"], Int[Tensor, "B P S S"]]:
         """Slices, 0 to 1, and codes of all channels in planes."""

@@ -186,6 +186,8 @@ def move(images: Float[Tensor, "B C H W"], drawn: Views) -> tuple[Float[Tensor, 
 
 def move_labels(labels: Shaped[Tensor, "B P H W"], drawn: Views) -> Shaped[Tensor, "B P h w"]:
     """The same geometry for whole numbers below 2^24, by the nearest pixel; 0 outside."""
+    if not labels.shape[1]:
+        return labels[..., :1, :1].expand(-1, -1, drawn.crop_px, drawn.crop_px)
     side = labels.shape[-1]
     grid = _positions(drawn) * (2 / (side - 1)) - 1
     found = F.grid_sample(labels.float(), grid, mode="nearest", padding_mode="zeros", align_corners=True)

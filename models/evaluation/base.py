@@ -93,13 +93,16 @@ class Evaluation(ABC):
         """
         raise ConfigError("probabilities: for one structure of a set of images; choose such a data set and method.")
 
-    def export_pseudo_labels(self, method: Method, folder: Path, run: str, config: PseudoLabelConfig) -> None:
+    def export_pseudo_labels(
+        self, method: Method, folder: Path, run: str, recipe: str, config: PseudoLabelConfig
+    ) -> None:
         """Writes labels of the classes that training images are not annotated for, see `validation.py export`.
 
         Args:
             method: trained, on the device.
             folder: of the labels.
             run: name of the experiment, which the folder records.
+            recipe: hash of its settings, which its repetitions share; likewise.
             config: how probabilities become labels.
 
         Raises:

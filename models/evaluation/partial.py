@@ -102,9 +102,11 @@ class PartialEvaluation(Evaluation):
             failed_sets=tuple(report.failed_sets.values()),
         )
 
-    def export_pseudo_labels(self, method: Method, folder: Path, run: str, config: PseudoLabelConfig) -> None:
+    def export_pseudo_labels(
+        self, method: Method, folder: Path, run: str, recipe: str, config: PseudoLabelConfig
+    ) -> None:
         """See `models.evaluation.pseudo_export`."""
-        export_pseudo_labels(method, self.data, folder, run, config, self.device)
+        export_pseudo_labels(method, self.data, folder, run, recipe, config, self.device)
 
     def _score_set(
         self, candidate: Candidate, each: PartialSet, options: ScoreOptions, folder: Path, suffix: str, report: _Report

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Bool
 
 from dataloaders.io.geometry import paste_back
@@ -13,15 +14,18 @@ from dataloaders.partial.sets import ImageSet, PartialSet, ScanSet
 from dataloaders.samples import Task, Volume
 from models.evaluation.partial_scores import Segmented
 from models.prediction.dense import overlap
-from models.prediction.partial import innermost, task_files, values_of
+from models.prediction.partial import innermost, separate, task_files, values_of
 from models.prediction.scan_search import SEGMENTATION
 
 
 def save_masks(folder: Path, each: PartialSet, found: Segmented, tasks: Sequence[Task]) -> None:
     """Writes the masks of all tasks: PNG files of images, NIfTI files of scans.
 
+    They are for people: where exclusive classes overlap, a pixel has the most probable one. The masks that are scored
+    are not changed.
+
     Args:
-        folder: receives <id>_<task>_segmentation.*, label maps; where classes overlap that are not nested, masks.
+        folder: receives <id>_<task>_segmentation.*, label maps; where independent classes overlap, masks.
         each: the data set.
         found: in one of its images or scans.
         tasks: of the network, in the order of its channels.
@@ -29,21 +33,23 @@ def save_masks(folder: Path, each: PartialSet, found: Segmented, tasks: Sequence
     Raises:
         UserError: the folder cannot be written to.
     """
+    shown = separate(tasks, torch.from_numpy(found.probabilities), torch.from_numpy(found.masks)).numpy()
     if isinstance(each, ImageSet):
-        pasted = (each.to_original(found.id, mask[0]) for mask in found.masks)
+        pasted = (each.to_original(found.id, mask[0]) for mask in shown)
         masks = dict(zip(each.names, pasted, strict=True))
         files: dict[Path, np.ndarray] = {}
         for task in tasks:
             files |= task_files(folder, found.id, task, masks)
         write_pngs(files)
     elif isinstance(each, ScanSet):
-        _save_scan(folder, each, found, tasks)
+        _save_scan(folder, each, found.id, dict(zip(each.names, shown, strict=True)), tasks)
 
 
-def _save_scan(folder: Path, each: ScanSet, found: Segmented, tasks: Sequence[Task]) -> None:
-    masks: Mapping[str, Bool[np.ndarray, "D H W"]] = dict(zip(each.names, found.masks, strict=True))
-    prepared = each.prepared(found.id)
-    grid, stored = each.original_grid(found.id)
+def _save_scan(
+    folder: Path, each: ScanSet, scan: str, masks: Mapping[str, Bool[np.ndarray, "D H W"]], tasks: Sequence[Task]
+) -> None:
+    prepared = each.prepared(scan)
+    grid, stored = each.original_grid(scan)
     for task in tasks:
         own = innermost(task, masks)
         maps = {f"{task.name}_{name}": mask.astype(np.uint8) for name, mask in own.items()}
@@ -53,4 +59,4 @@ def _save_scan(folder: Path, each: ScanSet, found: Segmented, tasks: Sequence[Ta
             volume = Volume(values.astype(np.uint8), prepared.affine)
             if grid is not None:
                 volume = Volume(paste_back(volume, grid.shape, grid.affine).array, grid.affine, stored)
-            write_nifti(folder / f"{found.id}_{name}{SEGMENTATION}", volume)
+            write_nifti(folder / f"{scan}_{name}{SEGMENTATION}", volume)

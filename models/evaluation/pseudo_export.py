@@ -45,7 +45,13 @@ class _Tally:
 
 
 def export_pseudo_labels(
-    method: Method, data: PartialData, folder: Path, run: str, config: PseudoLabelConfig, device: torch.device
+    method: Method,
+    data: PartialData,
+    folder: Path,
+    run: str,
+    recipe: str,
+    config: PseudoLabelConfig,
+    device: torch.device,
 ) -> None:
     """Writes pseudo-labels of the training images of all data sets, for the classes they are not annotated for.
 
@@ -57,6 +63,7 @@ def export_pseudo_labels(
         data: its training images.
         folder: of the labels, see `dataloaders.partial.pseudo`; a picture of some of them is added.
         run: name of the experiment.
+        recipe: hash of its settings, which its repetitions share.
         config: thresholds and filters; one threshold, or one for each class of all tasks in their order.
         device: where to compute.
 
@@ -86,6 +93,7 @@ def export_pseudo_labels(
     raise_failures(failures, n_images, f"pseudo-labels in {folder}")
     labels.finish(
         run,
+        recipe,
         data.config.task_list,
         images,
         {name: [names[k] for k in channels] for name, channels in unknown.items()},

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
 
 from dataloaders.description import DatasetSpec
 from dataloaders.images.framing import Framing
@@ -20,7 +21,7 @@ from dataloaders.samples import ImageCase, Task
 from models.methods.base import Method
 from models.prediction.dense import SEGMENTATION, require_picture, segmentation_files, to_16_bits
 from models.prediction.origin import find_dataset, require_family
-from models.prediction.segmenter import Segmenter
+from models.prediction.segmenter import Segmenter, most_probable
 from models.training.load import load_trained, read_trained
 from util.errors import CheckpointError
 from util.runtime.device import choose_device, set_precision
@@ -37,13 +38,13 @@ def task_files(
 ) -> dict[Path, np.ndarray]:
     """`<name>_<task>_segmentation.png`, a label map; if classes overlap, a mask `<name>_<task>_<class>_...` each.
 
-    Nested classes always have a label map, in which a pixel has the value of the innermost one.
+    Nested classes always have a label map, in which a pixel has the value of the innermost one; so have exclusive ones.
 
     Args:
         folder: of the files.
         name: of the image.
         task: whose classes are written.
-        masks: by class, also those of other tasks.
+        masks: by class, also those of other tasks; those of exclusive classes as `separate` returns them.
     """
     return segmentation_files(folder, f"{name}_{task.name}", innermost(task, masks), values_of(task))
 
@@ -59,12 +60,26 @@ def innermost(task: Task, masks: Mapping[str, Bool[np.ndarray, "..."]]) -> dict[
     return own
 
 
+def separate(
+    tasks: Sequence[Task], probabilities: Float[Tensor, "K D H W"], masks: Bool[Tensor, "K D H W"]
+) -> Bool[Tensor, "K D H W"]:
+    """The masks of the classes of all tasks; where exclusive ones overlap, the most probable keeps the pixel.
+
+    Of equally probable classes the first keeps it. Other relations are left as they are.
+    """
+    sizes, kept = [len(task.classes) for task in tasks], []
+    for task, share, mask in zip(tasks, probabilities.split(sizes), masks.split(sizes), strict=True):
+        numbers = torch.arange(1, len(mask) + 1, device=mask.device)[:, None, None, None]
+        kept.append(most_probable(share, mask) == numbers if task.relation == "exclusive" else mask)
+    return torch.cat(kept)
+
+
 @dataclass(frozen=True)
 class PartialPrediction:
     """The classes of all tasks in one image, on the grid of the image.
 
     Attributes:
-        masks: class -> (H, W) bool; classes of several tasks may overlap.
+        masks: class -> (H, W) bool; see `separate` for those that exclude each other, all others may overlap.
         probabilities: class -> (H, W) uint16, 65535 is 1; 0 outside what the network sees.
         values: class -> value in the label map of its task.
         tasks: of the network.
@@ -167,7 +182,8 @@ class PartialPredictor:
         names = channels_of(self.tasks)
         tensor = standardise(to_unit(image_tensor(square)), self.mean, self.sd)
         found = self.segmenter.segment(ImageCase(("image",), tuple(range(1, len(names) + 1)), tensor))
-        masks = zip(names, found.masks[:, 0].cpu().numpy(), strict=True)
+        separated = separate(self.tasks, found.probabilities, found.masks)
+        masks = zip(names, separated[:, 0].cpu().numpy(), strict=True)
         shares = zip(names, to_16_bits(found.probabilities[:, 0]), strict=True)
         return PartialPrediction(
             {name: framing.to_picture(mask) for name, mask in masks},

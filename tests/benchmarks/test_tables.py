@@ -86,7 +86,7 @@ def test_the_ratio_is_that_of_neighbours(monkeypatch):
         clock[0] += seconds * next(slowness)
 
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(timing, "_peak_bytes", lambda *_: None)
+    monkeypatch.setattr(timing, "peak_bytes", lambda *_: None)
     line = compare("a", lambda: work(3.0), "b", lambda: work(2.0), options_of(monkeypatch), repeats=9)
     assert (line.ratio, line.lowest, line.highest) == pytest.approx((1.5, 1.5, 1.5))
 
@@ -99,3 +99,25 @@ def test_memory_that_a_computation_takes_for_a_while_is_seen(monkeypatch):
 def test_tasks_are_compared_with_one(monkeypatch):
     options = options_of(monkeypatch, batch=1, encoder="test_convnext", channels=8, tasks=2)
     assert ["2 task" in line.name for line in partial_step.measure_tasks(options)] == [False, True]
+
+
+def test_what_waits_for_the_backward_pass_is_counted_once():
+    weight = torch.rand(100, requires_grad=True)
+
+    def step():
+        found = weight.exp()  # kept by exp, and twice by the product
+        (found * found * weight).sum().backward()  # the first product and the weight are kept, too
+
+    assert partial_step.saved_bytes(step, [weight]) == 2 * 400
+    assert partial_step.saved_bytes(step, []) == 3 * 400
+
+
+def test_memory_grows_with_the_tasks_that_an_image_is_annotated_for(monkeypatch):
+    options = options_of(monkeypatch, batch=1, encoder="test_convnext", channels=8, memory="1,2,4")
+    _, *lines = partial_step.measure_memory(options)
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert [row[0] for row in cells] == ["1", "2", "4"]
+    own, every = ([float(row[column]) for row in cells] for column in (2, 4))
+    assert own[0] == every[0] == 1
+    assert all(ratio < 1.3 for ratio in own)
+    assert 1.1 < every[1] < every[2]

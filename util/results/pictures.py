@@ -22,8 +22,12 @@ from skimage.segmentation import mark_boundaries
 from util.files import atomic_write
 
 # Distinguishable on grey and by the colour-blind; the dashes also without any colour.
-# Source: Okabe & Ito, Color Universal Design (2008); its bright colours.
-COLOURS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#D55E00")
+# Source: the first six are the bright ones of Okabe & Ito, Color Universal Design (2008). The others are named colours
+# of CSS; each differs by 16 or more (CIEDE2000) from those before it and from white.
+COLOURS = (
+    *("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#D55E00", "#7B68EE", "#00FA9A", "#48D1CC", "#C71585"),
+    *("#CD5C5C", "#FFA07A", "#4682B4"),
+)
 DASHES = ("solid", (0, (5, 1.2)), (0, (2, 0.8)), (0, (6, 1, 1.5, 1)))
 OTHER_COLOUR, EXPERT_COLOUR = COLOURS[:2]  # orange, blue
 BOUNDARY_COLOUR = (1.0, 0.8, 0.0)  # of superpixels, RGB
@@ -107,18 +111,20 @@ def draw_label_outlines(
 ) -> None:
     """Draws the outline of every label in `names`; of the ground truth thin and white."""
     for index, value in enumerate(names):
-        colour, dashes = ("white", "solid") if is_truth else _style(index)
+        colour, dashes = ("white", "solid") if is_truth else outline_style(index)
         draw_outline(axes, labels == value, colour, dashes, 0.7 if is_truth else 1.4)
 
 
-def _style(index: int) -> tuple[str, Any]:
-    return COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)]
+def outline_style(index: int) -> tuple[str, Any]:
+    """Colour and dashes of the class at a place, from 0: a colour of its own, as long as there are so many."""
+    again, place = divmod(index, len(COLOURS))
+    return COLOURS[place], DASHES[(place + again) % len(DASHES)]
 
 
 def draw_legend(figure: Figure, names: Sequence[str], truth: str | None) -> None:
     """Explains the outlines of `draw_label_outlines`, below the figure; truth: what the white ones are, if any."""
     lines = [
-        Line2D([], [], color=_style(index)[0], linestyle=_style(index)[1], linewidth=2, label=name)
+        Line2D([], [], color=outline_style(index)[0], linestyle=outline_style(index)[1], linewidth=2, label=name)
         for index, name in enumerate(names)
     ]
     if truth is not None:

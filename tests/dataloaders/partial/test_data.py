@@ -43,7 +43,7 @@ def write_pseudo(data, root, run="run", certain=True, every=False):
         for number, image_id in enumerate(images[each.name]):
             masks = np.stack([make_picture(first + number).masks[name] for name in names])
             labels.write(each.name, image_id, names, masks, np.full_like(masks, certain))
-    labels.finish(run, data.config.task_list, images, classes, {})
+    labels.finish(run, "recipe", data.config.task_list, images, classes, {})
     return labels
 
 

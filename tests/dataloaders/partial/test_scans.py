@@ -85,7 +85,7 @@ def test_slices_have_pseudo_labels_too(scans, tmp_path):
             masks = np.ones((len(classes[each.name]), SIDE, SIDE), bool)
             labels.write(each.name, name, classes[each.name], masks, masks)
     images = {each.name: each.training_images() for each in data.trained}
-    labels.finish("run", data.config.task_list, images, classes, {})
+    labels.finish("run", "recipe", data.config.task_list, images, classes, {})
     pseudo = first_batch(open_scan_sets(scans, frozenset({PSEUDO}), pseudo_labels=str(tmp_path)))[PSEUDO]
     assert pseudo.is_known.int().tolist() == 4 * [[0, 1, 1]] + 4 * [[1, 0, 0]]
     inside = pseudo.valid & pseudo.is_known[:, :, None, None]

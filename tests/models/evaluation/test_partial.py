@@ -2,7 +2,6 @@
 
 import csv
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,13 +9,11 @@ import torch
 from PIL import Image
 
 from dataloaders.io.png import read_mask, write_png
-from dataloaders.samples import Task
 from dataloaders.scans.normalise import Normalisation
 from models.evaluation import Candidate, ScoreOptions, make_evaluation
 from models.evaluation.partial import PartialEvaluation
 from models.evaluation.partial_pictures import choose_images, draw_images
 from models.evaluation.partial_scores import PooledClass, score_class
-from models.prediction.partial import task_files
 from tests.models.colours import Colours, ColoursConfig
 from tests.partial_sets import BLOBS, DISCS, LINES, MIXED, SIDE, open_sets, write_set, write_sets
 from util.errors import DataError, FailedItemsError
@@ -249,16 +246,6 @@ def test_a_picture_that_was_cut_out_gets_its_mask_back_at_its_place(tmp_path):
     assert label.shape == (40, 80)
     assert label[:, :40].any()
     assert not label[:, 40:].any()
-
-
-def test_classes_that_overlap_have_a_file_each(tmp_path):
-    masks = {"a": np.array([[True, True, False]]), "b": np.array([[False, True, True]])}
-    two = Task("t", ("a", "b"), "exclusive")
-    assert {path.name for path in task_files(tmp_path, "x", two, masks)} == {
-        "x_t_a_segmentation.png", "x_t_b_segmentation.png",
-    }  # fmt: skip
-    ((path, label),) = task_files(tmp_path, "x", replace(two, relation="nested"), masks).items()
-    assert (path.name, label.tolist()) == ("x_t_segmentation.png", [[1, 2, 2]])
 
 
 def test_neither_pictures_nor_masks_cost_the_scores(sets, tmp_path, monkeypatch, caplog):

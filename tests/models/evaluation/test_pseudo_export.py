@@ -17,6 +17,7 @@ from util.errors import ConfigError, DataError, FailedItemsError
 from util.files import read_json_object
 
 CPU = torch.device("cpu")
+RUN = "run", "recipe", PseudoLabelConfig()
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def export(root, out, run="run", **config):
     data = open_sets(root)
     found = make_evaluation("partial", data, CPU)
     method = Colours(ColoursConfig(data.config.task_list))
-    found.export_pseudo_labels(method, out, run, PseudoLabelConfig(**config))
+    found.export_pseudo_labels(method, out, run, "recipe", PseudoLabelConfig(**config))
     return method.eval(), data
 
 
@@ -60,7 +61,7 @@ def test_of_a_task_that_is_annotated_in_part_only_the_rest_is_labelled(root, tmp
     sets = [root / spec.prepared_folder(SIDE) for spec in (MIXED, DISCS)]
     data = open_sets(root, datasets=sets)
     method = Colours(ColoursConfig(data.config.task_list))
-    make_evaluation("partial", data, CPU).export_pseudo_labels(method, tmp_path / "out", "run", PseudoLabelConfig())
+    make_evaluation("partial", data, CPU).export_pseudo_labels(method, tmp_path / "out", *RUN)
     found = {path.relative_to(tmp_path / "out").parent.as_posix() for path in (tmp_path / "out").rglob("*/*/*.png")}
     assert found == {"MIXED/cup", "DISCS/bright", "DISCS/dark"}
 
@@ -122,6 +123,6 @@ def test_there_must_be_something_to_label(root, tmp_path):
     data = open_sets(root, tasks=("vessel",))
     method = Colours(ColoursConfig(data.config.task_list))
     with pytest.raises(ConfigError, match="LINES are annotated for all of line"):
-        make_evaluation("partial", data, CPU).export_pseudo_labels(method, tmp_path, "run", PseudoLabelConfig())
+        make_evaluation("partial", data, CPU).export_pseudo_labels(method, tmp_path, *RUN)
     with pytest.raises(ConfigError, match="export: for methods of several data sets"):
-        Evaluation.export_pseudo_labels(DenseEvaluation(None, CPU), method, tmp_path, "run", PseudoLabelConfig())
+        Evaluation.export_pseudo_labels(DenseEvaluation(None, CPU), method, tmp_path, *RUN)

@@ -8,6 +8,7 @@ import torch
 
 from config_ssl_upload import defaults_for, identity, read_settings
 from dataloaders.ordering import LoaderOptions
+from dataloaders.partial.pseudo import PseudoLabelFolder
 from dataloaders.scans.normalise import Normalisation
 from models import METHODS, build_method
 from models.training.average import AverageConfig
@@ -16,6 +17,7 @@ from models.training.optim import OptimConfig
 from models.training.state import build_state
 from tests.models.methods.partial_helpers import NAMES, TASKS
 from tests.partial_sets import BLOBS, DISCS, LINES, SIDE, open_sets, write_sets
+from util.errors import ConfigError, DataError
 from util.runtime import checkpoint
 from util.schema import merge
 
@@ -47,6 +49,43 @@ def test_tasks_and_data_sets_follow_from_the_data(root):
     settings = read_settings(values)
     assert settings.run.method == "partial_adversarial"
     assert "PSSNet" in settings.experiment_folder.name
+
+
+def labels_at(folder, run="seed0", recipe="f00d", threshold=0.5):
+    """A folder with a record of pseudo-labels, and nothing else."""
+    PseudoLabelFolder(folder).finish(run, recipe, TASKS, {}, {}, {"thresholds": [threshold]})
+    return str(folder)
+
+
+def test_a_run_is_found_by_what_made_its_pseudo_labels_wherever_they_are(root, tmp_path, monkeypatch):
+    def found(labels):
+        settings = read_settings(values_of("partial_adversarial", root, pseudo_labels=labels))
+        return settings.experiment_folder, settings.config_hash
+
+    first = found(labels_at(tmp_path / "labels"))
+    assert first != found("")
+    assert found(labels_at(tmp_path / "other", run="seed1"))[0] != first[0]
+    assert found(str(tmp_path / "other"))[1] == first[1]  # a repetition, over which tables may average
+    assert found(labels_at(tmp_path / "stricter", threshold=0.7))[1] != first[1]
+    assert found(labels_at(tmp_path / "longer", recipe="beef"))[1] != first[1]
+    (tmp_path / "labels").rename(tmp_path / "moved")
+    assert found(str(tmp_path / "moved")) == first
+    monkeypatch.chdir(tmp_path)
+    assert found("moved") == first
+    saved = read_settings(values_of("partial_adversarial", root, pseudo_labels="moved"))
+    other = read_settings(values_of("partial_adversarial", root, pseudo_labels="other"))
+    with pytest.raises(ConfigError, match=r"pseudo_labels: 'seed0' there, 'seed1' here"):
+        other.require_same(saved.values, tmp_path / "checkpoint.pt")
+
+
+def test_pseudo_labels_that_are_not_there_are_named(root, tmp_path):
+    settings = read_settings(values_of("partial_adversarial", root, pseudo_labels=str(tmp_path / "none")))
+    assert settings.data.unidentified.endswith("none' holds no pseudo_labels.json, by which the run is found")
+    assert not read_settings(values_of("partial_generator", root)).data.unidentified
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none/pseudo_labels.json").write_text("{}")
+    with pytest.raises(DataError, match=r"pseudo_labels.json is damaged"):
+        read_settings(values_of("partial_adversarial", root, pseudo_labels=str(tmp_path / "none")))
 
 
 def test_settings_are_the_same_whether_lists_or_tuples(root):

@@ -12,9 +12,10 @@ from data.phantom.simple import make_picture
 from dataloaders.description import GridRule
 from dataloaders.images.framing import Framing
 from dataloaders.io.png import write_png
+from dataloaders.samples import Task
 from dataloaders.scans.normalise import Normalisation
 from models.predict import main
-from models.prediction.partial import PartialPredictor
+from models.prediction.partial import PartialPredictor, separate
 from models.training.average import AverageConfig
 from models.training.optim import OptimConfig
 from models.training.state import build_state
@@ -108,6 +109,38 @@ def test_a_picture_is_prepared_as_for_training(folder):
     mean, sd = np.array([95.523, 57.776, 25.422]), np.array([58.273, 35.645, 16.790])
     expected = ((square.astype(float) - mean) / sd).transpose(2, 0, 1)
     np.testing.assert_allclose(seen[0][0].numpy(), expected, atol=1e-5)
+
+
+def test_the_most_probable_of_exclusive_classes_keeps_a_pixel():
+    tasks = (Task("t", ("a",)), Task("u", ("b", "c", "d"), "exclusive"), Task("v", ("e", "f")))
+    tasks += (Task("w", ("g", "h"), "nested"),)
+    columns = [[0.9, 0.6, 0.9, 0.6, 0.9, 0.8, 0.9, 0.8], [0.9, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6], [0.0] * 8]
+    probabilities = torch.tensor(columns).T.reshape(8, 3, 1, 1)
+    masks = probabilities > 0.5
+    found = separate(tasks, probabilities, masks)[:, :, 0, 0]
+    assert found[1:4].int().tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]  # of equally probable ones the first
+    others = [0, 4, 5, 6, 7]
+    assert torch.equal(found[others], masks[others, :, 0, 0])
+
+
+def test_exclusive_classes_have_a_label_map_even_where_both_are_probable(folder, tmp_path, monkeypatch):
+    """Lesions of both kinds everywhere, dark ones more probable in the lower half."""
+
+    def both(self, case, support=None):
+        found = torch.zeros(5, 1, SIDE, SIDE)
+        found[1], found[2, :, : SIDE // 2], found[2, :, SIDE // 2 :] = 0.7, 0.6, 0.8
+        return found
+
+    monkeypatch.setattr(TrainedColours, "probabilities", both)
+    assert predict(folder, tmp_path) == 0
+    assert not list(tmp_path.glob("*_lesion_bright_*"))
+    label = read(tmp_path / "eye0_lesion_segmentation.png")[5 : 5 + 2 * SIDE, 8 : 8 + 2 * SIDE]
+    assert (label[8 : SIDE - 8] == 1).all()
+    assert (label[SIDE + 8 : -8] == 2).all()
+    with (tmp_path / "areas.csv").open() as stream:
+        pixels = {r["structure"]: int(r["pixels"]) for r in csv.DictReader(stream) if r["image"] == "eye0"}
+    whole = read(tmp_path / "eye0_lesion_segmentation.png")
+    assert [pixels["bright"], pixels["dark"]] == [(whole == 1).sum(), (whole == 2).sum()]
 
 
 def test_a_picture_without_a_field_of_view_is_a_named_failure(folder, tmp_path, caplog):

@@ -2,7 +2,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
 from matplotlib.text import Text
+from skimage.color import deltaE_ciede2000, rgb2lab
 
 from util.results.pictures import (
     COLOURS,
@@ -12,6 +14,7 @@ from util.results.pictures import (
     enlarge,
     literal,
     mark_regions,
+    outline_style,
     panel_grid,
     save_figure,
     show_image,
@@ -72,6 +75,17 @@ def test_labels_have_a_style_each_and_the_truth_is_white():
     assert [text.get_text() for text in legend.get_texts()] == ["liver", "spleen", "kidney", "ground truth"]
     kidney = np.array([int(COLOURS[2][i : i + 2], 16) / 255 for i in (1, 3, 5)])  # the third of the names
     np.testing.assert_allclose(colours[0][1][:3], kidney)
+
+
+def test_all_classes_of_a_picture_have_colours_that_are_told_apart():
+    assert COLOURS[:6] == ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#D55E00")
+    assert len(COLOURS) >= 12
+    assert [outline_style(place)[0] for place in range(len(COLOURS))] == list(COLOURS)
+    lab = rgb2lab(np.array([to_rgb(colour) for colour in (*COLOURS, "white")]))
+    one, other = np.triu_indices(len(lab), 1)
+    assert deltaE_ciede2000(lab[one], lab[other]).min() > 15
+    styles = [outline_style(place) for place in range(4 * len(COLOURS))]
+    assert len(set(styles)) == len(styles)  # more classes than colours differ in their dashes
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, np.float64])
