@@ -30,7 +30,7 @@ from models import build_method, method_class
 from models.evaluation import LAYOUTS, Candidate, Evaluation, ScoreOptions, make_evaluation
 from models.evaluation.several import report_failures, score_on_each
 from models.methods.base import Method
-from models.training.load import load_trained
+from models.training.load import load_trained, load_with_encoder
 from models.training.trained_on import warn_of_trained_cases
 from util.errors import CheckpointError, ConfigError, DataError
 from util.files import write_text
@@ -117,7 +117,11 @@ def _load_candidate(settings: Settings, weights: str, device: torch.device) -> C
     run = settings.run
     name = settings.method_name + (f" ({run.exp_prefix})" if run.exp_prefix else "")
     if method_class(run.method).batch_type is None:
-        return Candidate(name, build_method(settings.values), "none")
+        if run.reload_model_path in ("", "none"):
+            return Candidate(name, build_method(settings.values).to(device), "none")
+        path = _find_checkpoint(settings)
+        trained = load_with_encoder(path, settings.values, weights, device)
+        return Candidate(name, trained.method, weights, trained.normalisation, trained.step, checkpoint=path)
     if run.reload_model_path == "none":
         seed_everything(run.seed)
         return Candidate(f"{name} untrained", build_method(settings.values).to(device), "untrained")

@@ -7,6 +7,7 @@ from models.methods.alpnet import ALPNet
 from models.methods.base import Method
 from models.methods.noisy import CoTeaching, JoCoR, SuperpixelGuided, TriNet
 from models.methods.propagation import Propagation
+from models.methods.registration import Registration
 from models.methods.sources.base import LabelledOnly
 from models.methods.sources.cacps import CACPS, CPS
 from models.methods.sources.mean_teacher import MeanTeacher
@@ -19,6 +20,7 @@ from util.schema import select
 METHODS: dict[str, type[Method]] = {
     "alpnet": ALPNet,
     "propagation": Propagation,
+    "registration": Registration,
     "threshold": IntensityThreshold,
     "supervised": Supervised,
     "upper": UpperBound,
