@@ -15,7 +15,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -69,7 +69,7 @@ def main() -> None:
         if given.reuse_features and hasattr(method, "encoder"):
             key = f"{getattr(method.config, 'modelname', '')} {getattr(method.config, 'encoder_weights', '')}"
             key += f" {getattr(method.config, 'use_projection', '')} {type(method).__name__}"
-            method.encoder = RememberedEncoder(method.encoder, memories.setdefault(key, {}))
+            method.encoder = RememberedEncoder(cast(nn.Module, method.encoder), memories.setdefault(key, {}))
         dice, seconds = _measure(method, data, pairs, given.device, given.verbose)
         for protocol in PROTOCOLS:
             means = 100 * np.nanmean(dice[protocol], 0)

@@ -155,7 +155,7 @@ class ALPNet(Method):
         organs = torch.arange(len(case.part), device=case.part.device)
         options = self.config.postprocess
 
-        def of_slices(images: Float[Tensor, "D 1 H W"], part: Int[Tensor, "D K"]) -> Float[Tensor, "D K H W"]:
+        def of_slices(images: Float[Tensor, "D 1 H W"], part: Int[Tensor, "D K"]) -> Float[Tensor, "D K y x"]:
             features = self.encoder(images)[:, None]  # (D, 1, C, h, w)
             chosen = _map(lambda tensor: tensor[organs, part], support)  # (D, K, N, C)
             scores = self.head.scores(features, chosen)[:, 0]  # (D, K, 2, h, w)

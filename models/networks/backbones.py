@@ -43,7 +43,7 @@ class Encoder(nn.Module):
     def __init__(self, backbone: nn.Module, backbone_channels: int, channels: int = 256) -> None:
         super().__init__()
         self.backbone = backbone
-        self.localconv = nn.Conv2d(backbone_channels, channels, kernel_size=1, bias=False)
+        self.localconv: nn.Module = nn.Conv2d(backbone_channels, channels, kernel_size=1, bias=False)
 
     def forward(self, images: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B C h w"]:
         """Encodes one-channel images; the channel is repeated for the backbone's three (a view, not a copy)."""

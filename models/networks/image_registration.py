@@ -54,13 +54,14 @@ class RegisteredScan:
     @property
     def centre_mm(self) -> np.ndarray:
         """(3,) of the body box and of the slices; x, y, z."""
-        middle = (np.mean(self.box.columns), np.mean(self.box.rows), (len(self.image) - 1) / 2)
+        middle = np.array([sum(self.box.columns) / 2, sum(self.box.rows) / 2, (len(self.image) - 1) / 2])
         return np.multiply(middle, self.spacing_mm[::-1])
 
     @property
     def extent_mm(self) -> np.ndarray:
         """(3,) size of the body box and length of the scan; x, y, z."""
-        sides = (np.ptp(self.box.columns), np.ptp(self.box.rows), len(self.image))
+        (top, bottom), (left, right) = self.box.rows, self.box.columns
+        sides = np.array([right - left, bottom - top, len(self.image)])
         return np.multiply(sides, self.spacing_mm[::-1])
 
 
@@ -93,7 +94,7 @@ def register(fixed: RegisteredScan, moving: RegisteredScan, steps: RegistrationS
 
 def warp(
     maps: Float[np.ndarray, "K D H W"], fixed: RegisteredScan, moving: RegisteredScan, transform: sitk.Transform
-) -> Float[np.ndarray, "K D H W"]:
+) -> Float[np.ndarray, "K z y x"]:
     """Maps of `moving` on the grid of `fixed`, linearly interpolated; 0 outside."""
     grid = fixed.on_grid(fixed.image)
     warped = [

@@ -49,7 +49,7 @@ def propagate(
     label: Float[Tensor, "S h w M"],
     is_annotated: Bool[Tensor, " S"],
     config: KernelConfig,
-) -> Float[Tensor, "D h w M"]:
+) -> Float[Tensor, "D y x M"]:
     """For each place q of the query, the sum of K(q, n) label(n) over the places n of the support.
 
     K(q, n) = exp(temperature (cos - 1) - |difference of places|^2 / 2), places in units of the prior's widths. Divided

@@ -89,7 +89,7 @@ def largest_components(masks: Bool[Tensor, "K D H W"]) -> Bool[Tensor, "K D H W"
     kept = []
     for mask in masks.cpu().numpy():
         pieces = np.zeros(mask.shape, np.int32)
-        number = ndimage.label(mask, output=pieces)
-        is_single = number < 2
-        kept.append(mask if is_single else pieces == 1 + np.bincount(pieces.ravel())[1:].argmax())
+        ndimage.label(mask, output=pieces)
+        sizes = np.bincount(pieces.ravel())[1:]  # without the background
+        kept.append(pieces == 1 + sizes.argmax() if len(sizes) > 1 else mask)
     return torch.from_numpy(np.stack(kept)).to(masks.device)
