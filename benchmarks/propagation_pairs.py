@@ -14,7 +14,7 @@ import argparse
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, cast
 
 import numpy as np
@@ -25,7 +25,7 @@ from dataloaders.fewshot.config import FewShotConfig
 from dataloaders.fewshot.data import FewShotData, ScoredCase, open_fewshot
 from dataloaders.fewshot.folds import Fold
 from dataloaders.scans.normalise import Normalisation
-from models import build_method
+from models import build_method, method_class
 from models.methods.base import Method
 from models.prediction.segmenter import Segmenter
 from models.presets import NAMED_CONFIGS
@@ -84,8 +84,9 @@ def _method(words: str) -> Method:
         raise ConfigError(
             f"--run {words!r}: {unknown[0]} is no named configuration; expected one, such as propagation."
         )
-    settings = merge(*(NAMED_CONFIGS[name] for name in names), values)
-    return build_method({"method": "alpnet"} | settings).eval()
+    settings = merge({"method": "alpnet"}, *(NAMED_CONFIGS[name] for name in names), values)
+    defaults = asdict(method_class(settings["method"]).Config())
+    return build_method(merge(defaults, settings)).eval()
 
 
 def _measure(
