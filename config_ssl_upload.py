@@ -27,6 +27,7 @@ from dataloaders.build import family
 from dataloaders.catalog import is_built_in
 from dataloaders.protocol import DataConfig
 from models import canonical_name, method_class
+from models.prediction.pseudo_labels import PseudoLabelConfig
 from models.presets import AXES, resolve
 from models.training.average import AverageConfig
 from models.training.optim import OptimConfig
@@ -86,6 +87,8 @@ class RunConfig:
     save_predictions: bool = option(True, "practical")  # masks as files
     # divides the logits of exported probabilities (spguided)
     export_temperature: float = option(5.0, "practical", gt=0)
+    export_to: str = option("", "practical")  # folder of exported pseudo-labels; empty: <experiment>/pseudo_labels
+    pseudo_label: PseudoLabelConfig = option(PseudoLabelConfig, "practical")  # exported ones: thresholds, filters
     path: PathConfig = option(PathConfig, "practical")
 
     def __post_init__(self) -> None:

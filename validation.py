@@ -9,6 +9,7 @@
     python validation.py collect with path.log_dir=exps                                 # table.md, table_*.csv
     python validation.py probabilities with baseline jsrt_lung                            # for two-pass superpixels
     python validation.py suspects with baseline isic2017                                # ranks the given masks
+    python validation.py export with partial_generator                                  # labels of unannotated classes
 
 Each validation writes to its run folder: scores.csv, table.md, pictures, report.html, and the masks: of scans as NIfTI
 on the prepared and on the original scan's grid, of images as PNG.
@@ -36,7 +37,7 @@ from util.errors import CheckpointError, ConfigError, DataError
 from util.files import write_text
 from util.items import dispensable
 from util.results.collect import write_tables
-from util.results.curves import save_memorisation, save_training_curves
+from util.results.curves import draw_training
 from util.results.report import save_report
 from util.runtime.device import keep_freed_memory, set_precision
 from util.runtime.distributed import plan
@@ -81,7 +82,8 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
     write_text(out / "table.md", "\n".join(table.to_markdown() for table in result.tables))
     for name, value in result.logged:
         _run.log_scalar(name, value, 0)
-    pictures = result.pictures | _draw_curves(settings, candidates[0], out)
+    runs = None if run.reload_model_path else settings.experiment_folder / "runs"
+    pictures = result.pictures | draw_training(out, runs, candidates[0].history, candidates[0].name)
     with dispensable("report.html"):
         save_report(
             out / "report.html", result.title, tables=result.tables,
@@ -100,33 +102,16 @@ def _require_different(test_sets: Sequence[TrainingData]) -> None:
         raise ConfigError(f"test_sets: {twice[0]} is given twice, or is the run's own; expected further data sets.")
 
 
-def _draw_curves(settings: Settings, first: Candidate, out: Path) -> dict[str, Path]:
-    """The curves of the training, caption -> file; without those that cannot be drawn."""
-    curves, memorisation = out / "curves.png", out / "memorisation.png"
-    drawn: dict[str, Path] = {}
-    with dispensable("training curves"):
-        if not settings.run.reload_model_path and save_training_curves(curves, settings.experiment_folder / "runs"):
-            drawn["training"] = curves
-    with dispensable("curves of the agreement with the training masks"):
-        if save_memorisation(memorisation, first.history, f"{first.name}: predictions on training images"):
-            drawn["agreement with clean and with given masks"] = memorisation
-    return drawn
-
-
 def _load_candidate(settings: Settings, weights: str, device: torch.device) -> Candidate:
     run = settings.run
     name = settings.method_name + (f" ({run.exp_prefix})" if run.exp_prefix else "")
-    if method_class(run.method).batch_type is None:
-        if run.reload_model_path in ("", "none"):
-            return Candidate(name, build_method(settings.values).to(device), "none")
-        path = _find_checkpoint(settings)
-        trained = load_with_encoder(path, settings.values, weights, device)
-        return Candidate(name, trained.method, weights, trained.normalisation, trained.step, checkpoint=path)
-    if run.reload_model_path == "none":
+    trains = method_class(run.method).batch_type is not None
+    if run.reload_model_path == "none" or not (trains or run.reload_model_path):
         seed_everything(run.seed)
-        return Candidate(f"{name} untrained", build_method(settings.values).to(device), "untrained")
+        method = build_method(settings.values).to(device)
+        return Candidate(f"{name} untrained", method, "untrained") if trains else Candidate(name, method, "none")
     path = _find_checkpoint(settings)
-    trained = load_trained(path, settings.values, weights, device)
+    trained = (load_trained if trains else load_with_encoder)(path, settings.values, weights, device)
     return Candidate(
         name, trained.method, weights, trained.normalisation, trained.step, trained.history, trained.slices, path
     )
@@ -146,6 +131,7 @@ def _find_checkpoint(settings: Settings) -> Path:
 def _open_trained(settings: Settings) -> tuple[Method, Evaluation]:
     """The trained method and its evaluation on the training images."""
     device = plan().device(settings.run.device)
+    set_precision("float32", device)
     kind = method_class(settings.run.method)
     data = open_data(kind.family, settings.data, settings.run.path.data_dir, kind.trains_on)
     method = _load_candidate(settings, "last", device).method
@@ -192,6 +178,21 @@ def suspects(_config: dict[str, Any]) -> str:
     settings = read_settings(_config)
     method, evaluation = _open_trained(settings)
     return str(evaluation.rank_suspects(method, settings.experiment_folder / "suspects"))
+
+
+@command
+def export(_config: dict[str, Any]) -> str:
+    """Writes pseudo-labels of the training images for the classes that they are not annotated for.
+
+    They go to `export_to`, by default `<experiment>/pseudo_labels`, for methods that learn from them (`pseudo_labels`);
+    how probabilities become labels: `pseudo_label`.
+    """
+    settings = read_settings(_config)
+    run, experiment = settings.run, settings.experiment_folder
+    method, evaluation = _open_trained(settings)
+    folder = Path(run.export_to or experiment / "pseudo_labels").expanduser()
+    evaluation.export_pseudo_labels(method, folder, experiment.name, run.pseudo_label)
+    return str(folder)
 
 
 if __name__ == "__main__":

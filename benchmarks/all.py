@@ -6,7 +6,16 @@ python -m benchmarks.all --modelname dlfcn_res101 --repeats 15
 import os
 from argparse import Namespace
 
-from benchmarks import cacps_step, dense_step, fourier_mix, noisy_labels, pseudo_labels, training_step, validation_scan
+from benchmarks import (
+    cacps_step,
+    dense_step,
+    fourier_mix,
+    noisy_labels,
+    partial_step,
+    pseudo_labels,
+    training_step,
+    validation_scan,
+)
 from benchmarks.timing import HEADER, describe, parse
 
 
@@ -24,6 +33,7 @@ def main() -> None:
         (noisy_labels, {}),
         (fourier_mix, {"size": 288, "batch": 32}),
         (cacps_step, {"encoder": "resnet50s", "size": 192, "batch": 2}),
+        (partial_step, {"encoder": "swin_tiny_patch4_window7_224", "channels": 128, "size": 128, "batch": 1}),
     ):
         print(*benchmark.measure(Namespace(**shared | options)), sep="\n", flush=True)
 

@@ -9,8 +9,6 @@ development domain once. Completed runs are not repeated.
 """
 
 import argparse
-import contextlib
-import io
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -19,22 +17,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-import training  # noqa: F401 - registers the command
-import validation  # noqa: F401 - likewise
-from config_ssl_upload import ex, read_settings
+from benchmarks.runs import results, run_once
 from data.phantom import write_phantom
 from data.prepare.__main__ import main as prepare
 from util.cli import parallel_map, run_main, whole
-from util.files import read_json_object, write_json, write_text
+from util.files import write_text
 
 logger = logging.getLogger(__name__)
 
 DOMAINS = ("A", "B", "C", "D")
 N_PATIENTS, SIZE_PX = 40, 72
 SEEDS = (0, 1, 2)
-DONE = "headline.json"
 
 # Name in the table -> words.
 METHODS = {
@@ -100,23 +94,12 @@ def ablation_jobs() -> list[Job]:
 
 def run(job: Job, out: Path) -> float:
     """Trains and validates, or reads the result of an earlier run; returns the mean 3-D Dice x 100."""
-    torch.set_num_threads(1)
-    logging.disable(logging.INFO)
     keys = dict(job.keys) | {
         "seed": job.seed,
         "surface_scores": False,
         "path": {"data_dir": str(out / "data"), "log_dir": str(out / "exps")},
     }
-    words = ("mms", "semidg_small", *job.words)
-    with contextlib.redirect_stdout(io.StringIO()):
-        config = ex.run("print_config", keys, named_configs=words).config
-    settings = read_settings(config)
-    done = settings.experiment_folder / DONE
-    if not done.exists():
-        for name in ("train", "validate"):
-            result = ex.run(name, keys, named_configs=words, options={"--loglevel": "ERROR"}).result
-        write_json(done, {"dice": result})
-    return 100 * float(read_json_object(done)["dice"])
+    return 100 * float(results(run_once(("mms", "semidg_small", *job.words), keys))["validate"])
 
 
 def table(jobs: Sequence[Job], found: Sequence[float]) -> str:

@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parameters_to_vector
 
 from data.phantom import make_image, make_patient
-from dataloaders.samples import N_UNIFORM, DenseBatch, Episode, JointBatch, SourceBatch
+from dataloaders.samples import N_UNIFORM, DenseBatch, Episode, JointBatch, PartialBatch, SourceBatch
 from dataloaders.scans.normalise import Normalisation
 from models import METHODS
 from models.training.average import AverageConfig
@@ -40,6 +40,7 @@ from util.runtime import checkpoint, device
 from util.runtime.compiling import Compiled, can_compile
 from util.runtime.distributed import ProcessGroup, mean_over_ranks, plan
 from util.runtime.machine import GIB
+from util.schema import merge
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,18 @@ FIXED: dict[str, Any] = {
     "encoder_weights": "none",
     "selection": {"remember": [0.9, 0.9]},
     "unlabelled_weight": 0.01,
+}
+# Of partially annotated data sets; without dropout, whose chance hides that the loss falls.
+PARTIAL: dict[str, Any] = {
+    "network": {"dropout": 0.0, "drop_path": 0.0},
+    "task_dropout": 0.0,
+    "ramp_up_steps": 1000,  # of the weight of masks that change from step to step
+    "heads": [{"name": name, "classes": [name]} for name in ("lesion", "border")],
+    "sources": ["lesions", "borders"],
+}
+PARTIAL_SMALL: dict[str, Any] = {
+    "network": {"encoder": "test_convnext", "channels": 8},
+    "discriminator": {"channels": 4},
 }
 
 
@@ -105,10 +118,28 @@ def phantom_sources(size_px: int, rank: int, n_images: int = 2) -> JointBatch:
     return JointBatch(parts)
 
 
+def phantom_partial(size_px: int, rank: int, n_images: int = 2) -> JointBatch:
+    """Lesions annotated in one half of the images, their outer quarter in the other; and other views of these."""
+    dense = phantom_images(size_px, rank, 2 * n_images)
+    lesion, border = dense.label > 0, torch.zeros_like(dense.label, dtype=torch.bool)
+    border[:, : size_px // 2, : size_px // 2] = lesion[:, : size_px // 2, : size_px // 2]
+    source = torch.arange(2).repeat_interleave(n_images)
+    own, valid = torch.stack([source == 0, source == 1], 1), torch.ones_like(lesion)[:, None]
+
+    def part(is_known: torch.Tensor, image: torch.Tensor) -> PartialBatch:
+        tasks = tuple(tuple(task for task in range(2) if known[task]) for known in is_known.tolist())
+        return PartialBatch(image, torch.stack([lesion, border], 1), is_known, valid, source, tasks, dense.image)
+
+    views = {"labelled": own, "pseudo": ~own, "strong": own & False}
+    return JointBatch({name: part(known, dense.image * (1 + 0.1 * k)) for k, (name, known) in enumerate(views.items())})
+
+
 def settings_of(name: str, is_small: bool) -> dict[str, Any]:
     """The configuration of a method, without keys of other methods."""
     keys = METHODS[name].Config.__dataclass_fields__
     values = FIXED | (SMALL if is_small else PUBLISHED)
+    if METHODS[name].family == "partial":
+        values = merge(FIXED, PARTIAL, PARTIAL_SMALL if is_small else {})
     return {"method": name} | {key: value for key, value in values.items() if key in keys}
 
 
@@ -198,7 +229,12 @@ def modes(target: torch.device, compile_choice: Literal["off", "auto", "on"]) ->
 def run_all(target: torch.device, options: argparse.Namespace, rank: int, is_shared: bool) -> list[dict[str, Any]]:
     """A line per method and mode; an error affects only its own line."""
     is_small = options.size_px < 256
-    batches = {"fewshot": phantom_episode, "dense": phantom_images, "sources": phantom_sources}
+    batches = {
+        "fewshot": phantom_episode,
+        "dense": phantom_images,
+        "sources": phantom_sources,
+        "partial": phantom_partial,
+    }
     batches = {family: make_batch(options.size_px, rank) for family, make_batch in batches.items()}
     lines = []
     for mode in modes(target, options.compile):

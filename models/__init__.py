@@ -6,6 +6,9 @@ from typing import Any
 from models.methods.alpnet import ALPNet
 from models.methods.base import Method
 from models.methods.noisy import CoTeaching, JoCoR, SuperpixelGuided, TriNet
+from models.methods.partial.adversarial import PartialAdversarial
+from models.methods.partial.generator import PartialGenerator
+from models.methods.partial.teacher import PartialTeacher
 from models.methods.propagation import Propagation
 from models.methods.registration import Registration
 from models.methods.sources.base import LabelledOnly
@@ -33,6 +36,9 @@ METHODS: dict[str, type[Method]] = {
     "cps": CPS,
     "mean_teacher": MeanTeacher,
     "mixed_teacher": MixedTeacher,
+    "partial_generator": PartialGenerator,
+    "partial_adversarial": PartialAdversarial,
+    "partial_teacher": PartialTeacher,
 }
 
 

@@ -7,12 +7,13 @@ r"""Segments your own images or scans with a trained network; the checkpoint dec
 
     python -m models.predict --checkpoint checkpoint.pt --scans FOLDER --out RESULTS --overlays
 
-Dense networks segment images: PNG, JPEG, TIFF and BMP files, or folders of them. Few-shot networks segment scans with
-one annotated scan: NIfTI files, folders of one DICOM series each, or folders of these. Networks of several sources
-segment such scans without an annotated one, and every frame of NIfTI files with time as fourth axis. RESULTS receives a
-label map <name>_segmentation of each image or scan at its original size, areas.csv or volumes.csv, and with --overlays
-a picture each. What cannot be segmented is reported at the end with the reason, exit code 1; all other files are
-processed. Files that are left out, such as label maps of other files, are counted and named.
+Dense networks and those of several tasks segment images: PNG, JPEG, TIFF and BMP files, or folders of them. Few-shot
+networks segment scans with one annotated scan: NIfTI files, folders of one DICOM series each, or folders of these.
+Networks of several sources segment such scans without an annotated one, and every frame of NIfTI files with time as
+fourth axis. RESULTS receives a label map <name>_segmentation of each image or scan at its original size (one for each
+of several tasks), areas.csv or volumes.csv, and with --overlays a picture each. What cannot be segmented is reported at
+the end with the reason, exit code 1; all other files are processed. Files that are left out, such as label maps of
+other files, are counted and named.
 
 Results of an earlier run stay: further files can be added to the same folder, and the table keeps its lines. To replace
 results, give --overwrite; where a file then fails, its earlier result and lines stay. Probabilities and overlays of a
@@ -25,6 +26,7 @@ import argparse
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from dataloaders.io.volumes import read_volume
@@ -35,6 +37,8 @@ from models.prediction import scans as scan_files
 from models.prediction.batch import Inventory, find_all, refuse_existing
 from models.prediction.dense import DensePredictor as DensePredictor
 from models.prediction.fewshot import FewShotPredictor as FewShotPredictor
+from models.prediction.partial import PartialPredictor as PartialPredictor
+from models.prediction.partial_scans import PartialScanPredictor as PartialScanPredictor
 from models.prediction.scan_search import find_scans
 from models.prediction.sources import SourcesPredictor as SourcesPredictor
 from models.training.load import read_trained
@@ -51,13 +55,17 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "dense": ("images",),
     "fewshot": ("support_image", "support_label", "scans"),
     "sources": ("scans",),
+    "partial": ("images",),
+    "partial_scans": ("scans",),
 }
 FURTHER: dict[str, tuple[str, ...]] = {
     "dense": ("probabilities",),
     "fewshot": ("classes", "parts", "modelname", "mean_std"),
     "sources": (),
+    "partial": ("probabilities",),
+    "partial_scans": (),
 }
-ITEMS = {"dense": "images", "fewshot": "scans", "sources": "scans"}
+ITEMS = {"dense": "images", "fewshot": "scans", "sources": "scans", "partial": "images", "partial_scans": "scans"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,13 +131,13 @@ def _option(key: str) -> str:
     return f"--{key.replace('_', '-')}"
 
 
-def _segment_images(given: argparse.Namespace) -> Outcome:
+def _segment_images(kind: type[DensePredictor | PartialPredictor], given: argparse.Namespace) -> Outcome:
     outcome = Outcome()
     files, outcome.inventory = find_all(given.images, image_files.find_images, outcome.failures)
     images = image_files.name_images(files)
+    predictor = kind.from_checkpoint(given.checkpoint, given.weights, given.device, dataset=given.dataset)
     if not given.overwrite:
-        refuse_existing(given.out, image_files.result_names(images))
-    predictor = DensePredictor.from_checkpoint(given.checkpoint, given.weights, given.device, dataset=given.dataset)
+        refuse_existing(given.out, image_files.result_names(predictor, images))
     outcome.n_found = len(images) + len(outcome.failures)
     pictures = outcome.pictures if given.overlays else None
     outcome.n_done = image_files.segment_images(
@@ -160,9 +168,9 @@ def _segment_scans(given: argparse.Namespace) -> Outcome:
     return _apply(predictor, given, scans, outcome)
 
 
-def _segment_frames(given: argparse.Namespace) -> Outcome:
+def _segment_frames(kind: type[SourcesPredictor], given: argparse.Namespace) -> Outcome:
     outcome, scans = _find_scans(given)
-    predictor = SourcesPredictor.from_checkpoint(given.checkpoint, given.weights, given.device, dataset=given.dataset)
+    predictor = kind.from_checkpoint(given.checkpoint, given.weights, given.device, dataset=given.dataset)
     return _apply(predictor, given, scans, outcome)
 
 
@@ -192,9 +200,11 @@ def _apply(
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], Outcome]] = {
-    "dense": _segment_images,
+    "dense": partial(_segment_images, DensePredictor),
     "fewshot": _segment_scans,
-    "sources": _segment_frames,
+    "sources": partial(_segment_frames, SourcesPredictor),
+    "partial_scans": partial(_segment_frames, PartialScanPredictor),
+    "partial": partial(_segment_images, PartialPredictor),
 }
 
 
@@ -210,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--overlays", action="store_true", help="also draw a picture per image or scan")
     add("--overwrite", action="store_true", help="replace existing results")
     add("--dataset", help="data set of the training, only for checkpoints that do not contain it")
-    add = parser.add_argument_group("images, with a dense network").add_argument
+    add = parser.add_argument_group("images, with a dense network or one of several tasks").add_argument
     add("--images", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="what to segment")
     add("--probabilities", action="store_true", help="also write the probability of each structure, 16-bit PNG")
     add = parser.add_argument_group("scans, with a few-shot network or one of several sources").add_argument

@@ -20,7 +20,7 @@ from util.schema import flatten
 ROOT = Path(__file__).parents[1]
 SOURCES = ("data", "dataloaders", "models", "util", "training.py", "validation.py", "config_ssl_upload.py")
 DOCUMENTS = [path for path in (ROOT / "docs").glob("*.md") if path.stem != "adding_a_method"]  # adds words
-SUBCOMMANDS = ("print_config", "collect", "probabilities", "suspects", "with")
+SUBCOMMANDS = ("print_config", "collect", "export", "probabilities", "suspects", "with")
 SCRIPT = rf"(?<![\w/])(?<!python3 )(?:python +)?(?:training|validation)\.py +(?:{'|'.join(SUBCOMMANDS)})\b"
 COMMAND = rf"(?:python +-m +[\w.{{}}]+|{SCRIPT})"
 # What stands for a value of the user, or for a field of an f-string -> a value.

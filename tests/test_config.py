@@ -123,6 +123,7 @@ def test_nested_settings_are_merged_and_flattened_key_by_key():
     merged = merge({"a": {"x": 1, "y": (2, 3)}, "b": 1}, {"a": {"x": 5}}, {"b": {"z": 4}})
     assert merged == {"a": {"x": 5, "y": (2, 3)}, "b": {"z": 4}}
     assert flatten(merged) == {"a.x": 5, "a.y": [2, 3], "b.z": 4}
+    assert flatten({"a": ({"x": (1, 2)},)}) == {"a": [{"x": [1, 2]}]}  # groups in a list, as JSON stores them
 
 
 @pytest.mark.parametrize("prefix", ["../elsewhere", "/tmp/x", "a/b", "..", "-rf", "a\0b", "x" * 81])

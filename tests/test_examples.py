@@ -228,6 +228,41 @@ def test_training_and_testing_on_several_sources_end_with_the_table(tmp_path):
     assert len(list((tmp_path / "logs").glob("CACPS_MMS_*_to-[AC]_seed0_*/validation/1/report.html"))) == 2
 
 
+def test_scripts_of_several_tasks_run_both_stages_and_make_pseudo_labels_between_them(tmp_path):
+    given = {"LOG_DIR": "logs", "DATA_DIR": "my data", "SEEDS": "3", "EXTRA": "partial_small"}
+    trained = commands("train_partial_fundus.sh", tmp_path, **given)
+    *tested, collected = commands("test_partial_fundus.sh", tmp_path, **given)
+    labels = "logs/pseudo_labels/seed3"
+    first, export, second = trained
+    assert first[2:4] == export[3:5] == ["fundus", "partial_generator"]
+    assert export[1] == "export"
+    assert keys(export)["export_to"] == keys(second)["pseudo_labels"] == labels
+    assert second[2:4] == ["fundus", "partial_adversarial"]
+    assert [line[1:] for line in tested] == [first[1:], second[1:]]
+    assert collected[1:] == ["collect", "with", "path.log_dir=logs"]
+    assert all(line[-1] == "partial_small" and keys(line)["seed"] == "3" for line in trained)
+
+
+def test_the_ladder_of_several_tasks(tmp_path):
+    methods = "experts naive generator pseudo adversarial pssnet teacher"
+    lines = commands("test_partial_fundus.sh", tmp_path, METHODS=methods)[:-1]
+    words = [
+        (*line[2:4], *(word for word in line if word.startswith(("adversarial_weight", "attention")))) for line in lines
+    ]
+    assert words == [
+        *((f"fundus_{task}", "partial_generator") for task in ("vessel", "lesion", "disc")),
+        ("fundus", "partial_naive"),
+        ("fundus", "partial_generator"),
+        ("fundus", "partial_adversarial", "adversarial_weight=0", "attention=False"),
+        ("fundus", "partial_adversarial", "attention=False"),
+        ("fundus", "partial_adversarial"),
+        ("fundus", "partial_teacher"),
+    ]
+    refused = script("train_partial_fundus.sh", tmp_path, METHODS="generator unknown", DRY_RUN="1")
+    assert refused.returncode == 1
+    assert "unknown is unknown; expected some of experts" in refused.stderr
+
+
 def test_training_and_testing_on_noisy_masks_end_with_the_table(image_folder, tmp_path):
     shutil.copytree(image_folder, tmp_path / "isic", ignore=shutil.ignore_patterns("noisy", "superpixels"))
     tiny = "n_steps=2 round_steps=1 eval_every=1 batch_size=2 surface_scores=False save_predictions=False device=cpu"

@@ -43,7 +43,7 @@ LAW = {
     "validation.py": ENTRY,
     "benchmarks": {"benchmarks", "data", "dataloaders", "models", "util"},
     # Runs the commands in one process per job: starting them anew would take longer than its small trainings.
-    "benchmarks/domain_study.py": {"config_ssl_upload", "training", "validation", "data", "util"},
+    "benchmarks/runs.py": {"config_ssl_upload", "training", "validation", "util"},
 }
 OURS = {place.partition("/")[0].removesuffix(".py") for place in LAW} | {"examples", "tests"}
 

@@ -90,7 +90,7 @@ def fails(*_, **__):
 def test_neither_pictures_nor_masks_cost_the_scores(trained, folder, monkeypatch, caplog):
     for place in ("models.evaluation.fewshot.save_overlays", "models.evaluation.fewshot.write_nifti"):
         monkeypatch.setattr(place, fails)
-    for place in ("validation.save_training_curves", "validation.save_report"):
+    for place in ("util.results.curves.save_training_curves", "validation.save_report"):
         monkeypatch.setattr(place, fails)
     given = {"reload_model_path": "", "surface_scores": False, "protocol": "blind", "exp_prefix": ""}
     with pytest.raises(InputError, match="the scores are complete, but masks are missing") as caught:

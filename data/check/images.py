@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from data.check.rules import Finding
+from data.check.splits import separate_patients, sound_splits, unique_images
 from dataloaders.description import FILE_NAME, DatasetSpec, read_description
 from dataloaders.images.derived import Derived, noise_of, superpixels_of
 from dataloaders.images.folder import (
@@ -30,7 +31,7 @@ from util.items import Failures, catching
 
 MASK_VALUES = (0, 255)
 
-Kind = Literal["image", "mask", "noisy mask", "superpixels"]
+Kind = Literal["image", "mask", "field of view", "noisy mask", "superpixels"]
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ def check_images(
     noise: NoiseConfig | None = None,
     superpixel: SuperpixelConfig | None = None,
     jobs: int = 4,
+    splits: Sequence[str] = (),
 ) -> list[Finding]:
     """Validates everything that a training run or a score depends on.
 
@@ -71,6 +73,7 @@ def check_images(
         superpixel: also check the superpixels of the training images, those of the first structure; None: none are
             needed.
         jobs: files read at a time.
+        splits: that must not be empty, see `data.check.splits.sound_splits`.
 
     Returns:
         Errors first, then warnings; empty where all is well. Equal findings in one folder are reported once.
@@ -92,9 +95,9 @@ def check_images(
     findings = [
         *_failed_images(images),
         *_same_description(images),
-        *_sound_splits(images),
-        *_separate_patients(images),
-        *_unique_images(images),
+        *sound_splits(images, splits),
+        *separate_patients(images),
+        *unique_images(images),
     ]
     files = list(_prepared_files(images, names))
     stale = []
@@ -124,6 +127,7 @@ def require_valid_images(
     noise: NoiseConfig | None = None,
     superpixel: SuperpixelConfig | None = None,
     jobs: int = 4,
+    splits: Sequence[str] = (),
 ) -> None:
     """Runs `check_images` and logs the warnings.
 
@@ -131,7 +135,7 @@ def require_valid_images(
         ConfigError: as `check_images`.
         DataError: there are errors; the message lists them all.
     """
-    findings = check_images(folder, spec, structures, noise, superpixel, jobs)
+    findings = check_images(folder, spec, structures, noise, superpixel, jobs, splits)
     errors = [finding for finding in findings if finding.severity == "error"]
     for finding in findings:
         if finding.severity == "warning":
@@ -156,52 +160,6 @@ def _failed_images(images: ImageFolder) -> Iterator[Finding]:
             f"{len(failed)} images could not be prepared the last time and are missing:\n    {named}{more}\n  Correct "
         )
         yield Finding("error", path, f"{text}or remove these. {_prepare(images.spec, images.folder)}")
-
-
-def _sound_splits(images: ImageFolder) -> Iterator[Finding]:
-    """Every image is in one split; training and test split are not empty."""
-    manifest = images.folder / MANIFEST
-    for image_id, count in Counter(row["id"] for row in images.rows).items():
-        if count > 1:
-            splits = ", ".join(row["split"] for row in images.rows if row["id"] == image_id)
-            yield Finding(
-                "error", manifest, f"{image_id} has {count} lines ({splits}); expected one. Remove the others."
-            )
-    for split in ("train", "test"):
-        if not images.ids(split):
-            text = f"no image in split {split!r}. Prepare the set again with the missing part, or with another split."
-            yield Finding("error", manifest, text)
-
-
-def _separate_patients(images: ImageFolder) -> Iterator[Finding]:
-    """No patient has images in two of the splits that are used."""
-    splits: dict[str, dict[str, str]] = {}  # patient -> split -> one of the images
-    for row in images.rows:
-        if row["split"] != "unused" and row.get("patient"):
-            splits.setdefault(row["patient"], {}).setdefault(row["split"], row["id"])
-    for patient, shown in splits.items():
-        if len(shown) > 1:
-            places = ", ".join(f"{split}: {image_id}" for split, image_id in sorted(shown.items()))
-            text = f"patient {patient} is in several splits ({places}); scores will be too good. Correct the split."
-            yield Finding("error", images.folder / MANIFEST, text)
-
-
-def _unique_images(images: ImageFolder) -> Iterator[Finding]:
-    """No image of one split is an image of another split under another name; nor twice in one."""
-    rank = {"train": 0, "validation": 1, "test": 2}
-    rows = [row for row in images.rows if row.get("image_sha256") and row["split"] in rank]
-    first: dict[str, dict[str, str]] = {}
-    for row in sorted(rows, key=lambda row: rank[row["split"]]):
-        twin = first.setdefault(row["image_sha256"], row)
-        if twin["split"] != row["split"] and twin["id"] != row["id"]:
-            text = (
-                f"the same picture as {twin['id']}, which is in split {twin['split']!r}; scores will be too good. "
-                "Leave one of them out."
-            )
-            yield Finding("warning", images.image_path(row["id"]), text)
-        elif twin["id"] != row["id"]:
-            text = f"the same picture as {twin['id']}, in the same split. Leave one of them out."
-            yield Finding("warning", images.image_path(row["id"]), text)
 
 
 def _same_description(images: ImageFolder) -> Iterator[Finding]:
@@ -230,6 +188,8 @@ def _prepared_files(images: ImageFolder, structures: Sequence[str]) -> Iterator[
         yield File(images.image_path(image_id), "image", is_training, remedy)
         for name in structures:
             yield File(images.mask_path(image_id, name), "mask", is_training, remedy)
+        if row.get("field"):
+            yield File(images.field_path(image_id), "field of view", is_training, remedy)
 
 
 def _derived(
@@ -280,7 +240,7 @@ def _equal_shapes(sound: Sequence[tuple[File, PictureFacts]], spec: DatasetSpec)
 def _sound_masks(sound: Sequence[tuple[File, PictureFacts]]) -> Iterator[Finding]:
     """Masks are binary; those of training images are not empty."""
     for file, facts in sound:
-        if file.kind not in ("mask", "noisy mask"):
+        if file.kind not in ("mask", "noisy mask", "field of view"):
             continue
         if set(facts.values) - set(MASK_VALUES):
             text = f"values {', '.join(map(str, facts.values[:5]))}; expected only 0 and 255. {file.remedy}"

@@ -28,7 +28,8 @@ def check_images(data: Any) -> None:
     config = data.config
     noise = None if data.trains_on_clean or not config.noise.alpha else config.noise
     superpixel = config.superpixel if data.needs_superpixels else None
-    require_valid_images(data.folder.folder, config.spec, config.chosen, noise, superpixel)
+    splits = ("train", "test")
+    require_valid_images(data.folder.folder, config.spec, config.chosen, noise, superpixel, splits=splits)
 
 
 def check_sources(data: Any) -> None:
@@ -50,7 +51,8 @@ def check_partial(data: Any) -> None:
     """
     for each in data.trained:
         if each.spec.kind == "images":
-            require_valid_images(each.place, each.spec, [data.names[channel] for channel in each.known])
+            names = [data.names[channel] for channel in each.known]
+            require_valid_images(each.place, each.spec, names, splits=("train",))
         else:
             require_valid(each.place, each.spec, None, min_size_px=each.side_px, scans=each.ids("train"))
     if "pseudo" in data.needs:

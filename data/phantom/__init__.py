@@ -12,6 +12,7 @@ from pathlib import Path
 
 from data.phantom.writers.chaos import CHAOST2_RAW
 from data.phantom.writers.formats import LabelledImage, RawFormat, Sample, ScanRequest
+from data.phantom.writers.fundus import FUNDUS_RAW
 from data.phantom.writers.isic import ISIC_RAW
 from data.phantom.writers.jsrt import JSRT_RAW
 from data.phantom.writers.mms import MMS_RAW
@@ -25,7 +26,7 @@ from util.files import read_json, write_json
 
 VOLUMES = {"chaost2": CHAOST2_RAW, "sabs": SABS_RAW, "scgm": SCGM_RAW}
 CINES = {"mms": MMS_RAW}
-IMAGES = {"isic2017": ISIC_RAW, "jsrt": JSRT_RAW, "shenzhen": SHENZHEN_RAW}
+IMAGES = {"isic2017": ISIC_RAW, "jsrt": JSRT_RAW, "shenzhen": SHENZHEN_RAW, **FUNDUS_RAW}
 FORMATS = {**VOLUMES, **CINES, **IMAGES}
 PARAMETERS_FILE = "phantom.json"
 REVISION = 1  # increment when the same parameters give different scans

@@ -1,9 +1,9 @@
 """Prepares raw data for training: `python -m data.prepare TARGET --raw FOLDER --out data`.
 
-TARGET is the name of a built-in set (chaost2, sabs, mms, scgm, isic2017, jsrt, shenzhen), or the description of your
-own data; its table says where the files are, so that --raw is not needed. A scan or image that cannot be prepared
-is named at the end with the reason, exit code 1; all others are done. The folder does not pass the check until it is
-corrected or removed:
+TARGET is the name of a built-in set (scans: chaost2, sabs, mms, scgm; images: isic2017, jsrt, shenzhen; photographs
+of the fundus: ddr, idrid, refuge, reta, drive, stare, aria), or the description of your own data; its table says where
+the files are, so that --raw is not needed. A scan or image that cannot be prepared is named at the end with the reason,
+exit code 1; all others are done. The folder does not pass the check until it is corrected or removed:
 
     python -m data.prepare chaost2 --raw FOLDER --out data
     python -m data.prepare my_set.json5 --out data

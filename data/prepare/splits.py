@@ -55,7 +55,7 @@ def split_by_part(images: Sequence[RawImage], split_of_part: Mapping[str, str]) 
 
 
 def split_images(
-    images: list[RawImage], rule: str | None, rules: Mapping[str, SplitRule], name: str
+    images: list[RawImage], rule: str | None, rules: Mapping[str, SplitRule], name: str, needs_both: bool = True
 ) -> tuple[str, dict[str, str]]:
     """Splits images by a rule.
 
@@ -65,13 +65,14 @@ def split_images(
             first of `rules`.
         rules: the data set's own.
         name: of the data set.
+        needs_both: whether some images must be for training and some for testing; otherwise one of the two suffices.
 
     Returns:
         The rule's name, and id -> train, validation, test or unused.
 
     Raises:
         ConfigError: no such rule.
-        DataError: the file is damaged, a patient is in several splits, or training or test split are empty.
+        DataError: the file is damaged, a patient is in several splits, or there are too few images.
     """
     rule = rule or next(iter(rules))
     choices = f"{', '.join(rules)}, random:FRACTION (such as random:0.25), or a CSV file with the columns id and split"
@@ -85,10 +86,12 @@ def split_images(
         raise ConfigError(f"--split {rule}: neither a rule nor a file; expected {choices}.")
     _require_separate_patients(images, splits, name)
     counts = Counter(splits.values())
-    if not counts["train"] or not counts["test"]:
+    n_filled = sum(counts[split] > 0 for split in ("train", "test"))
+    if n_filled < (2 if needs_both else 1):
+        expected = "some of both" if needs_both else "some of at least one of the two"
         raise DataError(
             f"{name}: {counts['train']} images for training and {counts['test']} for testing by the rule {rule!r}; "
-            f"expected some of both. Add the missing files, or choose another --split: {choices}."
+            f"expected {expected}. Add the missing files, or choose another --split: {choices}."
         )
     return rule, splits
 

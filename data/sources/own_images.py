@@ -58,13 +58,14 @@ def own_source(spec: DatasetSpec) -> ImageSource:
     keys = ("channels", "background_colour", "annotators", "intensity")
     content = spec.to_dict()
     classes = [(each.name, each.value, each.colour) for each in spec.classes]
-    settings = short_digest({**{key: content[key] for key in keys}, "classes": classes, "aspect": spec.grid.aspect})
+    field = {"field": spec.grid.field} if spec.grid.field != "none" else {}
+    shaping = {**{key: content[key] for key in keys}, "classes": classes, "aspect": spec.grid.aspect, **field}
     return ImageSource(
         find=partial(find_images, spec=spec),
         read=partial(read_image, spec=spec),
         split_rules={"table": split_by_table, "fractions": partial(split_by_fractions, rule=spec.split)},
         read_masks=partial(read_masks, spec=spec),
-        settings=settings,
+        settings=short_digest(shaping),
     )
 
 

@@ -14,7 +14,7 @@ from util.errors import DataError
 from util.inventory import summary
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-RAW_SUFFIXES = (*pictures.SUFFIXES, ".gif", ".img")
+RAW_SUFFIXES = (*pictures.SUFFIXES, ".gif", ".img", ".ppm", ".gz")
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +26,14 @@ class RawImage:
     Attributes:
         id: its name in the prepared folder.
         image: its file.
-        masks: structure -> the files whose union is the structure's mask.
+        masks: structure -> the files whose union is the structure's mask; without any, the structure is absent.
         part: what a split may depend on: an official part, a fold, a diagnosis, the split of a table of files.
         mask_scales: allowed numbers of image rows per mask row.
         origin: whose image it is, and where from; without a patient: nobody else's.
         bits: of the prepared image, 8 or 16; the same for all images of a set.
         n_annotators: people who annotated it.
         has_label_maps: whether the files of `masks` are label maps of all structures, one per annotator.
+        field: mask of the pixels within the field of view of a fundus photograph; None: it is found in the image.
     """
 
     id: str
@@ -44,11 +45,13 @@ class RawImage:
     bits: int = 8
     n_annotators: int = 1
     has_label_maps: bool = False
+    field: Path | None = None
 
     @property
     def files(self) -> list[Path]:
-        """The image, then all masks, each once."""
-        return list(dict.fromkeys([self.image, *(file for files in self.masks.values() for file in files)]))
+        """The image, then all masks and the mask of the field of view, each once."""
+        masks = [file for files in self.masks.values() for file in files]
+        return list(dict.fromkeys([self.image, *masks, *([self.field] if self.field else [])]))
 
 
 SplitRule = Callable[[list[RawImage]], dict[str, str]]  # -> id -> train, validation, test or unused
@@ -65,7 +68,7 @@ class ImageSource:
         read: file -> (H, W) or (H, W, 3), uint8 or uint16, or (H, W) float32 on the scale of 0 to 255.
         split_rules: name -> rule; the first is the default.
         adjust: last change of the resized image, given its masks; also returns further cells of the manifest.
-        read_masks: image and its (H, W) -> masks; None: binary mask files, united per structure.
+        read_masks: image and its (H, W) -> masks; None: see `data.sources.mask_files.unite_masks`.
         settings: all that shapes the prepared files, next to the raw ones; when it changes, all are prepared again.
     """
 
@@ -80,7 +83,7 @@ class ImageSource:
 def match_ids(files: Iterable[Path], pattern: str) -> dict[str, Path]:
     """Id -> file of the names that match `pattern` in upper or lower case; its first group is the id.
 
-    Ids are returned in capitals.
+    Ids are returned in capitals and without spaces.
 
     Raises:
         DataError: two files for one id.
@@ -89,11 +92,12 @@ def match_ids(files: Iterable[Path], pattern: str) -> dict[str, Path]:
     for file in sorted(files):
         match = re.fullmatch(pattern, file.name, re.IGNORECASE)
         if match:
-            other = found.setdefault(match[1].upper(), file)
+            id_ = match[1].upper().replace(" ", "")
+            other = found.setdefault(id_, file)
             if other != file:
                 raise DataError(
-                    f"{file}: another file for {match[1].upper()} is {other}; expected one. Remove the one that is "
-                    "wrong, or move the copy out of this folder."
+                    f"{file}: another file for {id_} is {other}; expected one. Remove the one that is wrong, or move "
+                    "the copy out of this folder."
                 )
     return found
 

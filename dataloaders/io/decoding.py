@@ -1,5 +1,7 @@
 """Opens picture files of any origin safely: known formats only, a bound on their size, one error for every defect."""
 
+import gzip
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from util.errors import DataError
 # Decoders of pillow and libraries linked to it (JPEG with MPO); none that starts another program, as EPS does.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "JPEG2000", "PPM")
 LARGEST_PX = 2**27  # 134 million, such as 11585 x 11585: 512 MiB decoded in four channels of 8 bits
+PACKED_SUFFIX, LARGEST_PACKED = ".ppm.gz", 2**26  # bytes after unpacking: a colour picture of 4729 x 4729
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 BIG_TIFF = b"+"  # of which the header has 16 bytes, not 8
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # tags
@@ -31,14 +34,14 @@ def opened(path: Path) -> Iterator[Image.Image]:
     """Opens a single picture, not decoded yet; what fails while it is decoded in the block is reported as well.
 
     Through a stream, because pillow 13 misreads turned TIFF files that it maps into memory. Of the several pictures
-    that cameras and phones store in one JPEG file (MPO) the first is used, as viewers do.
+    that cameras and phones store in one JPEG file (MPO) the first is used, as viewers do. PPM files may be packed.
 
     Raises:
         UnsupportedTiffError: a TIFF file of a kind that pillow does not know.
         DataError: absent, empty, no picture, damaged, of several pages or frames, or of more than `LARGEST_PX` pixels.
     """
     try:
-        with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
+        with _open_stream(path) as stream, Image.open(stream, formats=FORMATS) as image:
             require_size(path, image.height, image.width)
             _require_one_page(path, image)
             yield image
@@ -50,6 +53,21 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise _unidentified(path) from error
     except Exception as error:  # the boundary: pillow raises some fifteen kinds of errors for damaged and hostile files
         raise _unreadable(path, error) from error
+
+
+def _open_stream(path: Path) -> io.BufferedReader | io.BytesIO:
+    """The bytes of a picture, unpacked where it is a packed PPM file.
+
+    Raises:
+        DataError: more than `LARGEST_PACKED` bytes after unpacking.
+    """
+    if not path.name.lower().endswith(PACKED_SUFFIX):
+        return path.open("rb")
+    with gzip.open(path) as packed:
+        content = packed.read(LARGEST_PACKED + 1)
+    if len(content) > LARGEST_PACKED:
+        raise DataError(f"{path}: more than {LARGEST_PACKED} bytes when unpacked, the most that is read. Unpack it.")
+    return io.BytesIO(content)
 
 
 def read_unchanged(path: Path) -> np.ndarray:

@@ -85,5 +85,5 @@ class PartialDataset(Dataset[PartialBatch]):
         marked, unknown = stream.store.unpack(views.move_labels(planes, drawn), len(stream.known))
         if not self.is_strong:
             return weak, marked, inside[:, None], weak
-        strong, kept = views.disturb(weak, drawn)
+        strong, kept = views.disturb(weak, drawn, self.config.augmentation)
         return strong, marked, (inside & kept)[:, None] & ~unknown, weak

@@ -105,8 +105,9 @@ class PartialDataConfig(DataConfig):
 
     @cached_property
     def joined(self) -> DatasetSpec:
-        """One description of all data sets that are trained on."""
-        return join_specs(self.trained, self.task_list)
+        """One description of all data sets that are trained on, at the size of the prepared images."""
+        joined = join_specs(self.trained, self.task_list)
+        return replace(joined, grid=replace(joined.grid, size_px=self.side_px))
 
     @cached_property
     def scored_specs(self) -> tuple[DatasetSpec, ...]:
@@ -122,7 +123,7 @@ class PartialDataConfig(DataConfig):
     def side_px(self) -> int:
         """Rows and columns of the prepared images, or of the slices as they are read."""
         size_px = self.size_px or self.sources[0].grid.size_px
-        return size_px - size_px % MULTIPLE_PX if self.joined.kind == "scans" else size_px
+        return size_px - size_px % MULTIPLE_PX if self.sources[0].kind == "scans" else size_px
 
     @property
     def slice_rule(self) -> SliceRule:

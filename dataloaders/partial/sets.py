@@ -99,6 +99,10 @@ class PartialSet(ABC):
         """
 
     @abstractmethod
+    def picture(self, case_id: str, z: int = 0) -> Float[np.ndarray, "C S S"]:
+        """A prepared image, or a slice of a prepared scan, for people: 0 to 255."""
+
+    @abstractmethod
     def contents(self) -> dict[str, str]:
         """File -> hash of all training images and masks."""
 
@@ -199,6 +203,10 @@ class ImageSet(PartialSet):
             )
         return to_unit(image_tensor(image.reshape(1, side, side, -1)))
 
+    def picture(self, case_id: str, z: int = 0) -> Float[np.ndarray, "C S S"]:
+        """A prepared image in its own colours, 0 to 255."""
+        return 255 * self._image(case_id)[0].numpy()
+
     def to_original(self, image_id: str, mask: np.ndarray) -> np.ndarray:
         """Takes a (H, W) mask on the prepared grid to the grid of the original picture; 0 outside what was cut out."""
         return Framing.from_row(self.folder.row(image_id), len(mask)).to_picture(mask)
@@ -294,6 +302,10 @@ class ScanSet(PartialSet):
         case = ImageCase(ids, self.classes, self.rule.apply(image.array), (self.origin(scan),) * len(label))
         values = [self.spec.class_names.index(self.names[k]) for k in self.known]
         return ScoredCase(scan, case, np.stack([label == value for value in values]))
+
+    def picture(self, case_id: str, z: int = 0) -> Float[np.ndarray, "1 S S"]:
+        """A slice as the network sees it, 0 to 255."""
+        return 255 * self.rule.apply(self.folder.image(case_id).array[z : z + 1])[0].numpy()
 
     def prepared(self, scan: str) -> Volume:
         """The prepared scan."""

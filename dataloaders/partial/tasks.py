@@ -82,7 +82,7 @@ def known_task_numbers(known: Sequence[int], tasks: Sequence[Task]) -> tuple[int
 
 
 def join_specs(specs: Sequence[DatasetSpec], tasks: Sequence[Task]) -> DatasetSpec:
-    """One description of several data sets: their names, the classes of the tasks, the grid of the first.
+    """One description of several data sets: their names, the classes of the tasks, grid and intensities of the first.
 
     Raises:
         ConfigError: they are of different kinds, or their images have different numbers of channels.

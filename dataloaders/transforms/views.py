@@ -2,7 +2,7 @@
 
 drawn = draw(generators, VIEW_PRESETS["fundus"], side_px, crop_px, is_strong=True)
 image, inside = move(image, drawn)
-strong, kept = disturb(image, drawn)
+strong, kept = disturb(image, drawn, config)
 """
 
 import math
@@ -200,14 +200,14 @@ def _positions(drawn: Views) -> Float[Tensor, "B h w 2"]:
 
 
 def disturb(
-    images: Float[Tensor, "B C H W"], drawn: Views, largest_sigma_px: float = 2.0
+    images: Float[Tensor, "B C H W"], drawn: Views, config: ViewConfig
 ) -> tuple[Float[Tensor, "B C H W"], Bool[Tensor, "B H W"]]:
     """Changes colours, blurs and cuts a hole; also returns the pixels that are not in the hole.
 
     Args:
         images: RGB or grey, 0 to 1.
         drawn: parameters of strong views.
-        largest_sigma_px: of the blur, which decides on the size of its kernel.
+        config: whose largest blur decides on the size of the kernel.
 
     Note: the order is brightness, contrast, saturation, hue, grey, blur, hole, as in the default order of torchvision;
         hue is turned about the grey axis of RGB, which keeps a batch on the device. There HSV is used.
@@ -222,7 +222,7 @@ def disturb(
         image = image.clamp(0, 1)
     sigma = drawn.sigma_px.repeat_interleave(image.shape[1])
     planes = image.flatten(0, 1)
-    blurred = intensity.blur(planes, sigma.clamp(min=1e-3), math.ceil(2 * largest_sigma_px)).view_as(image)
+    blurred = intensity.blur(planes, sigma.clamp(min=1e-3), math.ceil(2 * config.blur_sigma_px[1])).view_as(image)
     image = torch.where((drawn.sigma_px > 0)[:, None, None, None], blurred, image)
     hole = _in_hole(drawn, image.shape[-2:])
     noise = (spatial.hash_noise(drawn.seeds, (image.shape[-2], image.shape[-1]), image.shape[1]) + 1) / 2

@@ -7,6 +7,7 @@ import torch
 from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions
 from models.evaluation.dense import DenseEvaluation
 from models.evaluation.fewshot import FewShotEvaluation
+from models.evaluation.partial import PartialEvaluation
 from models.evaluation.sources import SourcesEvaluation
 from util.errors import ConfigError
 
@@ -24,6 +25,7 @@ EVALUATIONS: dict[str, type[Evaluation]] = {
     "fewshot": FewShotEvaluation,
     "dense": DenseEvaluation,
     "sources": SourcesEvaluation,
+    "partial": PartialEvaluation,
 }
 LAYOUTS = {family: evaluation.layout for family, evaluation in EVALUATIONS.items()}  # of the tables
 

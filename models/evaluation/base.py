@@ -12,6 +12,7 @@ import torch
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.sources.frames import SliceRule
 from models.methods.base import Method
+from models.prediction.pseudo_labels import PseudoLabelConfig
 from util.errors import ConfigError, FailedItemsError
 from util.results.layout import Layout
 from util.results.scores import N_FAILED
@@ -91,6 +92,23 @@ class Evaluation(ABC):
             ConfigError: not possible for this family, or with several structures.
         """
         raise ConfigError("probabilities: for one structure of a set of images; choose such a data set and method.")
+
+    def export_pseudo_labels(self, method: Method, folder: Path, run: str, config: PseudoLabelConfig) -> None:
+        """Writes labels of the classes that training images are not annotated for, see `validation.py export`.
+
+        Args:
+            method: trained, on the device.
+            folder: of the labels.
+            run: name of the experiment, which the folder records.
+            config: how probabilities become labels.
+
+        Raises:
+            ConfigError: not possible for this family.
+        """
+        raise ConfigError(
+            "export: for methods of several data sets that are annotated for some classes each; choose such data and "
+            "method."
+        )
 
     def rank_suspects(self, method: Method, out: Path) -> Path:
         """Ranks the given masks of the training images by disagreement; returns the path of suspects.csv in `out`.

@@ -88,6 +88,24 @@ DENSE_LAYOUT = Layout(
 )
 
 
+# Source: ours; PSSNet (Pattern Recognition 2024) has a table for each task. Networks that segment a task each share a
+# line, so only the scores of one structure must come from runs of the same settings.
+PARTIAL_LAYOUT = Layout(
+    lines=("method", "dataset", "missing", "fov"),
+    columns=("structure",),
+    averaged=("seed",),
+    constant=("split", "weights", "steps", "learned", "config_hash"),
+    by_column=("config_hash",),
+    metrics=(
+        *("dice", "pooled_dice", "iou", "pooled_iou", "precision", "recall", "specificity", "accuracy"),
+        *("pooled_accuracy", "roc_auc", "average_precision", "pooled_average_precision", "pooled_aupr_11"),
+        *("otsu_sensitivity", "otsu_specificity", "otsu_precision", "otsu_accuracy"),
+    ),
+    has_mean=True,
+    note="Structures that a data set is not annotated for are not scored.",
+)
+
+
 def published_domains(rows: pd.DataFrame) -> Mapping[str, str]:
     """The published figures of a line by heading; none where they cannot be compared.
 

@@ -32,7 +32,8 @@ def score_on_each(
         is_own = not results
         with catching(None if is_own else failed, name, f"test set {name}"):
             results[name] = evaluation.score(candidates, out if is_own else out / name, options)
-    return replace(join_results(results), failed_sets=tuple(failed.values()))
+    joined = join_results(results)
+    return replace(joined, failed_sets=(*joined.failed_sets, *failed.values()))
 
 
 def join_results(results: Mapping[str, EvaluationResult]) -> EvaluationResult:
@@ -55,6 +56,7 @@ def join_results(results: Mapping[str, EvaluationResult]) -> EvaluationResult:
             **first.failed,
             **{f"{name}: {case}": reason for name, each in named for case, reason in each.failed.items()},
         },
+        failed_sets=tuple(failure for result in results.values() for failure in result.failed_sets),
     )
 
 

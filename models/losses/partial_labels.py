@@ -79,11 +79,6 @@ def _counted(logits: Tensor, is_known: Tensor, valid: Tensor | None) -> tuple[Te
     return torch.where(counts, logits, 0.0), counts
 
 
-def known_classes(is_known: Bool[Tensor, "B K"], valid: Bool[Tensor, "B V H W"] | None) -> Bool[Tensor, "B K"]:
-    """The classes of each image that are annotated in at least one valid pixel: those that count in `task_means`."""
-    return is_known if valid is None else is_known & valid.any(-1).any(-1)
-
-
 def task_means(loss: Float[Tensor, "B K"], is_known: Bool[Tensor, "B K"], tasks: Sequence[int]) -> Float[Tensor, " T"]:
     """Loss of each task: mean over its known classes in an image, then over the images that have any.
 

@@ -13,6 +13,7 @@ import torchvision.models as zoo
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights, DeepLabV3_ResNet101_Weights
 
@@ -187,6 +188,45 @@ def load_backbone(backbone: nn.Module, state: Mapping[str, Tensor], name: str, w
             f"of another shape, such as {(missing + misfits)[0]}. Use the state dict of that backbone."
         )
     backbone.load_state_dict({key: state[key] for key in wanted})
+
+
+def load_timm_weights(encoder: nn.Module, name: str, in_channels: int, weights: str) -> None:
+    """Loads pretrained weights into an encoder of timm, whole or with the features of its stages only.
+
+    Args:
+        encoder: whose weights are replaced.
+        name: of timm's model.
+        in_channels: of the images. The RGB kernels of the first layer are summed for one channel, and repeated for
+            another number.
+        weights: "none" (they stay as they are), "imagenet" (downloaded by timm), or the path of a state dict of timm's
+            model (.pth or .safetensors).
+
+    Raises:
+        ConfigError: no such file, or no pretrained weights exist.
+        CheckpointError: the weights cannot be downloaded, read, or do not fit.
+    """
+    if weights == "none":
+        return
+    if weights != "imagenet":
+        state = read_weights(Path(weights), "imagenet, none")
+    elif timm.is_model_pretrained(name):
+        state = download(name, lambda: timm.create_model(name, pretrained=True).state_dict())
+    else:
+        raise ConfigError(
+            f"encoder_weights='imagenet': timm has none for network.encoder={name!r}; choose one of "
+            f"timm.list_pretrained('*{name[:6]}*'), or encoder_weights=none."
+        )
+    wanted = encoder.state_dict()
+    found = {_flat(key): value for key, value in state.items()}  # the stages alone are named "layers_0", not "layers.0"
+    state = {key: found[_flat(key)] for key in wanted if _flat(key) in found}
+    first = next(key for key, value in wanted.items() if value.ndim == 4)
+    if first in state and state[first].shape[1] == 3:
+        state[first] = adapt_input_conv(in_channels, state[first])
+    load_backbone(encoder, state, name, weights)
+
+
+def _flat(key: str) -> str:
+    return key.replace(".", "_")
 
 
 def read_weights(path: Path, names: str) -> dict[str, Tensor]:

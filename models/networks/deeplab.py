@@ -1,7 +1,6 @@
 """Segmentation networks for slices from several sources: DeepLabV3+ in two forms, and nnU-Net's U-Net."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import segmentation_models_pytorch as smp
@@ -10,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from segmentation_models_pytorch.encoders.timm_universal import TimmUniversalEncoder
-from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from models.networks.backbones import download, load_backbone, read_weights
+from models.networks.backbones import load_timm_weights
 from models.networks.unet import UNetConfig, build_unet
 from util.errors import ConfigError
 from util.schema import option
@@ -86,21 +84,8 @@ def _from_random_weights(config: SegmentorConfig) -> nn.Module:
 
 
 def _load_encoder(network: nn.Module, config: SegmentorConfig, weights: str) -> None:
-    name = config.encoder
-    if weights != "imagenet":
-        state = read_weights(Path(weights), "imagenet, none")
-    elif timm.is_model_pretrained(name):
-        state = download(name, lambda: timm.create_model(name, pretrained=True).state_dict())
-    else:
-        raise ConfigError(
-            f"encoder_weights='imagenet': timm has none for network.encoder={name!r}; choose one of "
-            "timm.list_pretrained('*resnet*'), or encoder_weights=none."
-        )
     encoder = next(each for each in network.modules() if isinstance(each, TimmUniversalEncoder)).model
-    first = next(key for key, value in encoder.state_dict().items() if value.ndim == 4)
-    if first in state and state[first].shape[1] == 3:
-        state = state | {first: adapt_input_conv(config.in_channels, state[first])}
-    load_backbone(encoder, state, name, weights)
+    load_timm_weights(encoder, config.encoder, config.in_channels, weights)
 
 
 class DeepLab(nn.Module):

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from dataloaders.catalog import is_built_in
-from dataloaders.images.geometry import Placement, place_image
+from dataloaders.images.framing import Framing
 from dataloaders.images.labels import image_tensor, normalise
 from dataloaders.images.preprocess import read_image
 from dataloaders.images.task import ImageTask
@@ -56,6 +56,10 @@ class DensePrediction:
         probabilities = np.where(masks, np.stack(list(self.probabilities.values())).astype(np.int32), -1)
         values = np.array(list(self.values.values()), smallest_type(self.values))
         return np.where(masks.any(0), values[probabilities.argmax(0)], 0).astype(values.dtype)
+
+    def label_files(self, folder: Path, name: str) -> dict[Path, np.ndarray]:
+        """The label map, or masks of structures that overlap; see `segmentation_files`."""
+        return segmentation_files(folder, name, self.masks, self.values)
 
 
 class DensePredictor:
@@ -136,36 +140,50 @@ class DensePredictor:
             image: (H, W) or (H, W, 3) uint8 or uint16, as `read` returns it.
 
         Raises:
-            DataError: other channels or another type.
+            DataError: other channels or another type, or no field of view where it is to be cut out.
         """
-        channels = self.task.spec.channels
-        if image.dtype not in (np.uint8, np.uint16) or image.shape[2:] != ((3,) if channels == 3 else ()):
-            raise DataError(
-                f"an image of shape {image.shape} and type {image.dtype}; expected {channels} channel(s) of 8 or 16 "
-                "bits. Read it with DensePredictor.read."
-            )
-        height_px, width_px = image.shape[:2]
-        placement = Placement.fit(height_px, width_px, self.task.side_px, self.task.spec.grid.aspect)
-        case = ImageCase(("image",), tuple(range(1, len(self.task.names) + 1)), self.network_input(image, placement))
+        require_picture(image, self.task.spec.channels)
+        framing = Framing.of(image, self.task.spec.grid, self.task.side_px)
+        case = ImageCase(("image",), tuple(range(1, len(self.task.names) + 1)), self.network_input(image, framing))
         found = self.segmenter.segment(case)
-        masks = found.masks[:, 0].cpu().numpy()
-        shares = (found.probabilities[:, 0].cpu() * FULL).round().to(torch.int32).numpy().astype(np.uint16)
+        masks = zip(self.task.names, found.masks[:, 0].cpu().numpy(), strict=True)
+        shares = zip(self.task.names, to_16_bits(found.probabilities[:, 0]), strict=True)
         return DensePrediction(
-            {name: self._restore(mask, placement, image) for name, mask in zip(self.task.names, masks, strict=True)},
+            {name: framing.to_picture(self.task.in_full(mask)) for name, mask in masks},
             self.values,
-            {name: self._restore(each, placement, image) for name, each in zip(self.task.names, shares, strict=True)},
+            {name: framing.to_picture(self.task.in_full(share)) for name, share in shares},
         )
 
-    def network_input(self, image: np.ndarray, placement: Placement) -> Float[Tensor, "1 C H W"]:
+    def network_input(self, image: np.ndarray, framing: Framing) -> Float[Tensor, "1 C H W"]:
         """The window of the prepared image, normalised."""
-        square = place_image(image, placement)[self.task.window]
+        square = framing.image_to_square(image)[self.task.window]
         return normalise(image_tensor(square.reshape(1, *square.shape[:2], self.task.spec.channels)))
 
-    def _restore(self, part: np.ndarray, placement: Placement, image: np.ndarray) -> np.ndarray:
-        return placement.to_picture(self.task.in_full(part), *image.shape[:2])
+    def result_names(self, name: str) -> list[str]:
+        """Names of all label maps and masks that an image may have."""
+        ends = ("", *(f"_{structure}" for structure in self.task.names))
+        return [f"{name}{end}{SEGMENTATION}" for end in ends]
 
 
-def overlap(masks: Mapping[str, Bool[np.ndarray, "H W"]]) -> bool:
+def require_picture(image: np.ndarray, channels: int) -> None:
+    """Checks the shape and type of an image that is to be segmented.
+
+    Raises:
+        DataError: other channels, or neither uint8 nor uint16.
+    """
+    if image.dtype not in (np.uint8, np.uint16) or image.shape[2:] != ((3,) if channels == 3 else ()):
+        raise DataError(
+            f"an image of shape {image.shape} and type {image.dtype}; expected {channels} channel(s) of 8 or 16 bits. "
+            "Read it with the predictor's `read`."
+        )
+
+
+def to_16_bits(probabilities: Float[Tensor, "K H W"]) -> Shaped[np.ndarray, "K H W"]:
+    """Probabilities as uint16 on the host; `FULL` is 1."""
+    return (probabilities.cpu() * FULL).round().to(torch.int32).numpy().astype(np.uint16)
+
+
+def overlap(masks: Mapping[str, Bool[np.ndarray, "..."]]) -> bool:
     """Whether a pixel is in several masks."""
     return bool((np.sum(list(masks.values()), axis=0) > 1).any())
 
@@ -194,9 +212,8 @@ def segmentation_files(
     return {folder / f"{name}{SEGMENTATION}": label_map}
 
 
-def probability_files(folder: Path, name: str, prediction: DensePrediction) -> dict[Path, np.ndarray]:
+def probability_files(
+    folder: Path, name: str, probabilities: Mapping[str, Shaped[np.ndarray, "H W"]]
+) -> dict[Path, np.ndarray]:
     """`<name>_<structure>_probability.png` each, 16 bits, 65535 is 1."""
-    return {
-        folder / f"{name}_{structure}{PROBABILITY}": probability
-        for structure, probability in prediction.probabilities.items()
-    }
+    return {folder / f"{name}_{structure}{PROBABILITY}": each for structure, each in probabilities.items()}

@@ -1,6 +1,7 @@
-"""Segments folders of images with a dense predictor: finds images, writes label maps, areas and overlays."""
+"""Segments folders of images with a predictor: finds images, writes label maps, areas and overlays."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -17,14 +18,8 @@ from models.prediction.batch import (
     remove_files,
     without_label_maps,
 )
-from models.prediction.dense import (
-    PROBABILITY,
-    SEGMENTATION,
-    DensePrediction,
-    DensePredictor,
-    probability_files,
-    segmentation_files,
-)
+from models.prediction.dense import PROBABILITY, SEGMENTATION, DensePrediction, DensePredictor, probability_files
+from models.prediction.partial import PartialPrediction, PartialPredictor
 from util.errors import DataError
 from util.inventory import ARCHIVE, LOST, is_archive, list_files
 from util.items import Failures, catching
@@ -36,6 +31,10 @@ RESULTS = (SEGMENTATION, PROBABILITY, OVERLAY)
 COLUMNS = ("image", "label", "structure", "pixels", "fraction_of_image")
 NO_IMAGE = "no image of a known format"
 OVERLAY_SIDE_PX = 1024  # larger images are thinned out for overlays
+
+
+Prediction = DensePrediction | PartialPrediction
+Predictor = DensePredictor | PartialPredictor
 
 
 def find_images(path: Path, inventory: Inventory | None = None) -> list[Path]:
@@ -80,12 +79,12 @@ def name_images(images: Iterable[Path]) -> dict[str, Path]:
     return name_files(images, lambda image: image.stem)
 
 
-def result_names(images: Iterable[str]) -> list[str]:
-    """Names of the files that are written for these images, whatever the options."""
-    return [f"{name}{end}" for name in images for end in (SEGMENTATION, OVERLAY)]
+def result_names(predictor: Predictor, images: Iterable[str]) -> list[str]:
+    """Names of the files that may be written for these images, without probabilities."""
+    return [file for name in images for file in (*predictor.result_names(name), f"{name}{OVERLAY}")]
 
 
-def areas(name: str, prediction: DensePrediction) -> list[Record]:
+def areas(name: str, prediction: Prediction) -> list[Record]:
     """A record with `COLUMNS` for each structure."""
     counts = {structure: int(np.count_nonzero(mask)) for structure, mask in prediction.masks.items()}
     return [
@@ -101,7 +100,7 @@ def areas(name: str, prediction: DensePrediction) -> list[Record]:
 
 
 def segment_images(
-    predictor: DensePredictor,
+    predictor: Predictor,
     images: Mapping[str, Path],
     out: Path,
     pictures: Failures | None,
@@ -121,52 +120,50 @@ def segment_images(
         removed: receives the names of probabilities and overlays of an earlier run that this one does not replace: they
             are removed, as they belong to other masks. None: they stay.
     """
-    work = partial(_segment, predictor, out, pictures, probabilities, frozenset(images), removed)
+    work = partial(_segment, predictor, out, pictures, probabilities, _shared_names(predictor, images), removed)
     return process_each(images, work, out / TABLE, COLUMNS, "images", failures)
 
 
 def _segment(
-    predictor: DensePredictor,
+    predictor: Predictor,
     out: Path,
     pictures: Failures | None,
     probabilities: bool,
-    names: frozenset[str],
+    shared: frozenset[str],
     removed: list[str] | None,
     name: str,
     path: Path,
 ) -> list[Record]:
     image = predictor.read(path)
     prediction = predictor.predict(image)
-    files = segmentation_files(out, name, prediction.masks, prediction.values)
-    more = probability_files(out, name, prediction) if probabilities else {}
+    files = prediction.label_files(out, name)
+    more = probability_files(out, name, prediction.probabilities) if probabilities else {}
     write_pngs(files | more)
-    kept = {*(file.name for file in (*files, *more)), *_results(names - {name}, prediction.masks)}
-    _remove_former(out, name, prediction.masks, kept)
+    kept = shared | {file.name for file in (*files, *more)}
+    remove_files(out, [file for file in predictor.result_names(name) if file not in kept])
     if pictures is not None:
         with catching(pictures, name, path):
             _draw(out / f"{name}{OVERLAY}", name, image, prediction)
-            kept.add(f"{name}{OVERLAY}")
+            kept |= {f"{name}{OVERLAY}"}
     if removed is not None:
-        former = [f"{name}{OVERLAY}", *(f"{name}_{each}{PROBABILITY}" for each in prediction.masks)]
+        former = [f"{name}{OVERLAY}", *_probability_names(name, predictor.values)]
         removed += remove_files(out, [file for file in former if file not in kept])
     return areas(name, prediction)
 
 
-def _results(names: Iterable[str], structures: Collection[str]) -> Iterator[str]:
-    """Names that files of other images may have."""
-    for name in names:
-        yield f"{name}{SEGMENTATION}"
-        yield from (f"{name}_{each}{PROBABILITY}" for each in structures)
+def _shared_names(predictor: Predictor, images: Iterable[str]) -> frozenset[str]:
+    """File names that results of two images may have."""
+    every = (
+        file for name in images for file in {*predictor.result_names(name), *_probability_names(name, predictor.values)}
+    )
+    return frozenset(file for file, count in Counter(every).items() if count > 1)
 
 
-def _remove_former(out: Path, name: str, structures: Iterable[str], kept: Collection[str]) -> None:
-    """Removes masks of an earlier run that this one wrote none of: structures overlap in one of the two only."""
-    for file in (f"{name}{SEGMENTATION}", *(f"{name}_{each}{SEGMENTATION}" for each in structures)):
-        if file not in kept:
-            (out / file).unlink(missing_ok=True)
+def _probability_names(name: str, structures: Iterable[str]) -> list[str]:
+    return [f"{name}_{each}{PROBABILITY}" for each in structures]
 
 
-def _draw(path: Path, name: str, image: np.ndarray, prediction: DensePrediction) -> None:
+def _draw(path: Path, name: str, image: np.ndarray, prediction: Prediction) -> None:
     step = -(-max(image.shape[:2]) // OVERLAY_SIDE_PX)
     shown = np.atleast_3d(image)[::step, ::step].transpose(2, 0, 1).astype(np.float32)
     masks = np.stack(list(prediction.masks.values()))[:, ::step, ::step]

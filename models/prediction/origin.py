@@ -13,16 +13,23 @@ USES = {
     "fewshot": "few-shot (segments scans)",
     "dense": "dense (segments images)",
     "sources": "of several sources (segments scans without support)",
+    "partial": "of several tasks (segments images)",
+    "partial_scans": "of several tasks (segments scans without support)",
 }
 
 
 def family(content: Mapping[str, Any]) -> str:
     """The family of the method in a checkpoint; released checkpoints, which hold weights alone, are few-shot.
 
+    Methods of several tasks that were trained on scans are "partial_scans".
+
     Raises:
         ConfigError: a method that does not exist.
     """
-    return method_class(content["settings"]["method"]).family if "settings" in content else "fewshot"
+    found = method_class(content["settings"]["method"]).family if "settings" in content else "fewshot"
+    dataset = content.get("dataset")
+    is_of_scans = found == "partial" and isinstance(dataset, Mapping) and dataset.get("kind") == "scans"
+    return "partial_scans" if is_of_scans else found
 
 
 def require_family(path: Path, content: Mapping[str, Any], expected: str) -> None:

@@ -1,12 +1,13 @@
 """Segments scans, also of several frames, with a network trained on slices of several domains."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
 
 from dataloaders.description import DatasetSpec
 from dataloaders.io.geometry import Grid, paste_back
@@ -22,6 +23,8 @@ from models.prediction.segmenter import Segmenter, most_probable
 from models.training.load import load_trained, read_trained
 from util.errors import CheckpointError, DataError
 from util.runtime.device import choose_device, set_precision
+
+OwnPredictor = TypeVar("OwnPredictor", bound="SourcesPredictor")
 
 
 def segment_slices(
@@ -54,6 +57,8 @@ class SourcesPredictor:
         structures: name -> value in the label maps.
     """
 
+    family: ClassVar[str] = "sources"
+
     def __init__(
         self,
         method: Method,
@@ -69,8 +74,13 @@ class SourcesPredictor:
 
     @classmethod
     def from_checkpoint(
-        cls, path: Path, weights: Literal["last", "ema"] = "last", device: str = "auto", *, dataset: str | None = None
-    ) -> "SourcesPredictor":
+        cls: type[OwnPredictor],
+        path: Path,
+        weights: Literal["last", "ema"] = "last",
+        device: str = "auto",
+        *,
+        dataset: str | None = None,
+    ) -> OwnPredictor:
         """Makes a predictor with the weights of a checkpoint or snapshot.
 
         Args:
@@ -84,7 +94,7 @@ class SourcesPredictor:
             ConfigError: trained on another data set.
         """
         content = read_trained(path)
-        require_family(path, content, "sources")
+        require_family(path, content, cls.family)
         spec = find_dataset(path, content, "scans", dataset)
         target = choose_device(device)
         set_precision("float32", target)
@@ -94,7 +104,16 @@ class SourcesPredictor:
                 f"{path}: does not say how slices are normalised; expected a checkpoint.pt or snapshot that "
                 "training.py wrote."
             )
-        return cls(trained.method, trained.slices, trained.preparation or parameters_of(spec), spec, target)
+        made = cls(trained.method, trained.slices, trained.preparation or parameters_of(spec), spec, target)
+        made.read_settings(path, content["settings"])
+        return made
+
+    def read_settings(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """Takes what else matters from the settings of a checkpoint; here nothing."""
+
+    def network_input(self, prepared: np.ndarray) -> Float[Tensor, "D 1 h w"]:
+        """The slices of a prepared scan (D, H, W) as the network sees them."""
+        return self.rule.apply(prepared)
 
     def predict(self, frames: Sequence[Volume], name: str = "the scan") -> list[Volume]:
         """Segments the frames of a scan.
@@ -120,7 +139,7 @@ class SourcesPredictor:
 
     def _segment(self, prepared: Volume, frame: Volume, name: str) -> Volume:
         ids = tuple(f"{name} {z}" for z in range(len(prepared.array)))
-        case = ImageCase(ids, tuple(range(1, len(self.spec.class_names))), self.rule.apply(prepared.array))
+        case = ImageCase(ids, tuple(range(1, len(self.spec.class_names))), self.network_input(prepared.array))
         label, _ = segment_slices(self.segmenter, case)
         whole = self.rule.in_full(label, prepared.array.shape[1:])
         grid = Grid.of(frame)

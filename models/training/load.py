@@ -122,7 +122,7 @@ def load_with_encoder(path: Path, settings: dict[str, Any], weights: str, device
     method = build_method(settings | chosen)
     _check_fit(path, method.state_dict(), encoder)
     method.load_state_dict(encoder)
-    return replace(trained, method=method.to(device).eval())
+    return replace(trained, method=method.to(device).eval(), history=[])
 
 
 def _preparation(recorded: dict[str, Any] | None) -> tuple[PrepareParameters | None, SliceRule | None]:

@@ -61,6 +61,23 @@ class Trainable:
     optim: OptimConfig
 
 
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+
+
+def groups_by_decay(module: nn.Module) -> list[dict[str, Any]]:
+    """The trainable parameters in two groups, the second without weight decay: norms and tables of relative positions.
+
+    Source: Liu et al., "Swin transformer", ICCV 2021, released code for segmentation.
+    """
+    free = {id(weight) for each in module.modules() if isinstance(each, NORMS) for weight in each.parameters()}
+    decayed, undecayed = [], []
+    for name, weight in module.named_parameters():
+        if weight.requires_grad:
+            is_free = id(weight) in free or name.endswith("relative_position_bias_table")
+            (undecayed if is_free else decayed).append(weight)
+    return [{"params": decayed}, {"params": undecayed, "weight_decay": 0.0}]
+
+
 class Optimisers:
     """All optimisers of a run, by name. They step together, each at its own learning rate."""
 

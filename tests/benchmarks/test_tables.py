@@ -12,6 +12,7 @@ from benchmarks import (
     dense_step,
     fourier_mix,
     noisy_labels,
+    partial_step,
     pseudo_labels,
     timing,
     training_step,
@@ -38,6 +39,7 @@ def options_of(monkeypatch, words=(), **defaults):
         (noisy_labels, {}, 5, 0),
         (fourier_mix, {"batch": 2}, 4, 0),
         (cacps_step, {"batch": 2, "encoder": "resnet10t"}, 4, 4),
+        (partial_step, {"batch": 1, "encoder": "test_convnext", "channels": 8}, 5, 5),
     ],
 )
 def test_a_table_is_whole(monkeypatch, benchmark, options, n_lines, n_networks):
@@ -92,3 +94,8 @@ def test_the_ratio_is_that_of_neighbours(monkeypatch):
 def test_memory_that_a_computation_takes_for_a_while_is_seen(monkeypatch):
     line = compare("a", lambda: [torch.ones(2**26).sum() for _ in range(3)], "b", lambda: None, options_of(monkeypatch))
     assert line.peak_bytes is None or line.peak_bytes > 0.9 * 2**28
+
+
+def test_tasks_are_compared_with_one(monkeypatch):
+    options = options_of(monkeypatch, batch=1, encoder="test_convnext", channels=8, tasks=2)
+    assert ["2 task" in line.name for line in partial_step.measure_tasks(options)] == [False, True]

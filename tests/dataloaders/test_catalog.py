@@ -26,6 +26,7 @@ def test_names_by_kind():
     assert set(dataset_names()) == set(dataset_names("scans")) | set(dataset_names("images"))
     assert {"CHAOST2", "SABS"} <= set(dataset_names("scans"))
     assert {"ISIC2017", "JSRT", "SHENZHEN"} <= set(dataset_names("images"))
+    assert {"ARIA", "DDR", "DRIVE", "IDRiD", "REFUGE", "RETA", "STARE"} <= set(dataset_names("images"))
 
 
 @pytest.mark.parametrize("name", dataset_names())

@@ -12,11 +12,11 @@ from dataloaders.build import FAMILIES
 from dataloaders.images.labels import LabelStore
 from dataloaders.samples import (
     N_UNIFORM,
-    DenseBatch,
     Episode,
     EvalCase,
     ImageCase,
     JointBatch,
+    PartialBatch,
     SourceBatch,
     SupportScan,
     SupportSet,
@@ -39,6 +39,16 @@ SMALL = {
         "encoder_weights": "none",
         "unlabelled_weight": 1.0,
     },
+    "partial": {
+        "network": {"encoder": "test_efficientnet", "in_channels": 1, "channels": 8, "dropout": 0.0, "drop_path": 0.0},
+        "encoder_weights": "none",
+        "heads": [
+            {"name": "box", "classes": ["box"], "relation": "independent"},
+            {"name": "halves", "classes": ["upper", "lower"], "relation": "exclusive"},
+        ],
+        "sources": ["A", "B"],
+        "discriminator": {"channels": 8},
+    },
 }
 
 # What is tried: every method as it is, and further settings that bring modules of their own.
@@ -48,6 +58,8 @@ ENTRIES = {name: {"method": name} for name in METHODS} | {
     "cacps as released": {"method": "cacps", "cross": {"weighting": "scalar", "teacher": "mean_logit"}},
     "mixed_teacher of one network": {"method": "mixed_teacher", "teacher": "student", "confidence": "threshold"},
     "mixed_teacher without labelled boxes": {"method": "mixed_teacher", "cutmix_from": "unlabelled", "norm_group": 2},
+    "partial_adversarial alone": {"method": "partial_adversarial", "attention": False, "pseudo_weight": 0.0},
+    "partial_generator with cross-entropy": {"method": "partial_generator", "bce_weight": 0.5, "auxiliary_weight": 0.0},
     "spguided by pixel": {"method": "spguided", "selection": {"level": "pixel"}, "refine": {"style": "pixel"}},
 }
 
@@ -92,15 +104,33 @@ def sources():
     return JointBatch(parts)
 
 
-def batch_of(batch_type):
+def partially_labelled():
+    """The box in six images, labelled as such in three and as two halves in the others; and strong views of it."""
+    generator, upper = torch.Generator().manual_seed(6), torch.arange(SIZE)[:, None] < SIZE // 2
+    label = torch.stack([box(6), box(6) & upper, box(6) & ~upper], 1)
+    known = torch.tensor([[True, False, False]] * 3 + [[False, True, True]] * 3)
+    source, valid = torch.tensor([0] * 3 + [1] * 3), torch.ones(6, 1, SIZE, SIZE, dtype=torch.bool)
+    valid[:, :, :4] = False
+
+    def part(is_known, is_strong=False):
+        image, weak = (box(6, 1) + 0.1 * torch.randn(6, 1, SIZE, SIZE, generator=generator) for _ in range(2))
+        tasks = tuple(tuple(t for t, k in enumerate((row[0], row[1])) if k) for row in is_known.tolist())
+        return PartialBatch(image, label, is_known, valid, source, tasks, weak if is_strong else None)
+
+    parts = {"labelled": part(known), "pseudo": part(~known, True), "strong": part(known & False, True)}
+    return JointBatch(parts)
+
+
+def batch_of(family):
     samples = {
-        Episode: lambda: Episode(
+        "fewshot": lambda: Episode(
             torch.randn(2, 1, 1, SIZE, SIZE), box(2, 1), torch.randn(2, 1, 1, SIZE, SIZE), box(2, 1)
         ),
-        DenseBatch: lambda: labels().batch(slice(None)),
-        JointBatch: sources,
+        "dense": lambda: labels().batch(slice(None)),
+        "sources": sources,
+        "partial": partially_labelled,
     }
-    return samples[batch_type]()
+    return samples[family]()
 
 
 def case_of(family):
@@ -143,7 +173,7 @@ def train(method, n_steps, lr=0.02):
     method.before_training(store)
     optim = OptimConfig("adam", lr, weight_decay=0.0, schedule="constant")
     optimisers = Optimisers(method.optimisers(optim), n_steps)
-    batch = batch_of(method.batch_type)
+    batch = batch_of(method.family)
     for step in range(n_steps):
         optimisers.zero_grad()
         method(batch)["loss"].backward()
@@ -162,7 +192,7 @@ def test_a_method_without_training_says_so(name):
 
 def test_one_backward_pass_reaches_every_parameter(trainable):
     method = build(trainable).train()
-    losses = method(batch_of(method.batch_type))
+    losses = method(batch_of(method.family))
     assert losses["loss"].shape == ()
     assert all(value.isfinite() for value in losses.values())
     assert not any(value.requires_grad for key, value in losses.items() if key != "loss")
@@ -216,7 +246,7 @@ def test_all_that_is_remembered_between_steps_is_in_the_state(trainable):
     other.load_state_dict(one.state_dict())
     for name in one.optimisers(OptimConfig()):
         assert one.learning_rate_factor(name) == other.learning_rate_factor(name)
-    batch = batch_of(one.batch_type)
+    batch = batch_of(one.family)
     torch.manual_seed(4)
     losses = one(batch)
     torch.manual_seed(4)
@@ -249,7 +279,7 @@ def test_what_looks_like_the_support_is_found(name):
 @pytest.mark.parametrize("name", [name for name in ENTRIES if family_of(name) != "fewshot"], indirect=True)
 def test_what_was_trained_on_is_found(name):
     method = train(build(name).train(), 60).eval()
-    batch = batch_of(method.batch_type)
+    batch = batch_of(method.family)
     image = batch["labelled"].image if isinstance(batch, JointBatch) else batch.image
     case = ImageCase(tuple("abcdef"), (1,), image)
     found, truth = method.predict(case, None)[0], box(6)

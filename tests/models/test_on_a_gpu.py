@@ -95,7 +95,7 @@ def method_on_gpu(name):
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("name", [name for name in ENTRIES if is_trainable(name)])
 def test_a_step_neither_waits_nor_mixes_devices(fake, name, precision):
-    batch = on_gpu(fake, made(batch_of, method_class(ENTRIES[name]["method"]).batch_type))
+    batch = on_gpu(fake, made(batch_of, family_of(name)))
     method, means = method_on_gpu(name).train(), RunningMeans()
     with NoWaiting():
         with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):

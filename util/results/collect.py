@@ -159,13 +159,14 @@ def _keep_newest(scores: pd.DataFrame, layout: Layout) -> pd.DataFrame:
 
 
 def _refuse_different_runs(scores: pd.DataFrame, layout: Layout) -> None:
-    for key, part in scores.groupby(list(layout.pooled), sort=False):
-        for name in layout.constant:
+    for name in layout.constant:
+        pooled = layout.pooled(name)
+        for key, part in scores.groupby(list(pooled), sort=False):
             known = part[part[name] != ""].drop_duplicates(name)
             if len(known) > 1:
                 first, second = known[SOURCE].iloc[:2]
                 raise DataError(
-                    f"{first} and {second}: both are {_describe(layout.pooled, key)}, but with {name} "
+                    f"{first} and {second}: both are {_describe(pooled, key)}, but with {name} "
                     f"{known[name].iloc[0]} and {known[name].iloc[1]}; only runs that differ in nothing but "
                     f"{' and '.join(layout.averaged)} are averaged. Leave one of the two out, or distinguish the runs "
                     "with exp_prefix=NAME."

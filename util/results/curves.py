@@ -157,3 +157,23 @@ def save_memorisation(path: Path, history: Sequence[Mapping[str, float]], title:
     panels[0].legend(frameon=False, fontsize=9)
     save_figure(figure, path)
     return True
+
+
+def draw_training(out: Path, runs: Path | None, history: Sequence[Mapping[str, float]], name: str) -> dict[str, Path]:
+    """Draws the curves of a training; caption -> picture, without those that cannot be drawn.
+
+    Args:
+        out: folder of the pictures.
+        runs: folder of the stored training runs; None: their curves are not drawn.
+        history: see `save_memorisation`.
+        name: of the method.
+    """
+    curves, memorisation = out / "curves.png", out / "memorisation.png"
+    drawn: dict[str, Path] = {}
+    with dispensable("training curves"):
+        if runs is not None and save_training_curves(curves, runs):
+            drawn["training"] = curves
+    with dispensable("curves of the agreement with the training masks"):
+        if save_memorisation(memorisation, history, f"{name}: predictions on training images"):
+            drawn["agreement with clean and with given masks"] = memorisation
+    return drawn

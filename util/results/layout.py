@@ -25,6 +25,8 @@ class Layout:
             count alike.
         tables: columns whose values get a table each.
         constant: columns in which scores must agree to be averaged, where their values are known.
+        by_column: those of `constant` in which only the scores of one column must agree, as where a line joins networks
+            that segment a structure each.
         metrics: a table each; those after the first only where they were measured. Empty: all that are found.
         heading: values of `columns` -> heading; values with the same heading share a column.
         order: headings, and values of `tables`, that come first, in this order.
@@ -44,6 +46,7 @@ class Layout:
     averaged: tuple[str, ...]
     tables: tuple[str, ...] = ()
     constant: tuple[str, ...] = ()
+    by_column: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ("dice",)
     heading: Callable[[Sequence[str]], str] = join
     order: tuple[str, ...] = ()
@@ -69,10 +72,10 @@ class Layout:
         """The columns in which no two scores may agree."""
         return (*self.run, "case", "structure", "metric")
 
-    @property
-    def pooled(self) -> tuple[str, ...]:
-        """The columns in which scores agree that may be averaged together."""
-        return (*self.tables, *self.lines, *(() if self.has_mean else self.columns))
+    def pooled(self, constant: str) -> tuple[str, ...]:
+        """The columns in which scores agree that may be averaged together only if one of `constant` is the same."""
+        is_whole = self.has_mean and constant not in self.by_column
+        return (*self.tables, *self.lines, *(() if is_whole else self.columns))
 
     def broken_down(self, by: str) -> "Layout":
         """The layout of one metric with a column for each value of `by`; what had columns gets lines."""

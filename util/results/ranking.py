@@ -65,11 +65,20 @@ def rank_pixels(
             "sigmoid or softmax."
         )
     if n_levels is not None:
-        probability = np.rint(probability.astype(np.float64) * (n_levels - 1)) / (n_levels - 1)
+        return _rank_levels(probability, truth, n_levels - 1)
     score, place = np.unique(probability, return_inverse=True)
     total = np.bincount(place.ravel(), minlength=len(score))
     positive = np.bincount(place.ravel()[truth.ravel()], minlength=len(score))
     return PixelRanking(score.astype(np.float64), positive, total - positive)
+
+
+def _rank_levels(probability: np.ndarray, truth: np.ndarray, highest: int) -> PixelRanking:
+    """The same for probabilities rounded to multiples of 1 / highest, without sorting them."""
+    level = np.rint(probability.astype(np.float64) * highest).astype(np.int64).ravel()
+    total = np.bincount(level, minlength=highest + 1)
+    positive = np.bincount(level[truth.ravel()], minlength=highest + 1)
+    found = np.flatnonzero(total)
+    return PixelRanking(found / highest, positive[found], (total - positive)[found])
 
 
 def pool(rankings: Sequence[PixelRanking]) -> PixelRanking:

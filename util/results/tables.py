@@ -19,12 +19,14 @@ from util.results.scores import N_FAILED, N_FOLDS
 
 MEAN = "Mean"  # the column over all columns
 UNDEFINED = "–"
+TOGETHER = "all together"  # in place of their number: the values are of all cases together
 
 _SPREADS = {
     "cases": "of the mean over cases ± sample standard deviation over cases [95 % confidence interval of the mean, "
     "Student's t], n = number of patients; without an interval for a single patient and for patients of equal scores. "
     "Undefined scores are excluded from the means and counted.",
     "runs": "of the mean over cases ± sample standard deviation over runs (number of runs).",
+    "together": "of one value for all cases together.",
 }
 
 
@@ -37,8 +39,8 @@ class Table:
         printed: the table as text.
         n_labels: leading columns of `printed` that name the line.
         figures: a row per figure, unrounded: values of the layout's columns, "metric", "column" (heading), "mean",
-            "std", "low", "high" (see the notes), "n_patients", "n_cases", "n_undefined", "n_runs", and the values
-            averaged over.
+            "std", "low", "high" (see the notes), "n_patients", "n_cases" (both 0: a value of all cases together),
+            "n_undefined", "n_runs", and the values averaged over.
         notes: what a reader has to know: what a cell means, missing folds and values.
         breakdown: what the columns divide the cases of the main table by; empty: the main table.
     """
@@ -160,8 +162,9 @@ def _sort_columns(headings: dict[tuple[str, ...], str], layout: Layout) -> list[
             return []
 
     values = {heading: key for key, heading in reversed(headings.items())}
-    found = dict.fromkeys(headings.values())
-    return sorted(found, key=lambda heading: (_rank(heading, layout), numbers(values[heading])))
+    return sorted(
+        dict.fromkeys(headings.values()), key=lambda heading: (_rank(heading, layout), numbers(values[heading]))
+    )
 
 
 class _Line:
@@ -194,9 +197,9 @@ def _figure(rows: pd.DataFrame, weights: np.ndarray, layout: Layout) -> dict[str
     values = rows["value"].to_numpy()
     per_case = summarise([summarise(part["value"]).mean for _, part in rows.groupby("case", sort=False)])
     patients = rows["patient"].where(rows["patient"] != "", rows["case"]).to_numpy()
-    interval = Interval(math.nan, math.nan, len(set(patients[weights > 0])))
+    interval = Interval(math.nan, math.nan, len({*patients[weights > 0]} - {""}))
     per_run = summarise([summarise(part["value"]).mean for _, part in _groups(rows, layout.averaged)])
-    if layout.spread == "cases":
+    if layout.spread == "cases" and interval.n:
         interval = mean_interval(values, patients, weights, highest=_metric(rows["metric"].iloc[0]).highest)
     counting = rows[weights > 0]
     return {
@@ -205,7 +208,7 @@ def _figure(rows: pd.DataFrame, weights: np.ndarray, layout: Layout) -> dict[str
         "low": interval.low,
         "high": interval.high,
         "n_patients": interval.n,
-        "n_cases": per_case.n_defined,
+        "n_cases": per_case.n_defined if rows["case"].any() else 0,
         "n_undefined": int(np.isnan(values).sum()),
         "n_runs": per_run.n_defined,
         **{name: " ".join(sorted(counting[name].unique(), key=natural_key)) for name in layout.averaged},
@@ -241,7 +244,8 @@ def _cell(figure: Mapping[str, float | int | str] | None, metric: Metric, layout
     text = mean + (f" ± {std}" if std != "nan" else "")
     if layout.spread == "runs":
         return f"{text} ({figure['n_runs']})"
-    return text + (f" [{low}, {high}]" if low != "nan" else "") + f", n = {figure['n_patients']}"
+    number = f", n = {figure['n_patients']}" if figure["n_patients"] else ""
+    return text + (f" [{low}, {high}]" if low != "nan" else "") + number
 
 
 def _counts(lines: Sequence[_Line], layout: Layout) -> list[dict[str, str]]:
@@ -251,9 +255,10 @@ def _counts(lines: Sequence[_Line], layout: Layout) -> list[dict[str, str]]:
     others = [name for name in layout.averaged if name != "fold" and any(each[name] > 1 for each in numbers)]
     return [
         ({"Folds": str(each["fold"])} if "fold" in each else {})
-        | {"Cases": str(figure["n_cases"]), "Undefined": str(figure["n_undefined"])}
+        | {"Cases": str(figure["n_cases"]) if line.rows["case"].any() else TOGETHER}
+        | {"Undefined": str(figure["n_undefined"])}
         | {f"{name.replace('_', ' ').capitalize()}s": str(each[name]) for name in others}
-        for figure, each in zip(whole, numbers, strict=True)
+        for line, figure, each in zip(lines, whole, numbers, strict=True)
     ]  # fmt: skip
 
 
@@ -267,8 +272,9 @@ def _meaning(title: str, metric: str, lines: Sequence[_Line], layout: Layout) ->
         or (layout.spread == "runs" and any(line.rows[name].any() for line in lines))
     ]
     over = " and ".join(f"{name.replace('_', ' ')}s" for name in several) or "runs"
+    is_joint = layout.spread == "cases" and not any(line.rows["case"].any() for line in lines)
     return (
-        f"{title}{'. ' * bool(title)}{known}: mean over {over} {_SPREADS[layout.spread]}"
+        f"{title}{'. ' * bool(title)}{known}: mean over {over} {_SPREADS['together' if is_joint else layout.spread]}"
         f"{' ' * bool(layout.note)}{layout.note}"
     )
 

@@ -1,4 +1,4 @@
-"""Methods with one network and an averaged teacher, and the mean teacher itself."""
+"""The mean teacher."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,45 +8,13 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dataloaders.samples import JointBatch
 from dataloaders.transforms.cutmix import mix
+from models.methods.averaged import Teacher
 from models.methods.sources.base import FIRST, SECOND, SemiConfig, SemiMethod
-from models.networks.deeplab import SegmentorConfig, build_segmentor
-from models.training.average import tensors_by_kind
+from models.networks.deeplab import build_segmentor
 from util.schema import option
-
-
-class Teacher(nn.Module):
-    """The moving average of a network: of its weights and of its batch-norm statistics.
-
-    It is always in evaluation mode: it teaches as it predicts, its statistics are those that the student has gathered,
-    and they exist even if it has never taught.
-    """
-
-    def __init__(self, student: nn.Module, config: SegmentorConfig) -> None:
-        """Starts as a copy of the student, a network of this configuration."""
-        super().__init__()
-        self.network = build_segmentor(config).requires_grad_(False).eval()
-        self.network.load_state_dict(student.state_dict())
-
-    def train(self, mode: bool = True) -> "Teacher":
-        """Stays in evaluation mode."""
-        return super().train(False)
-
-    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
-        """Logits."""
-        return self.network(image)
-
-    @torch.no_grad()
-    def follow(self, student: nn.Module, decay: float, step: int) -> None:
-        """Moves towards the student; by at least 9 / (10 + step), so that the initial weights are soon forgotten."""
-        (floats, integers), (current, current_integers) = map(tensors_by_kind, (self.network, student))
-        decay = min(decay, (1 + step) / (10 + step))
-        get_ema_multi_avg_fn(decay)(floats, current, step)  # type: ignore[arg-type]
-        if integers:
-            torch._foreach_copy_(integers, current_integers)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -72,7 +40,7 @@ class MeanTeacher(SemiMethod):
 
     def __init__(self, config: MeanTeacherConfig) -> None:
         super().__init__(config)
-        self.teacher = Teacher(self.networks[0], config.network)
+        self.teacher = Teacher(build_segmentor(config.network), self.networks[0])
 
     @classmethod
     def title(cls, settings: Mapping[str, Any]) -> str:

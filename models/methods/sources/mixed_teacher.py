@@ -14,6 +14,7 @@ from dataloaders.transforms.appearance import AppearanceConfig, change_appearanc
 from dataloaders.transforms.cutmix import mix
 from dataloaders.transforms.fourier import FourierConfig
 from models.losses.cross_pseudo import Views, disagreement
+from models.methods.averaged import Teacher
 from models.methods.sources.base import (
     APPEARANCE,
     FIRST,
@@ -25,7 +26,7 @@ from models.methods.sources.base import (
     fourier_mix,
     label_of,
 )
-from models.methods.sources.mean_teacher import Teacher
+from models.networks.deeplab import build_segmentor
 from models.networks.mixstyle import MixStyle, MixStyleConfig
 from util.schema import option
 
@@ -81,7 +82,9 @@ class MixedTeacher(SemiMethod):
 
     def __init__(self, config: MixedTeacherConfig) -> None:
         super().__init__(config)
-        self.teacher = Teacher(self.networks[0], config.network) if config.teacher == "averaged" else None
+        self.teacher: Teacher | None = None
+        if config.teacher == "averaged":
+            self.teacher = Teacher(build_segmentor(config.network), self.networks[0])
         self.mixers: dict[str, MixStyle] = {}
         styles = config.mixstyle
         student_mixes = styles.passes in ("both", "supervised") or (styles.passes == "teacher" and not self.teacher)

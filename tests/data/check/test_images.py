@@ -16,6 +16,7 @@ from dataloaders.description import ClassSpec, write_description
 from dataloaders.images.derived import noise_of, superpixels_of
 from dataloaders.images.folder import ImageFolder, NoiseConfig, SuperpixelConfig
 from dataloaders.io.png import write_png
+from dataloaders.samples import Task
 from tests.data.check.helpers import the_only
 from util.errors import ConfigError, DataError
 from util.files import write_json
@@ -253,6 +254,33 @@ def test_an_empty_split(folder, split):
     write_manifest(folder, [row for row in usual_rows() if row["split"] != split])
     finding = the_only(check_images(folder, ISIC2017))
     assert finding.text.startswith(f"no image in split '{split}'. Prepare the set again")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_set_with_tasks_needs_one_of_the_two_splits(folder, split):
+    partial = replace(ISIC2017, tasks=(Task("mole", ("lesion",)),), published={"train": 4})
+    write_manifest(folder, [row for row in usual_rows() if row["split"] != split])
+    findings = check_images(folder, partial)
+    assert [finding.severity for finding in findings] == (["warning"] if split == "train" else [])  # as published
+    assert the_only(check_images(folder, partial, splits=(split,))).severity == "error"
+    write_manifest(folder, [row | {"split": "unused"} for row in usual_rows()])
+    assert [finding.severity for finding in check_images(folder, partial)] == ["error", "error"]
+
+
+def test_fields_of_view_are_checked_as_masks_are(folder):
+    rows = [row | {"field": f"fields/{row['id']}.png"} for row in usual_rows()]
+    write_manifest(folder, rows)
+    for row in rows:
+        write_png(folder / row["field"], np.ones((16, 16), bool))
+    assert check_images(folder, ISIC2017) == []
+    write_png(folder / "fields/b.png", np.full((16, 16), 7, np.uint8))
+    (folder / "fields/c.png").unlink()
+    write_png(folder / "fields/d.png", np.ones((16, 8), bool))
+    found = {finding.file.name: finding.text for finding in check_images(folder, ISIC2017)}
+    assert found.keys() == {"b.png", "c.png", "d.png"}
+    assert "values 7; expected only 0 and 255" in found["b.png"]
+    assert "is missing" in found["c.png"]
+    assert "16 x 8 pixels; expected 16 x 16" in found["d.png"]
 
 
 def test_no_manifest_or_a_damaged_one(folder):

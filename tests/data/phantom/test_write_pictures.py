@@ -37,7 +37,7 @@ def read(path):
 
 
 def test_every_image_data_set_has_a_phantom():
-    assert {name.upper() for name in IMAGES} == set(dataset_names("images"))
+    assert set(IMAGES) == {name.lower() for name in dataset_names("images")}
     for name in ("isic2017", "jsrt"):
         assert IMAGES[name].n_published == sum(dataset(name).published.values())
 
@@ -124,7 +124,7 @@ def test_files_do_not_depend_on_the_order_or_number_of_images(name, written, tmp
     for index in (5, 2, 0):
         IMAGES[name].write(tmp_path, ScanRequest(index, seed=0, size_px=SIZE))
     again = contents(tmp_path)
-    assert len(again) >= 6
+    assert len(again) >= 4
     assert again.items() <= contents(written[name]).items()
 
 

@@ -334,7 +334,7 @@ def test_the_command_prepares_images(tmp_path, raw):
         (["chaost2", "--split", "scr"], "--split: not for sets of scans. Leave it out for chaost2"),
         (
             ["isic2018"],
-            "isic2018': unknown data set; expected one of CHAOST2, ISIC2017, JSRT, MMS, SABS, SCGM, SHENZHEN",
+            "isic2018': unknown data set; expected one of ARIA, CHAOST2, DDR, DRIVE, IDRiD, ISIC2017, JSRT, MMS",
         ),
     ],
 )

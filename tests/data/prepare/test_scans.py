@@ -378,7 +378,7 @@ def test_raw_files_are_looked_for_below_the_data_root(tmp_path, raw_chaos):
 
 
 def test_an_unknown_data_set_is_answered_with_those_that_exist(tmp_path):
-    with pytest.raises(UserError, match="expected one of CHAOST2, ISIC2017, JSRT, MMS, SABS"):
+    with pytest.raises(UserError, match="expected one of ARIA, CHAOST2, DDR, DRIVE, IDRiD, ISIC2017, JSRT"):
         main(["chaos3", "--out", str(tmp_path)])
 
 

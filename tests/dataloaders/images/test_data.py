@@ -281,7 +281,10 @@ def test_a_split_without_images_is_named(bare, split, use):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"dataset": "ISIC2018"}, "dataset='ISIC2018': unknown data set; expected one of ISIC2017, JSRT, SHENZHEN"),
+        (
+            {"dataset": "ISIC2018"},
+            "dataset='ISIC2018': unknown data set; expected one of ARIA, DDR, DRIVE, IDRiD, ISIC2017, JSRT",
+        ),
         ({"structures": ("heart",)}, "structure 'heart': unknown in ISIC2017; expected one of lesion"),
         ({"structures": ("lesion", "lesion")}, "expected different ones"),
         ({"which_aug": "nnunet90"}, "which_aug='nnunet90': expected one of nnunet, nnunet180"),

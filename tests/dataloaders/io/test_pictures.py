@@ -1,5 +1,6 @@
 """Pictures of any origin: every kind is read right or named; damage is called what it is; sizes are bounded."""
 
+import gzip
 import io
 import struct
 import zlib
@@ -210,3 +211,22 @@ def test_radiographs_of_odd_types_are_named(tmp_path):
     save(tmp_path / "a.tif", GREY.astype(np.float32)).rename(path)
     with pytest.raises(DataError, match=r"JPCLN001\.png: float32 of shape \(6, 8\); expected grey of 8 to 16 bits"):
         read_radiograph(path)
+
+
+def test_packed_ppm_files_are_read_up_to_a_size(tmp_path, monkeypatch):
+    colour = np.arange(54, dtype=np.uint8).reshape(3, 6, 3)
+    for name, array in (("a", colour), ("b", GREY)):
+        save(tmp_path / f"{name}.ppm", array)
+        content = (tmp_path / f"{name}.ppm").read_bytes()
+        (tmp_path / f"{name}.ppm.gz").write_bytes(gzip.compress(content))
+        np.testing.assert_array_equal(read_picture(tmp_path / f"{name}.ppm.gz"), array)
+    path = tmp_path / "a.ppm.gz"
+    whole = path.read_bytes()
+    for damaged in (whole[:-20], whole[:4], b"", b"P6 6 3 255 " + bytes(54)):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"a\.ppm\.gz: cannot be read as an image"):
+            read_picture(path)
+    monkeypatch.setattr(decoding, "LARGEST_PACKED", 1000)
+    path.write_bytes(gzip.compress(b"P6 20 20 255 " + bytes(1200)))
+    with pytest.raises(DataError, match=r"a\.ppm\.gz: more than 1000 bytes when unpacked"):
+        read_picture(path)

@@ -12,6 +12,7 @@ from dataloaders.ordering import LoaderOptions
 from dataloaders.partial.config import FUNDUS_MEAN, FUNDUS_SD, PartialDataConfig
 from dataloaders.partial.data import LABELLED, PSEUDO, STRONG
 from dataloaders.partial.pseudo import PseudoLabelFolder
+from dataloaders.transforms.views import ViewConfig
 from tests.partial_sets import BLOBS, DISCS, LINES, MIXED, SIDE, draw, image_set, open_sets, write_sets
 from util.errors import ConfigError, DataError
 from util.runtime.distributed import Plan
@@ -28,13 +29,13 @@ def batches(data, steps=2, batch_size=2, plan=None, workers=0, device=None):
     return list(data.loader(data.fit_normalisation(), 7, batch_size, range(steps), options))
 
 
-def write_pseudo(data, root, run="run", certain=True):
-    """Pseudo-labels that mark what is drawn, for every class that a set is not annotated for."""
+def write_pseudo(data, root, run="run", certain=True, every=False):
+    """Pseudo-labels that mark what is drawn, for every class, or for those that a set is not annotated for."""
     labels = PseudoLabelFolder(root)
     labels.begin(run)
     images, classes = {}, {}
     for each in data.trained:
-        names = [name for number, name in enumerate(data.names) if number not in each.known]
+        names = [name for number, name in enumerate(data.names) if every or number not in each.known]
         classes[each.name] = names
         images[each.name] = each.training_images()
         first = 100 * ["LINES", "BLOBS", "DISCS", "MIXED"].index(each.name)
@@ -108,6 +109,28 @@ def test_strong_views_are_the_weak_ones_disturbed(sets):
     plain = open_sets(sets, ALL, which_aug="none", crop_px=SIDE)
     (still,) = batches(plain, steps=1)
     torch.testing.assert_close(still[STRONG].image, still[STRONG].weak, atol=1e-4, rtol=0)
+
+
+def test_pixels_in_holes_do_not_count(sets):
+    data = open_sets(sets, ALL, aug=ViewConfig(hole_p=1.0))
+    (batch,) = batches(data, steps=1)
+    assert (~batch[STRONG].valid.all(1)).any((-1, -2)).all()
+    (whole,) = batches(open_sets(sets, ALL, which_aug="none", crop_px=SIDE), steps=1)
+    assert whole[STRONG].valid.all()
+
+
+def test_the_parts_of_a_batch_draw_their_images_independently(sets):
+    still = open_sets(sets, ALL, which_aug="none", crop_px=SIDE)
+    first, second = ([batch[part].image for batch in batches(still, steps=3)] for part in (LABELLED, STRONG))
+    assert any((one - other).abs().max() > 0.1 for one, other in zip(first, second, strict=True))
+
+
+def test_a_class_that_is_annotated_has_no_pseudo_label(sets, tmp_path):
+    write_pseudo(open_sets(sets), tmp_path, every=True)
+    data = open_sets(sets, frozenset({PSEUDO}), pseudo_labels=str(tmp_path))
+    (batch,) = batches(data, steps=1)
+    assert not (batch[PSEUDO].is_known & batch[LABELLED].is_known).any()
+    assert (batch[PSEUDO].is_known | batch[LABELLED].is_known).all()
 
 
 def test_pseudo_labels_are_of_the_other_classes(sets, tmp_path):

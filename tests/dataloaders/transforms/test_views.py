@@ -1,5 +1,8 @@
 """Views: where their pixels come from, what is outside, and what strong views change."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -31,7 +34,7 @@ def test_without_changes_the_whole_image_is_seen_as_it_is():
     assert inside.all()
     torch.testing.assert_close(moved, image(), atol=1e-5, rtol=0)
     strong = views.draw(generators(), STILL, SIDE, SIDE, is_strong=True)
-    disturbed, kept = views.disturb(moved, strong)
+    disturbed, kept = views.disturb(moved, strong, ViewConfig())
     assert kept.all()
     torch.testing.assert_close(disturbed, moved, atol=1e-5, rtol=0)
 
@@ -90,7 +93,7 @@ def test_colours_change_as_torchvision_changes_them():
     strong = config(colour_p=1.0, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.0)
     drawn = views.draw(generators(4), strong, SIDE, SIDE, is_strong=True)
     plain = 0.3 + 0.3 * image(4)  # so that nothing is clipped
-    found, _ = views.disturb(plain, drawn)
+    found, _ = views.disturb(plain, drawn, ViewConfig())
     for one, own, factors in zip(found, plain, drawn.factors.tolist(), strict=True):
         expected = tvf.adjust_saturation(
             tvf.adjust_contrast(tvf.adjust_brightness(own, factors[0]), factors[1]), factors[2]
@@ -101,21 +104,24 @@ def test_colours_change_as_torchvision_changes_them():
 
 def test_a_third_of_the_circle_permutes_the_channels_and_grey_stays():
     drawn = views.draw(generators(), STILL, SIDE, SIDE, is_strong=True)
-    turned = views.disturb(image(), views.Views(**{**vars(drawn), "hue": torch.tensor([1 / 3])}))[0]
+    turned = views.disturb(image(), replace(drawn, hue=torch.tensor([1 / 3])), ViewConfig())[0]
     found = [order for order in (1, 2) if (turned - image().roll(order, 1)).abs().median() < 1e-3]
     assert found
     grey = image().mean(1, keepdim=True).expand(-1, 3, -1, -1)
     torch.testing.assert_close(
-        views.disturb(grey, views.Views(**{**vars(drawn), "hue": torch.tensor([0.2])}))[0], grey, atol=1e-5, rtol=0
+        views.disturb(grey, replace(drawn, hue=torch.tensor([0.2])), ViewConfig())[0],
+        grey,
+        atol=1e-5,
+        rtol=0,
     )
-    gone = views.disturb(image(), views.Views(**{**vars(drawn), "grey": torch.ones(1)}))[0]
+    gone = views.disturb(image(), replace(drawn, grey=torch.ones(1)), ViewConfig())[0]
     assert (gone.amax(1) - gone.amin(1)).max() < 1e-5
 
 
 def test_holes_have_their_share_do_not_count_and_are_filled_with_noise():
     drawn = views.draw(generators(50), config(hole_p=1.0), SIDE, SIDE, is_strong=True)
     flat = torch.full((50, 3, SIDE, SIDE), 0.5)
-    found, kept = views.disturb(flat, drawn)
+    found, kept = views.disturb(flat, drawn, ViewConfig())
     share = (~kept).float().mean((1, 2))
     assert 0.01 < share.min() < 0.1
     assert 0.3 < share.max() < 0.45
@@ -123,12 +129,12 @@ def test_holes_have_their_share_do_not_count_and_are_filled_with_noise():
     assert found.min() >= 0
     assert found.max() <= 1
     never = views.draw(generators(50), config(hole_p=0.0), SIDE, SIDE, is_strong=True)
-    assert views.disturb(flat, never)[1].all()
+    assert views.disturb(flat, never, ViewConfig())[1].all()
 
 
 def test_blur_spares_what_was_not_drawn():
     drawn = views.draw(generators(40), config(blur_p=0.5), SIDE, SIDE, is_strong=True)
-    found, _ = views.disturb(image(40), drawn)
+    found, _ = views.disturb(image(40), drawn, ViewConfig())
     is_blurred = drawn.sigma_px > 0
     assert 10 < is_blurred.sum() < 30
     changed = (found - image(40)).abs().amax((1, 2, 3)) > 1e-3
@@ -136,9 +142,19 @@ def test_blur_spares_what_was_not_drawn():
     assert changed[drawn.sigma_px > 0.5].all()
 
 
+def test_the_kernel_is_as_large_as_the_largest_blur_needs():
+    wide = config(blur_p=1.0, blur_sigma_px=(5.0, 5.0))
+    drawn = views.draw(generators(), wide, SIDE, SIDE, is_strong=True)
+    point = torch.zeros(1, 3, SIDE, SIDE)
+    point[..., SIDE // 2, SIDE // 2] = 1.0
+    found = views.disturb(point, drawn, wide)[0][0, 0]
+    assert found[SIDE // 2, SIDE // 2 + 9] > 0
+    assert found[SIDE // 2, SIDE // 2 + 5] / found[SIDE // 2, SIDE // 2] == pytest.approx(math.exp(-0.5), rel=1e-3)
+
+
 def test_grey_images_have_no_colour_to_change():
     drawn = views.draw(generators(2), ViewConfig(), SIDE, SIDE, is_strong=True)
-    assert views.disturb(image(2)[:, :1], drawn)[0].shape == (2, 1, SIDE, SIDE)
+    assert views.disturb(image(2)[:, :1], drawn, ViewConfig())[0].shape == (2, 1, SIDE, SIDE)
 
 
 def test_a_view_depends_on_its_own_generator_alone():

@@ -5,7 +5,8 @@ import torch
 
 from models.evaluation import EVALUATIONS, LAYOUTS, make_evaluation
 from util.errors import ConfigError, DataError
-from util.results.scores import make_scores
+from util.results.collect import collect
+from util.results.scores import make_scores, write_scores
 from util.results.tables import make_tables
 
 
@@ -138,6 +139,54 @@ def test_published_figures_of_domains_are_shown_only_where_they_can_be_compared(
 def test_published_figures_are_shown_only_where_they_can_be_compared(records):
     lines, notes = noise_lines(*records)
     assert len(lines) == len(notes) == 1
+
+
+def task_row(structure, value=0.5, **more):
+    """A network of one task, scored on a set that is annotated for three."""
+    shared = {"method": "Expert", "dataset": "IDRID", "case": "1", "metric": "dice", "seed": 0, "split": "test"}
+    shared |= {"weights": "last", "steps": 100, "family": "partial", "learned": "one task"}
+    return shared | {"structure": structure, "value": value, "config_hash": f"hash of {structure}"} | more
+
+
+def collected(tmp_path, *runs):
+    """The tables of several runs."""
+    for number, rows in enumerate(runs):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        write_scores(folder / "scores.csv", make_scores(rows))
+    gathered, failures = collect([tmp_path], LAYOUTS)
+    assert not failures
+    return make_tables(gathered["partial"], LAYOUTS["partial"])
+
+
+def test_networks_of_a_task_each_share_a_line(tmp_path):
+    whole = {"method": "All", "learned": "lesion+disc_cup", "config_hash": "whole"}
+    (table,) = collected(
+        tmp_path,
+        [task_row("EX", 0.4), task_row("EX", 0.6, case="2"), task_row("MA", 0.3, config_hash="hash of EX")],
+        [task_row("disc", 0.9)],
+        [task_row(name, 0.8, **whole) for name in ("EX", "MA", "disc")],
+    )
+    lines = {line["Method"]: line for line in table.printed.to_dict("records")}
+    assert list(lines) == ["All", "Expert"]
+    assert lines["Expert"]["EX"].startswith("50.00 ±")
+    assert lines["Expert"]["disc"] == "90.00, n = 1"
+    assert lines["Expert"]["Mean"].startswith("56.67 ±")  # all three structures count alike
+    assert lines["All"]["Mean"] == "80.00, n = 1"
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ({"config_hash": "other", "seed": 1}, "structure EX, but with config_hash"),
+        ({"structure": "disc", "steps": 50}, "with steps 100 and 50"),
+        ({"structure": "disc", "weights": "ema"}, "with weights last and ema"),
+        ({"structure": "disc", "learned": "disc_cup+vessel"}, r"with learned one task and disc_cup\+vessel"),
+    ],
+)
+def test_networks_that_differ_in_more_do_not_share_a_line(tmp_path, more, found):
+    with pytest.raises(DataError, match=found):
+        collected(tmp_path, [task_row("EX")], [task_row(**({"structure": "EX"} | more))])
 
 
 def test_noise_without_numbers_is_named():

@@ -52,6 +52,11 @@ def test_a_further_test_set_that_fails_does_not_cost_the_others():
         score(own=DataError("damaged"), more=result())
 
 
+def test_sets_that_failed_within_one_evaluation_are_named_too():
+    found = score(own=result(n_cases=4, failed_sets=("test set A: gone",)), lost=DataError("damaged"))
+    assert found.failed_sets == ("test set A: gone", "test set lost: damaged")
+
+
 def test_a_complete_run_counts_its_cases(caplog):
     caplog.set_level(logging.INFO)
     report_failures(result(n_cases=4), Path("out"))

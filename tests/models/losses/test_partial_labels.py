@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.losses.dice import DiceLoss
 
-from models.losses.partial_labels import binary_cross_entropy, binary_dice, known_classes, known_tasks, task_means
+from models.losses.partial_labels import binary_cross_entropy, binary_dice, known_tasks, task_means
 
 TASKS = (1, 4, 2)  # vessel, lesions, disc and cup
 N_CLASSES = sum(TASKS)
@@ -116,14 +116,6 @@ def test_means_by_hand():
     assert loss.grad is not None
     assert loss.grad.tolist() == [[0.5, 0.5, 0, 0], [0.5, 0, 0, 0], [0, 0.25, 0.25, 0]]
     assert known_tasks(known, (1, 2, 1)).tolist() == [[True, False, False], [True, False, False], [False, True, False]]
-
-
-def test_an_image_without_valid_pixels_is_not_known():
-    valid = torch.ones(2, 1, 3, 3, dtype=torch.bool)
-    valid[1] = False
-    known = torch.ones(2, 2, dtype=torch.bool)
-    assert known_classes(known, valid).tolist() == [[True, True], [False, False]]
-    assert known_classes(known, None) is known
 
 
 def test_half_precision_is_computed_in_full():

@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from models.networks.deeplab import SegmentorConfig, _load_encoder, build_segmentor
+from models.networks.backbones import load_timm_weights
+from models.networks.deeplab import SegmentorConfig, build_segmentor
 from models.networks.unet import UNetConfig
 from util.errors import CheckpointError, ConfigError
 
@@ -98,7 +99,7 @@ def test_unsuitable_pretrained_weights_are_refused(tmp_path, rgb_weights, monkey
 
     monkeypatch.setattr("models.networks.deeplab.timm.create_model", fails)
     with pytest.raises(CheckpointError, match=r"resnet18: its pretrained weights.*encoder_weights=none"):
-        _load_encoder(nn.Identity(), config, "imagenet")
+        load_timm_weights(nn.Identity(), "resnet18", 1, "imagenet")
 
 
 def test_the_unet_starts_from_random_weights():

@@ -18,7 +18,7 @@ from config_ssl_upload import ex
 from data.prepare.__main__ import main as prepare
 from dataloaders.catalog import dataset
 from dataloaders.description import ClassSpec, DatasetSpec, GridRule
-from dataloaders.images.geometry import Placement
+from dataloaders.images.framing import Framing
 from dataloaders.images.task import ImageTask
 from dataloaders.io.png import write_png, write_pngs
 from models.methods.base import Method
@@ -160,10 +160,10 @@ def test_an_image_is_prepared_as_by_the_command(trained):
     assert (predictor.task.spec.name, predictor.values) == ("MINE", VALUES)
     for n in range(len(SIZES)):
         image = predictor.read(trained / f"img/c{n}.png")
-        placement = Placement.fit(len(image), len(image[0]), SIDE, "pad")
+        framing = Framing.of(image, predictor.task.spec.grid, SIDE)
         (prepared,) = trained.glob(f"data/MINE/*/images/c{n}.png")
         expected = read(prepared).astype(np.float32) / np.float32(65_535)
-        np.testing.assert_array_equal(predictor.network_input(image, placement)[0, 0].numpy(), expected)
+        np.testing.assert_array_equal(predictor.network_input(image, framing)[0, 0].numpy(), expected)
 
 
 @pytest.fixture
@@ -259,6 +259,25 @@ def test_a_structure_is_found_in_its_crop_alone():
     assert not found.masks["red"][:20].any()
     assert found.masks["red"][20:].all()
     assert not found.probabilities["red"][:20].any()
+
+
+def test_a_network_for_fields_of_view_sees_what_it_was_trained_on():
+    """The square that is cut out is 20 px wide, in a picture of 40 x 80; masks come back to their place."""
+    spec = DatasetSpec(
+        "fundus", "images", channels=3, classes=(ClassSpec("red"),),
+        grid=GridRule(size_px=16, aspect="pad", field="largest"),
+    )  # fmt: skip
+    predictor = DensePredictor(Bright(), ImageTask(spec, ("red",)))
+    image = np.zeros((40, 80, 3), np.uint8)
+    image[10:30, 50:70] = (60, 90, 60)
+    image[20:30, 50:70] = (250, 90, 60)
+    found = predictor.predict(image).masks["red"]
+    assert found.shape == (40, 80)
+    assert found[21:30, 51:69].all()
+    assert found.sum() == pytest.approx(200, abs=60)
+    assert not found[:18].any()
+    with pytest.raises(DataError, match="no field of view"):
+        predictor.predict(np.zeros((40, 80, 3), np.uint8))
 
 
 def test_structures_that_overlap_have_a_file_each(tmp_path):

@@ -3,8 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from models.training.optim import OptimConfig, Optimisers, Trainable
+from models.training.optim import OptimConfig, Optimisers, Trainable, groups_by_decay
 from util.errors import ConfigError
 
 POLYNOMIAL = OptimConfig("adamw", 6e-5, schedule="polynomial", warmup_steps=1500, warmup_factor=1e-6)
@@ -85,6 +86,16 @@ def test_groups_keep_their_own_settings_under_the_common_rule():
     optimisers.step(2, lambda name: {"main": 0.1}[name])
     assert learning_rates(optimisers, "main") == pytest.approx([0.1 * 0.25 * 0.1, 1.0 * 0.25 * 0.1])
     assert [group["weight_decay"] for group in optimisers["main"].param_groups] == [0.3, 0.0]
+
+
+def test_norms_and_tables_of_positions_do_not_decay():
+    module = nn.Sequential(nn.Conv2d(1, 2, 1), nn.GroupNorm(1, 2), nn.BatchNorm2d(2), nn.LayerNorm(2), nn.Linear(2, 2))
+    module[4].register_parameter("relative_position_bias_table", nn.Parameter(torch.zeros(3)))
+    module[0].bias.requires_grad_(False)
+    decayed, free = groups_by_decay(module)
+    assert decayed == {"params": [module[0].weight, module[4].weight, module[4].bias]}
+    assert [tuple(each.shape) for each in free["params"]] == [(2,)] * 6 + [(3,)]
+    assert free["weight_decay"] == 0
 
 
 def test_a_state_dict_restores_every_optimiser():
