@@ -31,7 +31,7 @@ from models import build_method, method_class
 from models.evaluation import LAYOUTS, Candidate, Evaluation, ScoreOptions, make_evaluation
 from models.evaluation.several import report_failures, score_on_each
 from models.methods.base import Method
-from models.training.load import load_trained
+from models.training.load import load_trained, load_with_encoder
 from models.training.trained_on import warn_of_trained_cases
 from util.errors import CheckpointError, ConfigError, DataError
 from util.files import write_text
@@ -105,13 +105,13 @@ def _require_different(test_sets: Sequence[TrainingData]) -> None:
 def _load_candidate(settings: Settings, weights: str, device: torch.device) -> Candidate:
     run = settings.run
     name = settings.method_name + (f" ({run.exp_prefix})" if run.exp_prefix else "")
-    if method_class(run.method).batch_type is None:
-        return Candidate(name, build_method(settings.values), "none")
-    if run.reload_model_path == "none":
+    trains = method_class(run.method).batch_type is not None
+    if run.reload_model_path == "none" or not (trains or run.reload_model_path):
         seed_everything(run.seed)
-        return Candidate(f"{name} untrained", build_method(settings.values).to(device), "untrained")
+        method = build_method(settings.values).to(device)
+        return Candidate(f"{name} untrained", method, "untrained") if trains else Candidate(name, method, "none")
     path = _find_checkpoint(settings)
-    trained = load_trained(path, settings.values, weights, device)
+    trained = (load_trained if trains else load_with_encoder)(path, settings.values, weights, device)
     return Candidate(
         name, trained.method, weights, trained.normalisation, trained.step, trained.history, trained.slices, path
     )

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 
@@ -119,12 +119,37 @@ class Episode(_OnDevice):
 
 
 @dataclass(frozen=True)
-class SupportSet(_OnDevice):
-    """The annotated slices that define what to segment: K classes, P parts along z, S shots each."""
+class SupportScan(_OnDevice):
+    """An annotated scan as a whole.
 
-    classes: tuple[int, ...]  # label values, K of them
+    Attributes:
+        image: normalised intensities.
+        label: class values of all D slices; 255: unknown.
+        spacing_mm: distance between neighbouring voxel centres along (z, y, x).
+        slices: numbers of the P slices that represent the parts of each of the K classes, ascending.
+    """
+
+    image: Float[Tensor, "D 1 H W"]
+    label: UInt8[Tensor, "D H W"]
+    spacing_mm: tuple[float, float, float]
+    slices: Int[Tensor, "K P"]
+
+
+@dataclass(frozen=True)
+class SupportSet(_OnDevice):
+    """What defines the classes to segment: K classes, P annotated slices along z, S shots each; and the whole scans.
+
+    Attributes:
+        classes: label values, K of them.
+        image: of the supporting slices.
+        mask: of each class on its slices.
+        scans: the S annotated scans, for methods that compare whole scans; empty where only slices are known.
+    """
+
+    classes: tuple[int, ...]
     image: Float[Tensor, "K P S 1 H W"]
     mask: Bool[Tensor, "K P S H W"]
+    scans: tuple[SupportScan, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -175,7 +200,13 @@ ORIGIN = tuple(each.name for each in fields(Origin))  # columns of tables of fil
 class EvalCase(_OnDevice):
     """One scan to be segmented, without its ground truth.
 
-    `part` is, for each class and slice, the part of the support set that is nearest along z.
+    Attributes:
+        scan_id: its name.
+        classes: label values, K of them.
+        image: normalised intensities.
+        part: for each class and slice, the part of the support set that is nearest along z.
+        origin: where it comes from.
+        spacing_mm: distance between neighbouring voxel centres along (z, y, x); None: unknown.
     """
 
     scan_id: str
@@ -183,6 +214,7 @@ class EvalCase(_OnDevice):
     image: Float[Tensor, "D 1 H W"]
     part: Int[Tensor, "K D"]
     origin: Origin = UNKNOWN
+    spacing_mm: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from models.methods.noisy import CoTeaching, JoCoR, SuperpixelGuided, TriNet
 from models.methods.partial.adversarial import PartialAdversarial
 from models.methods.partial.generator import PartialGenerator
 from models.methods.partial.teacher import PartialTeacher
+from models.methods.propagation import Propagation
+from models.methods.registration import Registration
 from models.methods.sources.base import LabelledOnly
 from models.methods.sources.cacps import CACPS, CPS
 from models.methods.sources.mean_teacher import MeanTeacher
@@ -20,6 +22,8 @@ from util.schema import select
 
 METHODS: dict[str, type[Method]] = {
     "alpnet": ALPNet,
+    "propagation": Propagation,
+    "registration": Registration,
     "threshold": IntensityThreshold,
     "supervised": Supervised,
     "upper": UpperBound,

@@ -1,15 +1,18 @@
 """Synthetic patients in the raw layout of each data set, for tests and demos without downloads.
 
 Bodies and outlines are analytic, so the ground truth is exact. Size, position, pose, shape and brightness vary between
-patients. The third patient of the abdominal data sets has no left kidney. Patients of data sets of several domains are
-dealt to these in turn.
+patients; in the abdominal data sets on request also fat, size of the body and field of view (`Build`). The third
+patient of these sets has no left kidney. Patients of data sets of several domains are dealt to these in turn.
 """
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from data.phantom.bodies.build import BUILDS, Build, BuildChoice
 from data.phantom.writers.chaos import CHAOST2_RAW
 from data.phantom.writers.formats import LabelledImage, RawFormat, Sample, ScanRequest
 from data.phantom.writers.fundus import FUNDUS_RAW
@@ -34,7 +37,9 @@ REVISION = 1  # increment when the same parameters give different scans
 _log = logging.getLogger(__name__)
 
 
-def make_patient(dataset: str, scan_index: int, seed: int = 0, size_px: int = 160) -> tuple[Volume, Volume]:
+def make_patient(
+    dataset: str, scan_index: int, seed: int = 0, size_px: int = 160, build: BuildChoice = "standard"
+) -> tuple[Volume, Volume]:
     """Generates one scan in memory.
 
     Args:
@@ -42,15 +47,16 @@ def make_patient(dataset: str, scan_index: int, seed: int = 0, size_px: int = 16
         scan_index: index into the published scan ids.
         seed: different seeds give different patients.
         size_px: rows and columns.
+        build: of abdomens; "varied": between lean and obese, at random; or as given. The organs are the same for all.
 
     Returns:
         Image and label (D, H, W), with the label values of the data set.
 
     Raises:
-        ConfigError: unknown data set, or a number out of range.
+        ConfigError: unknown data set, a number out of range, or a data set that has no builds.
     """
-    raw = _format(VOLUMES, dataset, scan_index + 1, size_px, seed)
-    return raw.make(ScanRequest(scan_index, seed, size_px))
+    raw = _format(VOLUMES, dataset, scan_index + 1, size_px, seed, build)
+    return raw.make(ScanRequest(scan_index, seed, size_px, build))
 
 
 def make_cine(dataset: str, scan_index: int, seed: int = 0, size_px: int = 160) -> Cine:
@@ -91,7 +97,15 @@ def make_image(dataset: str, index: int, seed: int = 0, size_px: int = 160) -> L
     return raw.make(ScanRequest(index, seed, size_px))
 
 
-def write_phantom(dataset: str, out: Path, n_scans: int = 8, size_px: int = 160, seed: int = 0, jobs: int = 1) -> None:
+def write_phantom(
+    dataset: str,
+    out: Path,
+    n_scans: int = 8,
+    size_px: int = 160,
+    seed: int = 0,
+    jobs: int = 1,
+    build: BuildChoice = "standard",
+) -> None:
     """Writes the first `n_scans` scans in the raw layout of `dataset`, and a file with the parameters.
 
     Existing scans with the same parameters are kept, so that an interrupted run can be resumed.
@@ -103,16 +117,20 @@ def write_phantom(dataset: str, out: Path, n_scans: int = 8, size_px: int = 160,
         size_px: rows and columns; for images the shorter side.
         seed: different seeds give different patients.
         jobs: number of processes; does not affect the result.
+        build: of the patients, see `make_patient`.
 
     Raises:
-        ConfigError: unknown data set, or a number out of range.
+        ConfigError: unknown data set, a number out of range, or a data set that has no builds.
         UserError: `out` contains scans with other parameters or from another source, or is not writable.
     """
-    raw = _format(FORMATS, dataset, n_scans, size_px, seed)
-    parameters = {"dataset": dataset, "n_scans": n_scans, "size_px": size_px, "seed": seed, "revision": REVISION}
+    raw = _format(FORMATS, dataset, n_scans, size_px, seed, build)
+    parameters: dict[str, Any] = {"dataset": dataset, "n_scans": n_scans, "size_px": size_px, "seed": seed}
+    parameters |= {"revision": REVISION}
+    if build != "standard":
+        parameters |= {"build": asdict(build) if isinstance(build, Build) else build}
     _check_output_folder(out, raw, parameters)
     write_json(out / PARAMETERS_FILE, parameters)
-    requests = [ScanRequest(index, seed, size_px) for index in range(n_scans)]
+    requests = [ScanRequest(index, seed, size_px, build) for index in range(n_scans)]
     for _ in parallel_map(partial(raw.write, out), requests, jobs, f"phantom {dataset}"):
         pass
     if raw.finish is not None:
@@ -121,7 +139,12 @@ def write_phantom(dataset: str, out: Path, n_scans: int = 8, size_px: int = 160,
 
 
 def _format(
-    formats: Mapping[str, RawFormat[Sample]], dataset: str, n_scans: int, size_px: int, seed: int
+    formats: Mapping[str, RawFormat[Sample]],
+    dataset: str,
+    n_scans: int,
+    size_px: int,
+    seed: int,
+    build: BuildChoice = "standard",
 ) -> RawFormat[Sample]:
     if dataset not in formats:
         raise ConfigError(f"phantom {dataset!r}: unknown data set; expected one of {', '.join(formats)}.")
@@ -132,10 +155,15 @@ def _format(
             raise ConfigError(f"phantom {dataset}: {name}={value}; expected {lowest} to {highest}.")
     if size_px % raw.size_step_px:
         raise ConfigError(f"phantom {dataset}: size_px={size_px}; expected a multiple of {raw.size_step_px}.")
+    if not isinstance(build, Build) and build not in BUILDS:
+        raise ConfigError(f"phantom {dataset}: build={build!r}; expected a Build, or one of {', '.join(BUILDS)}.")
+    if build != "standard" and not raw.has_builds:
+        able = ", ".join(name for name, each in FORMATS.items() if each.has_builds)
+        raise ConfigError(f"phantom {dataset}: its patients are all of standard build; those of {able} can vary.")
     return raw
 
 
-def _check_output_folder(out: Path, raw: RawFormat, parameters: dict[str, str | int]) -> None:
+def _check_output_folder(out: Path, raw: RawFormat, parameters: Mapping[str, Any]) -> None:
     record = out / PARAMETERS_FILE
     if record.exists():
         found = read_json(record)

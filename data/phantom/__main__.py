@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from data.phantom import FORMATS, write_phantom
+from data.phantom.bodies.build import BUILDS
 from util.cli import run_main, whole
 
 
@@ -19,8 +20,11 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=whole(0), default=0, help="random seed (default: 0)")
     parser.add_argument("--jobs", type=whole(1), default=1, help="number of processes (default: 1)")
-    options = parser.parse_args()
-    write_phantom(options.dataset, options.out, options.scans, options.size_px, options.seed, options.jobs)
+    able = ", ".join(name for name, raw in FORMATS.items() if raw.has_builds)
+    about = f"varied: from lean to obese, for {able} (default: standard)"
+    parser.add_argument("--build", choices=BUILDS, default="standard", help=about)
+    given = parser.parse_args()
+    write_phantom(given.dataset, given.out, given.scans, given.size_px, given.seed, given.jobs, given.build)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from dataloaders.fewshot.folds import Fold, make_fold
 from dataloaders.fewshot.slices import pack_slices
 from dataloaders.ordering import LoaderOptions, step_loader
 from dataloaders.protocol import TrainingData
-from dataloaders.samples import Episode, EvalCase, SupportSet, Volume
+from dataloaders.samples import Episode, EvalCase, SupportScan, SupportSet, Volume
 from dataloaders.scans.folder import PreparedFolder
 from dataloaders.scans.normalise import Normalisation
 from util.errors import DataError
@@ -214,11 +214,21 @@ def _build_task(data: FewShotData, normalisation: Normalisation, which: protocol
         for value in classes
         for scan in fold.support
     }
-    images = {scan: normalisation.apply(folder.image(scan).array) for scan in fold.support}
+    stored = {scan: folder.image(scan) for scan in fold.support}
+    images = {scan: normalisation.apply(volume.array) for scan, volume in stored.items()}
     labels = {scan: folder.label(scan).array for scan in fold.support}
     image = np.stack([np.stack([images[s][chosen[v, s]] for s in fold.support], 1) for v in classes])  # K P S H W
     mask = np.stack([np.stack([labels[s][chosen[v, s]] == v for s in fold.support], 1) for v in classes])
-    support = SupportSet(classes, torch.from_numpy(image)[:, :, :, None], torch.from_numpy(mask))
+    scans = tuple(
+        SupportScan(
+            torch.from_numpy(images[scan])[:, None],
+            torch.from_numpy(labels[scan]),
+            stored[scan].spacing_mm,
+            torch.from_numpy(np.stack([chosen[value, scan] for value in classes])),
+        )
+        for scan in fold.support
+    )
+    support = SupportSet(classes, torch.from_numpy(image)[:, :, :, None], torch.from_numpy(mask), scans)
     first = fold.support[0]  # several shots: the first one's heights
     heights = [(chosen[value, first], len(images[first])) for value in classes]
     read_case = partial(_scored_case, data, normalisation, heights, which)
@@ -257,5 +267,6 @@ def _scored_case(
             z = np.arange(n_slices)
             counts.append((z >= shown[0] - config.z_margin) & (z <= shown[-1] + config.z_margin))
     image = torch.from_numpy(normalisation.apply(stored.array))[:, None]
-    case = EvalCase(scan, classes, image, torch.from_numpy(np.stack(parts)), folder.origin(scan))
+    part = torch.from_numpy(np.stack(parts))
+    case = EvalCase(scan, classes, image, part, folder.origin(scan), stored.spacing_mm)
     return ScoredCase(case, truth, np.stack(counts), stored)

@@ -14,6 +14,7 @@ from models.methods.base import Method
 from models.networks.alp import ALPHead
 from models.networks.backbones import OUTPUT_STRIDE, build_encoder
 from models.networks.passes import run_in_chunks
+from models.networks.postprocessing import PostprocessConfig, follow_image, postprocess_masks
 from models.networks.prototypes import MAX_TEMPERATURE, Prototypes
 from util.errors import ConfigError
 from util.schema import check_bounds, option
@@ -37,6 +38,7 @@ class ALPNetConfig:
     coverage_threshold: float = option(0.95, ge=0, lt=1)
     freeze_batch_norm: bool = False  # True: running statistics also in training
     slices_per_pass: int = option(16, "practical", ge=1)  # slices encoded together in prediction
+    postprocess: PostprocessConfig = option(PostprocessConfig, "practical")  # of predictions; not published, hence off
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -151,15 +153,30 @@ class ALPNet(Method):
     def probabilities(self, case: EvalCase, support: Prototypes) -> Float[Tensor, "K D H W"]:
         """Sigmoid of the margin of foreground over background score; each slice is encoded once."""
         organs = torch.arange(len(case.part), device=case.part.device)
+        options = self.config.postprocess
 
-        def of_slices(images: Float[Tensor, "D 1 H W"], part: Int[Tensor, "D K"]) -> Float[Tensor, "D K H W"]:
+        def of_slices(images: Float[Tensor, "D 1 H W"], part: Int[Tensor, "D K"]) -> Float[Tensor, "D K y x"]:
             features = self.encoder(images)[:, None]  # (D, 1, C, h, w)
             chosen = _map(lambda tensor: tensor[organs, part], support)  # (D, K, N, C)
             scores = self.head.scores(features, chosen)[:, 0]  # (D, K, 2, h, w)
-            return enlarge(scores[:, :, 1] - scores[:, :, 0], images.shape[-2:])
+            margins = scores[:, :, 1] - scores[:, :, 0]
+            return margins if options.guided_filter else enlarge(margins, images.shape[-2:])
 
         margins = torch.cat(list(run_in_chunks(of_slices, self.config.slices_per_pass, case.image, case.part.T)))
-        return margins.transpose(0, 1).sigmoid()
+        found = margins.sigmoid()
+        if options.guided_filter:
+            if case.spacing_mm is None:
+                raise ConfigError("postprocess.guided_filter needs the spacing of the scan in mm; it is unknown.")
+            found = follow_image(case.image, found, case.spacing_mm, options.guide, self.config.slices_per_pass)
+        return found.transpose(0, 1)
+
+    def masks(self, probabilities: Float[Tensor, "K D H W"]) -> Bool[Tensor, "K D H W"]:
+        """Each class above 1/2; with `postprocess`, only the most probable of these, and the largest piece."""
+        masks = probabilities > 0.5
+        if self.config.postprocess.exclusive:
+            place = probabilities.argmax(0, keepdim=True)
+            masks &= place == torch.arange(len(masks), device=masks.device)[:, None, None, None]
+        return postprocess_masks(masks, probabilities, self.config.postprocess)
 
 
 def shrink(mask: Bool[Tensor, "B S H W"], size: Any) -> Float[Tensor, "B S h w"]:

@@ -26,6 +26,7 @@ class Method(nn.Module, ABC):
     batch_type: ClassVar[type | None]  # the sample it trains on; None: nothing to train
     trains_on: ClassVar[Literal["given", "clean"]] = "given"  # clean: the upper bound of learning from noisy labels
     needs: ClassVar[frozenset[str]] = frozenset()  # what batches contain besides: "superpixels" or "unlabelled" slices
+    compares_scans: ClassVar[bool] = False  # True: takes whole support scans, and not the parts of a few-shot case
     has_unused_parameters: ClassVar[bool] = False  # True: in some steps some parameters get no gradient (slower DDP)
 
     @classmethod

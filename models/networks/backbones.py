@@ -17,6 +17,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights, DeepLabV3_ResNet101_Weights
 
+from models.networks.packaged import PACKAGES, read_packaged, renamed_by_position
 from util.errors import CheckpointError, ConfigError
 
 OUTPUT_STRIDE = 8
@@ -43,7 +44,7 @@ class Encoder(nn.Module):
     def __init__(self, backbone: nn.Module, backbone_channels: int, channels: int = 256) -> None:
         super().__init__()
         self.backbone = backbone
-        self.localconv = nn.Conv2d(backbone_channels, channels, kernel_size=1, bias=False)
+        self.localconv: nn.Module = nn.Conv2d(backbone_channels, channels, kernel_size=1, bias=False)
 
     def forward(self, images: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B C h w"]:
         """Encodes one-channel images; the channel is repeated for the backbone's three (a view, not a copy)."""
@@ -68,21 +69,53 @@ class _TimmStage(nn.Module):
         return features if features.shape[1] == self.channels else features.permute(0, 3, 1, 2)  # some are NHWC
 
 
+class _LiteBackbone(nn.Module):
+    """EfficientNet-Lite up to its fifth group of blocks, dilated to the output stride (112 or 120 channels).
+
+    Normalised intensities z become 0.5 z - 0.3, so that most of a scan has the range of the pretraining, -1 to 1.
+
+    Source: Lite variants of Tan and Le, "EfficientNet", ICML 2019; range of the input: chosen on folds 1 and 2 of
+    CHAOST2.
+    """
+
+    def __init__(self, name: str, pretrained: bool) -> None:
+        super().__init__()
+        full: Any = timm.create_model(f"tf_{name}", output_stride=OUTPUT_STRIDE, pretrained=pretrained)
+        self.conv_stem, self.bn1, self.blocks = full.conv_stem, full.bn1, full.blocks[:5]
+        self.channels: int = self.blocks[-1][-1].conv_pwl.out_channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.blocks(self.bn1(self.conv_stem(0.5 * images - 0.3)))
+
+
+def _lite_encoder(name: str, weights: str, channels: int) -> Encoder:
+    backbone = download(name, lambda: _LiteBackbone(name, weights == "imagenet"))
+    if weights == "package":
+        full = timm.create_model(f"tf_{name}").state_dict()
+        load_backbone(backbone, renamed_by_position(read_packaged(name), full, name), name, weights)
+    return Encoder(backbone, backbone.channels, channels)
+
+
 def build_encoder(name: str, weights: str, channels: int = 256) -> Encoder:
     """Builds an encoder by name.
 
     Args:
         name: "dlfcn_res101" or "dlfcn_res50" (ResNet dilated to output stride 8), "resnet18" or "resnet34" (up to the
-            third layer, which keeps the stride of the second), or "timm:<any timm encoder with features at stride 8>".
-        weights: "coco" (DeepLabV3's backbone; dilated ResNets only), "imagenet", "none" (random), or the path of a
-            state dict of the backbone.
+            third layer, which keeps the stride of the second), "efficientnet_lite0" to "efficientnet_lite2" (dilated),
+            or "timm:<any timm encoder with features at stride 8>".
+        weights: "coco" (DeepLabV3's backbone; dilated ResNets only), "imagenet", "package" (EfficientNet-Lite, see
+            `models.networks.packaged`), "none" (random), or the path of a state dict of the backbone.
         channels: width of the output.
 
     Raises:
         ConfigError: unknown name, or weights that do not exist for it.
         CheckpointError: the weights cannot be downloaded, read, or do not fit.
     """
-    if name.startswith("timm:"):
+    if weights == "package" and name not in PACKAGES:
+        read_packaged(name)  # raises the error that names those that exist
+    if name in PACKAGES:
+        encoder = _lite_encoder(name, weights, channels)
+    elif name.startswith("timm:"):
         encoder = _timm_encoder(name.removeprefix("timm:"), weights, channels)
     elif name in _DILATED:
         resnet = _DILATED[name](replace_stride_with_dilation=[False, True, True])
@@ -92,7 +125,7 @@ def build_encoder(name: str, weights: str, channels: int = 256) -> Encoder:
         _keep_stride(resnet.layer3)
         encoder = Encoder(_without_classifier(resnet, last="layer3"), 256, channels)
     else:
-        choices = ", ".join([*_DILATED, *_SHALLOW, "timm:<name>"])
+        choices = ", ".join([*_DILATED, *_SHALLOW, *PACKAGES, "timm:<name>"])
         raise ConfigError(f"modelname={name!r}: unknown encoder; expected one of {choices}.")
     _load_backbone(encoder, name, weights)
     return encoder
@@ -119,8 +152,8 @@ def _keep_stride(layer: nn.Module) -> None:
 
 
 def _load_backbone(encoder: Encoder, name: str, weights: str) -> None:
-    if weights == "none" or (weights == "imagenet" and name.startswith("timm:")):
-        return
+    if weights in ("none", "package") or (weights == "imagenet" and name.startswith(("timm:", "efficientnet_lite"))):
+        return  # random, or loaded when the backbone was built
     if weights == "coco":
         if name not in _COCO:
             raise ConfigError(f"encoder_weights='coco': exists for {', '.join(_COCO)}, not for {name}.")
@@ -130,7 +163,7 @@ def _load_backbone(encoder: Encoder, name: str, weights: str) -> None:
     elif weights == "imagenet":
         state = download(name, lambda: _IMAGENET[name].get_state_dict(progress=True, check_hash=True))
     else:
-        state = read_weights(Path(weights), "coco, imagenet, none")
+        state = read_weights(Path(weights), "coco, imagenet, package, none")
     load_backbone(encoder.backbone, state, name, weights)
 
 

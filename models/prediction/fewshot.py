@@ -12,7 +12,7 @@ import torch
 from dataloaders.description import DatasetSpec
 from dataloaders.fewshot import protocol
 from dataloaders.io.geometry import Grid, on_grid_of
-from dataloaders.samples import EvalCase, SupportSet, Volume
+from dataloaders.samples import EvalCase, SupportScan, SupportSet, Volume
 from dataloaders.scans.labels import whole_values
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import (
@@ -154,9 +154,17 @@ class FewShotPredictor:
         masks = [number == k for k in range(1, len(structures) + 1)]
         slices = tuple(self._supporting_slices(mask, name) for mask, name in zip(masks, structures, strict=True))
         support = SupportSet(
-            tuple(structures.values()),
+            self._numbers(structures),
             torch.from_numpy(np.stack([prepared.array[z] for z in slices]))[:, :, None, None],  # (K, P, 1, 1, H, W)
             torch.from_numpy(np.stack([mask[z] for mask, z in zip(masks, slices, strict=True)]))[:, :, None],
+            (
+                SupportScan(
+                    torch.from_numpy(prepared.array)[:, None],
+                    torch.from_numpy(number),
+                    prepared.spacing_mm,
+                    torch.tensor(slices),
+                ),
+            ),
         )
         self.segmenter.set_support(support)
         values = np.array([0, *structures.values()], np.min_scalar_type(max(structures.values())))
@@ -188,12 +196,18 @@ class FewShotPredictor:
         _warn_of_length(name, _length_mm(prepared), support.length_mm)
         parts = [protocol.blind_parts(len(prepared.array), z, support.n_slices) for z in support.slices]
         scan = torch.from_numpy(prepared.array)[:, None]
-        case = EvalCase(name, tuple(self.structures.values()), scan, torch.from_numpy(np.stack(parts)))
+        part = torch.from_numpy(np.stack(parts))
+        case = EvalCase(name, self._numbers(self.structures), scan, part, spacing_mm=prepared.spacing_mm)
         found = self.segmenter.segment(case)
         number = most_probable(found.probabilities, found.masks).cpu().numpy()
         grid = Grid.of(image)
         pasted = paste_back(Volume(number, prepared.affine), grid.shape, grid.affine)
         return Volume(support.values[pasted.array], image.affine, image.stored)
+
+    @staticmethod
+    def _numbers(structures: Mapping[str, int]) -> tuple[int, ...]:
+        """What stands for the structures in prepared label maps, whatever their values in the given one."""
+        return tuple(range(1, len(structures) + 1))
 
     def _prepare(self, image: Volume, name: str) -> Volume:
         warn_of_doubts(image, self.parameters, self.spec, name)

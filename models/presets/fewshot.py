@@ -11,6 +11,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "ssl_panet": {"method": "alpnet", "prototypes": "global", "train_on": "superpixels"},  # 63.17 / 57.88
     "panet": {"method": "alpnet", "prototypes": "global", "train_on": "labels"},  # 38.53 / 31.86
     "alpnet_annotated": {"method": "alpnet", "prototypes": "local", "train_on": "labels"},  # 51.28 / 41.63
+    "propagation": {"method": "propagation"},  # our own, without training; not published
+    "registration": {"method": "registration"},  # a yardstick without learning, not published
     "threshold": {"method": "threshold"},  # a yardstick, not published
 }
 

@@ -1,7 +1,7 @@
 """Loads trained weights: our snapshots and checkpoints, and those released by the authors of SSL-ALPNet."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from dataloaders.sources.frames import SliceRule
 from models import build_method, method_class
 from models.methods.base import Method
 from models.training.state import FORMAT
-from util.errors import CheckpointError
+from util.errors import CheckpointError, ConfigError
 from util.runtime import checkpoint
 from util.schema import build, names_with_role
 
@@ -95,6 +95,34 @@ def load_trained(path: Path, settings: dict[str, Any], weights: str, device: tor
     method.load_state_dict(state)
     logger.info("weights of %s, step %s", path, "unknown" if step is None else step)
     return Trained(method.to(device).eval(), normalisation, preparation, step, history, slices)
+
+
+def load_with_encoder(path: Path, settings: dict[str, Any], weights: str, device: torch.device) -> Trained:
+    """Builds a method that is not trained itself, on the encoder of a trained few-shot network.
+
+    Args:
+        path: checkpoint or snapshot of ours of a method with an encoder.
+        settings: all configuration keys of the method to build, flat; the encoder's are taken from the file.
+        weights: "last" or "ema".
+        device: where to move it.
+
+    Raises:
+        ConfigError: the method has no encoder.
+        CheckpointError: unreadable, or without an encoder of a few-shot network.
+    """
+    if "use_projection" not in settings:
+        raise ConfigError(f"method={settings['method']!r} has nothing to load; leave reload_model_path out.")
+    content = read_trained(path)
+    stored = content.get("settings", {})
+    if "modelname" not in stored or method_class(stored["method"]).family != "fewshot":
+        raise CheckpointError(f"{path}: no encoder of a few-shot network; expected a checkpoint of alpnet.")
+    trained = load_trained(path, stored, weights, device)
+    encoder = {key: value for key, value in trained.method.state_dict().items() if key.startswith("encoder.")}
+    chosen = {"modelname": stored["modelname"], "encoder_weights": "none", "use_projection": True}
+    method = build_method(settings | chosen)
+    _check_fit(path, method.state_dict(), encoder)
+    method.load_state_dict(encoder)
+    return replace(trained, method=method.to(device).eval(), history=[])
 
 
 def _preparation(recorded: dict[str, Any] | None) -> tuple[PrepareParameters | None, SliceRule | None]:

@@ -13,6 +13,7 @@ from benchmarks import (
     fourier_mix,
     noisy_labels,
     partial_step,
+    propagation_scan,
     pseudo_labels,
     timing,
     training_step,
@@ -34,6 +35,7 @@ def options_of(monkeypatch, words=(), **defaults):
     [
         (training_step, {"episodes": 2}, 4, 2),
         (validation_scan, {"slices": 3}, 1, 1),
+        (propagation_scan, {"slices": 3, "encoder": "resnet18"}, 1, 1),
         (dense_step, {"batch": 2, "base_features": 4}, 8, 6),
         (pseudo_labels, {"slices": 3, "scans": 2, "jobs": 1}, 1, 0),
         (noisy_labels, {}, 5, 0),
@@ -121,3 +123,23 @@ def test_memory_grows_with_the_tasks_that_an_image_is_annotated_for(monkeypatch)
     assert own[0] == every[0] == 1
     assert all(ratio < 1.3 for ratio in own)
     assert 1.1 < every[1] < every[2]
+
+
+def test_memory_of_scans_of_several_lengths(monkeypatch):
+    lines = propagation_scan.measure_memory(options_of(monkeypatch, slices=3, encoder="resnet18"))
+    assert [line.split("|")[1].strip() for line in lines] == ["3 slices", "6 slices", "12 slices"]
+    assert {line.count("|") for line in lines} == {propagation_scan.MEMORY_HEADER.splitlines()[0].count("|")}
+
+
+def test_tensors_count_while_they_live():
+    given = torch.ones(1000)
+    with propagation_scan.LiveTensors() as tensors:
+        kept = given.view(10, 100) + 1  # a view of what was there is nothing new
+        passing = torch.ones(3000)
+        passing.mul_(2)
+        del passing
+        again = kept * 2
+    assert tensors.peak_bytes == 16_000
+    assert tensors.live_bytes == 8000
+    del again
+    assert tensors.live_bytes == 4000

@@ -76,6 +76,18 @@ def test_independent_runs_fill_the_nodes(slurm, checkout):
     assert calls == Counter(2 * [*(f"module load {module}" for module in modules), "conda activate /env"])
 
 
+def test_a_list_of_runs_is_resumed(slurm, checkout):
+    (checkout / "my.runs").write_text("alpnet eval_fold=0\n--validate-only threshold eval_fold=0\n")
+    options = ["--mode", "runs", "--runs", "my.runs", "--finished", "exps/finished", "--", "seed=1"]
+    for _ in range(2):  # the second job finds nothing to do
+        ends = slurm.wait(launch(slurm, checkout, *options), "COMPLETED", "FAILED", "CANCELLED")
+        assert [one["JobState"] for one in ends] == ["COMPLETED"], slurm.output(checkout / "exps")
+    trained, validated = ([one["settings"] for one in read_seen(checkout, name)] for name in ("training", "validation"))
+    assert trained == [["with", "seed=1", "alpnet", "eval_fold=0"]]
+    assert sorted(validated) == [*trained, ["with", "seed=1", "threshold", "eval_fold=0"]]
+    assert len(list((checkout / "exps/finished").iterdir())) == 2
+
+
 def test_a_distributed_run_has_a_process_per_gpu_on_all_nodes(slurm, checkout):
     job = launch(slurm, checkout, "--mode", "one", "--nodes", "2", "--", "alpnet", "sabs")
     (end,) = slurm.wait(job, "COMPLETED", "FAILED")

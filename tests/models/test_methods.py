@@ -18,6 +18,7 @@ from dataloaders.samples import (
     JointBatch,
     PartialBatch,
     SourceBatch,
+    SupportScan,
     SupportSet,
 )
 from models import METHODS, build_method, method_class
@@ -27,6 +28,8 @@ from models.training.optim import OptimConfig, Optimisers
 from util.errors import ConfigError
 
 SIZE = 32
+SPACING_MM = (8.0, 2.0, 2.0)
+EXCLUSIVE = {"propagation", "registration"}  # at most one class per voxel, and further rules
 UNET = {"unet": {"in_channels": 1, "halvings": [2, 2], "base_features": 4, "max_features": 8}}
 SMALL = {
     "fewshot": {"modelname": "resnet18", "encoder_weights": "none", "proto_grid_size": 4},
@@ -136,8 +139,14 @@ def case_of(family):
     if family != "fewshot":
         return ImageCase(tuple("abcde"), (1,), image), None
     mask = box(2, 3, 1)
-    support = SupportSet((1, 4), mask[:, :, :, None] + 0.1 * torch.randn(2, 3, 1, 1, SIZE, SIZE), mask)
-    return EvalCase("3", (1, 4), image, torch.randint(0, 3, (2, 5))), support
+    slices = mask[:, :, :, None] + 0.1 * torch.randn(2, 3, 1, 1, SIZE, SIZE)
+    label = box(5).to(torch.uint8)
+    label[:, 26:, 2:20] = 4  # a structure at the edge that nothing in the image shows
+    scan = SupportScan(
+        box(5, 1) + 0.1 * torch.randn(5, 1, SIZE, SIZE), label, SPACING_MM, torch.tensor([[0, 2, 4], [0, 2, 4]])
+    )
+    support = SupportSet((1, 4), slices, mask, (scan,))
+    return EvalCase("3", (1, 4), image, torch.randint(0, 3, (2, 5)), spacing_mm=SPACING_MM), support
 
 
 def is_trainable(name):
@@ -225,7 +234,11 @@ def test_probabilities_are_those_of_the_requested_classes_and_decide_on_the_mask
     assert masks.dtype == torch.bool
     assert 0 <= probabilities.min() <= probabilities.max() <= 1
     assert torch.equal(masks, method.masks(probabilities))
-    assert torch.equal(masks, probabilities > 0.5)  # of one class or of classes that may overlap
+    if name in EXCLUSIVE:
+        assert masks.sum(0).max() <= 1
+        assert not (masks & (probabilities <= 1 - probabilities.sum(0))).any()  # less probable than the background
+    else:
+        assert torch.equal(masks, probabilities > 0.5)  # of one class or of classes that may overlap
 
 
 def test_all_that_is_remembered_between_steps_is_in_the_state(trainable):

@@ -17,7 +17,7 @@ from util.launch import __main__ as launch
 from util.launch import item
 from util.launch.jobs import Job
 from util.launch.sites import SITES, read_site, site_names
-from util.launch.sweeps import sweep_items
+from util.launch.sweeps import read_runs, sweep_items
 from util.runtime import distributed
 
 ROOT = Path(__file__).parents[2]
@@ -124,8 +124,9 @@ def test_an_item_is_a_single_process_that_keeps_its_gpu():
 
 @pytest.fixture
 def entries(tmp_path, monkeypatch):
-    """Stubs of training.py and validation.py in the current folder that append their arguments to `ran`."""
+    """Stubs of training.py and validation.py that append their arguments to `ran` in the current folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(item, "ROOT", tmp_path)
     for name in ("training", "validation"):
         script = f"import sys\nopen('ran', 'a').write(' '.join(['{name}', *sys.argv[1:]]) + '\\n')\n"
         (tmp_path / f"{name}.py").write_text(script)
@@ -146,6 +147,68 @@ def test_a_task_beyond_the_last_item_does_nothing(entries, caplog):
     assert item.main(["--sweep", "seed=1,2"], {"SLURM_PROCID": "2"}) == 0
     assert "item 2: nothing to do" in caplog.text
     assert not (entries / "ran").exists()
+
+
+RUNS = """\
+# a list
+alpnet chaost2 'exclude_cls_list=[2, 3]'
+
+--validate-only threshold chaost2
+"""
+
+
+def test_items_of_a_list_and_runs_without_training(entries):
+    (entries / "runs").write_text(RUNS)
+    for number in ("0", "1", "2"):
+        assert item.main(["--runs", "runs", "--item", number, "--", "seed=1"], {}) == 0
+    assert item.main(["--validate-only", "--", "propagation"], {}) == 0
+    words = "seed=1 alpnet chaost2 exclude_cls_list=[2, 3]"
+    assert (entries / "ran").read_text().splitlines() == [
+        f"training with {words}",
+        f"validation with {words}",
+        "validation with seed=1 threshold chaost2",
+        "validation with propagation",
+    ]
+
+
+def test_a_finished_run_is_skipped_and_a_failed_one_repeated(entries, caplog):
+    caplog.set_level("INFO")
+    command = ["--finished", "logs/finished", "--", "alpnet", "seed=1"]
+    good = (entries / "validation.py").read_text()
+    (entries / "validation.py").write_text("raise SystemExit(3)")
+    assert item.main(command, {}) == 3
+    assert not (entries / "logs").exists()
+    (entries / "validation.py").write_text(good)
+    for _ in range(2):
+        assert item.main(command, {}) == 0
+    assert item.main([*command, "n_steps=5"], {}) == 0
+    assert (entries / "ran").read_text().split("\n") == [
+        *["training with alpnet seed=1"] * 2,  # the first one's validation failed
+        "validation with alpnet seed=1",
+        "training with alpnet seed=1 n_steps=5",
+        "validation with alpnet seed=1 n_steps=5",
+        "",
+    ]
+    (record,) = re.findall(r"alpnet seed=1: has run before\. To run it again, delete (\S+)", caplog.text)
+    assert Path(record).read_text() == "alpnet seed=1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "no run; expected a line per run"), ("a b\nc\na b\n", "a b twice"), ("a 'b", "No closing quotation")],
+)
+def test_invalid_lists_of_runs(tmp_path, text, message):
+    (tmp_path / "runs").write_text(text)
+    with pytest.raises(ConfigError, match=rf"runs: .*{message}"):
+        read_runs(tmp_path / "runs")
+
+
+def test_a_list_of_runs_becomes_an_array(tmp_path, capsys):
+    (tmp_path / "my runs").write_text(RUNS)
+    launch.main(["--site=nvidia", "--mode=runs", f"--runs={tmp_path}/my runs", "--finished=done", "--", "seed=1"])
+    script = capsys.readouterr().out
+    assert "#SBATCH --array=0-1\n" in script
+    assert f"python -m util.launch.item '--runs={tmp_path}/my runs' --finished=done -- seed=1\n" in script
 
 
 @pytest.mark.parametrize(
@@ -233,7 +296,16 @@ def test_a_rejection_by_slurm_is_reported(fake_slurm):
         (["--site=summit", "--mode=runs"], r"site 'summit': not found\. Choose one of amd, frontier, nvidia"),
         (["--site=frontier", "--mode=runs"], r"--account: missing; required on OLCF Frontier"),
         (["--site=frontier", "--mode=runs", "--account=A"], r"--environment: missing"),
-        (["--site=nvidia", "--mode=one", "--sweep", "seed=1,2"], r"--sweep and --runs-per-job: only with --mode runs"),
+        (
+            ["--site=nvidia", "--mode=one", "--sweep", "seed=1,2"],
+            r"--sweep, .* and --runs-per-job: only with --mode run",
+        ),
+        (["--site=nvidia", "--mode=one", "--finished=a"], r"--finished and --runs-per-job: only with --mode runs"),
+        (
+            ["--site=nvidia", "--mode=runs", "--runs=a", "--sweep", "seed=1"],
+            r"--runs and --sweep: expected one of them",
+        ),
+        (["--site=nvidia", "--mode=runs", "--runs=nowhere"], r"nowhere: cannot be read as a list of runs"),
         (["--site=nvidia", "--mode=runs", "--runs-per-job=5"], r"--runs-per-job 5: 1 node\(s\) have 4 GPUs"),
         (
             ["--site=nvidia", "--mode=one", "--time=-1:00:00"],

@@ -5,6 +5,7 @@ r"""Prints the Slurm job script of one or many training runs; `--submit` also su
     python -m util.launch --site nvidia --mode one --nodes 2 -- alpnet chaost2 setting2 batch_size=4
 
 --mode runs: independent runs, one per GPU, as a job array if they do not fit into one job; each trains and validates.
+--runs FILE: the runs of a list, see `python -m util.launch.item --help`.
 With --collect, a final job creates the table of results once all jobs have succeeded.
 --mode one: a single distributed run on all GPUs of the nodes.
 A job that reaches its time limit or is preempted saves a checkpoint, is requeued and resumes.
@@ -53,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--site", required=True, help=f"{', '.join(site_names())}, or the path of your own .toml file")
     parser.add_argument("--mode", required=True, choices=("runs", "one"), help="independent runs, or one")
     parser.add_argument("--sweep", nargs="+", default=[], metavar="KEY=VALUE,VALUE", help="run all combinations")
+    parser.add_argument("--runs", default="", metavar="FILE", help="a line per run, in place of --sweep")
+    parser.add_argument("--finished", default="", metavar="FOLDER", help="record runs there, and skip recorded ones")
     parser.add_argument("--nodes", type=whole(1), default=1, help="nodes per job (default: 1)")
     for name in ("gpus-per-node", "cores-per-task", "runs-per-job"):
         parser.add_argument(f"--{name}", type=whole(1), default=0, metavar="N", help="(default: set by the site)")

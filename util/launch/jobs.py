@@ -3,11 +3,12 @@
 import shlex
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 from util.errors import ConfigError
 from util.launch.sites import Site, check_time
-from util.launch.sweeps import n_jobs, sweep_items
+from util.launch.sweeps import n_jobs, read_runs, sweep_items
 
 PEER_TIMEOUT_S = 60  # from the exit of the first process of a distributed run until the others are killed
 JOB_NAME = "frugalseg"
@@ -21,6 +22,8 @@ class Job:
     mode: Literal["runs", "one"]  # many independent runs, one per GPU; or one run on many GPUs
     settings: tuple[str, ...]  # named configs and key=value, as after `training.py with`
     sweep: tuple[str, ...] = ()  # key=value,value; only with mode="runs"
+    runs: str = ""  # file with a line per run, in place of a sweep
+    finished: str = ""  # folder that records finished runs, which are skipped; only with mode="runs"
     nodes: int = 1
     gpus_per_node: int = 0
     cores_per_task: int = 0
@@ -39,8 +42,12 @@ class Job:
         for name in self.site.required_options:
             if not getattr(self, name):
                 raise ConfigError(f"--{name}: missing; required on {self.site.title}.")
-        if self.mode == "one" and (self.sweep or self.runs_per_job):
-            raise ConfigError("--sweep and --runs-per-job: only with --mode runs; --mode one is a single run.")
+        if self.mode == "one" and (self.sweep or self.runs_per_job or self.runs or self.finished):
+            raise ConfigError(
+                "--sweep, --runs, --finished and --runs-per-job: only with --mode runs; --mode one is a single run."
+            )
+        if self.sweep and self.runs:
+            raise ConfigError("--runs and --sweep: expected one of them.")
         if self.nodes < 1:
             raise ConfigError(f"--nodes {self.nodes}: expected 1 or more.")
         if self.time:
@@ -65,7 +72,7 @@ class Job:
     @cached_property
     def n_items(self) -> int:
         """Number of independent runs."""
-        return len(sweep_items(self.sweep))
+        return len(read_runs(Path(self.runs)) if self.runs else sweep_items(self.sweep))
 
     @property
     def tasks(self) -> int:
@@ -203,6 +210,7 @@ def _srun(job: Job, nodes: int, tasks: int, *options: str) -> str:
 def _independent_runs(job: Job) -> list[str]:
     """Command of the runs; a failing run does not stop the others."""
     options = ["--sweep", *job.sweep] if job.sweep else []
+    options += [f"--{name}={value}" for name in ("runs", "finished") if (value := getattr(job, name))]
     options += ["--train-only"] if job.train_only else []
     return [
         f"{_srun(job, job.nodes, job.tasks, '--kill-on-bad-exit=0', '--wait=0')} \\",

@@ -1,9 +1,11 @@
-"""Parameter sweeps: all combinations of the values of several keys."""
+"""Which runs: all combinations of the values of several keys, or a list in a file."""
 
 import math
 import re
+import shlex
 from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 
 from util.errors import ConfigError
 
@@ -24,6 +26,23 @@ def sweep_items(sweeps: Sequence[str]) -> list[tuple[str, ...]]:
         key = duplicates[0]
         raise ConfigError(f"--sweep: {key} is given twice; give all its values at once, {key}=value,value.")
     return list(product(*axes))
+
+
+def read_runs(path: Path) -> list[tuple[str, ...]]:
+    """Settings of each run in a list: a line per run, quoted as for a shell; comments (#) and empty lines are skipped.
+
+    Raises:
+        ConfigError: the file cannot be read, has an unclosed quote, contains no run, or one twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        runs = [tuple(words) for line in lines if (words := shlex.split(line, comments=True))]
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as a list of runs ({error}); expected a line per run.") from error
+    if not runs or len(set(runs)) < len(runs):
+        found = "no run" if not runs else f"{' '.join(max(runs, key=runs.count))} twice"
+        raise ConfigError(f"{path}: {found}; expected a line per run, such as: alpnet chaost2 eval_fold=0.")
+    return runs
 
 
 def _axis(sweep: str) -> list[str]:

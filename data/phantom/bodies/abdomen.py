@@ -9,6 +9,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from data.phantom.bodies.anatomy import Patient, Structure
+from data.phantom.bodies.build import Build
+from data.phantom.bodies.regions import SKIN_MM, Regions, draw_regions
 from data.phantom.bodies.shapes import (
     Deformed,
     Difference,
@@ -24,8 +26,6 @@ from data.phantom.bodies.shapes import (
 
 # Scan index -> missing organs; this scan is a query scan of fold 0 in every data set.
 MISSING_ORGANS = {2: ("left kidney", "left adrenal gland")}
-
-WALL_GAP_MM = 1.5  # distance between organs and the abdominal wall
 
 
 @dataclass(eq=False)
@@ -65,29 +65,18 @@ class _BodySampler:
         return Structure(organ, tissue, shape, self.brightness(tissue))
 
 
-@dataclass(frozen=True, eq=False)
-class _Regions:
-    """Regions of the trunk that contain the organs."""
+def draw_patient(rng: np.random.Generator, missing: tuple[str, ...] = (), build: Build | None = None) -> Patient:
+    """Samples a patient.
 
-    trunk: Shape
-    wall: Shape
-    oval: Shape  # the cavity before subtracting the spine
-    cavity: Shape
-    abdomen: Shape  # the cavity below the diaphragm
-    diaphragm: Shape
-
-    def clip(self, shape: Shape) -> Intersection:
-        """Intersection of `shape` with the abdomen."""
-        return Intersection((shape, self.abdomen))
-
-
-def draw_patient(rng: np.random.Generator, missing: tuple[str, ...] = ()) -> Patient:
-    """Samples a patient; the organs in `missing` are replaced by fat."""
+    Args:
+        rng: generates the same organs for every build.
+        missing: organs that are replaced by fat.
+        build: None: the standard one.
+    """
     draw = _BodySampler(rng)
-    regions = _regions(draw)
-    structures = [
-        *_trunk(draw, regions),
-        *_spine(draw, regions),
+    regions = draw_regions(rng, build)
+    body = [*_trunk(draw, regions), *_spine(draw, regions)]
+    organs = [
         *_bowel(draw, regions),
         *_stomach(draw, regions),
         *_liver(draw, regions),
@@ -96,56 +85,31 @@ def draw_patient(rng: np.random.Generator, missing: tuple[str, ...] = ()) -> Pat
         *_kidney(draw, regions, "left"),
         *_vessels(draw, regions),
     ]
-    present = tuple(structure for structure in structures if structure.organ not in missing)
-    stretch = rng.uniform(0.94, 1.06) * rng.uniform(0.97, 1.03, 3)
-    return Patient(present, stretch, Waves.draw(rng, 3.0, 180.0, channels=3))
+    present = [regions.place(organ) for organ in organs if organ.organ not in missing]
+    stretch = rng.uniform(0.94, 1.06) * rng.uniform(0.97, 1.03, 3) * (build.scale if build else 1)
+    warp = Waves.draw(rng, 3.0, 180.0, channels=3)
+    return Patient((*body, *present), stretch, warp, regions.middle_mm * stretch)
 
 
-def _regions(draw: _BodySampler) -> _Regions:
-    rng = draw.rng
-    width, depth, wall_mm = rng.normal(136, 4), rng.normal(86, 4), rng.uniform(8, 11)
-    fat_side, fat_front = rng.uniform(8, 24), rng.uniform(8, 26)
-    oval = Superquadric(np.array([0, 8, 0]), np.array([width, depth, np.inf]), exponent=2.3)
-    hump = Superquadric(np.array([0, -66, 0]), np.array([50, 40, np.inf]))
-    back = [Superquadric(np.array([x, -80, 0]), np.array([31, 22, np.inf]), exponent=2.4) for x in (-34, 34)]
-    trunk_radii = np.array([width + wall_mm + fat_side, depth + wall_mm + 8 + fat_front, np.inf])
-    cavity = Difference(oval, hump, blend_mm=14.0)
-    vaults = [
-        Superquadric(
-            np.array([side * 66, 4, 10]), np.array([92, 102, rng.normal(top, 5)]), exponent=2.3, is_open_below=True
-        )
-        for side, top in ((1, 106), (-1, 94))
-    ]
-    vault = Union(tuple(vaults), blend_mm=20.0)
-    return _Regions(
-        trunk=Superquadric(np.array([0, 1, 0]), trunk_radii, exponent=2.25),
-        wall=Union((Offset(oval, wall_mm), *back), blend_mm=6.0),
-        oval=oval,
-        cavity=cavity,
-        abdomen=Intersection((Offset(cavity, -WALL_GAP_MM), vault)),
-        diaphragm=Offset(vault, 3.0),
-    )
-
-
-def _trunk(draw: _BodySampler, regions: _Regions) -> list[Structure]:
+def _trunk(draw: _BodySampler, regions: Regions) -> list[Structure]:
     slope = np.array([0, 0.45, 1]) / np.hypot(0.45, 1)
     rib_layer = Difference(Offset(regions.oval, 7.0), Offset(regions.oval, 2.0))
     chest = Superquadric(np.array([0, -160, 250]), np.array([400, 200, 285]), exponent=8.0)  # y < 40 and z > -35
     ribs = Intersection((Slabs(rib_layer, slope, 27.0, 9.0, draw.rng.uniform(0, 27)), chest))
     return [
         draw.structure("", "skin", regions.trunk),
-        draw.structure("", "subcutaneous fat", Offset(regions.trunk, -2.5)),
+        draw.structure("", "subcutaneous fat", Offset(regions.trunk, -SKIN_MM)),
         draw.structure("", "muscle", regions.wall),
         draw.structure("", "rib", ribs),
         draw.structure("", "lung", regions.cavity),
-        draw.structure("", "heart muscle", draw.ellipsoid((-28, 32, 138), (56, 44, 40), (0, 20, 20))),
-        draw.structure("", "blood", draw.ellipsoid((-30, 32, 140), (40, 28, 27), (0, 20, 20))),
+        regions.place(draw.structure("", "heart muscle", draw.ellipsoid((-28, 32, 138), (56, 44, 40), (0, 20, 20)))),
+        regions.place(draw.structure("", "blood", draw.ellipsoid((-30, 32, 140), (40, 28, 27), (0, 20, 20)))),
         draw.structure("", "muscle", Intersection((regions.diaphragm, regions.cavity))),
         draw.structure("", "visceral fat", Intersection((Offset(regions.diaphragm, -3.0), regions.cavity))),
     ]
 
 
-def _spine(draw: _BodySampler, regions: _Regions) -> list[Structure]:
+def _spine(draw: _BodySampler, regions: Regions) -> list[Structure]:
     upward, phase = np.array([0.0, 0.0, 1.0]), draw.rng.uniform(0, 34)
 
     def column(x, y, width, depth, exponent: float = 2.0) -> Superquadric:
@@ -165,7 +129,7 @@ def _spine(draw: _BodySampler, regions: _Regions) -> list[Structure]:
     ]
 
 
-def _bowel(draw: _BodySampler, regions: _Regions) -> list[Structure]:
+def _bowel(draw: _BodySampler, regions: Regions) -> list[Structure]:
     rng = draw.rng
     colon = [
         ([(102, -8, -170), (106, -2, -120), (100, 8, -75), (88, 36, -48)], 21.0),
@@ -197,7 +161,7 @@ def _gas(shape: Shape, path, width: float) -> Intersection:
     return Intersection((shape, front))
 
 
-def _stomach(draw: _BodySampler, regions: _Regions) -> list[Structure]:
+def _stomach(draw: _BodySampler, regions: Regions) -> list[Structure]:
     size = np.exp(draw.rng.normal(0, 0.12))
     parts = (
         draw.ellipsoid((-64, -2, 74), (40, 42, 38), size=size),
@@ -215,7 +179,7 @@ def _stomach(draw: _BodySampler, regions: _Regions) -> list[Structure]:
     return structures
 
 
-def _liver(draw: _BodySampler, regions: _Regions) -> list[Structure]:
+def _liver(draw: _BodySampler, regions: Regions) -> list[Structure]:
     size = np.exp(draw.rng.normal(0, 0.06))
     lobes = (
         draw.ellipsoid((78, 4, 42), (63, 75, 73), (0, -8, 0), 2.3, size),
@@ -251,7 +215,7 @@ def _liver(draw: _BodySampler, regions: _Regions) -> list[Structure]:
     ]
 
 
-def _spleen_and_pancreas(draw: _BodySampler, regions: _Regions) -> list[Structure]:
+def _spleen_and_pancreas(draw: _BodySampler, regions: Regions) -> list[Structure]:
     size = np.exp(draw.rng.normal(0, 0.14))
     body = draw.ellipsoid((-102, -26, 56), (35, 52, 48), (20, 0, -15), 2.2, size)
     hollow = draw.ellipsoid((-66, 10, 60), (30, 46, 62))
@@ -267,7 +231,7 @@ def _spleen_and_pancreas(draw: _BodySampler, regions: _Regions) -> list[Structur
     ]
 
 
-def _kidney(draw: _BodySampler, regions: _Regions, side: str) -> list[Structure]:
+def _kidney(draw: _BodySampler, regions: Regions, side: str) -> list[Structure]:
     right = 1 if side == "right" else -1
     height = -4 if side == "right" else 8
     bean = draw.ellipsoid((right * 62, -34, height), (29, 27, 53), (-8, right * -12, right * 18), 2.1)
@@ -287,7 +251,7 @@ def _kidney(draw: _BodySampler, regions: _Regions, side: str) -> list[Structure]
     ]
 
 
-def _vessels(draw: _BodySampler, regions: _Regions) -> list[Structure]:
+def _vessels(draw: _BodySampler, regions: Regions) -> list[Structure]:
     aorta = [(-4, -20, -98), (-8, -18, -40), (-8, -20, 30), (-5, -24, 100)]
     cava = [(18, -20, -98), (20, -18, -40), (24, -14, 40), (21, -8, 104)]
     splenic = [(-82, -14, 48), (-48, -2, 34), (-16, 8, 18), (12, 10, 12)]

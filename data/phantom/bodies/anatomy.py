@@ -1,12 +1,12 @@
 """A patient as a list of analytic bodies: label maps on any grid, including oblique ones, and exact organ volumes.
 
 Patient coordinates in mm: x to the right, y to the front, z to the head (RAS+). The origin is the middle of the trunk
-at the height of the kidneys. Bodies are listed in painting order: later ones overwrite earlier ones, so that
-neighbouring organs touch without gap or overlap.
+at the height of the kidneys, for standard build. Bodies are listed in painting order: later ones overwrite earlier
+ones, so that neighbouring organs touch without gap or overlap.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,6 +21,7 @@ class Structure:
     tissue: str
     shape: Shape
     brightness: float = 0.0  # deviation from the tissue's mean, in standard deviations between patients
+    forward_mm: float = 0.0  # by which it is moved to the front, in standard mm, with unchanged size and form
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,20 +31,25 @@ class Patient:
     structures: tuple[Structure, ...]
     stretch: np.ndarray  # (3,) patient mm per standard mm
     warp: Waves
+    middle_mm: np.ndarray = field(default_factory=lambda: np.zeros(3))  # (3,) of the trunk, where images are centred
 
     def to_standard(self, points: np.ndarray) -> np.ndarray:
         """Maps patient coordinates (3, ...) to the standard frame of the bodies."""
         stretched = points / self.stretch.astype(np.float32).reshape(3, *[1] * (points.ndim - 1))
         return stretched + self.warp.at(points)
 
-    def box(self, shape: Shape) -> np.ndarray:
-        """Bounding box (2, 3) of `shape`: lowest and highest corner in patient mm."""
+    def move_mm(self, structure: Structure) -> np.ndarray:
+        """By which a structure is moved, (3,) in patient mm."""
+        return np.array([0, structure.forward_mm, 0]) * self.stretch
+
+    def box(self, structure: Structure) -> np.ndarray:
+        """Bounding box (2, 3) of `structure`: lowest and highest corner in patient mm."""
         reach = self.warp.reach_mm
-        return (shape.bounds + np.array([[-reach], [reach]])) * self.stretch
+        return (structure.shape.bounds + np.array([[-reach], [reach]])) * self.stretch + self.move_mm(structure)
 
     def organ_box(self, organs: tuple[str, ...]) -> np.ndarray:
         """Bounding box (2, 3) of `organs`: lowest and highest corner in patient mm."""
-        boxes = np.stack([self.box(structure.shape) for structure in self.structures if structure.organ in organs])
+        boxes = np.stack([self.box(structure) for structure in self.structures if structure.organ in organs])
         return np.stack([boxes[:, 0].min(0), boxes[:, 1].max(0)])
 
     def visit(
@@ -59,11 +65,13 @@ class Patient:
         Yields:
             Structure, slices of (D, H, W) around it, and its signed distance in mm in this window.
         """
-        points = self.to_standard(grid_points(affine, grid))
-        for structure in self.structures[begin:]:
-            window = _window(self.box(structure.shape), affine, grid)
+        structures = self.structures[begin:]
+        moves = {each.forward_mm: self.move_mm(each) for each in structures}
+        points = {forward: self.to_standard(grid_points(affine, grid, -move)) for forward, move in moves.items()}
+        for structure in structures:
+            window = _window(self.box(structure), affine, grid)
             if all(part.stop > part.start for part in window):
-                yield structure, window, structure.shape.distance(points[(slice(None), *window)])
+                yield structure, window, structure.shape.distance(points[structure.forward_mm][(slice(None), *window)])
 
     def labels(self, affine: np.ndarray, grid: tuple[int, int, int], values: dict[str, int]) -> np.ndarray:
         """Label map (D, H, W) uint8 of the organs in `values` at the voxel centres; 0 elsewhere."""
@@ -87,11 +95,12 @@ class Patient:
         return {organ: float(counts[value]) * spacing_mm**3 / 1000 for organ, value in values.items()}
 
 
-def grid_points(affine: np.ndarray, grid: tuple[int, int, int]) -> np.ndarray:
-    """Patient coordinates (3, D, H, W) float32 in mm of the voxel centres of a grid."""
+def grid_points(affine: np.ndarray, grid: tuple[int, int, int], move_mm: np.ndarray | float = 0.0) -> np.ndarray:
+    """Patient coordinates (3, D, H, W) float32 in mm of the voxel centres of a grid, moved by (3,) mm."""
     z, y, x = (np.arange(size, dtype=np.float64) for size in grid)
     x_part, y_part, z_part = (affine[:3, axis, None, None, None] for axis in range(3))
-    points = x_part * x + y_part * y[:, None] + z_part * z[:, None, None] + affine[:3, 3, None, None, None]
+    origin = (affine[:3, 3] + move_mm)[:, None, None, None]
+    points = x_part * x + y_part * y[:, None] + z_part * z[:, None, None] + origin
     return points.astype(np.float32)
 
 

@@ -188,6 +188,26 @@ class Slabs(Shape):
 
 
 @dataclass(frozen=True, eq=False)
+class Elongated(Shape):
+    """`body` cut in the planes through `centre` and pulled apart; the gap is filled by its cross-section there."""
+
+    body: Shape
+    centre: np.ndarray  # (3,) mm
+    low_mm: np.ndarray  # (3,) by which the parts below the centre move, 0 or less
+    high_mm: np.ndarray  # (3,) by which the parts above it move, 0 or more
+
+    def distance(self, points: np.ndarray) -> np.ndarray:
+        """See `Shape`."""
+        low, high = _column(self.low_mm, points), _column(self.high_mm, points)
+        return self.body.distance(points - np.clip(points - _column(self.centre, points), low, high))
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """See `Shape`."""
+        return self.body.bounds + np.stack([self.low_mm, self.high_mm])
+
+
+@dataclass(frozen=True, eq=False)
 class Waves:
     """A smooth random vector field: a sum of plane waves.
 

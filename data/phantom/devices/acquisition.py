@@ -121,9 +121,10 @@ def plan_grid(
     tilt_deg: np.ndarray,
     rng: np.random.Generator,
 ) -> ScanGrid:
-    """Plans a scan that covers `organs`, with one or more empty slices at both ends and a random offset.
+    """Plans a scan that covers `organs`, with one or more empty slices at both ends.
 
-    Apart from the tilt, columns run to the patient's left, rows to the back and slices to the head.
+    The body is in the middle, up to a random offset. Apart from the tilt, columns run to the patient's left, rows to
+    the back and slices to the head.
     """
     axes = Rotation.from_euler("xyz", tilt_deg, degrees=True).as_matrix() @ np.diag([-1.0, -1.0, 1.0])
     low, high = _extent_along(axes, patient, organs)
@@ -133,7 +134,8 @@ def plan_grid(
     affine = np.eye(4)
     affine[:3, :3] = axes * [pixel_mm, pixel_mm, slice_mm]
     corner = -pixel_mm * (size_px - 1) / 2
-    affine[:3, 3] = axes @ np.array([*rng.normal(corner, 5, 2), low])
+    column, row = rng.normal(corner, 5, 2) + (axes.T @ patient.middle_mm)[:2]
+    affine[:3, 3] = axes @ np.array([column, row, low])
     return ScanGrid(affine, (n_slices, size_px, size_px))
 
 

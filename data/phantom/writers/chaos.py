@@ -30,9 +30,11 @@ def make(request: ScanRequest) -> tuple[Volume, Volume]:
     Slices are a few degrees oblique and 7 to 9 mm apart; the pixel spacing is 370 to 400 mm / `size_px`.
     """
     patient_rng, rng = request.generators("chaost2")
-    patient = draw_patient(patient_rng, MISSING_ORGANS.get(request.scan_index, ()))
+    build = request.patient_build("chaost2")
+    patient = draw_patient(patient_rng, MISSING_ORGANS.get(request.scan_index, ()), build)
     field_mm, slice_mm = rng.uniform(370, 400), rng.uniform(7, 9)
     tilt_deg = rng.choice([-1, 1], 3) * rng.uniform(1, 4, 3)
+    field_mm = build.field(field_mm) if build else field_mm
     grid = plan_grid(patient, tuple(LABELS), request.size_px, field_mm, slice_mm, tilt_deg, rng)
     signal = render(patient, grid, "MR", THICKNESS_PER_SPACING * slice_mm, rng)
     image = acquire_mr(signal, grid, rng)
@@ -119,4 +121,4 @@ def _decimal(value: float) -> str:
     return format_number_as_ds(float(value))
 
 
-CHAOST2_RAW = RawFormat(len(CHAOST2.cases), ("MR",), make, write)
+CHAOST2_RAW = RawFormat(len(CHAOST2.cases), ("MR",), make, write, has_builds=True)

@@ -27,8 +27,10 @@ def make(request: ScanRequest) -> tuple[Volume, Volume]:
     400 to 440 mm / `size_px`.
     """
     patient_rng, rng = request.generators("sabs")
-    patient = draw_patient(patient_rng, MISSING_ORGANS.get(request.scan_index, ()))
+    build = request.patient_build("sabs")
+    patient = draw_patient(patient_rng, MISSING_ORGANS.get(request.scan_index, ()), build)
     field_mm, slice_mm = rng.uniform(400, 440), rng.uniform(3, 5) * min(1.8, np.sqrt(512 / request.size_px))
+    field_mm = build.field(field_mm) if build else field_mm
     grid = plan_grid(patient, ORGANS, request.size_px, field_mm, float(slice_mm), np.zeros(3), rng)
     image = acquire_ct(render(patient, grid, "CT", float(slice_mm), rng), rng)
     label = patient.labels(grid.affine, grid.shape, LABELS)
@@ -62,4 +64,4 @@ def write(out: Path, request: ScanRequest) -> None:
     write_nifti(label_path, label)
 
 
-SABS_RAW = RawFormat(len(FILE_NUMBERS), ("img", "label"), make, write)
+SABS_RAW = RawFormat(len(FILE_NUMBERS), ("img", "label"), make, write, has_builds=True)

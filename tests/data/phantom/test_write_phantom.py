@@ -9,6 +9,7 @@ from PIL import Image
 
 from data.phantom import make_patient, write_phantom
 from data.phantom.__main__ import main
+from data.phantom.bodies.build import Build
 from data.phantom.writers.chaos import GREY_OF_LABEL
 from data.phantom.writers.sabs import FILE_NUMBERS
 from dataloaders.io.nifti import read_nifti
@@ -211,3 +212,41 @@ def test_command_line(tmp_path, monkeypatch, caplog):
     assert "1 scans, seed 3" in caplog.text
     image, _ = make_patient("sabs", 0, seed=3, size_px=SIZE)
     np.testing.assert_array_equal(read_nifti(tmp_path / "img/img0001.nii.gz").array, image.array)
+
+
+def test_the_build_is_recorded_and_written(tmp_path, monkeypatch):
+    arguments = [
+        "phantom",
+        "chaost2",
+        "--out",
+        str(tmp_path),
+        "--scans",
+        "2",
+        "--size-px",
+        str(SIZE),
+        "--build",
+        "varied",
+    ]
+    monkeypatch.setattr("sys.argv", arguments)
+    main()
+    assert json.loads((tmp_path / "phantom.json").read_text())["build"] == "varied"
+    image, _ = make_patient("chaost2", 1, size_px=SIZE, build="varied")
+    stack = np.stack([each.pixel_array for each in slices_of(tmp_path, 2)])
+    np.testing.assert_array_equal(stack, image.array)
+    with pytest.raises(UserError, match=r"phantom\.json.*'build': 'varied'"):
+        write_phantom("chaost2", tmp_path, n_scans=2, size_px=SIZE)
+
+
+def test_a_given_build_is_written(tmp_path):
+    build = Build(side_mm=40.0, field_mm=480.0)
+    write_phantom("sabs", tmp_path, n_scans=1, size_px=SIZE, build=build)
+    assert json.loads((tmp_path / "phantom.json").read_text())["build"]["side_mm"] == 40
+    assert read_nifti(tmp_path / "img/img0001.nii.gz").spacing_mm[1:] == pytest.approx([480 / SIZE] * 2)
+
+
+def test_unknown_builds_and_data_sets_without_them_are_errors(tmp_path):
+    with pytest.raises(ConfigError, match=r"phantom mms: .* standard build; those of chaost2, sabs can vary"):
+        write_phantom("mms", tmp_path, build="varied")
+    with pytest.raises(ConfigError, match=r"scgm: .* standard build"):
+        make_patient("scgm", 0, build=Build())
+    assert not list(tmp_path.iterdir())

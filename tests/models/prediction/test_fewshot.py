@@ -36,6 +36,7 @@ class ByIntensity(ALPNet):
 
     def __init__(self, half_width=40.0):
         nn.Module.__init__(self)
+        self.config = ALPNetConfig()
         self.half_width = half_width
 
     def encode_support(self, support):

@@ -38,6 +38,14 @@ def test_published_runs_are_different_and_their_words_exist():
     assert {word for run in PUBLISHED for word in run.words.split() if "=" not in word} <= set(ex.named_configs)
 
 
+@pytest.mark.parametrize("word", ["propagation", "registration"])
+def test_methods_without_training_have_words_and_their_own_defaults(word):
+    found = settings(word, "chaost2", label_sets="all").values
+    assert found["method"] == word
+    assert found["postprocess"]["exclusive"]
+    assert not settings("alpnet", "chaost2").values["postprocess"]["exclusive"]  # as published
+
+
 def test_each_says_where_it_comes_from_and_what_to_expect():
     for run in PUBLISHED:
         assert "MICCAI 20" in run.source, run.words

@@ -5,6 +5,7 @@ from data.phantom.bodies.anatomy import Patient, Structure
 from data.phantom.bodies.shapes import (
     Deformed,
     Difference,
+    Elongated,
     Intersection,
     Offset,
     Slabs,
@@ -54,6 +55,14 @@ def test_infinite_radius_gives_a_cylinder_and_open_below_vertical_walls():
 def test_tube_interpolates_its_radii():
     tube = Tube(np.array([[0.0, 0, 0], [10, 0, 0]]), np.array([2.0, 4.0]))
     np.testing.assert_allclose(tube.distance(points((5, 7, 0), (-3, 0, 0), (10, 0, 4))), [4, 1, 0], atol=1e-5)
+
+
+def test_elongation_moves_both_ends_apart_and_fills_the_gap():
+    capsule = Elongated(BALL, np.zeros(3), np.array([-5.0, 0, 0]), np.array([20.0, 0, 0]))
+    distance = capsule.distance(points((33, 0, 0), (-15, 0, 0), (12, 0, 13), (-5, 6, 8)))
+    np.testing.assert_allclose(distance, [3, 0, 3, 0], atol=1e-4)
+    np.testing.assert_allclose(capsule.bounds, [[-15, -10, -10], [30, 10, 10]])
+    assert volume_ml(capsule) == pytest.approx((4 / 3 * 10 + 25) * np.pi * 100 / 1000, rel=0.02)
 
 
 def test_boolean_operations():

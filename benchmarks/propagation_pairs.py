@@ -1,0 +1,165 @@
+"""Few-shot methods on pairs of scans: each support scan alone with each query scan, scored under both protocols.
+
+python -m benchmarks.propagation_pairs --data DATA --support 8 10 13 15 --query 1 2 3 5 --run "propagation"
+python -m benchmarks.propagation_pairs --data DATA --support 8 10 13 15 --query 8 10 13 15 --reuse-features \
+    --run "propagation" --run "propagation kernel.sigma_xy=0.1" --run "alpnet modelname=efficientnet_lite0"
+
+DATA is the data root or a prepared folder with class index. A run is a named configuration (models/presets) and any
+settings of its method. "blind" scores all slices, "reference" the structure's true ones. One line a run: Dice x 100 of
+each structure, mean over pairs (a scan with itself is no pair), their mean, and seconds per scan after the support was
+encoded.
+"""
+
+import argparse
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dataloaders.fewshot.config import FewShotConfig
+from dataloaders.fewshot.data import FewShotData, ScoredCase, open_fewshot
+from dataloaders.fewshot.folds import Fold
+from dataloaders.scans.normalise import Normalisation
+from models import build_method, method_class
+from models.methods.base import Method
+from models.prediction.segmenter import Segmenter
+from models.presets import NAMED_CONFIGS
+from util.config_words import parse_words
+from util.errors import ConfigError
+from util.results.metrics import score_volume
+from util.results.tables import markdown_header, markdown_row
+from util.runtime.device import choose_device
+from util.schema import merge
+
+PROTOCOLS = ("blind", "reference")
+
+
+class RememberedEncoder(nn.Module):
+    """An encoder that computes the features of each image once; for many runs on few scans."""
+
+    def __init__(self, encoder: nn.Module, memory: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.encoder, self.memory = encoder, memory
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The features, from memory where the same images were encoded before."""
+        key = hashlib.sha256(images.cpu().numpy().tobytes()).hexdigest()
+        if key not in self.memory:
+            self.memory[key] = self.encoder(images)
+        return self.memory[key]
+
+
+def main() -> None:
+    """Prints the table, each line as soon as it is measured."""
+    given = _parser().parse_args()
+    config = FewShotConfig(dataset=given.dataset, label_sets="all", support_idx=(-1,), n_sup_part=given.parts)
+    data = open_fewshot(config, given.data)
+    pairs = [(support, query) for support in given.support for query in given.query if support != query]
+    names = [data.spec.class_names[value].lower() for value in data.spec.held_out("all")]
+    print(f"{len(pairs)} pairs of {data.spec.name}, {given.device}")
+    print(markdown_header(["run", "protocol", *names, "mean", "s per scan"], 2), flush=True)
+    memories: dict[str, dict[str, Tensor]] = {}
+    for words in given.run:
+        method = _method(words).to(given.device)
+        if given.reuse_features and hasattr(method, "encoder"):
+            key = f"{getattr(method.config, 'modelname', '')} {getattr(method.config, 'encoder_weights', '')}"
+            key += f" {getattr(method.config, 'use_projection', '')} {type(method).__name__}"
+            method.encoder = RememberedEncoder(cast(nn.Module, method.encoder), memories.setdefault(key, {}))
+        dice, seconds = _measure(method, data, pairs, given.device, given.verbose)
+        for protocol in PROTOCOLS:
+            means = 100 * np.nanmean(dice[protocol], 0)
+            cells = [f"{value:.1f}" for value in (*means, means.mean())]
+            print(markdown_row([words, protocol, *cells, f"{np.median(seconds):.1f}"]), flush=True)
+
+
+def _method(words: str) -> Method:
+    values, names = parse_words(words.split())
+    unknown = [name for name in names if name not in NAMED_CONFIGS]
+    if unknown:
+        raise ConfigError(
+            f"--run {words!r}: {unknown[0]} is no named configuration; expected one, such as propagation."
+        )
+    settings = merge({"method": "alpnet"}, *(NAMED_CONFIGS[name] for name in names), values)
+    defaults = asdict(method_class(settings["method"]).Config())
+    return build_method(merge(defaults, settings)).eval()
+
+
+def _measure(
+    method: Method, data: FewShotData, pairs: list[tuple[str, str]], device: torch.device, verbose: bool
+) -> tuple[dict[str, list[list[float]]], list[float]]:
+    """Protocol -> Dice of each structure in each pair, and seconds of each pair."""
+    dice: dict[str, list[list[float]]] = {protocol: [] for protocol in PROTOCOLS}
+    seconds = []
+    for support in dict.fromkeys(support for support, _ in pairs):
+        queries = tuple(query for first, query in pairs if first == support)
+        for query, cases, masks, took in _segment(method, data, support, queries, device):
+            seconds.append(took)
+            for protocol in PROTOCOLS:
+                dice[protocol].append(_dice(cases[protocol], masks[protocol]))
+            if verbose:
+                shown = " ".join(f"{100 * value:.1f}" for value in dice["blind"][-1])
+                print(f"  {support} to {query}: {shown}", flush=True)
+    return dice, seconds
+
+
+def _segment(
+    method: Method, data: FewShotData, support: str, queries: tuple[str, ...], device: torch.device
+) -> Iterator[tuple[str, dict[str, ScoredCase], dict[str, np.ndarray], float]]:
+    """Query, its case and masks under each protocol, and seconds; a case without other parts is segmented once."""
+    fold = Fold((), queries, (support,))
+    one = replace(data, fold=fold)
+    normalisation = _normalisation(data)
+    tasks = {protocol: one.task(normalisation, protocol) for protocol in PROTOCOLS}
+    segmenter = Segmenter(method, device)
+    segmenter.set_support(tasks["blind"].support)
+    for query in queries:
+        cases = {protocol: task.read_case(query) for protocol, task in tasks.items()}
+        masks: dict[str, np.ndarray] = {}
+        start = time.perf_counter()
+        masks["blind"] = segmenter.segment(cases["blind"].case).masks.cpu().numpy()
+        took = time.perf_counter() - start
+        masks["reference"] = masks["blind"]
+        if not method.compares_scans:
+            masks["reference"] = segmenter.segment(cases["reference"].case).masks.cpu().numpy()
+        yield query, cases, masks, took
+
+
+def _normalisation(data: FewShotData) -> Normalisation:
+    return Normalisation.fit(data.spec, data.folder.statistics(data.folder.scan_ids))
+
+
+def _dice(scored: ScoredCase, masks: np.ndarray) -> list[float]:
+    return [
+        score_volume(
+            mask[counts],
+            scored.truth[counts] == value,
+            scored.stored.spacing_mm,
+            scored.truth[counts] == 255,
+            None,
+        ).dice
+        for value, mask, counts in zip(scored.case.classes, masks, scored.counts, strict=True)
+    ]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add: Any = parser.add_argument
+    add("--data", required=True, help="data root, or prepared folder")
+    add("--dataset", default="CHAOST2", help="its name or description (default: CHAOST2)")
+    add("--support", nargs="+", required=True, metavar="SCAN", help="annotated scans, each used alone")
+    add("--query", nargs="+", required=True, metavar="SCAN", help="scans to segment")
+    add("--run", action="append", required=True, metavar="'WORDS'", help="a named configuration and settings")
+    add("--parts", type=int, default=3, help="annotated slices per structure, for methods that take them (default: 3)")
+    add("--device", default="auto", type=choose_device, help="auto, cpu or cuda (default: auto)")
+    add("--reuse-features", action="store_true", help="encode each image once; seconds are then without the encoder")
+    add("--verbose", action="store_true", help="also print the blind Dice of each pair")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Label propagation: segments scans with annotated ones by comparing features and places; nothing is trained."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from dataloaders.samples import EvalCase, SupportScan, SupportSet
+from models.methods.base import Method, exclusive_masks
+from models.networks.alignment import (
+    Alignment,
+    AlignmentConfig,
+    align_slices,
+    describe_slices,
+    relative_alignment,
+)
+from models.networks.backbones import OUTPUT_STRIDE, build_encoder
+from models.networks.body import BodyBox, BodyConfig, find_body, relative_places
+from models.networks.label_propagation import Cells, KernelConfig, propagate
+from models.networks.passes import run_in_chunks
+from models.networks.postprocessing import PostprocessConfig, follow_image, postprocess_masks
+from models.networks.prototypes import inverse_norm
+from util.errors import ConfigError, DataError
+from util.schema import check_bounds, option
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = 255  # in label maps
+
+
+def _all_switches() -> PostprocessConfig:
+    return PostprocessConfig(exclusive=True, largest_component=True, guided_filter=True)
+
+
+@dataclass(frozen=True)
+class PropagationConfig:
+    """Constants; where not said otherwise, they were chosen on folds 1 and 2 of CHAOST2."""
+
+    modelname: str = option("efficientnet_lite0", "architecture")  # see models.networks.backbones.build_encoder
+    encoder_weights: str = "package"  # package, imagenet, coco, none (random), or a file
+    # whether features pass the 1x1 convolution of the few-shot methods; True with the encoder of such a checkpoint
+    use_projection: bool = option(False, "architecture")
+    # which slices of a support scan are used: all, those that show any class, or those of the `n_sup_part` parts
+    annotation: Literal["all", "labelled", "parts"] = "all"
+    align_z: Literal["features", "heights"] = "features"  # heights: relative ones, for scans of the same stretch
+    body: BodyConfig = option(BodyConfig)
+    alignment: AlignmentConfig = option(AlignmentConfig)
+    kernel: KernelConfig = option(KernelConfig)
+    postprocess: PostprocessConfig = field(default_factory=_all_switches)
+    slices_per_pass: int = option(16, "practical", ge=1)  # slices encoded together
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+
+@dataclass(frozen=True)
+class EncodedScan:
+    """What is compared of a scan."""
+
+    feature: Float[Tensor, "D h w C"]  # of unit length, without the scan's mean
+    description: Float[Tensor, "D N"]  # see models.networks.alignment
+    box: BodyBox
+    spacing_mm: tuple[float, float, float]
+
+    def cells(self, stride: int, z_mm: Tensor) -> Cells:
+        """The features with their places."""
+        row, column = relative_places(self.box, (self.feature.shape[1], self.feature.shape[2]), stride)
+        return Cells(self.feature, row, column, z_mm)
+
+    @property
+    def z_mm(self) -> Float[Tensor, " D"]:
+        """Of the slices, from the first one; on the host."""
+        return torch.arange(len(self.feature)) * self.spacing_mm[0]
+
+
+@dataclass(frozen=True)
+class EncodedSupport:
+    """An annotated scan, encoded once for all queries."""
+
+    scan: EncodedScan
+    label: Float[Tensor, "D h w M"]  # share of background and classes in each cell
+    is_annotated: Bool[Tensor, " D"]  # slices that are used; on the host
+
+
+class Propagation(Method):
+    """Each place of a scan takes its label from the places of annotated scans that look alike and lie about there.
+
+    Looking alike: the cosine of an encoder's features, of which each scan's mean is subtracted. Lying about there: in
+    the plane relative to the body, along z in millimetres after the scans were aligned. Several supports vote together.
+    The maps then follow the image's edges (guided filter), and of each structure the largest piece is kept.
+
+    All classes of an annotated slice count as annotated.
+
+    Source: our own. Related: Coupe et al., "Patch-based segmentation using expert priors", NeuroImage 2011.
+    """
+
+    Config = PropagationConfig
+    family = "fewshot"
+    batch_type = None
+    compares_scans = True
+
+    def __init__(self, config: PropagationConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = build_encoder(config.modelname, config.encoder_weights).requires_grad_(False)
+        if not config.use_projection:
+            self.encoder.localconv = torch.nn.Identity()
+        self.eval()
+
+    def forward(self, batch: object) -> dict[str, Tensor]:
+        """Not available.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("method='propagation' has nothing to train; run validation.py with it.")
+
+    @torch.no_grad()
+    def encode_scan(
+        self, image: Float[Tensor, "D 1 H W"], spacing_mm: tuple[float, float, float] | None
+    ) -> EncodedScan:
+        """Features of all slices, without the scan's mean and of unit length.
+
+        Raises:
+            ConfigError: the spacing is unknown.
+        """
+        if spacing_mm is None:
+            raise ConfigError("method='propagation' needs the spacing of each scan in millimetres; it is unknown.")
+        features = torch.cat(list(run_in_chunks(self.encoder, self.config.slices_per_pass, image))).float()
+        features = features - features.mean((0, 2, 3), keepdim=True)
+        features = features * inverse_norm(features, 1)
+        box = find_body(image, self.config.body)
+        description = describe_slices(features, box, OUTPUT_STRIDE, self.config.alignment)
+        return EncodedScan(features.permute(0, 2, 3, 1).contiguous(), description, box, spacing_mm)
+
+    def encode_support(self, support: SupportSet) -> tuple[EncodedSupport, ...]:
+        """Features and labels of each annotated scan.
+
+        Raises:
+            ConfigError: the support has slices only, and no whole scans.
+            DataError: a scan without an annotated slice.
+        """
+        if not support.scans:
+            raise ConfigError("method='propagation' compares whole scans; the support set contains slices only.")
+        return tuple(self._encode_annotated(scan, support.classes) for scan in support.scans)
+
+    def _encode_annotated(self, scan: SupportScan, classes: tuple[int, ...]) -> EncodedSupport:
+        encoded = self.encode_scan(scan.image, scan.spacing_mm)
+        label = shrink_labels(scan.label, classes, (encoded.feature.shape[1], encoded.feature.shape[2]))
+        is_annotated = torch.ones(len(label), dtype=torch.bool)
+        if self.config.annotation == "labelled":
+            is_annotated = (label[..., 1:] > 0).flatten(1).any(1).cpu()
+        elif self.config.annotation == "parts":
+            is_annotated = torch.zeros(len(label), dtype=torch.bool)
+            is_annotated[scan.slices.flatten().cpu()] = True
+        if not (label[is_annotated.to(label.device)][..., 1:] > 0).any():
+            raise DataError(
+                f"the annotated scan shows none of the classes {', '.join(map(str, classes))} on its "
+                f"{int(is_annotated.sum())} annotated slices. Choose another support scan, or other classes."
+            )
+        return EncodedSupport(encoded, label, is_annotated)
+
+    @torch.no_grad()
+    def probabilities(self, case: EvalCase, support: tuple[EncodedSupport, ...]) -> Float[Tensor, "K D H W"]:
+        """Share of each class among the votes; with the background they sum to 1."""
+        query = self.encode_scan(case.image, case.spacing_mm)
+        votes = torch.stack([self._votes(query, one) for one in support]).sum(0)  # (D, h, w, M)
+        total = votes.sum(-1, keepdim=True)
+        votes[..., :1] += (total <= 0).to(votes)  # no known place nearby
+        maps = (votes / votes.sum(-1, keepdim=True)).permute(0, 3, 1, 2)  # (D, M, h, w)
+        maps = self._enlarge(case, query, maps)
+        return (maps / maps.sum(1, keepdim=True))[:, 1:].transpose(0, 1)
+
+    def _enlarge(self, case: EvalCase, query: EncodedScan, maps: Float[Tensor, "D M h w"]) -> Float[Tensor, "D M H W"]:
+        if not self.config.postprocess.guided_filter:
+            return F.interpolate(maps, case.image.shape[-2:], mode="bilinear", align_corners=False)
+        guide, per_pass = self.config.postprocess.guide, self.config.slices_per_pass
+        return follow_image(case.image, maps, query.spacing_mm, guide, per_pass)
+
+    def _votes(self, query: EncodedScan, support: EncodedSupport) -> Float[Tensor, "D h w M"]:
+        found = self.align(query, support.scan)
+        cells = query.cells(OUTPUT_STRIDE, found.shift_mm + found.scale * query.z_mm)
+        known = support.scan.cells(OUTPUT_STRIDE, support.scan.z_mm)
+        return propagate(cells, known, support.label, support.is_annotated, self.config.kernel)
+
+    def align(self, query: EncodedScan, support: EncodedScan) -> Alignment:
+        """Which heights correspond."""
+        query_mm, support_mm = query.spacing_mm[0], support.spacing_mm[0]
+        if self.config.align_z == "heights":
+            return relative_alignment(len(query.feature), query_mm, len(support.feature), support_mm)
+        return align_slices(query.description, support.description, query_mm, support_mm, self.config.alignment)
+
+    def masks(self, probabilities: Float[Tensor, "K D H W"]) -> Bool[Tensor, "K D H W"]:
+        """The most probable class or the background (`exclusive`), else each class above 1/2; then the switches."""
+        options = self.config.postprocess
+        masks = exclusive_masks(probabilities) if options.exclusive else probabilities > 0.5
+        return postprocess_masks(masks, probabilities, options)
+
+
+def shrink_labels(
+    label: UInt8[Tensor, "D H W"], classes: tuple[int, ...], size: tuple[int, int]
+) -> Float[Tensor, "D h w M"]:
+    """Share of the background and of each class in each cell; other classes count as background, unknown pixels not."""
+    known = label != UNKNOWN
+    masks = [label == value for value in classes]
+    background = known.clone()
+    for mask in masks:
+        background &= ~mask
+    return torch.stack(
+        [F.interpolate(mask[:, None].float(), size, mode="area")[:, 0] for mask in [background, *masks]], -1
+    )

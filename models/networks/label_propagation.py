@@ -1,0 +1,152 @@
+"""Labels of one scan for another: each place takes those of places that look alike and lie at about the same place."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from util.schema import check_bounds, option
+
+BLOCK_ELEMENTS = 2**22  # pairs of places that are compared at once
+
+
+@dataclass(frozen=True)
+class KernelConfig:
+    """How much of a place's label another place takes. Source: chosen on folds 1 and 2 of CHAOST2."""
+
+    temperature: float = option(20.0, gt=0, le=40)  # factor on the cosine of two features
+    sigma_xy: float = option(0.08, gt=0)  # width of the place prior in the plane, in widths and heights of the body
+    sigma_z_mm: float = option(38.5, gt=0)  # the same along z
+    window_z_mm: float = option(61.6, ge=0)  # slices further apart are not compared, except the nearest
+    band: float = option(2.5, gt=0)  # rows further apart are not compared; in units of `sigma_xy`
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A scan as places to compare: features of unit length, and where the rows, columns and slices are.
+
+    Attributes:
+        feature: on a device.
+        row, column: relative to the body, see `models.networks.body`; on the host.
+        z_mm: of the slices, in the coordinates of the support; on the host.
+        shift: of single places of a support, in units of (column, row, millimetres along z); None: none. On the device.
+    """
+
+    feature: Float[Tensor, "D h w C"]
+    row: Float[Tensor, " h"]
+    column: Float[Tensor, " w"]
+    z_mm: Float[Tensor, " D"]
+    shift: Float[Tensor, "D h w 3"] | None = None
+
+
+def propagate(
+    query: Cells,
+    support: Cells,
+    label: Float[Tensor, "S h w M"],
+    is_annotated: Bool[Tensor, " S"],
+    config: KernelConfig,
+) -> Float[Tensor, "D y x M"]:
+    """For each place q of the query, the sum of K(q, n) label(n) over the places n of the support.
+
+    K(q, n) = exp(temperature (cos - 1) - |difference of places|^2 / 2), places in units of the prior's widths. Divided
+    by its sum over all M classes, the background included, the result is a probability; sums of several supports add
+    up. Annotated slices within the window along z are compared, or the nearest one where there is none, and rows within
+    the band. Places outside the support's rows and columns count as being at its edge.
+
+    The exponent is one matrix product of features that are extended by the places; it is computed in blocks of query
+    rows and slices, so that memory does not grow with the scans.
+
+    Args:
+        query: the scan to label.
+        support: the annotated scan.
+        label: share of each class in each place; places whose label is unknown have zeros, or less than 1 in all.
+        is_annotated: slices of the support whose labels are known; at least one. On the host.
+        config: widths, window and band.
+    """
+    keys, reach = _support_keys(query, support, config)
+    rows = query.row.clamp(support.row.min(), support.row.max())
+    near_rows = (rows[:, None] - support.row).abs() <= config.band * config.sigma_xy + reach
+    near_rows |= (rows[:, None] - support.row).abs() == (rows[:, None] - support.row).abs().amin(1, keepdim=True)
+    near_slices = _near_slices(query.z_mm, support.z_mm, is_annotated, config.window_z_mm)
+    queries = _query_keys(query, support, rows, is_annotated, config)
+    found = label.new_zeros(*query.feature.shape[:3], label.shape[-1])
+    for slices, rows_at in _blocks(near_slices, near_rows, len(query.column), len(support.column)):
+        of_slices, of_rows = near_slices[slices], near_rows[rows_at]
+        z = of_slices.any(0).nonzero()[:, 0].to(label.device)
+        low, high = _bounds(of_rows.any(0))
+        key = keys[z, low:high].flatten(0, 2)  # (n, C + 5)
+        weight = (queries[slices, rows_at].flatten(0, 2) @ key.T).exp_()  # (q, n)
+        counts = (of_slices[:, None, z.cpu(), None] & of_rows[None, :, None, low:high]).to(label)
+        known = label[z, low:high] * counts[..., None, None]  # (slices, rows, z, R, w, M)
+        weight = weight.unflatten(0, (-1, len(query.column)))
+        product = weight @ known.flatten(0, 1).flatten(1, 3)  # (slices * rows, w, M)
+        found[slices, rows_at] = product.unflatten(0, (of_slices.shape[0], -1))
+    return found
+
+
+def _near_slices(query_mm: Tensor, support_mm: Tensor, is_annotated: Tensor, window_mm: float) -> Bool[Tensor, "D S"]:
+    """Which slices are compared: the annotated ones in the window, or else the nearest annotated one."""
+    distance = (query_mm[:, None] - support_mm).abs().masked_fill(~is_annotated, torch.inf)
+    nearest = torch.zeros_like(distance, dtype=torch.bool).scatter_(1, distance.argmin(1, keepdim=True), True)
+    is_near = distance <= window_mm + 1e-3
+    return is_near | (nearest & ~is_near.any(1, keepdim=True))
+
+
+def _blocks(
+    near_slices: Tensor, near_rows: Tensor, n_columns: int, n_support_columns: int
+) -> list[tuple[slice, slice]]:
+    """Blocks of query slices and rows; a few slices share the slices that they are compared with."""
+    n_slices, n_rows = len(near_slices), len(near_rows)
+    per_row = int(near_slices.sum(1).max()) * int(near_rows.sum(1).max()) * n_support_columns * n_columns
+    slices_at_once = max(1, min(4, BLOCK_ELEMENTS // max(per_row, 1)))
+    rows_at_once = max(1, min(4, BLOCK_ELEMENTS // max(per_row * slices_at_once, 1)))
+    return [
+        (slice(z, z + slices_at_once), slice(y, y + rows_at_once))
+        for z in range(0, n_slices, slices_at_once)
+        for y in range(0, n_rows, rows_at_once)
+    ]
+
+
+def _bounds(is_needed: Tensor) -> tuple[int, int]:
+    needed = is_needed.nonzero()[:, 0]
+    return int(needed[0]), int(needed[-1]) + 1
+
+
+def _places(cells: Cells, row: Tensor, column: Tensor, z_mm: Tensor, config: KernelConfig) -> Float[Tensor, "D h w 3"]:
+    """Places in units of the prior's widths, about the body's centre."""
+    depth, height, width = cells.feature.shape[:3]
+    axes = (
+        ((column - 0.5) / config.sigma_xy).expand(depth, height, width),
+        ((row - 0.5) / config.sigma_xy)[:, None].expand(depth, height, width),
+        (z_mm / config.sigma_z_mm)[:, None, None].expand(depth, height, width),
+    )
+    return torch.stack(axes, -1).to(cells.feature.device)
+
+
+def _support_keys(query: Cells, support: Cells, config: KernelConfig) -> tuple[Float[Tensor, "S h w E"], float]:
+    """Features with the places' terms of the exponent, and how far rows were shifted at most."""
+    centre = support.z_mm.mean()
+    place = _places(support, support.row, support.column, support.z_mm - centre, config)
+    reach = 0.0
+    if support.shift is not None:
+        width = place.new_tensor([config.sigma_xy, config.sigma_xy, config.sigma_z_mm])
+        place = place + support.shift / width
+        reach = float(support.shift[..., 1].abs().max())
+    constant = -0.5 * place.square().sum(-1, keepdim=True) - config.temperature
+    return torch.cat([support.feature, place, torch.ones_like(constant), constant], -1), reach
+
+
+def _query_keys(
+    query: Cells, support: Cells, rows: Tensor, is_annotated: Tensor, config: KernelConfig
+) -> Float[Tensor, "D h w E"]:
+    """The same of the query, whose places are moved to the support's nearest edge where they lie outside."""
+    columns = query.column.clamp(support.column.min(), support.column.max())
+    known_mm = support.z_mm[is_annotated]
+    z_mm = query.z_mm.clamp(known_mm.min() - config.window_z_mm, known_mm.max() + config.window_z_mm)
+    place = _places(query, rows, columns, z_mm - support.z_mm.mean(), config)
+    constant = -0.5 * place.square().sum(-1, keepdim=True)
+    return torch.cat([config.temperature * query.feature, place, constant, torch.ones_like(constant)], -1)

@@ -1,0 +1,95 @@
+"""What knows nothing of the method that made the maps: outlines that follow the image, and one piece per structure."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy import ndimage
+from torch import Tensor
+
+from models.networks.guided import guided_filter
+from models.networks.passes import run_in_chunks
+from util.schema import check_bounds, option
+
+
+@dataclass(frozen=True)
+class GuideConfig:
+    """The guided filter of probability maps. Source: chosen on folds 1 and 2 of CHAOST2."""
+
+    radius_mm: float = option(12.5, gt=0)  # of the window
+    epsilon: float = option(0.02, gt=0)  # variance of normalised intensities below which a region counts as flat
+    low: float = -1.0  # normalised intensities are clipped to these bounds
+    high: float = 4.0
+    stride: int = option(2, ge=1)  # pixels per pixel of the filter's grid
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+
+@dataclass(frozen=True)
+class PostprocessConfig:
+    """What is done to the maps and masks of a scan; everything is off by default, as published methods do none."""
+
+    exclusive: bool = option(False, "practical")  # one structure a voxel, the most probable; else each on its own
+    largest_component: bool = option(False, "practical")  # the largest piece of each structure only
+    guided_filter: bool = option(False, "practical")  # outlines follow the image, see `GuideConfig`
+    # least mean probability in a structure's mask; below it the structure counts as absent. 0: off
+    min_confidence: float = option(0.0, "practical", ge=0, le=1)
+    guide: GuideConfig = option(GuideConfig, "practical")
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+
+def follow_image(
+    image: Float[Tensor, "D 1 H W"],
+    maps: Float[Tensor, "D M h w"],
+    spacing_mm: tuple[float, float, float],
+    config: GuideConfig,
+    slices_per_pass: int = 16,
+) -> Float[Tensor, "D M H W"]:
+    """Probability maps at the image's size whose outlines follow the image; values in [0, 1].
+
+    Args:
+        image: normalised intensities.
+        maps: on a coarser grid.
+        spacing_mm: of the image along (z, y, x).
+        config: of the filter.
+        slices_per_pass: filtered together.
+    """
+    rows, columns = (max(1, round(config.radius_mm / (mm * config.stride))) for mm in spacing_mm[1:])
+
+    def filtered(images: Tensor, parts: Tensor) -> Tensor:
+        guide = images.clamp(config.low, config.high)
+        return guided_filter(guide, parts, (rows, columns), config.epsilon, config.stride).clamp_(0, 1)
+
+    return torch.cat(list(run_in_chunks(filtered, slices_per_pass, image, maps)))
+
+
+def postprocess_masks(
+    masks: Bool[Tensor, "K D H W"], probabilities: Float[Tensor, "K D H W"], config: PostprocessConfig
+) -> Bool[Tensor, "K D H W"]:
+    """The largest piece of each structure, and none of one whose confidence is too low, where the switches are on."""
+    if config.largest_component:
+        masks = largest_components(masks)
+    if config.min_confidence > 0:
+        masks = masks & (confidences(masks, probabilities) >= config.min_confidence)[:, None, None, None]
+    return masks
+
+
+def confidences(masks: Bool[Tensor, "K D H W"], probabilities: Float[Tensor, "K D H W"]) -> Float[Tensor, " K"]:
+    """Mean probability of each structure within its mask; 0 where the mask is empty."""
+    inside = (probabilities * masks).flatten(1).sum(1)
+    return inside / masks.flatten(1).sum(1).clamp_min(1)
+
+
+def largest_components(masks: Bool[Tensor, "K D H W"]) -> Bool[Tensor, "K D H W"]:
+    """The largest connected piece of each mask in three dimensions; voxels are connected by faces. On the host."""
+    kept = []
+    for mask in masks.cpu().numpy():
+        pieces = np.zeros(mask.shape, np.int32)
+        ndimage.label(mask, output=pieces)
+        sizes = np.bincount(pieces.ravel())[1:]  # without the background
+        kept.append(pieces == 1 + sizes.argmax() if len(sizes) > 1 else mask)
+    return torch.from_numpy(np.stack(kept)).to(masks.device)

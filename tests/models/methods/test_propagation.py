@@ -1,0 +1,206 @@
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dataloaders.samples import EvalCase, SupportScan, SupportSet
+from models.methods.alpnet import ALPNet, ALPNetConfig
+from models.methods.propagation import Propagation, PropagationConfig, shrink_labels
+from models.methods.registration import Registration, RegistrationConfig
+from models.networks.postprocessing import PostprocessConfig
+from util.errors import ConfigError, DataError
+
+CONFIG = PropagationConfig(modelname="resnet18", encoder_weights="none")
+SPACING_MM = (7.7, 1.25, 1.25)
+SIZE, DEPTH = 128, 12
+
+
+@pytest.fixture(scope="module")
+def method():
+    torch.manual_seed(0)
+    return Propagation(CONFIG)
+
+
+def body(move=(0, 0), missing=(), seed=0, depth=DEPTH):
+    """A scan with three structures in a body, one of them at the image's edge, and its label map."""
+    z, y, x = torch.meshgrid(torch.arange(depth), torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+    label = torch.zeros(depth, SIZE, SIZE, dtype=torch.uint8)
+    places = {1: (48, 40, 22), 2: (80, 90, 16), 5: (127, 64, 20)}
+    for value, (row, column, radius) in places.items():
+        if value not in missing:
+            flat = (z - 6) ** 2 * 16 + (y - row - move[0]) ** 2 + (x - column - move[1]) ** 2
+            label[flat <= radius**2] = value
+    inside = ((y - 64) / 58.0) ** 2 + ((x - 64) / 60.0) ** 2 <= 1
+    noise = torch.randn(depth, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+    image = inside + 1.5 * (label == 1) + 2.5 * (label == 2) + 0.8 * (label == 5) + 0.05 * noise
+    image = image + 0.2 * torch.sin(y / 6) * inside
+    return (image - image.mean()) / image.std(), label
+
+
+def support_of(*scans, classes=(1, 2, 5), slices=(4, 6, 8)):
+    chosen = torch.tensor([slices] * len(classes))
+    whole = tuple(SupportScan(image[:, None], label, SPACING_MM, chosen) for image, label in scans)
+    image = torch.zeros(len(classes), 3, len(scans), 1, 8, 8)
+    return SupportSet(classes, image, torch.zeros(len(classes), 3, len(scans), 8, 8, dtype=torch.bool), whole)
+
+
+def case_of(image, classes=(1, 2, 5), spacing_mm=SPACING_MM):
+    part = torch.zeros(len(classes), len(image), dtype=torch.int64)
+    return EvalCase("1", classes, image[:, None], part, spacing_mm=spacing_mm)
+
+
+def segment(method, query, *supports, **options):
+    return method.predict(case_of(query, **options), method.encode_support(support_of(*supports, **options)))
+
+
+def dice(masks, label, classes=(1, 2, 5)):
+    truth = torch.stack([label == value for value in classes])
+    both = (masks & truth).flatten(1).sum(1)
+    return 2 * both / (masks.flatten(1).sum(1) + truth.flatten(1).sum(1))
+
+
+@torch.no_grad()
+def test_a_scan_gives_its_own_labels_back():
+    """On the grid of the features, where nothing is lost by enlarging."""
+    config = replace(CONFIG, postprocess=PostprocessConfig(exclusive=True))
+    torch.manual_seed(0)
+    method = Propagation(config)
+    image, label = body()
+    (encoded,) = method.encode_support(support_of((image, label)))
+    votes = method._votes(encoded.scan, encoded)
+    found = F.one_hot((votes / votes.sum(-1, keepdim=True)).argmax(-1), 4).bool()
+    truth = F.one_hot(encoded.label.argmax(-1), 4).bool()
+    both = (found & truth).flatten(0, 2).sum(0)
+    assert (2 * both / (found.flatten(0, 2).sum(0) + truth.flatten(0, 2).sum(0))).min() > 0.97
+
+
+def test_another_scan_is_segmented(method):
+    (image, label), other = body((4, 5), seed=1), body()
+    assert dice(segment(method, image, other), label).min() > 0.75  # the least: the structure at the edge
+
+
+def test_the_unit_of_intensities_does_not_matter(method):
+    (image, _), (other, label) = body((4, 5), seed=1), body()
+    scaled = 37 * other + 400
+    normalised = (scaled - scaled.mean()) / scaled.std()
+    plain, found = (segment(method, image, (each, label)) for each in (other, normalised))
+    assert dice(found, _classes(plain)).min() > 0.999
+
+
+def _classes(masks):
+    return sum(masks[k].to(torch.uint8) * value for k, value in enumerate((1, 2, 5)))
+
+
+@pytest.mark.parametrize("axes", [(0,), (1, 2)])
+def test_flipped_scans_have_flipped_masks(method, axes):
+    (image, label), (other, known) = body((4, 5), seed=1), body()
+    flipped = segment(method, image.flip(axes), (other.flip(axes), known.flip(axes)))
+    plain = segment(method, image, (other, known))
+    assert dice(flipped, label.flip(axes)).mean() > dice(plain, label).mean() - 0.04
+
+
+def test_exchanged_rows_and_columns_make_no_difference(method):
+    (image, label), (other, known) = body((4, 5), seed=1), body()
+    turned = segment(method, image.mT, (other.mT.contiguous(), known.mT.contiguous()))
+    assert dice(turned, label.mT).mean() > dice(segment(method, image, (other, known)), label).mean() - 0.04
+
+
+def test_several_supports_vote_and_their_order_does_not_matter(method):
+    (image, label), one, other = body((4, 5), seed=1), body(), body((-3, 2), seed=2)
+    both, exchanged = segment(method, image, one, other), segment(method, image, other, one)
+    assert dice(both, label).min() > 0.75
+    assert dice(both, _classes(exchanged)).min() > 0.999
+
+
+def test_classes_are_independent_of_their_number_and_values(method):
+    (image, label), other = body((4, 5), seed=1), body()
+    assert dice(segment(method, image, other, classes=(2,)), label, (2,)).min() > 0.85
+
+
+@pytest.mark.parametrize("annotation", ["labelled", "parts"])
+def test_fewer_slices_are_enough_for_most(annotation):
+    torch.manual_seed(0)
+    method = Propagation(replace(CONFIG, annotation=annotation))
+    (image, label), other = body((4, 5), seed=1), body()
+    (encoded,) = method.encode_support(support_of(other))
+    assert encoded.is_annotated.sum() == (3 if annotation == "parts" else (other[1] > 0).flatten(1).any(1).sum())
+    assert dice(segment(method, image, other), label).mean() > 0.7
+
+
+def test_unannotated_slices_are_not_looked_at():
+    torch.manual_seed(0)
+    method = Propagation(replace(CONFIG, annotation="parts"))
+    (image, _), (other, known) = body(seed=1), body()
+    changed = known.clone()
+    changed[[0, 1, 2, 3, 5, 7, 9, 10, 11]] = 3
+    assert torch.equal(segment(method, image, (other, known)), segment(method, image, (other, changed)))
+
+
+def test_a_single_slice_is_segmented(method):
+    (image, label), other = body((4, 5), seed=1), body()
+    masks = segment(method, image[6:7], other)
+    assert dice(masks, label[6:7]).min() > 0.8
+
+
+def test_a_missing_structure_can_be_answered_with_not_there():
+    torch.manual_seed(0)
+    method = Propagation(replace(CONFIG, postprocess=replace(CONFIG.postprocess, min_confidence=0.6)))
+    (image, label), other = body(missing=(2,), seed=1), body()
+    masks = segment(method, image, other)
+    assert not masks[1].any()
+    assert dice(masks, label)[[0, 2]].min() > 0.8
+
+
+def test_a_scan_without_a_body_is_answered(method, caplog):
+    with caplog.at_level(logging.WARNING):
+        masks = segment(method, torch.zeros(3, SIZE, SIZE), body())
+    assert masks.shape == (3, 3, SIZE, SIZE)
+    assert "no body found" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("support", "error", "message"),
+    [
+        (lambda: support_of(body(), classes=(7,)), DataError, "none of the classes 7 on its 12 annotated slices"),
+        (lambda: replace(support_of(body()), scans=()), ConfigError, "compares whole scans"),
+    ],
+)
+def test_unusable_supports_are_refused(method, support, error, message):
+    with pytest.raises(error, match=message):
+        method.encode_support(support())
+
+
+@pytest.mark.parametrize("build", [lambda: Propagation(CONFIG), lambda: Registration(RegistrationConfig())])
+def test_the_spacing_must_be_known(build):
+    image, label = body()
+    method = build()
+    encoded = method.encode_support(support_of((image, label)))
+    with pytest.raises(ConfigError, match="needs the spacing"):
+        method.probabilities(case_of(image, spacing_mm=None), encoded)
+
+
+def test_unknown_pixels_belong_to_no_class():
+    label = torch.zeros(1, 16, 16, dtype=torch.uint8)
+    label[0, :8, :8] = 255
+    label[0, 8:, :4] = 2
+    shares = shrink_labels(label, (2,), (2, 2))[0]
+    assert shares[0, 0].tolist() == [0, 0]
+    assert shares[1, 0].tolist() == [0.5, 0.5]
+    assert shares[1, 1].tolist() == [1, 0]
+
+
+def test_alpnet_takes_the_switches_and_is_unchanged_without():
+    torch.manual_seed(0)
+    plain = ALPNet(ALPNetConfig(modelname="resnet18", encoder_weights="none")).eval()
+    (image, _), (other, known) = body((4, 5), seed=1), body()
+    masks = torch.stack([(known == value)[[4, 6, 8], None] for value in (1, 2, 5)])
+    support = SupportSet((1, 2, 5), other[[4, 6, 8]][:, None, None].expand(3, -1, -1, -1, -1, -1), masks)
+    switched = ALPNet(replace(plain.config, postprocess=CONFIG.postprocess)).eval()
+    switched.load_state_dict(plain.state_dict())
+    case = case_of(image)
+    before, after = (each.predict(case, each.encode_support(support)) for each in (plain, switched))
+    probabilities = plain.probabilities(case, plain.encode_support(support))
+    assert torch.equal(before, probabilities > 0.5)
+    assert after.sum(0).max() == 1 < before.sum(0).max()

@@ -1,0 +1,100 @@
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models.networks import label_propagation
+from models.networks.label_propagation import Cells, KernelConfig, propagate
+
+CONFIG = KernelConfig()
+
+
+def cells(seed, depth=9, height=7, width=6, channels=5, spacing_mm=7.7):
+    generator = torch.Generator().manual_seed(seed)
+    feature = F.normalize(torch.randn(depth, height, width, channels, generator=generator), dim=-1)
+    row, column = (torch.arange(n) / n + 0.05 * seed for n in (height, width))
+    return Cells(feature, row, column, torch.arange(depth) * spacing_mm)
+
+
+def labels(depth=9, height=7, width=6):
+    value = torch.randint(0, 3, (depth, height, width), generator=torch.Generator().manual_seed(5))
+    return F.one_hot(value, 3).float()
+
+
+def in_full(query, support, label, is_annotated, config):
+    """The definition, with every pair of places at once."""
+
+    def places(one, row, column, z_mm):
+        z, y, x = torch.meshgrid(z_mm, row, column, indexing="ij")
+        return torch.stack([z, y, x], -1).double()
+
+    row = query.row.clamp(support.row.min(), support.row.max())
+    column = query.column.clamp(support.column.min(), support.column.max())
+    known = support.z_mm[is_annotated]
+    z_mm = query.z_mm.clamp(known.min() - config.window_z_mm, known.max() + config.window_z_mm)
+    sigma = torch.tensor([config.sigma_z_mm, config.sigma_xy, config.sigma_xy]).double()
+    there = places(support, support.row, support.column, support.z_mm).flatten(0, 2)
+    here = places(query, row, column, z_mm).flatten(0, 2)
+    apart = ((here[:, None] - there) / sigma).square().sum(-1)
+    cosine = query.feature.flatten(0, 2).double() @ support.feature.flatten(0, 2).double().T
+    weight = (config.temperature * (cosine - 1) - apart / 2).exp()
+    dv = (here[:, None, 1] - there[:, 1]).abs()
+    weight = weight * (dv <= config.band * config.sigma_xy + 1e-6)
+    distance = (query.z_mm[:, None] - support.z_mm).abs().masked_fill(~is_annotated, torch.inf)
+    is_near = distance <= config.window_z_mm + 1e-3
+    is_near = is_near | ((distance == distance.amin(1, keepdim=True)) & ~is_near.any(1, keepdim=True))
+    per_slice = weight.unflatten(0, (len(query.z_mm), -1)).unflatten(2, (len(support.z_mm), -1))
+    per_slice = per_slice * is_near[:, None, :, None]
+    return (per_slice.flatten(2).flatten(0, 1) @ label.double().flatten(0, 2)).unflatten(0, query.feature.shape[:3])
+
+
+@pytest.mark.parametrize("block", [1, 4000, 2**22])
+@pytest.mark.parametrize("annotated", [range(9), (2, 3, 7), (8,)])
+def test_the_banded_product_equals_the_full_one(monkeypatch, block, annotated):
+    monkeypatch.setattr(label_propagation, "BLOCK_ELEMENTS", block)
+    query, support = cells(1, depth=11, height=8), cells(2)
+    query = replace(query, z_mm=query.z_mm * 1.1 - 20)
+    is_annotated = torch.zeros(9, dtype=torch.bool)
+    is_annotated[list(annotated)] = True
+    config = replace(CONFIG, window_z_mm=15.0, band=2.1)
+    found = propagate(query, support, labels(), is_annotated, config)
+    full = in_full(query, support, labels(), is_annotated, config)
+    torch.testing.assert_close(
+        found / found.sum(-1, keepdim=True), (full / full.sum(-1, keepdim=True)).float(), rtol=0, atol=1e-5
+    )
+    torch.testing.assert_close(found, full.float(), rtol=1e-3, atol=0)
+
+
+def test_no_more_pairs_at_once_however_long_the_scans_are():
+    most = 0
+    for depth in (20, 300):
+        near_slices = label_propagation._near_slices(
+            torch.arange(depth) * 2.5, torch.arange(depth) * 2.5, torch.ones(depth, dtype=torch.bool), 61.6
+        )
+        near_rows = torch.ones(32, 32, dtype=torch.bool).tril(5).triu(-5)
+        for slices, rows in label_propagation._blocks(near_slices, near_rows, 32, 32):
+            n_support = near_slices[slices].any(0).sum() * near_rows[rows].any(0).sum() * 32
+            n_query = near_slices[slices].shape[0] * near_rows[rows].shape[0] * 32
+            most = max(most, int(n_support * n_query))
+    assert most <= 2 * label_propagation.BLOCK_ELEMENTS
+
+
+def test_far_away_and_outside_there_is_still_an_answer():
+    query, support = cells(1), cells(2)
+    query = replace(query, z_mm=query.z_mm + 900, row=query.row + 3, column=query.column - 3)
+    found = propagate(query, support, labels(), torch.ones(9, dtype=torch.bool), CONFIG)
+    assert found.isfinite().all()
+    assert (found.sum(-1) > 0).all()
+
+
+def test_moved_places_of_a_support_count_where_they_were_moved_to():
+    query, support = cells(1), cells(1)
+    moved = replace(support, row=support.row - 0.2, column=support.column - 0.1, z_mm=support.z_mm - 3)
+    shift = torch.tensor([0.1, 0.2, 3.0]).expand(9, 7, 6, 3)
+    wide = replace(CONFIG, band=50.0, window_z_mm=1000.0)  # neither cuts anything off
+    everything = torch.ones(9, dtype=torch.bool)
+    found = propagate(query, replace(moved, shift=shift), labels(), everything, wide)
+    expected = propagate(query, support, labels(), everything, wide)
+    inner = (slice(None), slice(0, 4), slice(0, 4))  # elsewhere the query is outside the storage of the moved support
+    torch.testing.assert_close(found[inner], expected[inner], rtol=1e-3, atol=1e-9)
