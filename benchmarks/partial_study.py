@@ -28,12 +28,17 @@ from util.results.scores import FILE_NAME, csv_text, read_scores
 
 logger = logging.getLogger(__name__)
 
-SIZE_PX, N_STEPS = 64, 250
+SIZE_PX, N_STEPS = 64, 200
 N_TRAIN, N_SCORED = 40, 20
 UNEVENNESS = 0.05
 TASKS = {"lines": ("line",), "blobs": ("bright", "dark"), "discs": ("disc", "cup")}
 RELATIONS = {"blobs": "exclusive", "discs": "nested"}
-CASTS = {"lines": (-0.1, 0.0, 0.15), "blobs": (0.15, -0.05, 0.0), "discs": (-0.1, 0.15, 0.0), "unseen": (0.1, 0.1, 0.1)}
+CASTS = {
+    "lines": (-0.04, 0.0, 0.06),
+    "blobs": (0.06, -0.02, 0.0),
+    "discs": (-0.04, 0.06, 0.0),
+    "unseen": (0.05, 0.05, 0.05),
+}
 SEEDS = (0, 1, 2)
 
 NETWORK = {"encoder": "test_convnext", "channels": 16}
