@@ -104,14 +104,14 @@ def write_set(out: Path, name: str, cast: str, structures: Sequence[str], number
     return description
 
 
-def make_data(out: Path, jobs: int) -> tuple[list[str], list[str]]:
+def make_data(out: Path) -> tuple[list[str], list[str]]:
     """Makes and prepares all sets; returns the descriptions of those that are trained on, and of the complete ones."""
     raw = out / "raw"
     trained = [write_set(raw, name, name, structures, {"train": N_TRAIN}) for name, structures in TASKS.items()]
     numbers = {"train": 1, "test": N_SCORED}  # a set needs an image to train on
     complete = [write_set(raw, complete_name(cast), cast, STRUCTURES, numbers) for cast in CASTS]
     for path in (*trained, *complete):
-        prepare([f"{path}", "--out", f"{out / 'data'}", "--size-px", f"{SIZE_PX}", "--jobs", f"{jobs}"])
+        prepare([f"{path}", "--out", f"{out / 'data'}", "--size-px", f"{SIZE_PX}"])
     return [str(path) for path in trained], [str(path) for path in complete]
 
 
@@ -203,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=whole(1), default=2, help="processes (default: 2)")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="one training each (default: 0 1 2)")
     given = parser.parse_args(arguments)
-    trained, complete = make_data(given.out, given.jobs)
+    trained, complete = make_data(given.out)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     labels, work = given.out / "pseudo_labels", partial(run, out=given.out, complete=complete)
     jobs: list[Job] = []

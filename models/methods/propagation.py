@@ -1,7 +1,7 @@
 """Label propagation: segments scans with annotated ones by comparing features and places; nothing is trained."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -19,7 +19,7 @@ from models.networks.alignment import (
     relative_alignment,
 )
 from models.networks.backbones import OUTPUT_STRIDE, build_encoder
-from models.networks.body import BodyBox, BodyConfig, find_body, relative_places
+from models.networks.body import BodyBox, BodyConfig, find_body, find_inside, relative_places
 from models.networks.label_propagation import Cells, KernelConfig, propagate
 from models.networks.passes import run_in_chunks
 from models.networks.postprocessing import PostprocessConfig, follow_image, postprocess_masks
@@ -65,11 +65,12 @@ class EncodedScan:
     description: Float[Tensor, "D N"]  # see models.networks.alignment
     box: BodyBox
     spacing_mm: tuple[float, float, float]
+    inside: Bool[Tensor, "D h w"]  # the body, see `find_inside`; on the host
 
     def cells(self, stride: int, z_mm: Tensor) -> Cells:
         """The features with their places."""
         row, column = relative_places(self.box, (self.feature.shape[1], self.feature.shape[2]), stride)
-        return Cells(self.feature, row, column, z_mm)
+        return Cells(self.feature, row, column, z_mm, inside=self.inside)
 
     @property
     def z_mm(self) -> Float[Tensor, " D"]:
@@ -135,7 +136,9 @@ class Propagation(Method):
         features = features * inverse_norm(features, 1)
         box = find_body(image, self.config.body)
         description = describe_slices(features, box, OUTPUT_STRIDE, self.config.alignment)
-        return EncodedScan(features.permute(0, 2, 3, 1).contiguous(), description, box, spacing_mm)
+        size = (features.shape[2], features.shape[3])
+        inside = find_inside(image, self.config.body, size)
+        return EncodedScan(features.permute(0, 2, 3, 1).contiguous(), description, box, spacing_mm, inside)
 
     def encode_support(self, support: SupportSet) -> tuple[EncodedSupport, ...]:
         """Features and labels of each annotated scan.
@@ -151,6 +154,7 @@ class Propagation(Method):
     def _encode_annotated(self, scan: SupportScan, classes: tuple[int, ...]) -> EncodedSupport:
         encoded = self.encode_scan(scan.image, scan.spacing_mm)
         label = shrink_labels(scan.label, classes, (encoded.feature.shape[1], encoded.feature.shape[2]))
+        encoded = replace(encoded, inside=encoded.inside | (label[..., 1:] > 0).any(-1).cpu())
         is_annotated = torch.ones(len(label), dtype=torch.bool)
         if self.config.annotation == "labelled":
             is_annotated = (label[..., 1:] > 0).flatten(1).any(1).cpu()

@@ -4,7 +4,8 @@ import logging
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from util.schema import check_bounds, option
@@ -12,6 +13,7 @@ from util.schema import check_bounds, option
 logger = logging.getLogger(__name__)
 
 MIN_SIDE_PX = 8.0  # of a box; anything smaller is no body
+LEAST_SHARE = 0.25  # of a cell's pixels that are body, for the cell to be body
 
 
 @dataclass(frozen=True)
@@ -80,3 +82,23 @@ def relative_places(box: BodyBox, size: tuple[int, int], stride: int) -> tuple[T
         centre = (torch.arange(number) + 0.5) * stride - 0.5
         places.append((centre - first) / (last - first))
     return places[0], places[1]
+
+
+def find_inside(image: Float[Tensor, "D 1 H W"], config: BodyConfig, size: tuple[int, int]) -> Bool[Tensor, "D h w"]:
+    """The cells of a coarser grid that lie in the body or at its edge, holes of any kind included; on the host.
+
+    A cell counts if there is body on both of its sides in its row and in its column, and so do its neighbours. Where no
+    body is found all cells count.
+    """
+    std, mean = torch.std_mean(image, correction=0)
+    is_body = (image > mean + config.threshold * std).float()
+    share = F.interpolate(is_body, size, mode="area")[:, 0].cpu()
+    is_body = share >= LEAST_SHARE
+    between = _is_between(is_body, 1) & _is_between(is_body, 2)
+    inside = F.max_pool2d(between.float(), 3, stride=1, padding=1) > 0
+    return inside if inside.any() else torch.ones_like(inside)
+
+
+def _is_between(is_body: Bool[Tensor, "D h w"], dim: int) -> Bool[Tensor, "D h w"]:
+    counts = is_body.int()
+    return (counts.cumsum(dim) > 0) & (counts.flip(dim).cumsum(dim).flip(dim) > 0)

@@ -1,6 +1,7 @@
 """Labels of one scan for another: each place takes those of places that look alike and lie at about the same place."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from util.schema import check_bounds, option
 
-BLOCK_ELEMENTS = 2**22  # pairs of places that are compared at once
+ROWS_AT_ONCE = 4  # of the query that are compared together
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Cells:
         row, column: relative to the body, see `models.networks.body`; on the host.
         z_mm: of the slices, in the coordinates of the support; on the host.
         shift: of single places of a support, in units of (column, row, millimetres along z); None: none. On the device.
+        inside: which places are compared, see `models.networks.body.find_inside`; None: all. On the host.
     """
 
     feature: Float[Tensor, "D h w C"]
@@ -41,6 +43,7 @@ class Cells:
     column: Float[Tensor, " w"]
     z_mm: Float[Tensor, " D"]
     shift: Float[Tensor, "D h w 3"] | None = None
+    inside: Bool[Tensor, "D h w"] | None = None
 
 
 def propagate(
@@ -57,11 +60,11 @@ def propagate(
     up. Annotated slices within the window along z are compared, or the nearest one where there is none, and rows within
     the band. Places outside the support's rows and columns count as being at its edge.
 
-    The exponent is one matrix product of features that are extended by the places; it is computed in blocks of query
-    rows and slices, so that memory does not grow with the scans.
+    The exponent is one matrix product of features that are extended by the places; it is computed for a few rows of a
+    slice of the query at a time, so that memory does not grow with the scans.
 
     Args:
-        query: the scan to label.
+        query: the scan to label; places that are not inside get zeros.
         support: the annotated scan.
         label: share of each class in each place; places whose label is unknown have zeros, or less than 1 in all.
         is_annotated: slices of the support whose labels are known; at least one. On the host.
@@ -69,23 +72,51 @@ def propagate(
     """
     keys, reach = _support_keys(query, support, config)
     rows = query.row.clamp(support.row.min(), support.row.max())
-    near_rows = (rows[:, None] - support.row).abs() <= config.band * config.sigma_xy + reach
-    near_rows |= (rows[:, None] - support.row).abs() == (rows[:, None] - support.row).abs().amin(1, keepdim=True)
+    distance = (rows[:, None] - support.row).abs()
+    near_rows = distance <= config.band * config.sigma_xy + reach
+    near_rows |= distance == distance.amin(1, keepdim=True)
     near_slices = _near_slices(query.z_mm, support.z_mm, is_annotated, config.window_z_mm)
     queries = _query_keys(query, support, rows, is_annotated, config)
     found = label.new_zeros(*query.feature.shape[:3], label.shape[-1])
-    for slices, rows_at in _blocks(near_slices, near_rows, len(query.column), len(support.column)):
-        of_slices, of_rows = near_slices[slices], near_rows[rows_at]
-        z = of_slices.any(0).nonzero()[:, 0].to(label.device)
-        low, high = _bounds(of_rows.any(0))
-        key = keys[z, low:high].flatten(0, 2)  # (n, C + 5)
-        weight = (queries[slices, rows_at].flatten(0, 2) @ key.T).exp_()  # (q, n)
-        counts = (of_slices[:, None, z.cpu(), None] & of_rows[None, :, None, low:high]).to(label)
-        known = label[z, low:high] * counts[..., None, None]  # (slices, rows, z, R, w, M)
-        weight = weight.unflatten(0, (-1, len(query.column)))
-        product = weight @ known.flatten(0, 1).flatten(1, 3)  # (slices * rows, w, M)
-        found[slices, rows_at] = product.unflatten(0, (of_slices.shape[0], -1))
+    asked, known = _inside(query), _inside(support)
+    for z, is_near in enumerate(near_slices):
+        slices = is_near.nonzero()[:, 0]
+        on_device = slices.to(keys.device, non_blocking=True)
+        near = _Places(keys[on_device], label[on_device], known[slices])
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            block = slice(first, first + ROWS_AT_ONCE)
+            found[z, block] = _votes(queries[z, block], asked[z, block], near, near_rows[block])
     return found
+
+
+class _Places(NamedTuple):
+    """Places of the support that are compared with a slice of the query."""
+
+    keys: Float[Tensor, "Z h w E"]
+    label: Float[Tensor, "Z h w M"]
+    inside: Bool[Tensor, "Z h w"]
+
+
+def _votes(
+    queries: Float[Tensor, "r x E"], asked: Bool[Tensor, "r x"], near: _Places, near_rows: Bool[Tensor, "r h"]
+) -> Float[Tensor, "r x M"]:
+    """Sums for a few rows of a slice; `near_rows` says which rows of the support each of them is compared with."""
+    low, high = _bounds(near_rows.any(0))
+    keys, label, known = (each[:, low:high].flatten(0, 2) for each in near)
+    cells, others = asked.flatten().nonzero()[:, 0], known.nonzero()[:, 0]
+    row = low + others // near.inside.shape[2] % (high - low)  # of the support
+    cells, others, counts, own_row = (
+        each.to(keys.device, non_blocking=True) for each in (cells, others, near_rows[:, row], cells // asked.shape[1])
+    )
+    weight = (queries.flatten(0, 1)[cells] @ keys[others].T).exp_()  # (q, n)
+    labels = counts.T[:, :, None] * label[others][:, None]  # (n, r, M), for each row of the query
+    votes = (weight @ labels.flatten(1)).unflatten(1, labels.shape[1:])
+    votes = votes.take_along_dim(own_row[:, None, None], 1)[:, 0]
+    return label.new_zeros(asked.numel(), label.shape[-1]).index_copy(0, cells, votes).unflatten(0, asked.shape)
+
+
+def _inside(cells: Cells) -> Bool[Tensor, "D h w"]:
+    return torch.ones(cells.feature.shape[:3], dtype=torch.bool) if cells.inside is None else cells.inside
 
 
 def _near_slices(query_mm: Tensor, support_mm: Tensor, is_annotated: Tensor, window_mm: float) -> Bool[Tensor, "D S"]:
@@ -94,21 +125,6 @@ def _near_slices(query_mm: Tensor, support_mm: Tensor, is_annotated: Tensor, win
     nearest = torch.zeros_like(distance, dtype=torch.bool).scatter_(1, distance.argmin(1, keepdim=True), True)
     is_near = distance <= window_mm + 1e-3
     return is_near | (nearest & ~is_near.any(1, keepdim=True))
-
-
-def _blocks(
-    near_slices: Tensor, near_rows: Tensor, n_columns: int, n_support_columns: int
-) -> list[tuple[slice, slice]]:
-    """Blocks of query slices and rows; a few slices share the slices that they are compared with."""
-    n_slices, n_rows = len(near_slices), len(near_rows)
-    per_row = int(near_slices.sum(1).max()) * int(near_rows.sum(1).max()) * n_support_columns * n_columns
-    slices_at_once = max(1, min(4, BLOCK_ELEMENTS // max(per_row, 1)))
-    rows_at_once = max(1, min(4, BLOCK_ELEMENTS // max(per_row * slices_at_once, 1)))
-    return [
-        (slice(z, z + slices_at_once), slice(y, y + rows_at_once))
-        for z in range(0, n_slices, slices_at_once)
-        for y in range(0, n_rows, rows_at_once)
-    ]
 
 
 def _bounds(is_needed: Tensor) -> tuple[int, int]:

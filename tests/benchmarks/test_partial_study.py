@@ -29,7 +29,7 @@ from models.presets import NAMED_CONFIGS
 def made(tmp_path_factory):
     """The folder with all data, and the descriptions of the trained and the complete sets."""
     out = tmp_path_factory.mktemp("study")
-    return out, *make_data(out, jobs=1)
+    return out, *make_data(out)
 
 
 def all_jobs(trained, folder, seed=0):

@@ -3,7 +3,7 @@ import logging
 import pytest
 import torch
 
-from models.networks.body import BodyBox, BodyConfig, find_body, relative_places
+from models.networks.body import BodyBox, BodyConfig, find_body, find_inside, relative_places
 
 
 def scan(rows=(16, 48), columns=(10, 30), size=64):
@@ -43,3 +43,17 @@ def test_places_are_relative_to_the_box():
     row, column = relative_places(BodyBox((3.5, 11.5), (3.5, 19.5)), (2, 3), 8)
     assert row.tolist() == [0, 1]
     assert column.tolist() == [0, 0.5, 1]
+
+
+def test_dark_organs_are_inside_and_air_is_not():
+    image = scan()
+    image[..., 24:32, 14:20] = 0  # a hole, such as bowel gas
+    inside = find_inside(image, BodyConfig(), (16, 16))
+    assert inside[:, 4:12, 3:7].all()
+    around = inside.clone()
+    around[:, 3:13, 1:9] = False  # the body with one cell around it
+    assert not around.any()
+
+
+def test_without_a_body_all_cells_are_inside():
+    assert find_inside(torch.full((3, 1, 32, 32), 7.0), BodyConfig(), (4, 4)).all()

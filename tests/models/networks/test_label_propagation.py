@@ -49,10 +49,10 @@ def in_full(query, support, label, is_annotated, config):
     return (per_slice.flatten(2).flatten(0, 1) @ label.double().flatten(0, 2)).unflatten(0, query.feature.shape[:3])
 
 
-@pytest.mark.parametrize("block", [1, 4000, 2**22])
+@pytest.mark.parametrize("n_rows", [1, 3, 100])
 @pytest.mark.parametrize("annotated", [range(9), (2, 3, 7), (8,)])
-def test_the_banded_product_equals_the_full_one(monkeypatch, block, annotated):
-    monkeypatch.setattr(label_propagation, "BLOCK_ELEMENTS", block)
+def test_the_banded_product_equals_the_full_one(monkeypatch, n_rows, annotated):
+    monkeypatch.setattr(label_propagation, "ROWS_AT_ONCE", n_rows)
     query, support = cells(1, depth=11, height=8), cells(2)
     query = replace(query, z_mm=query.z_mm * 1.1 - 20)
     is_annotated = torch.zeros(9, dtype=torch.bool)
@@ -66,18 +66,33 @@ def test_the_banded_product_equals_the_full_one(monkeypatch, block, annotated):
     torch.testing.assert_close(found, full.float(), rtol=1e-3, atol=0)
 
 
-def test_no_more_pairs_at_once_however_long_the_scans_are():
-    most = 0
-    for depth in (20, 300):
-        near_slices = label_propagation._near_slices(
-            torch.arange(depth) * 2.5, torch.arange(depth) * 2.5, torch.ones(depth, dtype=torch.bool), 61.6
-        )
-        near_rows = torch.ones(32, 32, dtype=torch.bool).tril(5).triu(-5)
-        for slices, rows in label_propagation._blocks(near_slices, near_rows, 32, 32):
-            n_support = near_slices[slices].any(0).sum() * near_rows[rows].any(0).sum() * 32
-            n_query = near_slices[slices].shape[0] * near_rows[rows].shape[0] * 32
-            most = max(most, int(n_support * n_query))
-    assert most <= 2 * label_propagation.BLOCK_ELEMENTS
+def test_places_outside_the_body_neither_vote_nor_get_votes():
+    generator = torch.Generator().manual_seed(3)
+    query, support = cells(1), cells(2)
+    query, support = (
+        replace(each, inside=torch.rand(each.feature.shape[:3], generator=generator) > 0.4) for each in (query, support)
+    )
+    everything = torch.ones(9, dtype=torch.bool)
+    found = propagate(query, support, labels(), everything, CONFIG)
+    known = labels() * support.inside[..., None]
+    expected = propagate(replace(query, inside=None), replace(support, inside=None), known, everything, CONFIG)
+    torch.testing.assert_close(found, expected * query.inside[..., None], rtol=1e-3, atol=1e-12)
+
+
+def test_no_more_pairs_at_once_however_long_the_scans_are(monkeypatch):
+    pairs = []
+
+    def record(queries, asked, near, near_rows):
+        pairs.append(int(asked.sum()) * int(near.inside[:, near_rows.any(0)].sum()))
+        return torch.zeros(*asked.shape, 3)
+
+    monkeypatch.setattr(label_propagation, "_votes", record)
+    most = []
+    for depth in (20, 120):
+        query, support = cells(1, depth=depth), cells(2, depth=depth)
+        propagate(query, support, labels(depth), torch.ones(depth, dtype=torch.bool), CONFIG)
+        most.append(max(pairs))
+    assert most[0] == most[1] > 0
 
 
 def test_far_away_and_outside_there_is_still_an_answer():
