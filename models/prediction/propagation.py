@@ -1,7 +1,7 @@
 """Segments scans with annotated scans alone: no trained network, no description of the data."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,10 +15,13 @@ from models.methods.propagation import Propagation, PropagationConfig
 from models.prediction.annotated import Annotated, PreparedSupport, keep_slices, number_structures, prepare_numbers
 from models.prediction.fewshot import FewShotPredictor
 from models.prediction.raw_scans import check_array
+from models.prediction.segmenter import most_probable
 from util.errors import UserError
 from util.runtime.device import choose_device, set_precision
 
 logger = logging.getLogger(__name__)
+
+LEAST_OWN_DICE = 0.5  # of a structure in the annotated scan, segmented with its own annotation
 
 
 class PropagationPredictor(FewShotPredictor):
@@ -83,6 +86,23 @@ class PropagationPredictor(FewShotPredictor):
         made.holds_whole_scans = dataset is None
         made.names = {spec.supplied_value(k): each.name for k, each in enumerate(spec.classes, start=1)}
         return made
+
+    def set_supports(
+        self, scans: Sequence[Annotated], classes: Mapping[str, int] | Sequence[int] | None = None
+    ) -> None:
+        """See the base class. Warns of structures that are not even found again in the first annotated scan."""
+        super().set_supports(scans, classes)
+        first = self._supports[0]
+        found = self.segmenter.segment(self._case(first.image, scans[0].name))
+        label = most_probable(found.probabilities, found.masks).cpu().numpy()
+        is_annotated = first.number.any((1, 2))
+        for k, name in enumerate(self.structures, start=1):
+            one, other = label[is_annotated] == k, first.number[is_annotated] == k
+            total = int(one.sum()) + int(other.sum())
+            dice = 2 * int((one & other).sum()) / total if total else 1.0
+            if dice < LEAST_OWN_DICE:
+                text = "%s: %s is not found again in its own scan (Dice %.2f): too small, too thin, or too blurred"
+                logger.warning(text, scans[0].name, name, dice)
 
     def name_of(self, value: int) -> str:
         """The description's name of a label value, or one with the number."""
