@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -93,14 +94,14 @@ class PropagationPredictor(FewShotPredictor):
         """See the base class. Warns of structures that are not even found again in the first annotated scan."""
         super().set_supports(scans, classes)
         first = self._supports[0]
-        found = self.segmenter.segment(self._case(first.image, scans[0].name))
+        case = replace(self._case(first.image, scans[0].name), encoded=self.segmenter.support[0].scan)
+        found = self.segmenter.segment(case)
         label = most_probable(found.probabilities, found.masks).cpu().numpy()
         is_annotated = first.number.any((1, 2))
         for k, name in enumerate(self.structures, start=1):
             one, other = label[is_annotated] == k, first.number[is_annotated] == k
-            total = int(one.sum()) + int(other.sum())
-            dice = 2 * int((one & other).sum()) / total if total else 1.0
-            if dice < LEAST_OWN_DICE:
+            dice = 2 * int((one & other).sum()) / max(int(one.sum()) + int(other.sum()), 1)
+            if other.any() and dice < LEAST_OWN_DICE:
                 text = "%s: %s is not found again in its own scan (Dice %.2f): too small, too thin, or too blurred"
                 logger.warning(text, scans[0].name, name, dice)
 

@@ -100,7 +100,7 @@ def test_single_annotated_slices_of_a_thin_scan_are_enough(make_predictor):
     image, label = patient(shape=shape, affine=affine)
     label.array[np.arange(84) % 10 != 4] = 0
     predictor = make_predictor([(image, label)])
-    (support,) = predictor.segmenter._support
+    (support,) = predictor.segmenter.support
     assert support.is_annotated.sum() == np.count_nonzero(label.array.any((1, 2))) == 6
     assert len(support.is_annotated) == 84
     query, truth = patient((8, -6), seed=1)
@@ -109,11 +109,11 @@ def test_single_annotated_slices_of_a_thin_scan_are_enough(make_predictor):
 
 def test_densely_annotated_thin_slices_are_taken_further_apart(make_predictor):
     scan = patient(shape=(84, 64, 80), affine=np.diag([-3.0, 3.0, 1.0, 1.0]))
-    (support,) = make_predictor([scan]).segmenter._support
+    (support,) = make_predictor([scan]).segmenter.support
     assert len(support.is_annotated) == 19  # three pixels of 240 / 160 mm apart
 
 
-def test_several_annotated_scans_may_show_different_structures(make_predictor):
+def test_several_annotated_scans_may_show_different_structures(make_predictor, caplog):
     (image, label), (other, known) = patient(), patient((-5, 4), seed=2)
     one = Volume(np.where(label.array == 3, 3, 0).astype(np.uint8), label.affine)
     predictor = make_predictor([(image, one), (other, known)], {"first": 3, "second": 9})
@@ -121,6 +121,7 @@ def test_several_annotated_scans_may_show_different_structures(make_predictor):
     found = predictor.segment(query)
     assert set(found.confidence) == {"first", "second"}
     assert dice(found.label_map.array, truth.array, (3,)) > 0.75
+    assert "not found again" not in caplog.text
     with pytest.raises(DataError, match=r"scan 0, scan 1: the label map contains the values \[3, 9\], not \[4\]"):
         make_predictor([(image, one), (other, known)], {"absent": 4})
 
