@@ -207,6 +207,7 @@ class EvalCase(_OnDevice):
         part: for each class and slice, the part of the support set that is nearest along z.
         origin: where it comes from.
         spacing_mm: distance between neighbouring voxel centres along (z, y, x); None: unknown.
+        encoded: what a method has computed of the image, see `Method.encode_case`; None: nothing yet.
     """
 
     scan_id: str
@@ -215,6 +216,7 @@ class EvalCase(_OnDevice):
     part: Int[Tensor, "K D"]
     origin: Origin = UNKNOWN
     spacing_mm: tuple[float, float, float] | None = None
+    encoded: Any = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-r"""Segments your own images or scans with a trained network; the checkpoint decides which of these.
+r"""Segments your own images or scans: scans with an annotated one, or both with a trained network.
+
+    python -m models.predict --support-image A.nii.gz --support-label A_label.nii.gz --scans FOLDER --out RESULTS \
+        --overlays
 
     python -m models.predict --checkpoint checkpoint.pt --images FOLDER --out RESULTS --overlays
 
@@ -7,8 +10,9 @@ r"""Segments your own images or scans with a trained network; the checkpoint dec
 
     python -m models.predict --checkpoint checkpoint.pt --scans FOLDER --out RESULTS --overlays
 
-Dense networks and those of several tasks segment images: PNG, JPEG, TIFF and BMP files, or folders of them. Few-shot
-networks segment scans with one annotated scan: NIfTI files, folders of one DICOM series each, or folders of these.
+Without a checkpoint, scans are compared with one or several annotated scans, without any training. Else the checkpoint
+decides: dense networks and those of several tasks segment images: PNG, JPEG, TIFF and BMP files, or folders of them.
+Few-shot networks segment scans with annotated ones: NIfTI files, folders of one DICOM series each, or folders of these.
 Networks of several sources segment such scans without an annotated one, and every frame of NIfTI files with time as
 fourth axis. RESULTS receives a label map <name>_segmentation of each image or scan at its original size (one for each
 of several tasks), areas.csv or volumes.csv, and with --overlays a picture each. What cannot be segmented is reported at
@@ -34,47 +38,34 @@ from dataloaders.scans.normalise import Normalisation
 from models.prediction import images as image_files
 from models.prediction import origin
 from models.prediction import scans as scan_files
+from models.prediction.annotated import Annotated, check_annotated
 from models.prediction.batch import Inventory, find_all, refuse_existing
 from models.prediction.dense import DensePredictor as DensePredictor
 from models.prediction.fewshot import FewShotPredictor as FewShotPredictor
+from models.prediction.options import check_options, make_parser
 from models.prediction.partial import PartialPredictor as PartialPredictor
 from models.prediction.partial_scans import PartialScanPredictor as PartialScanPredictor
+from models.prediction.propagation import PropagationPredictor as PropagationPredictor
 from models.prediction.scan_search import find_scans
 from models.prediction.sources import SourcesPredictor as SourcesPredictor
 from models.training.load import read_trained
-from util.cli import number, run_main, whole
+from util.cli import run_main
 from util.errors import ConfigError
 from util.items import Failures, exit_code, naming
 
 logger = logging.getLogger(__name__)
 
 N_SHOWN = 5  # names of removed files in the log
-
-# Options of one family alone, those that it needs first.
-NEEDED: dict[str, tuple[str, ...]] = {
-    "dense": ("images",),
-    "fewshot": ("support_image", "support_label", "scans"),
-    "sources": ("scans",),
-    "partial": ("images",),
-    "partial_scans": ("scans",),
-}
-FURTHER: dict[str, tuple[str, ...]] = {
-    "dense": ("probabilities",),
-    "fewshot": ("classes", "parts", "modelname", "mean_std"),
-    "sources": (),
-    "partial": ("probabilities",),
-    "partial_scans": (),
-}
 ITEMS = {"dense": "images", "fewshot": "scans", "sources": "scans", "partial": "images", "partial_scans": "scans"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the command line and segments; returns 1 if an image or scan failed, else 0."""
-    given = _parser().parse_args(arguments)
-    family = origin.family(read_trained(given.checkpoint))
+    given = make_parser(__doc__ or "").parse_args(arguments)
+    family = "fewshot" if given.checkpoint is None else origin.family(read_trained(given.checkpoint))
     if family not in COMMANDS:
         raise ConfigError(f"{given.checkpoint}: no predictor of {family} methods; expected {' or '.join(COMMANDS)}.")
-    _check_options(given, family)
+    check_options(given, family)
     outcome = COMMANDS[family](given)
     logger.info("%d of %d %s segmented, in %s", outcome.n_done, outcome.n_found, ITEMS[family], given.out)
     if outcome.removed:
@@ -105,32 +96,6 @@ class Outcome:
     n_done: int = 0
 
 
-def _check_options(given: argparse.Namespace, family: str) -> None:
-    """Checks that the options suit the checkpoint.
-
-    Raises:
-        ConfigError: an option of other families alone, or one that is missing.
-    """
-    needed = ", ".join(map(_option, NEEDED[family]))
-    others = dict.fromkeys(key for other in NEEDED for key in (*NEEDED[other], *FURTHER[other]))
-    own = (*NEEDED[family], *FURTHER[family])
-    foreign = [_option(key) for key in others if key not in own and getattr(given, key) not in (None, False)]
-    if foreign:
-        raise ConfigError(
-            f"{', '.join(foreign)}: not for {given.checkpoint}, whose method is {origin.USES[family]}. Leave "
-            f"{'it' if len(foreign) == 1 else 'them'} out; expected {needed}."
-        )
-    missing = [_option(key) for key in NEEDED[family] if getattr(given, key) is None]
-    if missing:
-        raise ConfigError(
-            f"{', '.join(missing)}: missing; {given.checkpoint}, whose method is {origin.USES[family]}, needs {needed}."
-        )
-
-
-def _option(key: str) -> str:
-    return f"--{key.replace('_', '-')}"
-
-
 def _segment_images(kind: type[DensePredictor | PartialPredictor], given: argparse.Namespace) -> Outcome:
     outcome = Outcome()
     files, outcome.inventory = find_all(given.images, image_files.find_images, outcome.failures)
@@ -149,23 +114,41 @@ def _segment_images(kind: type[DensePredictor | PartialPredictor], given: argpar
 
 def _segment_scans(given: argparse.Namespace) -> Outcome:
     outcome, scans = _find_scans(given)
-    classes = dict(given.classes or ())
-    if len(classes) < len(given.classes or ()):
-        raise ConfigError("--classes: a name or value was given twice; expected different ones.")
     if given.mean_std and given.mean_std[1] <= 0:
         raise ConfigError(f"--mean-std: a standard deviation of {given.mean_std[1]:g}; expected more than 0.")
-    predictor = FewShotPredictor.from_checkpoint(
-        given.checkpoint, given.weights, given.device, n_parts=3 if given.parts is None else given.parts,
-        dataset=given.dataset, modelname=given.modelname,
-        normalisation=Normalisation(*given.mean_std) if given.mean_std else None,
-    )  # fmt: skip
-    with naming(given.support_image):
-        image = read_volume(given.support_image)
-    with naming(given.support_label):
-        label = read_volume(given.support_label)
-    with naming(f"{given.support_image}, {given.support_label}"):
-        predictor.set_support(image, label, classes or None)
+    supports = [_read_annotated(*files) for files in zip(given.support_image, given.support_label, strict=True)]
+    predictor = _fewshot_predictor(given, supports[0])
+    predictor.set_supports(supports, _classes(given.classes, predictor))
     return _apply(predictor, given, scans, outcome)
+
+
+def _read_annotated(image: Path, label: Path) -> Annotated:
+    with naming(image):
+        scan = read_volume(image)
+    with naming(label):
+        return Annotated(scan, read_volume(label), f"{image}, {label}")
+
+
+def _fewshot_predictor(given: argparse.Namespace, first: Annotated) -> FewShotPredictor:
+    normalisation = Normalisation(*given.mean_std) if given.mean_std else None
+    least = given.min_confidence or 0.0
+    if given.checkpoint is None:
+        with naming(first.name):
+            check_annotated(first)
+        return PropagationPredictor.from_scan(
+            first.image, given.device, dataset=given.dataset, normalisation=normalisation, min_confidence=least
+        )
+    return FewShotPredictor.from_checkpoint(
+        given.checkpoint, given.weights, given.device, n_parts=3 if given.parts is None else given.parts,
+        dataset=given.dataset, modelname=given.modelname, normalisation=normalisation, min_confidence=least,
+    )  # fmt: skip
+
+
+def _classes(given: Sequence[tuple[str, int]] | None, predictor: FewShotPredictor) -> dict[str, int] | None:
+    named = {name or predictor.name_of(value): value for name, value in given or ()}
+    if len(named) < len(given or ()):
+        raise ConfigError("--classes: a name or value was given twice; expected different ones.")
+    return named or None
 
 
 def _segment_frames(kind: type[SourcesPredictor], given: argparse.Namespace) -> Outcome:
@@ -195,7 +178,10 @@ def _apply(
 ) -> Outcome:
     pictures = outcome.pictures if given.overlays else None
     removed = outcome.removed if given.overwrite else None
-    outcome.n_done = scan_files.segment_scans(predictor, scans, given.out, pictures, outcome.failures, removed)
+    records = [] if isinstance(predictor, FewShotPredictor) else None
+    outcome.n_done = scan_files.segment_scans(predictor, scans, given.out, pictures, outcome.failures, removed, records)
+    if records:
+        logger.info("\n%s", scan_files.summary(records))
     return outcome
 
 
@@ -206,50 +192,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], Outcome]] = {
     "partial_scans": partial(_segment_frames, PartialScanPredictor),
     "partial": partial(_segment_images, PartialPredictor),
 }
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m models.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, help="trained network")
-    add("--out", type=Path, required=True, help="folder for the results")
-    add("--weights", choices=("last", "ema"), default="last", help="ema: the averaged ones (default: last)")
-    add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    add("--overlays", action="store_true", help="also draw a picture per image or scan")
-    add("--overwrite", action="store_true", help="replace existing results")
-    add("--dataset", help="data set of the training, only for checkpoints that do not contain it")
-    add = parser.add_argument_group("images, with a dense network or one of several tasks").add_argument
-    add("--images", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="what to segment")
-    add("--probabilities", action="store_true", help="also write the probability of each structure, 16-bit PNG")
-    add = parser.add_argument_group("scans, with a few-shot network or one of several sources").add_argument
-    add("--scans", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="what to segment")
-    add = parser.add_argument_group("scans, with a few-shot network").add_argument
-    add("--support-image", type=Path, help="annotated scan: NIfTI file or folder of DICOM files")
-    add("--support-label", type=Path, help="its label map: NIfTI, same grid, 0 is the background")
-    add("--classes", type=_class, nargs="+", metavar="[NAME=]VALUE", help="label values to segment (default: all)")
-    add("--parts", type=_odd, help="annotated slices used per structure; odd (default: 3)")
-    add("--modelname", help="encoder, such as dlfcn_res101, of checkpoints released by the authors of SSL-ALPNet")
-    add("--mean-std", type=number(), nargs=2, metavar=("MEAN", "STD"), help="of their preprocessed training scans; CT")
-    return parser
-
-
-def _class(text: str) -> tuple[str, int]:
-    """`liver=6` or `6`."""
-    name, _, value = text.rpartition("=")
-    if not value.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}: expected VALUE or NAME=VALUE with a whole number, e.g. liver=6")
-    return name or f"label {int(value)}", int(value)
-
-
-def _odd(text: str) -> int:
-    value = whole(1)(text)
-    if value % 2 == 0:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: expected an odd number from 1, as slices lie around the middle one"
-        )
-    return value
 
 
 if __name__ == "__main__":

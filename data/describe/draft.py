@@ -12,9 +12,7 @@ from data.describe.columns import Column
 from data.describe.names import safe
 from data.describe.proposal import (
     BLACK,
-    CT_WINDOW_HU,
     LARGEST_PX,
-    MR_CLIP_PERCENTILE,
     ClassDraft,
     names_are_guesses,
     propose_classes,
@@ -25,6 +23,7 @@ from data.describe.proposal import (
 )
 from data.describe.survey import Case, Survey
 from dataloaders.catalog import dataset_names
+from dataloaders.scans.guess import CT_WINDOW_HU, MR_CLIP_PERCENTILE
 
 MOST_FOLDS = 5
 MOST_SHARE = 0.5  # of the voxels that a structure takes

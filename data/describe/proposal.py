@@ -4,21 +4,16 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-from nibabel.orientations import io_orientation
 
 from data.describe.columns import Column
 from data.describe.facts import Colour, FileFacts
 from data.describe.names import safe
 from data.describe.survey import OBJECT, Survey
+from dataloaders.scans.guess import PLANES, in_patient_axes, slice_axis
+from dataloaders.scans.plausibility import is_air_hu
 
 BLACK: Colour = (0, 0, 0)
 SCAN_MULTIPLE_PX, IMAGE_MULTIPLE_PX, LARGEST_PX, SMALLEST_PX = 16, 32, 512, 64
-AIR_HU = (-3100.0, -900.0)  # minimum of CT scans; some scanners fill the corners with values far below air
-CT_WINDOW_HU = (-125.0, 275.0)  # soft tissue of the abdomen
-MR_CLIP_PERCENTILE = 99.5
-ANISOTROPIC = 1.2  # slices are where voxels are longer by this factor
-# Through-plane axis (0 right-left, 1 front-back, 2 feet-head) -> axes of rows and columns, axis codes, name
-PLANES = {2: ((1, 0), "LAS", "axial"), 1: ((2, 0), "LSA", "coronal"), 0: ((2, 1), "ASL", "sagittal")}
 
 
 @dataclass(frozen=True)
@@ -137,38 +132,25 @@ def propose_modality(survey: Survey) -> tuple[str, str]:
         modality = named.most_common(1)[0][0]
         return ("MR" if modality == "MR" else modality, f"the DICOM headers of {named[modality]} scan(s) say so")
     low = float(np.median([facts.percentiles[0] for facts in survey.images]))
-    if AIR_HU[0] <= low <= AIR_HU[1]:
+    if is_air_hu(low):
         return ("CT", f"intensities look like Hounsfield units: lowest about {low:.0f}")
     return ("", "")
 
 
 def propose_grid(survey: Survey) -> GridDraft:
     """A grid that holds the median field of view at the median spacing."""
-    boxes = [_in_patient_axes(facts) for facts in survey.images]
+    boxes = [in_patient_axes(facts.grid) for facts in survey.images]
     spacings = np.array([spacing for _, spacing in boxes])
-    through = Counter(_through_axis(spacing) for spacing in spacings).most_common(1)[0][0]
-    in_plane, axis_codes, plane = PLANES[through]
+    through = Counter(slice_axis(spacing) for spacing in spacings).most_common(1)[0][0]
+    plane = PLANES[through]
+    in_plane = list(plane.axes)
     fields = [max(shape[axis] * spacing[axis] for axis in in_plane) for shape, spacing in boxes]
     pixel = float(f"{np.median(spacings[:, in_plane]):.4g}")
     between = float(f"{np.median(spacings[:, through]):.4g}")
     field_mm = float(np.median(fields))
     size = int(np.ceil(round(field_mm / pixel, 3) / SCAN_MULTIPLE_PX)) * SCAN_MULTIPLE_PX
-    return GridDraft(min(max(size, SMALLEST_PX), LARGEST_PX), (between, pixel, pixel), axis_codes, plane, field_mm)
-
-
-def _in_patient_axes(facts: FileFacts) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of voxels and spacing along right-left, front-back and feet-head."""
-    axes = io_orientation(np.array(facts.affine))[:, 0].astype(int)  # of the file's x, y, z
-    shape, spacing = np.empty(3, int), np.empty(3)
-    shape[axes], spacing[axes] = facts.shape[::-1], facts.spacing_mm[::-1]
-    return shape, spacing
-
-
-def _through_axis(spacing: np.ndarray) -> int:
-    """The axis along which slices follow each other; feet-head where voxels are about as long as wide."""
-    longest = int(spacing.argmax())
-    others = np.delete(spacing, longest)
-    return longest if spacing[longest] > ANISOTROPIC * others.max() else 2
+    size_px = min(max(size, SMALLEST_PX), LARGEST_PX)
+    return GridDraft(size_px, (between, pixel, pixel), plane.axis_codes, plane.name, field_mm)
 
 
 def propose_image_size(survey: Survey) -> int:

@@ -11,6 +11,7 @@ from util.errors import DataError
 LEAST_RELATIVE_RANGE = 1e-6  # of the greatest magnitude; below it, an image is constant but for rounding
 LEAST_RANGE_HU = 100.0  # between the darkest and brightest voxel of any CT of a body
 AIR_BELOW_HU = -200.0  # lungs, bowel gas and the air around the body lie below
+AIR_HU = (-3100.0, -900.0)  # minimum of CT scans; some scanners fill the corners with values far below air
 GREATEST_HU = 32_767.0
 MOST_LABEL_VALUES = 1_024  # of a label map, background included
 FEW_LABEL_VALUES = 32  # at most so many values above 255 may be a noise-free phantom
@@ -36,6 +37,23 @@ def require_contrast(array: np.ndarray) -> None:
 def is_hounsfield(modality: str, window: tuple[float, float] | None) -> bool:
     """Whether intensities are expected in Hounsfield units: CT, or a window that begins below 0."""
     return modality.upper() == "CT" or (window is not None and window[0] < 0)
+
+
+def is_air_hu(low: float) -> bool:
+    """Whether the lowest intensity of a scan is that of air, or of empty corners, in Hounsfield units."""
+    return AIR_HU[0] <= low <= AIR_HU[1]
+
+
+def modality_doubt(low: float, modality: str) -> str:
+    """Why a scan is hardly of a modality other than CT; empty: no doubt.
+
+    Args:
+        low: its lowest intensity.
+        modality: that is expected; empty: unknown.
+    """
+    if not modality or not is_air_hu(low):
+        return ""
+    return f"lowest intensity {low:.0f}, as of a CT in Hounsfield units; expected {modality}. Is this the right scan?"
 
 
 def hounsfield_doubt(low: float, high: float) -> str:

@@ -16,7 +16,13 @@ from dataloaders.io.geometry import SizeRule, crop_or_pad, remove_border, reorie
 from dataloaders.io.geometry import paste_back as paste_back
 from dataloaders.samples import Volume
 from dataloaders.scans.labels import whole_values
-from dataloaders.scans.plausibility import hounsfield_doubt, is_hounsfield, require_contrast, slicing_doubt
+from dataloaders.scans.plausibility import (
+    hounsfield_doubt,
+    is_hounsfield,
+    modality_doubt,
+    require_contrast,
+    slicing_doubt,
+)
 from util.errors import ConfigError, DataError
 
 
@@ -108,6 +114,8 @@ def scan_doubts(volume: Volume, parameters: PrepareParameters, modality: str) ->
     doubts = [slicing_doubt(Grid.of(volume), parameters.axis_codes)]
     if is_hounsfield(modality, parameters.window_hu) and np.ptp(volume.array):
         doubts.append(hounsfield_doubt(float(volume.array.min()), float(volume.array.max())))
+    elif not is_hounsfield(modality, parameters.window_hu):
+        doubts.append(modality_doubt(float(volume.array.min()), modality))
     return [doubt for doubt in doubts if doubt]
 
 

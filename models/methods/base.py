@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dataloaders.images.labels import LabelStore
 from dataloaders.protocol import DataFacts
+from models.networks.similarity import Likeness
 from models.training.optim import OptimConfig, Trainable
 from util.errors import ConfigError
 
@@ -82,6 +83,14 @@ class Method(nn.Module, ABC):
 
     def encode_support(self, support: Any) -> Any:
         """Precomputes what all cases share of a support set; None for methods without support."""
+        return None
+
+    def encode_case(self, case: Any) -> Any:
+        """The case with what `probabilities` and `likeness` both need of it; by default nothing is added."""
+        return case
+
+    def likeness(self, case: Any, support: Any) -> Likeness | None:
+        """Whether a case looks like the support set; None: the method cannot tell. Arguments as of `probabilities`."""
         return None
 
     def optimisers(self, optim: OptimConfig) -> dict[str, Trainable]:

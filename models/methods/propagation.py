@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -24,6 +25,7 @@ from models.networks.label_propagation import Cells, KernelConfig, propagate
 from models.networks.passes import run_in_chunks
 from models.networks.postprocessing import PostprocessConfig, follow_image, postprocess_masks
 from models.networks.prototypes import inverse_norm
+from models.networks.similarity import Likeness, own_similarity, similarity
 from util.errors import ConfigError, DataError
 from util.schema import check_bounds, option
 
@@ -67,10 +69,10 @@ class EncodedScan:
     spacing_mm: tuple[float, float, float]
     inside: Bool[Tensor, "D h w"]  # the body, see `find_inside`; on the host
 
-    def cells(self, stride: int, z_mm: Tensor) -> Cells:
-        """The features with their places."""
+    def cells(self, stride: int, z_mm: Tensor | None = None) -> Cells:
+        """The features with their places; z_mm: of the slices, by default from the first one."""
         row, column = relative_places(self.box, (self.feature.shape[1], self.feature.shape[2]), stride)
-        return Cells(self.feature, row, column, z_mm, inside=self.inside)
+        return Cells(self.feature, row, column, self.z_mm if z_mm is None else z_mm, inside=self.inside)
 
     @property
     def z_mm(self) -> Float[Tensor, " D"]:
@@ -85,6 +87,11 @@ class EncodedSupport:
     scan: EncodedScan
     label: Float[Tensor, "D h w M"]  # share of background and classes in each cell
     is_annotated: Bool[Tensor, " D"]  # slices that are used; on the host
+
+    @cached_property
+    def own_similarity(self) -> float | None:
+        """See `models.networks.similarity`."""
+        return own_similarity(self.scan.cells(OUTPUT_STRIDE))
 
 
 class Propagation(Method):
@@ -122,9 +129,9 @@ class Propagation(Method):
 
     @torch.no_grad()
     def encode_scan(
-        self, image: Float[Tensor, "D 1 H W"], spacing_mm: tuple[float, float, float] | None
+        self, image: Float[Tensor, "D 1 H W"], spacing_mm: tuple[float, float, float] | None, name: str
     ) -> EncodedScan:
-        """Features of all slices, without the scan's mean and of unit length.
+        """Features of all slices, without the scan's mean and of unit length; the name is for warnings.
 
         Raises:
             ConfigError: the spacing is unknown.
@@ -134,7 +141,7 @@ class Propagation(Method):
         features = torch.cat(list(run_in_chunks(self.encoder, self.config.slices_per_pass, image))).float()
         features = features - features.mean((0, 2, 3), keepdim=True)
         features = features * inverse_norm(features, 1)
-        box = find_body(image, self.config.body)
+        box = find_body(image, self.config.body, name)
         description = describe_slices(features, box, OUTPUT_STRIDE, self.config.alignment)
         size = (features.shape[2], features.shape[3])
         inside = find_inside(image, self.config.body, size)
@@ -152,7 +159,7 @@ class Propagation(Method):
         return tuple(self._encode_annotated(scan, support.classes) for scan in support.scans)
 
     def _encode_annotated(self, scan: SupportScan, classes: tuple[int, ...]) -> EncodedSupport:
-        encoded = self.encode_scan(scan.image, scan.spacing_mm)
+        encoded = self.encode_scan(scan.image, scan.spacing_mm, "an annotated scan")
         label = shrink_labels(scan.label, classes, (encoded.feature.shape[1], encoded.feature.shape[2]))
         encoded = replace(encoded, inside=encoded.inside | (label[..., 1:] > 0).any(-1).cpu())
         is_annotated = torch.ones(len(label), dtype=torch.bool)
@@ -171,7 +178,7 @@ class Propagation(Method):
     @torch.no_grad()
     def probabilities(self, case: EvalCase, support: tuple[EncodedSupport, ...]) -> Float[Tensor, "K D H W"]:
         """Share of each class among the votes; with the background they sum to 1."""
-        query = self.encode_scan(case.image, case.spacing_mm)
+        query = self._encoded(case)
         votes = torch.stack([self._votes(query, one) for one in support]).sum(0)  # (D, h, w, M)
         total = votes.sum(-1, keepdim=True)
         votes[..., :1] += (total <= 0).to(votes)  # no known place nearby
@@ -185,10 +192,28 @@ class Propagation(Method):
         guide, per_pass = self.config.postprocess.guide, self.config.slices_per_pass
         return follow_image(case.image, maps, query.spacing_mm, guide, per_pass)
 
+    def encode_case(self, case: EvalCase) -> EvalCase:
+        """The case with its `EncodedScan`."""
+        return replace(case, encoded=self._encoded(case))
+
+    def _encoded(self, case: EvalCase) -> EncodedScan:
+        return case.encoded or self.encode_scan(case.image, case.spacing_mm, case.scan_id)
+
+    @torch.no_grad()
+    def likeness(self, case: EvalCase, support: tuple[EncodedSupport, ...]) -> Likeness | None:
+        """The most similar of the supports, relative to itself; see `models.networks.similarity`."""
+        query = self._encoded(case).cells(OUTPUT_STRIDE)
+        found = [
+            Likeness(similarity(query, one.scan.cells(OUTPUT_STRIDE)), one.own_similarity)
+            for one in support
+            if one.own_similarity is not None
+        ]
+        return max(found, key=lambda each: each.relative, default=None)
+
     def _votes(self, query: EncodedScan, support: EncodedSupport) -> Float[Tensor, "D h w M"]:
         found = self.align(query, support.scan)
         cells = query.cells(OUTPUT_STRIDE, found.shift_mm + found.scale * query.z_mm)
-        known = support.scan.cells(OUTPUT_STRIDE, support.scan.z_mm)
+        known = support.scan.cells(OUTPUT_STRIDE)
         return propagate(cells, known, support.label, support.is_annotated, self.config.kernel)
 
     def align(self, query: EncodedScan, support: EncodedScan) -> Alignment:

@@ -36,11 +36,11 @@ class BodyBox:
     columns: tuple[float, float]
 
 
-def find_body(image: Float[Tensor, "D 1 H W"], config: BodyConfig) -> BodyBox:
+def find_body(image: Float[Tensor, "D 1 H W"], config: BodyConfig, name: str = "a scan") -> BodyBox:
     """The box around the bright pixels of all slices together, without the outermost ones.
 
     It does not depend on the unit of intensities. A scan in which no body is found (constant, or a box of a few pixels)
-    gets the whole image, with a warning.
+    gets the whole image, with a warning that names it.
     """
     std, mean = torch.std_mean(image, correction=0)
     is_body = (image[:, 0] > mean + config.threshold * std).float()
@@ -49,7 +49,7 @@ def find_body(image: Float[Tensor, "D 1 H W"], config: BodyConfig) -> BodyBox:
     box = torch.stack([*rows, *columns, std]).tolist()  # one transfer
     height, width = image.shape[-2:]
     if box[4] < 1e-6 or box[1] - box[0] < MIN_SIDE_PX or box[3] - box[2] < MIN_SIDE_PX:
-        logger.warning("no body found in a scan of %d slices; the whole image counts as body.", len(image))
+        logger.warning("%s: no body found in its %d slices; the whole image counts as body.", name, len(image))
         return BodyBox((0.0, height - 1.0), (0.0, width - 1.0))
     return BodyBox((box[0], box[1]), (box[2], box[3]))
 

@@ -1,4 +1,4 @@
-"""Segments scans with a trained few-shot network and one annotated scan."""
+"""Segments scans with a trained few-shot network and annotated scans."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -11,43 +11,51 @@ import torch
 
 from dataloaders.description import DatasetSpec
 from dataloaders.fewshot import protocol
-from dataloaders.io.geometry import Grid, on_grid_of
-from dataloaders.samples import EvalCase, SupportScan, SupportSet, Volume
-from dataloaders.scans.labels import whole_values
+from dataloaders.io.geometry import Grid
+from dataloaders.samples import EvalCase, Volume
 from dataloaders.scans.normalise import Normalisation
-from dataloaders.scans.preprocess import (
-    PrepareParameters,
-    parameters_of,
-    paste_back,
-    prepare_image,
-    prepare_label,
-)
+from dataloaders.scans.preprocess import PrepareParameters, parameters_of, paste_back, prepare_image
 from models.methods.base import Method
+from models.networks.postprocessing import confidences
+from models.prediction.annotated import (
+    Annotated,
+    PreparedSupport,
+    check_annotated,
+    choose_structures,
+    make_support_set,
+    number_structures,
+    prepare_numbers,
+    supporting_slices,
+)
 from models.prediction.origin import find_dataset, require_family
 from models.prediction.raw_scans import check_array, warn_of_doubts
 from models.prediction.segmenter import Segmenter, most_probable
 from models.training.load import load_trained, read_trained
-from util.errors import ConfigError, DataError, UserError
+from util.errors import ConfigError, UserError
+from util.items import naming
 from util.runtime.device import choose_device, set_precision
 
 logger = logging.getLogger(__name__)
 
-MAX_STRUCTURES = 255  # of a label map
 LENGTH_TOLERANCE = 1.5  # ratio of two scans' lengths along z above which relative heights hardly correspond
 
 
 @dataclass(frozen=True)
-class _Support:
-    """What is known of the annotated scan, besides its features."""
+class ScanSegmentation:
+    """What was found in a scan.
 
-    values: np.ndarray  # (K + 1,) label values, the background's 0 first
-    slices: tuple[list[int], ...]  # K lists of the P supporting slices
-    n_slices: int
-    length_mm: float  # along z
+    Attributes:
+        label_map: values of the annotated scans' label maps, unsigned integers, on the grid of the scan.
+        confidence: name -> mean probability within the structure's mask, also where the mask was left out for it; None:
+            nothing of the structure was found.
+    """
+
+    label_map: Volume
+    confidence: dict[str, float | None]
 
 
 class FewShotPredictor:
-    """Segments scans with a trained few-shot network and one annotated scan; nothing is trained.
+    """Segments scans with a trained few-shot network and annotated scans; nothing is trained.
 
     Scans may have any orientation and spacing; label maps are returned on the grids of the scans.
 
@@ -56,12 +64,13 @@ class FewShotPredictor:
         label_map = predictor.predict(read_nifti(scan_file))
 
     Attributes:
-        segmenter: the method, in evaluation mode on its device, with the features of the annotated scan.
+        segmenter: the method, in evaluation mode on its device, with the features of the annotated scans.
         normalisation: of prepared intensities.
         parameters: how scans are prepared.
         n_parts: supporting slices per structure; odd.
         structures: name -> label value, as set by `set_support`.
         spec: description of the data set that the network was trained on; None: unknown.
+        min_confidence: a structure that is found with less is left out.
     """
 
     def __init__(
@@ -72,6 +81,7 @@ class FewShotPredictor:
         n_parts: int = 3,
         device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
         spec: DatasetSpec | None = None,
+        min_confidence: float = 0.0,
     ) -> None:
         protocol.part_fractions(n_parts)  # raises unless odd
         self.segmenter = Segmenter(method.to(device).eval(), device)
@@ -79,8 +89,9 @@ class FewShotPredictor:
         self.parameters = parameters
         self.n_parts = n_parts
         self.spec = spec
+        self.min_confidence = min_confidence
         self.structures: dict[str, int] = {}
-        self._support: _Support | None = None
+        self._supports: list[PreparedSupport] = []
 
     @classmethod
     def from_checkpoint(
@@ -93,6 +104,7 @@ class FewShotPredictor:
         dataset: str | None = None,
         modelname: str | None = None,
         normalisation: Normalisation | None = None,
+        min_confidence: float = 0.0,
     ) -> "FewShotPredictor":
         """Makes a predictor with the weights of a file.
 
@@ -105,6 +117,7 @@ class FewShotPredictor:
                 ones).
             modelname: its encoder, likewise.
             normalisation: mean and standard deviation of the prepared training scans, likewise; needed for CT only.
+            min_confidence: see the class.
 
         Raises:
             CheckpointError: unreadable, of another model, or of a method that is not few-shot.
@@ -127,139 +140,115 @@ class FewShotPredictor:
                 "prepared training scans (0 to 255)."
             )
         parameters = trained.preparation or parameters_of(spec)
-        return cls(trained.method, normalisation or Normalisation(), parameters, n_parts, target, spec)
+        return cls(trained.method, normalisation or Normalisation(), parameters, n_parts, target, spec, min_confidence)
 
     def set_support(
         self, image: Volume, label: Volume, classes: Mapping[str, int] | Sequence[int] | None = None
     ) -> None:
-        """Encodes one annotated scan, which defines what to segment; replaces an earlier one.
+        """Encodes one annotated scan, see `set_supports`."""
+        self.set_supports([Annotated(image, label)], classes)
+
+    def set_supports(
+        self, scans: Sequence[Annotated], classes: Mapping[str, int] | Sequence[int] | None = None
+    ) -> None:
+        """Encodes the annotated scans, which define what to segment; replaces earlier ones.
 
         Args:
-            image: raw scan, not prepared; CT in Hounsfield units.
-            label: label map on the image's grid; its axes may count in other directions. Values within 0.001 of a
-                whole number are rounded.
+            scans: one or more raw scans, not prepared, with their label maps; CT in Hounsfield units. A label map is on
+                the grid of its image; its axes may count in other directions. Values within 0.001 of a whole number are
+                rounded.
             classes: label values to segment, or a name for each; None: all but 0.
 
         Raises:
             DataError: not a scan or a label map, different grids, or a structure that is absent or on too few slices.
             ConfigError: invalid classes.
         """
-        check_array(image, "image")
-        check_array(label, "label map", kinds="biuf")
-        label = Volume(whole_values(label.array), label.affine, label.stored)
-        structures = _structures(label, classes)
-        numbered = _numbered(label, image, list(structures.values()), self.parameters.axis_codes)
-        prepared = self._prepare(image, "the annotated scan")
-        number = prepare_label(numbered, self.parameters).array
-        masks = [number == k for k in range(1, len(structures) + 1)]
-        slices = tuple(self._supporting_slices(mask, name) for mask, name in zip(masks, structures, strict=True))
-        support = SupportSet(
-            self._numbers(structures),
-            torch.from_numpy(np.stack([prepared.array[z] for z in slices]))[:, :, None, None],  # (K, P, 1, 1, H, W)
-            torch.from_numpy(np.stack([mask[z] for mask, z in zip(masks, slices, strict=True)]))[:, :, None],
-            (
-                SupportScan(
-                    torch.from_numpy(prepared.array)[:, None],
-                    torch.from_numpy(number),
-                    prepared.spacing_mm,
-                    torch.tensor(slices),
-                ),
-            ),
-        )
-        self.segmenter.set_support(support)
-        values = np.array([0, *structures.values()], np.min_scalar_type(max(structures.values())))
-        self._support = _Support(values, slices, len(prepared.array), _length_mm(prepared))
-        self.structures = structures
+        checked, prepared = [], []
+        for scan in scans:
+            with naming(scan.name):
+                checked.append(check_annotated(scan))
+        structures = choose_structures(checked, classes, self.name_of)
+        for scan in checked:
+            with naming(scan.name):
+                prepared.append(self._annotate(scan, structures))
+        self.segmenter.set_support(make_support_set(prepared, structures))
+        self._supports, self.structures = prepared, structures
+
+    def name_of(self, value: int) -> str:
+        """The name of a label value that is given none."""
+        return f"label {value}"
 
     def predict(self, image: Volume, name: str = "the scan") -> Volume:
-        """Segments a scan.
+        """The label map of a scan; see `segment`."""
+        return self.segment(image, name).label_map
 
-        Each slice is compared with the supporting slice at the most similar relative height, so both scans should show
-        about the same part of the body. A voxel in the masks of several structures gets the most probable one.
+    def segment(self, image: Volume, name: str = "the scan") -> ScanSegmentation:
+        """Segments a scan. A voxel in the masks of several structures gets the most probable one.
+
+        Methods of single slices compare each slice with the supporting slice at the most similar relative height, so
+        that both scans should show about the same part of the body.
 
         Args:
             image: raw scan; CT in Hounsfield units.
             name: of the scan, for warnings.
 
-        Returns:
-            Label map with the values of the support's, unsigned integers, on the grid of `image`.
-
         Raises:
             UserError: `set_support` was not called.
             DataError: not a scan: no numbers, a constant image, or no Hounsfield units where the network expects them.
         """
-        support = self._support
-        if support is None:
+        if not self._supports:
             raise UserError("no annotated scan; call set_support(image, label) before predict(image).")
         check_array(image, "image")
-        prepared = self._prepare(image, name)
-        _warn_of_length(name, _length_mm(prepared), support.length_mm)
-        parts = [protocol.blind_parts(len(prepared.array), z, support.n_slices) for z in support.slices]
-        scan = torch.from_numpy(prepared.array)[:, None]
-        part = torch.from_numpy(np.stack(parts))
-        case = EvalCase(name, self._numbers(self.structures), scan, part, spacing_mm=prepared.spacing_mm)
+        prepared = self._prepare(image, self._parameters_for(image), name)
+        case = self.segmenter.encode(self._case(prepared, name))
         found = self.segmenter.segment(case)
-        number = most_probable(found.probabilities, found.masks).cpu().numpy()
+        self._warn_if_unlike(case)
+        confidence = confidences(found.masks, found.probabilities)
+        is_kept = (confidence >= self.min_confidence)[:, None, None, None]
+        number = most_probable(found.probabilities, found.masks & is_kept).cpu().numpy()
         grid = Grid.of(image)
         pasted = paste_back(Volume(number, prepared.affine), grid.shape, grid.affine)
-        return Volume(support.values[pasted.array], image.affine, image.stored)
+        values = np.array([0, *self.structures.values()], np.min_scalar_type(max(self.structures.values())))
+        label_map = Volume(values[pasted.array], image.affine, image.stored)
+        is_found = found.masks.flatten(1).any(1).tolist()
+        known = zip(self.structures, confidence.tolist(), is_found, strict=True)
+        return ScanSegmentation(label_map, {name: value if found else None for name, value, found in known})
 
-    @staticmethod
-    def _numbers(structures: Mapping[str, int]) -> tuple[int, ...]:
-        """What stands for the structures in prepared label maps, whatever their values in the given one."""
-        return tuple(range(1, len(structures) + 1))
+    def _case(self, prepared: Volume, name: str) -> EvalCase:
+        image, classes = torch.from_numpy(prepared.array)[:, None], tuple(range(1, len(self.structures) + 1))
+        part = torch.from_numpy(np.stack(self._parts(prepared, name)))
+        return EvalCase(name, classes, image, part, spacing_mm=prepared.spacing_mm)
 
-    def _prepare(self, image: Volume, name: str) -> Volume:
-        warn_of_doubts(image, self.parameters, self.spec, name)
-        prepared = prepare_image(image, self.parameters)
+    def _warn_if_unlike(self, case: EvalCase) -> None:
+        likeness = self.segmenter.likeness(case)
+        if likeness is not None and likeness.is_low:
+            text = "%s may show another body part or modality: similarity %.2f, the annotated scan with itself %.2f"
+            logger.warning(text, case.scan_id, likeness.case, likeness.support)
+
+    def _prepare(self, image: Volume, parameters: PrepareParameters, name: str) -> Volume:
+        warn_of_doubts(image, parameters, self.spec, name)
+        prepared = prepare_image(image, parameters)
         return Volume(self.normalisation.apply(prepared.array), prepared.affine)
 
-    def _supporting_slices(self, mask: np.ndarray, name: str) -> list[int]:
-        shown = np.flatnonzero(mask.any((1, 2)))
-        if len(shown) < self.n_parts:
-            raise DataError(
-                f"the annotation shows {name} on {len(shown)} slices of the prepared scan; expected at least "
-                f"{self.n_parts}. Annotate more slices, use fewer parts (an odd number), or leave this structure out."
-            )
-        return protocol.support_slices(shown.tolist(), self.n_parts).tolist()
+    # What depends on the method
 
+    def _parameters_for(self, image: Volume) -> PrepareParameters:
+        """How a scan is prepared."""
+        return self.parameters
 
-def _structures(label: Volume, classes: Mapping[str, int] | Sequence[int] | None) -> dict[str, int]:
-    """Name -> label value of the structures to segment, checked against the label map."""
-    found = np.unique(label.array)
-    if found[0] < 0 or len(found) > MAX_STRUCTURES + 1:
-        raise DataError(
-            f"the label map contains {len(found)} values from {found[0]} to {found[-1]}; expected whole numbers, 0 "
-            f"for the background and at most {MAX_STRUCTURES} structures. Is it an image?"
-        )
-    present = [int(value) for value in found if value > 0]
-    if not present:
-        raise DataError("the label map is empty; expected at least one structure with a value above 0.")
-    chosen = present if classes is None else classes
-    structures = dict(chosen) if isinstance(chosen, Mapping) else {f"label {value}": value for value in chosen}
-    values = list(structures.values())
-    if not values or min(values) < 1 or len(set(values)) < len(chosen):
-        raise ConfigError(f"classes={classes}: expected different label values from 1.")
-    absent = sorted(set(values) - set(present))
-    if absent:
-        raise DataError(f"the label map contains the values {present}, not {absent}; choose classes from the former.")
-    return structures
+    def _annotate(self, scan: Annotated, structures: Mapping[str, int]) -> PreparedSupport:
+        """An annotated scan on the network's grid."""
+        numbered = number_structures(scan, structures, self.parameters.axis_codes)
+        image = self._prepare(scan.image, self.parameters, scan.name)
+        number = prepare_numbers(numbered, self.parameters, structures)
+        return PreparedSupport(image, number, supporting_slices(number, structures, self.n_parts))
 
-
-def _numbered(label: Volume, image: Volume, values: Sequence[int], axis_codes: str) -> Volume:
-    """The label map with 1 to K for `values`, on the reoriented image's grid."""
-    try:
-        turned = on_grid_of(image, label, axis_codes)
-    except DataError as error:
-        raise DataError(f"the label map has {error}") from error
-    number = np.zeros(turned.array.shape, np.uint8)
-    for k, value in enumerate(values, start=1):
-        number[turned.array == value] = k
-    return Volume(number, turned.affine)
-
-
-def _length_mm(volume: Volume) -> float:
-    return len(volume.array) * volume.spacing_mm[0]
+    def _parts(self, prepared: Volume, name: str) -> list[np.ndarray]:
+        """For each structure, the part of the support set for each slice of a scan; warns of one of another length."""
+        first = self._supports[0]
+        n_slices, n_support = len(prepared.array), len(first.number)
+        _warn_of_length(name, n_slices * prepared.spacing_mm[0], n_support * first.image.spacing_mm[0])
+        return [protocol.blind_parts(n_slices, z, n_support) for z in first.slices]
 
 
 def _warn_of_length(name: str, length_mm: float, support_mm: float) -> None:

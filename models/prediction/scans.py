@@ -1,7 +1,6 @@
 """Segments folders of scans: writes label maps, volumes and overlays."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +11,18 @@ from dataloaders.samples import Volume
 from dataloaders.scans.plausibility import label_map_doubt
 from dataloaders.scans.preprocess import apply_window
 from models.prediction.batch import Record, name_files, process_each, remove_files
-from models.prediction.fewshot import FewShotPredictor
+from models.prediction.fewshot import FewShotPredictor, ScanSegmentation
 from models.prediction.scan_search import OVERLAY, SEGMENTATION, TABLE
 from models.prediction.sources import SourcesPredictor
 from util.errors import DataError
 from util.items import Failures, catching
 from util.results.overlays import save_overlays
+from util.results.tables import markdown_header, markdown_row
 
 COLUMNS = ("scan", "label", "structure", "voxels", "volume_ml")
+FEWSHOT_COLUMNS = (*COLUMNS, "confidence")
 FRAME_COLUMNS = ("scan", "frame", *COLUMNS[1:])  # where scans may have several frames
+MOST_SHOWN = 20  # scans in the summary
 
 Predictor = FewShotPredictor | SourcesPredictor
 
@@ -45,6 +47,32 @@ def volumes(name: str, label_map: Volume, structures: Mapping[str, int]) -> list
     ]
 
 
+def confident_volumes(name: str, found: ScanSegmentation, structures: Mapping[str, int]) -> list[Record]:
+    """A record with `FEWSHOT_COLUMNS` for each structure; the confidence of one that was not found is empty."""
+    return [
+        record | {"confidence": "" if (value := found.confidence[record["structure"]]) is None else round(value, 3)}
+        for record in volumes(name, found.label_map, structures)
+    ]
+
+
+def summary(records: Sequence[Record]) -> str:
+    """A table of scans with the volume of each structure and, in brackets, its confidence.
+
+    Args:
+        records: of `confident_volumes`.
+    """
+    cells: dict[str, dict[str, str]] = {}
+    for record in records:
+        found = f"{record['volume_ml']:.4g}" if record["voxels"] else "not there"
+        confidence = f" ({record['confidence']:.2f})" if record["confidence"] != "" else ""
+        cells.setdefault(record["scan"], {})[record["structure"]] = found + confidence
+    names = list(next(iter(cells.values()), {}))
+    lines = [markdown_header(["scan", *(f"{name}, ml (confidence)" for name in names)], 1)]
+    lines += [markdown_row([scan, *found.values()]) for scan, found in list(cells.items())[:MOST_SHOWN]]
+    more = len(cells) - MOST_SHOWN
+    return "\n".join([*lines, f"... and {more} more in {TABLE}"] if more > 0 else lines)
+
+
 def frame_volumes(name: str, label_maps: Sequence[Volume], structures: Mapping[str, int]) -> list[Record]:
     """A record with `FRAME_COLUMNS` for each frame and structure; the frame of a scan that has but one is empty."""
     return [
@@ -61,6 +89,7 @@ def segment_scans(
     pictures: Failures | None,
     failures: Failures,
     removed: list[str] | None = None,
+    found: list[Record] | None = None,
 ) -> int:
     """Segments scan after scan and writes the results; returns the number of those that succeeded.
 
@@ -72,9 +101,16 @@ def segment_scans(
         failures: name -> reason of the scans that could not be segmented.
         removed: receives the names of overlays of an earlier run that this one does not replace: they are removed, as
             they belong to other label maps. None: they stay.
+        found: receives the records of this run; None: not needed.
     """
-    columns = FRAME_COLUMNS if isinstance(predictor, SourcesPredictor) else COLUMNS
-    work = partial(_segment, predictor, out, pictures, removed)
+    columns = FRAME_COLUMNS if isinstance(predictor, SourcesPredictor) else FEWSHOT_COLUMNS
+
+    def work(name: str, path: Path) -> list[Record]:
+        records = _segment(predictor, out, pictures, removed, name, path)
+        if found is not None:
+            found.extend(records)
+        return records
+
     return process_each(scans, work, out / TABLE, columns, "scans", failures)
 
 
@@ -86,15 +122,20 @@ def _segment(
     name: str,
     path: Path,
 ) -> list[Record]:
-    takes_frames = isinstance(predictor, SourcesPredictor)
-    frames = read_cine(path) if takes_frames else [read_volume(path)]
+    frames = read_cine(path) if isinstance(predictor, SourcesPredictor) else [read_volume(path)]
     doubt = label_map_doubt(frames[0].array)
     if doubt:
         raise DataError(
             f"{path}: {doubt}. Move it elsewhere. A noise-free phantom can be segmented in Python, with "
             f"{type(predictor).__name__}.predict."
         )
-    label_maps = predictor.predict(frames, name) if takes_frames else [predictor.predict(frames[0], name)]
+    if isinstance(predictor, SourcesPredictor):
+        label_maps = predictor.predict(frames, name)
+        records = frame_volumes(name, label_maps, predictor.structures)
+    else:
+        found = predictor.segment(frames[0], name)
+        label_maps = [found.label_map]
+        records = confident_volumes(name, found, predictor.structures)
     write_frames(out / f"{name}{SEGMENTATION}", label_maps, path)
     is_drawn = False
     if pictures is not None:
@@ -104,9 +145,7 @@ def _segment(
             is_drawn = True
     if removed is not None and not is_drawn:
         removed += remove_files(out, [f"{name}{OVERLAY}"])
-    if takes_frames:
-        return frame_volumes(name, label_maps, predictor.structures)
-    return volumes(name, label_maps[0], predictor.structures)
+    return records
 
 
 def _draw(path: Path, name: str, image: Volume, label_map: Volume, predictor: Predictor) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dataloaders.samples import EvalCase, ImageCase, SupportSet
 from models.methods.base import Method
+from models.networks.similarity import Likeness
 
 
 @dataclass(frozen=True)
@@ -27,21 +28,34 @@ class Segmenter:
     Args:
         method: on `device`.
         device: where to compute.
+
+    Attributes:
+        support: what the method made of the support set; None: there is none yet.
     """
 
     def __init__(self, method: Method, device: torch.device) -> None:
         self.method, self.device = method, device
-        self._support: Any = None
+        self.support: Any = None
 
     def set_support(self, support: SupportSet) -> None:
         """Encodes the annotated slices with which all following cases are compared."""
         with inference(self.method):
-            self._support = self.method.encode_support(support.to(self.device))
+            self.support = self.method.encode_support(support.to(self.device))
+
+    def encode(self, case: EvalCase) -> EvalCase:
+        """The case on the device, with what `segment` and `likeness` both need of it."""
+        with inference(self.method):
+            return self.method.encode_case(case.to(self.device))
+
+    def likeness(self, case: EvalCase) -> Likeness | None:
+        """Whether a case looks like the annotated slices; None: the method cannot tell."""
+        with inference(self.method):
+            return self.method.likeness(case.to(self.device), self.support)
 
     def segment(self, case: EvalCase | ImageCase) -> Segmentation:
         """Segments a case into its classes; masks follow from probabilities by the method's rule."""
         with inference(self.method):
-            probabilities = self.method.probabilities(case.to(self.device), self._support)
+            probabilities = self.method.probabilities(case.to(self.device), self.support)
             return Segmentation(probabilities, self.method.masks(probabilities))
 
     def class_probabilities(

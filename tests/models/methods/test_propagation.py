@@ -160,6 +160,28 @@ def test_a_scan_without_a_body_is_answered(method, caplog):
     assert "no body found" in caplog.text
 
 
+def test_a_case_is_encoded_once_for_its_labels_and_its_likeness(method, monkeypatch):
+    (image, _), other = body((4, 5), seed=1), body()
+    support = method.encode_support(support_of(other))
+    plain = method.probabilities(case_of(image), support)
+    encoded = method.encode_case(case_of(image))
+    monkeypatch.setattr(method, "encode_scan", None)
+    assert torch.equal(method.probabilities(encoded, support), plain)
+    likeness = method.likeness(encoded, support)
+    assert likeness.case > 0.9 * likeness.support
+
+
+def test_an_unlike_scan_is_told_and_the_most_similar_support_counts(method):
+    (image, _), other = body((4, 5), seed=1), body()
+    turned = case_of(image.roll(3, 0).mT.flip(1))
+    support = method.encode_support(support_of(other))
+    assert method.likeness(turned, support).is_low
+    (foreign,) = method.encode_support(support_of((other[0].mT.flip(1), other[1].mT.flip(1).contiguous())))
+    assert not method.likeness(turned, (*support, foreign)).is_low
+    single = method.encode_support(support_of((other[0][5:6], other[1][5:6]), slices=(0, 0, 0)))
+    assert method.likeness(turned, single) is None
+
+
 @pytest.mark.parametrize(
     ("support", "error", "message"),
     [

@@ -16,6 +16,7 @@ from dataloaders.samples import StoredGeometry, Volume
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import PrepareParameters, parameters_of
 from models.methods.alpnet import ALPNet, ALPNetConfig
+from models.prediction.annotated import Annotated
 from models.prediction.fewshot import FewShotPredictor
 from models.training.average import AverageConfig
 from models.training.optim import OptimConfig
@@ -407,3 +408,31 @@ def test_equals_the_evaluation_of_prepared_scans(prepared_folder):
         found = predictor.predict(folder.image(scored.case.scan_id)).array == value
         assert found.any()
         np.testing.assert_array_equal(found, expected)
+
+
+def test_several_annotated_scans_are_shots_of_one_support_set():
+    predictor = make_predictor()
+    image, label = patient(*AXIAL)
+    brighter = Volume(image.array + np.int16(20), image.affine)
+    predictor.set_supports([Annotated(image, label), Annotated(brighter, label)])
+    support = predictor.segmenter.method.support
+    assert support.image.shape[:4] == (2, 3, 2, 1)
+    assert support.mask.shape == support.image[:, :, :, 0].shape
+    inside = support.mask[0, 0, 0]
+    assert (support.image[0, 0, 1, 0] - support.image[0, 0, 0, 0])[inside].eq(20).all()
+    np.testing.assert_array_equal(predictor.predict(image).array, label.array)
+
+
+def test_a_structure_is_left_out_below_the_least_confidence():
+    image, label = patient(*AXIAL)
+    found = make_predictor().segment(image)
+    assert found.confidence == {
+        name: pytest.approx(1 / (1 + np.exp(-0.4)), abs=0.01) for name in ("label 1", "label 2")
+    }
+    predictor = make_predictor()
+    predictor.min_confidence = 0.9
+    strict = predictor.segment(image)
+    assert not strict.label_map.array.any()
+    assert strict.confidence == found.confidence
+    label.array[:] = 0
+    assert predictor.segment(Volume(image.array // 9, image.affine)).confidence == {"label 1": None, "label 2": None}

@@ -5,7 +5,7 @@ from nibabel.nifti1 import Nifti1Pair
 
 from dataloaders.io.nifti import write_nifti
 from dataloaders.samples import Volume
-from models.prediction.fewshot import FewShotPredictor
+from models.prediction.fewshot import FewShotPredictor, ScanSegmentation
 from models.prediction.scan_search import find_scans
 from models.prediction.scans import name_scans, segment_scans
 
@@ -18,8 +18,8 @@ class Everything(FewShotPredictor):
     def __init__(self):
         self.structures = {"liver": 1}
 
-    def predict(self, image, name="the scan"):
-        return Volume(np.ones(image.array.shape, np.uint8), image.affine)
+    def segment(self, image, name="the scan"):
+        return ScanSegmentation(Volume(np.ones(image.array.shape, np.uint8), image.affine), {"liver": 0.5})
 
 
 def test_a_label_map_without_a_telling_name_is_refused_and_the_scan_is_done(tmp_path):
