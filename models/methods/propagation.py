@@ -214,7 +214,8 @@ class Propagation(Method):
         found = self.align(query, support.scan)
         cells = query.cells(OUTPUT_STRIDE, found.shift_mm + found.scale * query.z_mm)
         known = support.scan.cells(OUTPUT_STRIDE)
-        return propagate(cells, known, support.label, support.is_annotated, self.config.kernel)
+        votes = propagate(cells, known, support.label, support.is_annotated, self.config.kernel)
+        return support.scan.spacing_mm[0] * votes  # scans with thin slices have no more say than others
 
     def align(self, query: EncodedScan, support: EncodedScan) -> Alignment:
         """Which heights correspond."""

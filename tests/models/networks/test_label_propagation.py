@@ -69,14 +69,12 @@ def test_the_banded_product_equals_the_full_one(monkeypatch, n_rows, annotated):
 def test_places_outside_the_body_neither_vote_nor_get_votes():
     generator = torch.Generator().manual_seed(3)
     query, support = cells(1), cells(2)
-    query, support = (
-        replace(each, inside=torch.rand(each.feature.shape[:3], generator=generator) > 0.4) for each in (query, support)
-    )
+    asked, known = (torch.rand(9, 7, 6, generator=generator) > 0.4 for _ in range(2))
     everything = torch.ones(9, dtype=torch.bool)
-    found = propagate(query, support, labels(), everything, CONFIG)
-    known = labels() * support.inside[..., None]
-    expected = propagate(replace(query, inside=None), replace(support, inside=None), known, everything, CONFIG)
-    torch.testing.assert_close(found, expected * query.inside[..., None], rtol=1e-3, atol=1e-12)
+    within = replace(query, inside=asked), replace(support, inside=known)
+    found = propagate(*within, labels(), everything, CONFIG)
+    expected = propagate(query, support, labels() * known[..., None], everything, CONFIG)
+    torch.testing.assert_close(found, expected * asked[..., None], rtol=1e-3, atol=1e-12)
 
 
 def test_no_more_pairs_at_once_however_long_the_scans_are(monkeypatch):

@@ -415,7 +415,7 @@ def test_several_annotated_scans_are_shots_of_one_support_set():
     image, label = patient(*AXIAL)
     brighter = Volume(image.array + np.int16(20), image.affine)
     predictor.set_supports([Annotated(image, label), Annotated(brighter, label)])
-    support = predictor.segmenter.method.support
+    support: Any = predictor.segmenter.method.support
     assert support.image.shape[:4] == (2, 3, 2, 1)
     assert support.mask.shape == support.image[:, :, :, 0].shape
     inside = support.mask[0, 0, 0]
