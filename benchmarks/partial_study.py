@@ -28,7 +28,7 @@ from util.results.scores import FILE_NAME, csv_text, read_scores
 
 logger = logging.getLogger(__name__)
 
-SIZE_PX, N_STEPS = 64, 200
+SIZE_PX, N_STEPS = 64, 400
 N_TRAIN, N_SCORED = 40, 20
 UNEVENNESS = 0.05
 TASKS = {"lines": ("line",), "blobs": ("bright", "dark"), "discs": ("disc", "cup")}
