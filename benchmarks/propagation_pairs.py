@@ -1,8 +1,9 @@
-"""Few-shot methods on pairs of scans: each support scan alone with each query scan, scored under both protocols.
+"""Few-shot methods on pairs of scans: each support scan with each query scan, scored under both protocols.
 
 python -m benchmarks.propagation_pairs --data DATA --support 8 10 13 15 --query 1 2 3 5 --run "propagation"
 python -m benchmarks.propagation_pairs --data DATA --support 8 10 13 15 --query 8 10 13 15 --reuse-features \
     --run "propagation" --run "propagation kernel.sigma_xy=0.1" --run "alpnet modelname=efficientnet_lite0"
+python -m benchmarks.propagation_pairs --data DATA --support 8 10 13 15 --query 1 2 3 5 --shots 2 --run "propagation"
 
 DATA is the data root or a prepared folder with class index. A run is a named configuration (models/presets) and any
 settings of its method. "blind" scores all slices, "reference" the structure's true ones. One line a run: Dice x 100 of
@@ -15,6 +16,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from itertools import combinations
 from typing import Any, cast
 
 import numpy as np
@@ -29,6 +31,7 @@ from models import build_method, method_class
 from models.methods.base import Method
 from models.prediction.segmenter import Segmenter
 from models.presets import NAMED_CONFIGS
+from util.cli import whole
 from util.config_words import parse_words
 from util.errors import ConfigError
 from util.results.metrics import score_volume
@@ -59,7 +62,8 @@ def main() -> None:
     given = _parser().parse_args()
     config = FewShotConfig(dataset=given.dataset, label_sets="all", support_idx=(-1,), n_sup_part=given.parts)
     data = open_fewshot(config, given.data)
-    pairs = [(support, query) for support in given.support for query in given.query if support != query]
+    groups = list(combinations(given.support, given.shots))
+    pairs = [(support, query) for support in groups for query in given.query if query not in support]
     names = [data.spec.class_names[value].lower() for value in data.spec.held_out("all")]
     print(f"{len(pairs)} pairs of {data.spec.name}, {given.device}")
     print(markdown_header(["run", "protocol", *names, "mean", "s per scan"], 2), flush=True)
@@ -90,7 +94,7 @@ def _method(words: str) -> Method:
 
 
 def _measure(
-    method: Method, data: FewShotData, pairs: list[tuple[str, str]], device: torch.device, verbose: bool
+    method: Method, data: FewShotData, pairs: list[tuple[tuple[str, ...], str]], device: torch.device, verbose: bool
 ) -> tuple[dict[str, list[list[float]]], list[float]]:
     """Protocol -> Dice of each structure in each pair, and seconds of each pair."""
     dice: dict[str, list[list[float]]] = {protocol: [] for protocol in PROTOCOLS}
@@ -103,15 +107,15 @@ def _measure(
                 dice[protocol].append(_dice(cases[protocol], masks[protocol]))
             if verbose:
                 shown = " ".join(f"{100 * value:.1f}" for value in dice["blind"][-1])
-                print(f"  {support} to {query}: {shown}", flush=True)
+                print(f"  {' + '.join(support)} to {query}: {shown}", flush=True)
     return dice, seconds
 
 
 def _segment(
-    method: Method, data: FewShotData, support: str, queries: tuple[str, ...], device: torch.device
+    method: Method, data: FewShotData, support: tuple[str, ...], queries: tuple[str, ...], device: torch.device
 ) -> Iterator[tuple[str, dict[str, ScoredCase], dict[str, np.ndarray], float]]:
     """Query, its case and masks under each protocol, and seconds; a case without other parts is segmented once."""
-    fold = Fold((), queries, (support,))
+    fold = Fold((), queries, support)
     one = replace(data, fold=fold)
     normalisation = _normalisation(data)
     tasks = {protocol: one.task(normalisation, protocol) for protocol in PROTOCOLS}
@@ -151,10 +155,11 @@ def _parser() -> argparse.ArgumentParser:
     add: Any = parser.add_argument
     add("--data", required=True, help="data root, or prepared folder")
     add("--dataset", default="CHAOST2", help="its name or description (default: CHAOST2)")
-    add("--support", nargs="+", required=True, metavar="SCAN", help="annotated scans, each used alone")
+    add("--support", nargs="+", required=True, metavar="SCAN", help="annotated scans")
     add("--query", nargs="+", required=True, metavar="SCAN", help="scans to segment")
     add("--run", action="append", required=True, metavar="'WORDS'", help="a named configuration and settings")
     add("--parts", type=int, default=3, help="annotated slices per structure, for methods that take them (default: 3)")
+    add("--shots", type=whole(1), default=1, help="annotated scans that are used together (default: 1, each alone)")
     add("--device", default="auto", type=choose_device, help="auto, cpu or cuda (default: auto)")
     add("--reuse-features", action="store_true", help="encode each image once; seconds are then without the encoder")
     add("--verbose", action="store_true", help="also print the blind Dice of each pair")
