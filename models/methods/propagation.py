@@ -21,6 +21,7 @@ from models.networks.alignment import (
 )
 from models.networks.backbones import OUTPUT_STRIDE, build_encoder
 from models.networks.body import BodyBox, BodyConfig, find_body, find_inside, relative_places
+from models.networks.brightness import BrightnessConfig, with_brightness
 from models.networks.label_propagation import Cells, KernelConfig, propagate
 from models.networks.passes import run_in_chunks
 from models.networks.postprocessing import PostprocessConfig, follow_image, postprocess_masks
@@ -52,6 +53,7 @@ class PropagationConfig:
     body: BodyConfig = option(BodyConfig)
     alignment: AlignmentConfig = option(AlignmentConfig)
     kernel: KernelConfig = option(KernelConfig)
+    brightness: BrightnessConfig = option(BrightnessConfig)
     postprocess: PostprocessConfig = field(default_factory=_all_switches)
     slices_per_pass: int = option(16, "practical", ge=1)  # slices encoded together
 
@@ -87,6 +89,7 @@ class EncodedSupport:
     scan: EncodedScan
     label: Float[Tensor, "D h w M"]  # share of background and classes in each cell
     is_annotated: Bool[Tensor, " D"]  # slices that are used; on the host
+    copies: tuple["EncodedSupport", ...] = ()  # structures of other brightness, which vote too
 
     @cached_property
     def own_similarity(self) -> float | None:
@@ -98,7 +101,8 @@ class Propagation(Method):
     """Each place of a scan takes its label from the places of annotated scans that look alike and lie about there.
 
     Looking alike: the cosine of an encoder's features, of which each scan's mean is subtracted. Lying about there: in
-    the plane relative to the body, along z in millimetres after the scans were aligned. Several supports vote together.
+    the plane relative to the body, along z in millimetres after the scans were aligned. Several supports vote together,
+    and so do copies of each with darker and with brighter structures, as patients differ (iron in liver and spleen).
     The maps then follow the image's edges (guided filter), and of each structure the largest piece is kept.
 
     All classes of an annotated slice count as annotated.
@@ -138,14 +142,17 @@ class Propagation(Method):
         """
         if spacing_mm is None:
             raise ConfigError("method='propagation' needs the spacing of each scan in millimetres; it is unknown.")
-        features = torch.cat(list(run_in_chunks(self.encoder, self.config.slices_per_pass, image))).float()
-        features = features - features.mean((0, 2, 3), keepdim=True)
-        features = features * inverse_norm(features, 1)
+        features = self._features(image)
         box = find_body(image, self.config.body, name)
         description = describe_slices(features, box, OUTPUT_STRIDE, self.config.alignment)
         size = (features.shape[2], features.shape[3])
         inside = find_inside(image, self.config.body, size)
         return EncodedScan(features.permute(0, 2, 3, 1).contiguous(), description, box, spacing_mm, inside)
+
+    def _features(self, image: Float[Tensor, "D 1 H W"]) -> Float[Tensor, "D C h w"]:
+        features = torch.cat(list(run_in_chunks(self.encoder, self.config.slices_per_pass, image))).float()
+        features = features - features.mean((0, 2, 3), keepdim=True)
+        return features * inverse_norm(features, 1)
 
     def encode_support(self, support: SupportSet) -> tuple[EncodedSupport, ...]:
         """Features and labels of each annotated scan.
@@ -173,7 +180,22 @@ class Propagation(Method):
                 f"the annotated scan shows none of the classes {', '.join(map(str, classes))} on its "
                 f"{int(is_annotated.sum())} annotated slices. Choose another support scan, or other classes."
             )
-        return EncodedSupport(encoded, label, is_annotated)
+        copies = tuple(
+            self._encode_copy(scan, classes, EncodedSupport(encoded, label, is_annotated), level)
+            for level in self.config.brightness.levels
+        )
+        return EncodedSupport(encoded, label, is_annotated, copies)
+
+    def _encode_copy(
+        self, scan: SupportScan, classes: tuple[int, ...], original: EncodedSupport, level: float
+    ) -> EncodedSupport:
+        """Structures of another brightness, at the original's places; nothing else of the copy votes."""
+        annotated = scan.label * original.is_annotated.to(scan.label.device)[:, None, None]
+        image = with_brightness(scan.image, annotated, classes, level)
+        feature = self._features(image).permute(0, 2, 3, 1).contiguous()
+        is_structure = original.label[..., 1:].sum(-1) > self.config.brightness.least_share
+        label = self.config.brightness.weight * original.label * is_structure[..., None]
+        return replace(original, scan=replace(original.scan, feature=feature, inside=is_structure.cpu()), label=label)
 
     @torch.no_grad()
     def probabilities(self, case: EvalCase, support: tuple[EncodedSupport, ...]) -> Float[Tensor, "K D H W"]:
@@ -213,8 +235,10 @@ class Propagation(Method):
     def _votes(self, query: EncodedScan, support: EncodedSupport) -> Float[Tensor, "D h w M"]:
         found = self.align(query, support.scan)
         cells = query.cells(OUTPUT_STRIDE, found.shift_mm + found.scale * query.z_mm)
-        known = support.scan.cells(OUTPUT_STRIDE)
-        votes = propagate(cells, known, support.label, support.is_annotated, self.config.kernel)
+        votes = torch.stack([
+            propagate(cells, one.scan.cells(OUTPUT_STRIDE), one.label, one.is_annotated, self.config.kernel)
+            for one in (support, *support.copies)
+        ]).sum(0)  # fmt: skip
         return support.scan.spacing_mm[0] * votes  # scans with thin slices have no more say than others
 
     def align(self, query: EncodedScan, support: EncodedScan) -> Alignment:

@@ -9,6 +9,7 @@ from dataloaders.samples import EvalCase, SupportScan, SupportSet
 from models.methods.alpnet import ALPNet, ALPNetConfig
 from models.methods.propagation import Propagation, PropagationConfig, shrink_labels
 from models.methods.registration import Registration, RegistrationConfig
+from models.networks.brightness import BrightnessConfig, with_brightness
 from models.networks.postprocessing import PostprocessConfig
 from util.errors import ConfigError, DataError
 
@@ -119,10 +120,23 @@ def test_classes_are_independent_of_their_number_and_values(method):
     assert dice(segment(method, image, other, classes=(2,)), label, (2,)).min() > 0.85
 
 
+def test_structures_of_another_brightness_are_found_by_copies(method):
+    torch.manual_seed(0)
+    alone = Propagation(replace(CONFIG, brightness=BrightnessConfig(levels=())))
+    image, label = body()
+    query, truth = body(seed=1)
+    query = with_brightness(query[:, None], truth, (2,), 0.1)[:, 0]
+    found, missed = (
+        each.probabilities(case_of(query), each.encode_support(support_of((image, label))))[1][truth == 2].mean()
+        for each in (method, alone)
+    )
+    assert found > missed + 0.05
+
+
 @pytest.mark.parametrize("annotation", ["labelled", "parts"])
 def test_fewer_slices_are_enough_for_most(annotation):
     torch.manual_seed(0)
-    method = Propagation(replace(CONFIG, annotation=annotation))
+    method = Propagation(replace(CONFIG, annotation=annotation, brightness=BrightnessConfig(levels=())))
     (image, label), other = body((4, 5), seed=1), body()
     (encoded,) = method.encode_support(support_of(other))
     assert encoded.is_annotated.sum() == (3 if annotation == "parts" else (other[1] > 0).flatten(1).any(1).sum())
