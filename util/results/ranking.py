@@ -122,8 +122,8 @@ def average_precision(ranking: PixelRanking) -> float:
     if not n_positive:
         return float("nan")
     hits, false_alarms = _from_the_top(ranking.positive), _from_the_top(ranking.negative)
-    gain = ranking.positive[::-1] / n_positive
-    return float((gain * hits / (hits + false_alarms)).sum())
+    found = ranking.positive[::-1] * (hits / (hits + false_alarms))
+    return float(found.sum() / n_positive)  # divided last, so that rounding cannot lift it above 1
 
 
 def eleven_point_aupr(ranking: PixelRanking) -> float:
@@ -141,7 +141,7 @@ def eleven_point_aupr(ranking: PixelRanking) -> float:
     hits, false_alarms = ranking.above(ELEVEN)
     predicted = hits + false_alarms
     precision = np.where(predicted > 0, hits / np.maximum(predicted, 1), 1.0)
-    return float(np.trapezoid(precision[::-1], hits[::-1] / n_positive))
+    return float(np.trapezoid(precision[::-1], hits[::-1]) / n_positive)
 
 
 def _from_the_top(counts: np.ndarray) -> np.ndarray:

@@ -71,6 +71,13 @@ def test_areas_by_hand():
     assert (roc_auc(tied), average_precision(tied)) == (0.5, 0.5)
 
 
+@pytest.mark.parametrize("n_scores", [3, 49, 98, 1000])
+def test_rounding_lifts_no_area_above_one(n_scores):
+    score, mask = np.linspace(1, 1.5, n_scores) - 0.5, np.ones(n_scores, bool)
+    ranking = rank_pixels(score, mask)
+    assert average_precision(ranking) == eleven_point_aupr(ranking) == 1
+
+
 def test_only_pixels_inside_count(lesions):
     _, probability, truth = lesions
     image, mask = probability[0, 0], truth[0, 0]
