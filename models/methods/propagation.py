@@ -102,7 +102,7 @@ class Propagation(Method):
 
     Looking alike: the cosine of an encoder's features, of which each scan's mean is subtracted. Lying about there: in
     the plane relative to the body, along z in millimetres after the scans were aligned. Several supports vote together,
-    and so do copies of each with darker and with brighter structures, as patients differ (iron in liver and spleen).
+    and on request copies of each with darker and brighter structures, as patients differ (iron in liver and spleen).
     The maps then follow the image's edges (guided filter), and of each structure the largest piece is kept.
 
     All classes of an annotated slice count as annotated.

@@ -13,7 +13,6 @@ from dataloaders.scans.manifest import statistics_of
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import PrepareParameters, parameters_of, prepare_image
 from models.methods.propagation import Propagation, PropagationConfig
-from models.networks.brightness import BrightnessConfig
 from models.prediction.annotated import Annotated, PreparedSupport, keep_slices, number_structures, prepare_numbers
 from models.prediction.fewshot import FewShotPredictor
 from models.prediction.raw_scans import check_array
@@ -76,10 +75,8 @@ class PropagationPredictor(FewShotPredictor):
             spec = catalog.dataset(dataset, "scans")
         target = choose_device(device)
         set_precision("float32", target)
-        is_calibrated = spec.intensity.normalise_by == "training_scans"  # CT: equal tissue is equally bright in all
-        brightness = BrightnessConfig(levels=()) if is_calibrated else BrightnessConfig()
         try:
-            method = Propagation(PropagationConfig(annotation="labelled", brightness=brightness))
+            method = Propagation(PropagationConfig(annotation="labelled"))
         except UserError as error:
             raise type(error)(f"{error} A trained few-shot network (--checkpoint) does without.") from error
         parameters = parameters_of(spec)

@@ -57,10 +57,4 @@ TRAINING: dict[str, Any] = {
     "save_snapshot_every": 25_000,
 }
 
-# CT is calibrated: equal tissue is equally bright in all scans.
-CALIBRATED: dict[str, Any] = {"brightness": {"levels": []}}
-
-RULES = (
-    Rule("SSL-ALPNet (ECCV 2020), section 4.2 and released code", TRAINING, {"method": ("alpnet",)}),
-    Rule("our own, not measured on CT", CALIBRATED, {"method": ("propagation",), "dataset": ("SABS",)}),
-)
+RULES = (Rule("SSL-ALPNet (ECCV 2020), section 4.2 and released code", TRAINING, {"method": ("alpnet",)}),)
