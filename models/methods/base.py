@@ -150,6 +150,20 @@ def requested_classes(found: Float[Tensor, "D N H W"], classes: Sequence[int], k
     return torch.stack([found[:, value] for value in classes])
 
 
+class Untrained(Method):
+    """A method with nothing to train, which only predicts."""
+
+    batch_type = None
+
+    def forward(self, batch: object) -> dict[str, Tensor]:
+        """Not available.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"{type(self).__name__} has nothing to train; run validation.py with it.")
+
+
 def exclusive_masks(probabilities: Float[Tensor, "K D H W"]) -> Bool[Tensor, "K D H W"]:
     """Masks of the most probable class; the background, with what remains to 1, wins where it is at least as probable.
 

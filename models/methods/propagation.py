@@ -1,6 +1,5 @@
 """Label propagation: segments scans with annotated ones by comparing features and places; nothing is trained."""
 
-import logging
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -11,7 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from dataloaders.samples import EvalCase, SupportScan, SupportSet
-from models.methods.base import Method, exclusive_masks
+from models.methods.whole_scans import Spacing, WholeScanMethod, require_scans, require_spacing
 from models.networks.alignment import (
     Alignment,
     AlignmentConfig,
@@ -24,13 +23,11 @@ from models.networks.body import BodyBox, BodyConfig, find_body, find_inside, re
 from models.networks.brightness import BrightnessConfig, with_brightness
 from models.networks.label_propagation import Cells, KernelConfig, propagate
 from models.networks.passes import run_in_chunks
-from models.networks.postprocessing import PostprocessConfig, follow_image, postprocess_masks
+from models.networks.postprocessing import PostprocessConfig, follow_image
 from models.networks.prototypes import inverse_norm
 from models.networks.similarity import Likeness, own_similarity, similarity
-from util.errors import ConfigError, DataError
+from util.errors import DataError
 from util.schema import check_bounds, option
-
-logger = logging.getLogger(__name__)
 
 UNKNOWN = 255  # in label maps
 
@@ -68,7 +65,7 @@ class EncodedScan:
     feature: Float[Tensor, "D h w C"]  # of unit length, without the scan's mean
     description: Float[Tensor, "D N"]  # see models.networks.alignment
     box: BodyBox
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: Spacing
     inside: Bool[Tensor, "D h w"]  # the body, see `find_inside`; on the host
 
     def cells(self, stride: int, z_mm: Tensor | None = None) -> Cells:
@@ -97,7 +94,7 @@ class EncodedSupport:
         return own_similarity(self.scan.cells(OUTPUT_STRIDE))
 
 
-class Propagation(Method):
+class Propagation(WholeScanMethod):
     """Each place of a scan takes its label from the places of annotated scans that look alike and lie about there.
 
     Looking alike: the cosine of an encoder's features, of which each scan's mean is subtracted. Lying about there: in
@@ -111,9 +108,7 @@ class Propagation(Method):
     """
 
     Config = PropagationConfig
-    family = "fewshot"
-    batch_type = None
-    compares_scans = True
+    config: PropagationConfig
 
     def __init__(self, config: PropagationConfig) -> None:
         super().__init__()
@@ -123,36 +118,24 @@ class Propagation(Method):
             self.encoder.localconv = torch.nn.Identity()
         self.eval()
 
-    def forward(self, batch: object) -> dict[str, Tensor]:
-        """Not available.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise ConfigError("method='propagation' has nothing to train; run validation.py with it.")
-
     @torch.no_grad()
-    def encode_scan(
-        self, image: Float[Tensor, "D 1 H W"], spacing_mm: tuple[float, float, float] | None, name: str
-    ) -> EncodedScan:
+    def encode_scan(self, image: Float[Tensor, "D 1 H W"], spacing_mm: Spacing | None, name: str) -> EncodedScan:
         """Features of all slices, without the scan's mean and of unit length; the name is for warnings.
 
         Raises:
             ConfigError: the spacing is unknown.
         """
-        if spacing_mm is None:
-            raise ConfigError("method='propagation' needs the spacing of each scan in millimetres; it is unknown.")
+        spacing_mm = require_spacing(spacing_mm)
         features = self._features(image)
         box = find_body(image, self.config.body, name)
-        description = describe_slices(features, box, OUTPUT_STRIDE, self.config.alignment)
-        size = (features.shape[2], features.shape[3])
-        inside = find_inside(image, self.config.body, size)
-        return EncodedScan(features.permute(0, 2, 3, 1).contiguous(), description, box, spacing_mm, inside)
+        description = describe_slices(features.permute(0, 3, 1, 2), box, OUTPUT_STRIDE, self.config.alignment)
+        inside = find_inside(image, self.config.body, (features.shape[1], features.shape[2]))
+        return EncodedScan(features, description, box, spacing_mm, inside)
 
-    def _features(self, image: Float[Tensor, "D 1 H W"]) -> Float[Tensor, "D C h w"]:
+    def _features(self, image: Float[Tensor, "D 1 H W"]) -> Float[Tensor, "D h w C"]:
         features = torch.cat(list(run_in_chunks(self.encoder, self.config.slices_per_pass, image))).float()
         features = features - features.mean((0, 2, 3), keepdim=True)
-        return features * inverse_norm(features, 1)
+        return (features * inverse_norm(features, 1)).permute(0, 2, 3, 1).contiguous()
 
     def encode_support(self, support: SupportSet) -> tuple[EncodedSupport, ...]:
         """Features and labels of each annotated scan.
@@ -161,9 +144,7 @@ class Propagation(Method):
             ConfigError: the support has slices only, and no whole scans.
             DataError: a scan without an annotated slice.
         """
-        if not support.scans:
-            raise ConfigError("method='propagation' compares whole scans; the support set contains slices only.")
-        return tuple(self._encode_annotated(scan, support.classes) for scan in support.scans)
+        return tuple(self._encode_annotated(scan, support.classes) for scan in require_scans(support))
 
     def _encode_annotated(self, scan: SupportScan, classes: tuple[int, ...]) -> EncodedSupport:
         encoded = self.encode_scan(scan.image, scan.spacing_mm, "an annotated scan")
@@ -180,11 +161,8 @@ class Propagation(Method):
                 f"the annotated scan shows none of the classes {', '.join(map(str, classes))} on its "
                 f"{int(is_annotated.sum())} annotated slices. Choose another support scan, or other classes."
             )
-        copies = tuple(
-            self._encode_copy(scan, classes, EncodedSupport(encoded, label, is_annotated), level)
-            for level in self.config.brightness.levels
-        )
-        return EncodedSupport(encoded, label, is_annotated, copies)
+        original, levels = EncodedSupport(encoded, label, is_annotated), self.config.brightness.levels
+        return replace(original, copies=tuple(self._encode_copy(scan, classes, original, level) for level in levels))
 
     def _encode_copy(
         self, scan: SupportScan, classes: tuple[int, ...], original: EncodedSupport, level: float
@@ -192,10 +170,10 @@ class Propagation(Method):
         """Structures of another brightness, at the original's places; nothing else of the copy votes."""
         annotated = scan.label * original.is_annotated.to(scan.label.device)[:, None, None]
         image = with_brightness(scan.image, annotated, classes, level)
-        feature = self._features(image).permute(0, 2, 3, 1).contiguous()
         is_structure = original.label[..., 1:].sum(-1) > self.config.brightness.least_share
         label = self.config.brightness.weight * original.label * is_structure[..., None]
-        return replace(original, scan=replace(original.scan, feature=feature, inside=is_structure.cpu()), label=label)
+        scan_of_copy = replace(original.scan, feature=self._features(image), inside=is_structure.cpu())
+        return replace(original, scan=scan_of_copy, label=label)
 
     @torch.no_grad()
     def probabilities(self, case: EvalCase, support: tuple[EncodedSupport, ...]) -> Float[Tensor, "K D H W"]:
@@ -247,12 +225,6 @@ class Propagation(Method):
         if self.config.align_z == "heights":
             return relative_alignment(len(query.feature), query_mm, len(support.feature), support_mm)
         return align_slices(query.description, support.description, query_mm, support_mm, self.config.alignment)
-
-    def masks(self, probabilities: Float[Tensor, "K D H W"]) -> Bool[Tensor, "K D H W"]:
-        """The most probable class or the background (`exclusive`), else each class above 1/2; then the switches."""
-        options = self.config.postprocess
-        masks = exclusive_masks(probabilities) if options.exclusive else probabilities > 0.5
-        return postprocess_masks(masks, probabilities, options)
 
 
 def shrink_labels(

@@ -4,18 +4,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from dataloaders.samples import EvalCase, SupportSet
-from models.methods.base import Method, exclusive_masks
+from models.methods.whole_scans import Spacing, WholeScanMethod, require_scans, require_spacing
 from models.networks.body import BodyConfig, find_body
 from models.networks.image_registration import RegisteredScan, RegistrationSteps, register, warp
-from models.networks.postprocessing import PostprocessConfig, follow_image, postprocess_masks
-from util.errors import ConfigError
+from models.networks.postprocessing import PostprocessConfig, follow_image
 from util.schema import option
-
-Spacing = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Atlas:
     maps: Float[np.ndarray, "K D H W"]
 
 
-class Registration(Method):
+class Registration(WholeScanMethod):
     """The yardstick of few-shot segmentation without learning: the support is registered onto each query.
 
     The maps of several supports are averaged; with the rule of the most probable class this is a majority vote.
@@ -45,21 +42,11 @@ class Registration(Method):
     """
 
     Config = RegistrationConfig
-    family = "fewshot"
-    batch_type = None
-    compares_scans = True
+    config: RegistrationConfig
 
     def __init__(self, config: RegistrationConfig) -> None:
         super().__init__()
         self.config = config
-
-    def forward(self, batch: object) -> dict[str, Tensor]:
-        """Not available.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise ConfigError("method='registration' has nothing to train; run validation.py with it.")
 
     def encode_support(self, support: SupportSet) -> tuple[Atlas, ...]:
         """The annotated scans on the host.
@@ -67,10 +54,8 @@ class Registration(Method):
         Raises:
             ConfigError: the support has slices only, and no whole scans.
         """
-        if not support.scans:
-            raise ConfigError("method='registration' compares whole scans; the support set contains slices only.")
         atlases = []
-        for scan in support.scans:
+        for scan in require_scans(support):
             label = scan.label.cpu().numpy()
             maps = np.stack([label == value for value in support.classes]).astype(np.float32)
             atlases.append(Atlas(self._read(scan.image, scan.spacing_mm), maps))
@@ -82,9 +67,8 @@ class Registration(Method):
         Raises:
             ConfigError: the spacing of the scan is unknown.
         """
-        if case.spacing_mm is None:
-            raise ConfigError("method='registration' needs the spacing of each scan in millimetres; it is unknown.")
-        query = self._read(case.image, case.spacing_mm)
+        spacing_mm = require_spacing(case.spacing_mm)
+        query = self._read(case.image, spacing_mm)
         warped = []
         for atlas in support:
             transform = register(query, atlas.scan, self.config.registration)
@@ -92,14 +76,8 @@ class Registration(Method):
         maps = torch.from_numpy(np.mean(warped, 0)).to(case.image).clamp(0, 1)
         if self.config.postprocess.guided_filter:
             guide = self.config.postprocess.guide
-            maps = follow_image(case.image, maps.transpose(0, 1), case.spacing_mm, guide).transpose(0, 1)
+            maps = follow_image(case.image, maps.transpose(0, 1), spacing_mm, guide).transpose(0, 1)
         return maps / maps.sum(0).clamp_min(1)
 
     def _read(self, image: Float[Tensor, "D 1 H W"], spacing_mm: Spacing) -> RegisteredScan:
         return RegisteredScan(image[:, 0].cpu().numpy(), find_body(image, self.config.body), spacing_mm)
-
-    def masks(self, probabilities: Float[Tensor, "K D H W"]) -> Bool[Tensor, "K D H W"]:
-        """The most probable class or the background (`exclusive`), else each class above 1/2; then the switches."""
-        options = self.config.postprocess
-        masks = exclusive_masks(probabilities) if options.exclusive else probabilities > 0.5
-        return postprocess_masks(masks, probabilities, options)

@@ -7,8 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dataloaders.samples import EvalCase, SupportSet
-from models.methods.base import Method
-from util.errors import ConfigError
+from models.methods.base import Untrained
 from util.schema import check_bounds, option
 
 
@@ -22,7 +21,7 @@ class IntensityThresholdConfig:
         check_bounds(self)
 
 
-class IntensityThreshold(Method):
+class IntensityThreshold(Untrained):
     """Marks the pixels whose normalised intensity is in the central range of the support slice's organ.
 
     A lower bound for comparison: a method that is not clearly better has learned nothing.
@@ -30,19 +29,10 @@ class IntensityThreshold(Method):
 
     Config = IntensityThresholdConfig
     family = "fewshot"
-    batch_type = None
 
     def __init__(self, config: IntensityThresholdConfig) -> None:
         super().__init__()
         self.config = config
-
-    def forward(self, batch: object) -> dict[str, Tensor]:
-        """Not available.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise ConfigError("method='threshold' has nothing to train; run validation.py with it.")
 
     def encode_support(self, support: SupportSet) -> Float[Tensor, "2 K P"]:
         """The lowest and highest typical intensity of each class and part."""

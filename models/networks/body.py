@@ -42,8 +42,8 @@ def find_body(image: Float[Tensor, "D 1 H W"], config: BodyConfig, name: str = "
     It does not depend on the unit of intensities. A scan in which no body is found (constant, or a box of a few pixels)
     gets the whole image, with a warning that names it.
     """
-    std, mean = torch.std_mean(image, correction=0)
-    is_body = (image[:, 0] > mean + config.threshold * std).float()
+    is_body, std = _body_pixels(image, config)
+    is_body = is_body[:, 0]
     rows = _span(is_body.sum((0, 2)), config.tail)
     columns = _span(is_body.sum((0, 1)), config.tail)
     box = torch.stack([*rows, *columns, std]).tolist()  # one transfer
@@ -52,6 +52,12 @@ def find_body(image: Float[Tensor, "D 1 H W"], config: BodyConfig, name: str = "
         logger.warning("%s: no body found in its %d slices; the whole image counts as body.", name, len(image))
         return BodyBox((0.0, height - 1.0), (0.0, width - 1.0))
     return BodyBox((box[0], box[1]), (box[2], box[3]))
+
+
+def _body_pixels(image: Tensor, config: BodyConfig) -> tuple[Float[Tensor, "D 1 H W"], Float[Tensor, ""]]:
+    """1 where a pixel is bright enough for body, else 0; and the standard deviation of the intensities."""
+    std, mean = torch.std_mean(image, correction=0)
+    return (image > mean + config.threshold * std).float(), std
 
 
 def _span(counts: Float[Tensor, " N"], tail: float) -> tuple[Tensor, Tensor]:
@@ -90,8 +96,7 @@ def find_inside(image: Float[Tensor, "D 1 H W"], config: BodyConfig, size: tuple
     A cell counts if there is body on both of its sides in its row and in its column, and so do its neighbours. Where no
     body is found all cells count.
     """
-    std, mean = torch.std_mean(image, correction=0)
-    is_body = (image > mean + config.threshold * std).float()
+    is_body, _ = _body_pixels(image, config)
     share = F.interpolate(is_body, size, mode="area")[:, 0].cpu()
     is_body = share >= LEAST_SHARE
     between = _is_between(is_body, 1) & _is_between(is_body, 2)

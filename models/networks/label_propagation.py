@@ -34,7 +34,6 @@ class Cells:
         feature: on a device.
         row, column: relative to the body, see `models.networks.body`; on the host.
         z_mm: of the slices, in the coordinates of the support; on the host.
-        shift: of single places of a support, in units of (column, row, millimetres along z); None: none. On the device.
         inside: which places are compared, see `models.networks.body.find_inside`; None: all. On the host.
     """
 
@@ -42,7 +41,6 @@ class Cells:
     row: Float[Tensor, " h"]
     column: Float[Tensor, " w"]
     z_mm: Float[Tensor, " D"]
-    shift: Float[Tensor, "D h w 3"] | None = None
     inside: Bool[Tensor, "D h w"] | None = None
 
 
@@ -70,10 +68,10 @@ def propagate(
         is_annotated: slices of the support whose labels are known; at least one. On the host.
         config: widths, window and band.
     """
-    keys, reach = _support_keys(query, support, config)
+    keys = _support_keys(support, config)
     rows = query.row.clamp(support.row.min(), support.row.max())
     distance = (rows[:, None] - support.row).abs()
-    near_rows = distance <= config.band * config.sigma_xy + reach
+    near_rows = distance <= config.band * config.sigma_xy
     near_rows |= distance == distance.amin(1, keepdim=True)
     near_slices = _near_slices(query.z_mm, support.z_mm, is_annotated, config.window_z_mm)
     queries = _query_keys(query, support, rows, is_annotated, config)
@@ -143,17 +141,12 @@ def _places(cells: Cells, row: Tensor, column: Tensor, z_mm: Tensor, config: Ker
     return torch.stack(axes, -1).to(cells.feature.device)
 
 
-def _support_keys(query: Cells, support: Cells, config: KernelConfig) -> tuple[Float[Tensor, "S h w E"], float]:
-    """Features with the places' terms of the exponent, and how far rows were shifted at most."""
+def _support_keys(support: Cells, config: KernelConfig) -> Float[Tensor, "S h w E"]:
+    """Features with the places' terms of the exponent."""
     centre = support.z_mm.mean()
     place = _places(support, support.row, support.column, support.z_mm - centre, config)
-    reach = 0.0
-    if support.shift is not None:
-        width = place.new_tensor([config.sigma_xy, config.sigma_xy, config.sigma_z_mm])
-        place = place + support.shift / width
-        reach = float(support.shift[..., 1].abs().max())
     constant = -0.5 * place.square().sum(-1, keepdim=True) - config.temperature
-    return torch.cat([support.feature, place, torch.ones_like(constant), constant], -1), reach
+    return torch.cat([support.feature, place, torch.ones_like(constant), constant], -1)
 
 
 def _query_keys(

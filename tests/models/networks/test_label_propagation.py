@@ -99,15 +99,3 @@ def test_far_away_and_outside_there_is_still_an_answer():
     found = propagate(query, support, labels(), torch.ones(9, dtype=torch.bool), CONFIG)
     assert found.isfinite().all()
     assert (found.sum(-1) > 0).all()
-
-
-def test_moved_places_of_a_support_count_where_they_were_moved_to():
-    query, support = cells(1), cells(1)
-    moved = replace(support, row=support.row - 0.2, column=support.column - 0.1, z_mm=support.z_mm - 3)
-    shift = torch.tensor([0.1, 0.2, 3.0]).expand(9, 7, 6, 3)
-    wide = replace(CONFIG, band=50.0, window_z_mm=1000.0)  # neither cuts anything off
-    everything = torch.ones(9, dtype=torch.bool)
-    found = propagate(query, replace(moved, shift=shift), labels(), everything, wide)
-    expected = propagate(query, support, labels(), everything, wide)
-    inner = (slice(None), slice(0, 4), slice(0, 4))  # elsewhere the query is outside the storage of the moved support
-    torch.testing.assert_close(found[inner], expected[inner], rtol=1e-3, atol=1e-9)
