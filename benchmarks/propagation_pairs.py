@@ -4,11 +4,12 @@ python -m benchmarks.propagation_pairs --data DATA --support 8 10 13 15 --query 
 python -m benchmarks.propagation_pairs --data DATA --support 8 10 13 15 --query 8 10 13 15 --reuse-features \
     --run "propagation" --run "propagation kernel.sigma_xy=0.1" --run "alpnet modelname=efficientnet_lite0"
 python -m benchmarks.propagation_pairs --data DATA --support 8 10 13 15 --query 1 2 3 5 --shots 2 --run "propagation"
+python -m benchmarks.propagation_pairs --data DATA --support 1 2 3 --query 1 2 3 --confidence --run "propagation"
 
 DATA is the data root or a prepared folder with class index. A run is a named configuration (models/presets) and any
 settings of its method. "blind" scores all slices, "reference" the structure's true ones. One line a run: Dice x 100 of
 each structure, mean over pairs (a scan with itself is no pair), their mean, and seconds per scan after the support was
-encoded.
+encoded. With --confidence, also how the mean probability within a mask (blind) goes with its Dice.
 """
 
 import argparse
@@ -16,8 +17,8 @@ import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from itertools import combinations
-from typing import Any, cast
+from itertools import combinations, pairwise
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from dataloaders.fewshot.folds import Fold
 from dataloaders.scans.normalise import Normalisation
 from models import build_method, method_class
 from models.methods.base import Method
+from models.networks.postprocessing import confidences
 from models.prediction.segmenter import Segmenter
 from models.presets import NAMED_CONFIGS
 from util.cli import whole
@@ -40,6 +42,16 @@ from util.runtime.device import choose_device
 from util.schema import merge
 
 PROTOCOLS = ("blind", "reference")
+CONFIDENCES = (0.0, 0.6, 0.65, 0.7, 0.75, 1.0)  # edges of the lines of the table
+GOOD_DICE = 0.7
+
+
+class Measured(NamedTuple):
+    """Scores of one query scan."""
+
+    dice: dict[str, list[float]]  # by protocol; of each structure
+    confidence: list[float]  # of each structure, blind; 0: nothing was found
+    seconds: float
 
 
 class RememberedEncoder(nn.Module):
@@ -74,11 +86,31 @@ def main() -> None:
             key = f"{getattr(method.config, 'modelname', '')} {getattr(method.config, 'encoder_weights', '')}"
             key += f" {getattr(method.config, 'use_projection', '')} {type(method).__name__}"
             method.encoder = RememberedEncoder(cast(nn.Module, method.encoder), memories.setdefault(key, {}))
-        dice, seconds = _measure(method, data, pairs, given.device, given.verbose)
+        found = _measure(method, data, pairs, given.device, given.verbose)
         for protocol in PROTOCOLS:
-            means = 100 * np.nanmean(dice[protocol], 0)
+            means = 100 * np.nanmean([each.dice[protocol] for each in found], 0)
             cells = [f"{value:.1f}" for value in (*means, means.mean())]
-            print(markdown_row([words, protocol, *cells, f"{np.median(seconds):.1f}"]), flush=True)
+            took = np.median([each.seconds for each in found])
+            print(markdown_row([words, protocol, *cells, f"{took:.1f}"]), flush=True)
+        if given.confidence:
+            confidence = np.array([each.confidence for each in found]).ravel()
+            dice = np.array([each.dice["blind"] for each in found]).ravel()
+            print(f"\n{confidence_table(confidence, dice)}", flush=True)
+
+
+def confidence_table(confidence: np.ndarray, dice: np.ndarray) -> str:
+    """How Dice goes with confidence, in Markdown; masks (N,) that are empty or have no truth are counted apart."""
+    is_found = (confidence > 0) & np.isfinite(dice)
+    known, scores = confidence[is_found], dice[is_found]
+    correlation = np.corrcoef(known, scores)[0, 1]
+    lines = [f"correlation {correlation:.2f}, {is_found.sum()} masks, {len(dice) - is_found.sum()} not found or scored"]
+    lines.append(markdown_header(["confidence", "masks", "mean Dice", f"Dice above {GOOD_DICE}"], 1))
+    for low, high in pairwise(CONFIDENCES):
+        chosen = scores[(known > low) & (known <= high)]
+        if len(chosen):
+            cells = [str(len(chosen)), f"{chosen.mean():.2f}", f"{100 * (chosen > GOOD_DICE).mean():.0f} %"]
+            lines.append(markdown_row([f"{low:g} to {high:g}", *cells]))
+    return "\n".join(lines)
 
 
 def _method(words: str) -> Method:
@@ -95,26 +127,23 @@ def _method(words: str) -> Method:
 
 def _measure(
     method: Method, data: FewShotData, pairs: list[tuple[tuple[str, ...], str]], device: torch.device, verbose: bool
-) -> tuple[dict[str, list[list[float]]], list[float]]:
-    """Protocol -> Dice of each structure in each pair, and seconds of each pair."""
-    dice: dict[str, list[list[float]]] = {protocol: [] for protocol in PROTOCOLS}
-    seconds = []
+) -> list[Measured]:
+    """The scores of each pair."""
+    found = []
     for support in dict.fromkeys(support for support, _ in pairs):
         queries = tuple(query for first, query in pairs if first == support)
-        for query, cases, masks, took in _segment(method, data, support, queries, device):
-            seconds.append(took)
-            for protocol in PROTOCOLS:
-                dice[protocol].append(_dice(cases[protocol], masks[protocol]))
+        for query, one in _segment(method, data, support, queries, device):
+            found.append(one)
             if verbose:
-                shown = " ".join(f"{100 * value:.1f}" for value in dice["blind"][-1])
+                shown = " ".join(f"{100 * value:.1f}" for value in one.dice["blind"])
                 print(f"  {' + '.join(support)} to {query}: {shown}", flush=True)
-    return dice, seconds
+    return found
 
 
 def _segment(
     method: Method, data: FewShotData, support: tuple[str, ...], queries: tuple[str, ...], device: torch.device
-) -> Iterator[tuple[str, dict[str, ScoredCase], dict[str, np.ndarray], float]]:
-    """Query, its case and masks under each protocol, and seconds; a case without other parts is segmented once."""
+) -> Iterator[tuple[str, Measured]]:
+    """Each query and its scores; a case without other parts is segmented once for both protocols."""
     fold = Fold((), queries, support)
     one = replace(data, fold=fold)
     normalisation = _normalisation(data)
@@ -123,14 +152,15 @@ def _segment(
     segmenter.set_support(tasks["blind"].support)
     for query in queries:
         cases = {protocol: task.read_case(query) for protocol, task in tasks.items()}
-        masks: dict[str, np.ndarray] = {}
         start = time.perf_counter()
-        masks["blind"] = segmenter.segment(cases["blind"].case).masks.cpu().numpy()
+        blind = segmenter.segment(cases["blind"].case)
+        masks = blind.masks.cpu().numpy()
         took = time.perf_counter() - start
-        masks["reference"] = masks["blind"]
+        dice = {"blind": _dice(cases["blind"], masks)}
         if not method.compares_scans:
-            masks["reference"] = segmenter.segment(cases["reference"].case).masks.cpu().numpy()
-        yield query, cases, masks, took
+            masks = segmenter.segment(cases["reference"].case).masks.cpu().numpy()
+        dice["reference"] = _dice(cases["reference"], masks)
+        yield query, Measured(dice, confidences(blind.masks, blind.probabilities).tolist(), took)
 
 
 def _normalisation(data: FewShotData) -> Normalisation:
@@ -160,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--run", action="append", required=True, metavar="'WORDS'", help="a named configuration and settings")
     add("--parts", type=int, default=3, help="annotated slices per structure, for methods that take them (default: 3)")
     add("--shots", type=whole(1), default=1, help="annotated scans that are used together (default: 1, each alone)")
+    add("--confidence", action="store_true", help="also print how confidence goes with Dice")
     add("--device", default="auto", type=choose_device, help="auto, cpu or cuda (default: auto)")
     add("--reuse-features", action="store_true", help="encode each image once; seconds are then without the encoder")
     add("--verbose", action="store_true", help="also print the blind Dice of each pair")
