@@ -3,7 +3,7 @@
 import contextlib
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,19 +29,28 @@ def run_once(
     Returns:
         The settings, whose experiment folder holds what the commands returned, see `results`.
     """
-    torch.set_num_threads(1)
-    logging.disable(logging.INFO)
-    with contextlib.redirect_stdout(io.StringIO()):
-        config = ex.run("print_config", dict(keys), named_configs=tuple(words)).config
-    settings = read_settings(config)
-    done = settings.experiment_folder / DONE
-    if not done.exists():
-        options = {"--loglevel": "ERROR"}
-        found = {}
-        for name in commands:
-            found[name] = ex.run(name, dict(keys), named_configs=tuple(words), options=options).result
-        write_json(done, found)
+    with _one_quiet_thread():
+        with contextlib.redirect_stdout(io.StringIO()):
+            config = ex.run("print_config", dict(keys), named_configs=tuple(words)).config
+        settings = read_settings(config)
+        done = settings.experiment_folder / DONE
+        if not done.exists():
+            found = {name: ex.run(name, dict(keys), named_configs=tuple(words)).result for name in commands}
+            write_json(done, found)
     return settings
+
+
+@contextlib.contextmanager
+def _one_quiet_thread() -> Iterator[None]:
+    """One thread of torch, and errors alone in the log; both are as before at the end."""
+    n_threads, disabled = torch.get_num_threads(), logging.root.manager.disable
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+        logging.disable(disabled)
 
 
 def results(settings: Settings) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Fixtures of the whole suite."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,17 @@ def pytest_collection_modifyitems(items):
     for item in items:
         folder = item.path.parent.name
         item.add_marker(pytest.mark.xdist_group("cluster" if folder == "cluster" else str(item.path)))
+
+
+@pytest.fixture(autouse=True)
+def logging_is_left_as_found():
+    """What one test silences would be missing from the next one's log."""
+    before = logging.root.level, logging.root.manager.disable
+    yield
+    after = logging.root.level, logging.root.manager.disable
+    logging.root.setLevel(before[0])
+    logging.disable(before[1])
+    assert after == before
 
 
 @pytest.fixture(scope="session")
