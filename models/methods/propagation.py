@@ -21,6 +21,7 @@ from models.networks.alignment import (
 from models.networks.backbones import OUTPUT_STRIDE, build_encoder
 from models.networks.body import BodyBox, BodyConfig, find_body, find_inside, relative_places
 from models.networks.brightness import BrightnessConfig, with_brightness
+from models.networks.displacement import DisplacementConfig, fit_displacements, shift_field
 from models.networks.label_propagation import Cells, KernelConfig, propagate
 from models.networks.passes import run_in_chunks
 from models.networks.postprocessing import PostprocessConfig, follow_image
@@ -49,6 +50,7 @@ class PropagationConfig:
     align_z: Literal["features", "heights"] = "features"  # heights: relative ones, for scans of the same stretch
     body: BodyConfig = option(BodyConfig)
     alignment: AlignmentConfig = option(AlignmentConfig)
+    displacement: DisplacementConfig = option(DisplacementConfig)
     kernel: KernelConfig = option(KernelConfig)
     brightness: BrightnessConfig = option(BrightnessConfig)
     postprocess: PostprocessConfig = field(default_factory=_all_switches)
@@ -68,10 +70,16 @@ class EncodedScan:
     spacing_mm: Spacing
     inside: Bool[Tensor, "D h w"]  # the body, see `find_inside`; on the host
 
-    def cells(self, stride: int, z_mm: Tensor | None = None) -> Cells:
-        """The features with their places; z_mm: of the slices, by default from the first one."""
+    def cells(self, stride: int, z_mm: Tensor | None = None, shift: Tensor | None = None) -> Cells:
+        """The features with their places; z_mm: of the slices, by default from the first one; shift: see `Cells`."""
         row, column = relative_places(self.box, (self.feature.shape[1], self.feature.shape[2]), stride)
-        return Cells(self.feature, row, column, self.z_mm if z_mm is None else z_mm, inside=self.inside)
+        return Cells(self.feature, row, column, self.z_mm if z_mm is None else z_mm, self.inside, shift)
+
+    @property
+    def body_mm(self) -> tuple[float, float]:
+        """Height and width of the body."""
+        (top, bottom), (left, right) = self.box.rows, self.box.columns
+        return (bottom - top) * self.spacing_mm[1], (right - left) * self.spacing_mm[2]
 
     @property
     def z_mm(self) -> Float[Tensor, " D"]:
@@ -211,13 +219,28 @@ class Propagation(WholeScanMethod):
         return max(found, key=lambda each: each.relative, default=None)
 
     def _votes(self, query: EncodedScan, support: EncodedSupport) -> Float[Tensor, "D h w M"]:
-        found = self.align(query, support.scan)
+        found, config = self.align(query, support.scan), self.config
         cells = query.cells(OUTPUT_STRIDE, found.shift_mm + found.scale * query.z_mm)
-        votes = torch.stack([
-            propagate(cells, one.scan.cells(OUTPUT_STRIDE), one.label, one.is_annotated, self.config.kernel)
+        shift = self._shift(cells, query.body_mm, support)
+        votes = [
+            propagate(cells, one.scan.cells(OUTPUT_STRIDE, shift=shift), one.label, one.is_annotated, config.kernel)
             for one in (support, *support.copies)
-        ]).sum(0)  # fmt: skip
-        return support.scan.spacing_mm[0] * votes  # scans with thin slices have no more say than others
+        ]
+        return support.scan.spacing_mm[0] * torch.stack(votes).sum(
+            0
+        )  # scans with thin slices have no more say than others
+
+    def _shift(
+        self, query: Cells, body_mm: tuple[float, float], support: EncodedSupport
+    ) -> Float[Tensor, "S h w 3"] | None:
+        """Of the support's places, by where its structures lie in the query; None: none. `body_mm` is the query's."""
+        if not self.config.displacement.reach:
+            return None
+        cells = support.scan.cells(OUTPUT_STRIDE)
+        (height, width), (own_height, own_width) = body_mm, support.scan.body_mm
+        stretch = own_height / height, own_width / width
+        found = fit_displacements(query, cells, support.label, support.is_annotated, self.config.displacement, stretch)
+        return shift_field(cells, support.label, found, self.config.displacement)
 
     def align(self, query: EncodedScan, support: EncodedScan) -> Alignment:
         """Which heights correspond."""

@@ -35,6 +35,7 @@ class Cells:
         row, column: relative to the body, see `models.networks.body`; on the host.
         z_mm: of the slices, in the coordinates of the support; on the host.
         inside: which places are compared, see `models.networks.body.find_inside`; None: all. On the host.
+        shift: added to (z, row, column) of each place of a support, see `models.networks.displacement`; None: nothing.
     """
 
     feature: Float[Tensor, "D h w C"]
@@ -42,6 +43,7 @@ class Cells:
     column: Float[Tensor, " w"]
     z_mm: Float[Tensor, " D"]
     inside: Bool[Tensor, "D h w"] | None = None
+    shift: Float[Tensor, "D h w 3"] | None = None
 
 
 def propagate(
@@ -56,7 +58,8 @@ def propagate(
     K(q, n) = exp(temperature (cos - 1) - |difference of places|^2 / 2), places in units of the prior's widths. Divided
     by its sum over all M classes, the background included, the result is a probability; sums of several supports add
     up. Annotated slices within the window along z are compared, or the nearest one where there is none, and rows within
-    the band. Places outside the support's rows and columns count as being at its edge.
+    the band; both are wider by the largest shift of the support's places. Places outside the support's rows and columns
+    count as being at its edge.
 
     The exponent is one matrix product of features that are extended by the places; it is computed for a few rows of a
     slice of the query at a time, so that memory does not grow with the scans.
@@ -71,9 +74,10 @@ def propagate(
     keys = _support_keys(support, config)
     rows = query.row.clamp(support.row.min(), support.row.max())
     distance = (rows[:, None] - support.row).abs()
-    near_rows = distance <= config.band * config.sigma_xy
+    farthest = support.shift.abs().flatten(0, 2).amax(0).tolist() if support.shift is not None else (0.0, 0.0, 0.0)
+    near_rows = distance <= config.band * config.sigma_xy + farthest[1]
     near_rows |= distance == distance.amin(1, keepdim=True)
-    near_slices = _near_slices(query.z_mm, support.z_mm, is_annotated, config.window_z_mm)
+    near_slices = _near_slices(query.z_mm, support.z_mm, is_annotated, config.window_z_mm + farthest[0])
     queries = _query_keys(query, support, rows, is_annotated, config)
     found = label.new_zeros(*query.feature.shape[:3], label.shape[-1])
     asked, known = _inside(query), _inside(support)
@@ -134,11 +138,13 @@ def _places(cells: Cells, row: Tensor, column: Tensor, z_mm: Tensor, config: Ker
     """Places in units of the prior's widths, about the body's centre."""
     depth, height, width = cells.feature.shape[:3]
     axes = (
-        ((column - 0.5) / config.sigma_xy).expand(depth, height, width),
-        ((row - 0.5) / config.sigma_xy)[:, None].expand(depth, height, width),
-        (z_mm / config.sigma_z_mm)[:, None, None].expand(depth, height, width),
+        z_mm[:, None, None].expand(depth, height, width),
+        (row - 0.5)[:, None].expand(depth, height, width),
+        (column - 0.5).expand(depth, height, width),
     )
-    return torch.stack(axes, -1).to(cells.feature.device)
+    places = torch.stack(axes, -1).to(cells.feature.device)
+    places = places if cells.shift is None else places + cells.shift
+    return places / places.new_tensor([config.sigma_z_mm, config.sigma_xy, config.sigma_xy])
 
 
 def _support_keys(support: Cells, config: KernelConfig) -> Float[Tensor, "S h w E"]:

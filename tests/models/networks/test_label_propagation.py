@@ -27,7 +27,7 @@ def in_full(query, support, label, is_annotated, config):
 
     def places(one, row, column, z_mm):
         z, y, x = torch.meshgrid(z_mm, row, column, indexing="ij")
-        return torch.stack([z, y, x], -1).double()
+        return (torch.stack([z, y, x], -1) + (0 if one.shift is None else one.shift)).double()
 
     row = query.row.clamp(support.row.min(), support.row.max())
     column = query.column.clamp(support.column.min(), support.column.max())
@@ -39,10 +39,12 @@ def in_full(query, support, label, is_annotated, config):
     apart = ((here[:, None] - there) / sigma).square().sum(-1)
     cosine = query.feature.flatten(0, 2).double() @ support.feature.flatten(0, 2).double().T
     weight = (config.temperature * (cosine - 1) - apart / 2).exp()
-    dv = (here[:, None, 1] - there[:, 1]).abs()
-    weight = weight * (dv <= config.band * config.sigma_xy + 1e-6)
+    more = torch.zeros(3) if support.shift is None else support.shift.abs().flatten(0, 2).amax(0)
+    unmoved = places(replace(support, shift=None), support.row, support.column, support.z_mm).flatten(0, 2)
+    dv = (here[:, None, 1] - unmoved[:, 1]).abs()
+    weight = weight * (dv <= config.band * config.sigma_xy + more[1] + 1e-6)
     distance = (query.z_mm[:, None] - support.z_mm).abs().masked_fill(~is_annotated, torch.inf)
-    is_near = distance <= config.window_z_mm + 1e-3
+    is_near = distance <= config.window_z_mm + more[0] + 1e-3
     is_near = is_near | ((distance == distance.amin(1, keepdim=True)) & ~is_near.any(1, keepdim=True))
     per_slice = weight.unflatten(0, (len(query.z_mm), -1)).unflatten(2, (len(support.z_mm), -1))
     per_slice = per_slice * is_near[:, None, :, None]
@@ -51,10 +53,14 @@ def in_full(query, support, label, is_annotated, config):
 
 @pytest.mark.parametrize("n_rows", [1, 3, 100])
 @pytest.mark.parametrize("annotated", [range(9), (2, 3, 7), (8,)])
-def test_the_banded_product_equals_the_full_one(monkeypatch, n_rows, annotated):
+@pytest.mark.parametrize("farthest", [0.0, 0.2])
+def test_the_banded_product_equals_the_full_one(monkeypatch, n_rows, annotated, farthest):
     monkeypatch.setattr(label_propagation, "ROWS_AT_ONCE", n_rows)
     query, support = cells(1, depth=11, height=8), cells(2)
     query = replace(query, z_mm=query.z_mm * 1.1 - 20)
+    if farthest:
+        shift = torch.rand(9, 7, 6, 3, generator=torch.Generator().manual_seed(4)) - 0.5
+        support = replace(support, shift=2 * farthest * shift * torch.tensor([100.0, 1.0, 1.0]))
     is_annotated = torch.zeros(9, dtype=torch.bool)
     is_annotated[list(annotated)] = True
     config = replace(CONFIG, window_z_mm=15.0, band=2.1)

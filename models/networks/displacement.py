@@ -1,0 +1,171 @@
+"""Where the structures of an annotated scan lie in the body that another scan shows: a shift of each, from features."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from models.networks.label_propagation import Cells
+from util.schema import check_bounds, option
+
+PLACES_AT_ONCE = 32  # that are compared together, so that memory is bounded
+LEAST_SHARE = 0.5  # of a place that a structure takes up, for the place to be compared
+POWERS = (0.0, 0.5, 1.0)  # a structure keeps its share of the body (0), its size in mm (1), or half of either
+FAR = 0.02  # shares around a place, below which structures are far and the place stays
+
+
+@dataclass(frozen=True)
+class DisplacementConfig:
+    """How far structures are looked for. Source: chosen on the twelve pairs among scans 8, 10, 13 and 15 of CHAOST2."""
+
+    reach: float = option(0.35, ge=0)  # largest shift in the plane, in widths and heights of the body; 0: no shifts
+    reach_z_mm: float = option(40.0, ge=0)  # largest shift along z
+    # of the mean cosine: what a shift by `typical`, or along z by `typical_z_mm`, costs; twice as far costs four times
+    cost: float = option(0.02, ge=0)
+    typical: float = option(0.15, gt=0)
+    typical_z_mm: float = option(40.0, gt=0)
+    scale_cost: float = option(0.02, ge=0)  # of the logarithm of a scale, see `POWERS`
+    n_places: int = option(256, ge=1)  # of a structure that are compared
+    spread: float = option(0.1, gt=0)  # how far from a structure its shift holds, in widths and heights of the body
+    spread_z_mm: float = option(20.0, gt=0)  # the same along z
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+
+
+class Displacement(NamedTuple):
+    """Of each structure along (z, row, column); a place p lies at p + shift + (scale - 1) (p - centre). On the host."""
+
+    shift: Float[Tensor, "K 3"]  # mm, and heights and widths of the body
+    scale: Float[Tensor, "K 3"]
+    centre: Float[Tensor, "K 3"]
+
+    def at(self, places: Float[Tensor, "S h w 3"]) -> Float[Tensor, "K S h w 3"]:
+        """What is added to each place, for each structure."""
+        shift, scale, centre = (each.to(places)[:, None, None, None] for each in self)
+        return shift + (scale - 1) * (places - centre)
+
+
+def fit_displacements(
+    query: Cells,
+    support: Cells,
+    label: Float[Tensor, "S h w M"],
+    is_annotated: Bool[Tensor, " S"],
+    config: DisplacementConfig,
+    stretch: tuple[float, float] = (1.0, 1.0),
+) -> Displacement:
+    """For each structure the shift and scale at which its places look most like the query's there, on average.
+
+    A structure as a whole is found where each of its places alone would be doubtful: people differ most in where an
+    organ lies in the body (fat behind the kidneys), and less in how it is built. It keeps either its share of the body
+    or its size.
+
+    Args:
+        query: its z in the support's coordinates.
+        support: the annotated scan.
+        label: share of background and structures in each place of the support.
+        is_annotated: slices of the support whose labels are known. On the host.
+        config: reach and cost.
+        stretch: height and width of the support's body divided by those of the query's, in mm.
+
+    Returns:
+        No shift for structures that fill no place.
+    """
+    steps, size = _steps(support, config), _cell_size(support)
+    shifts = steps * size
+    typical = shifts.new_tensor([config.typical_z_mm, config.typical, config.typical])
+    cost = config.cost * (shifts / typical).square().sum(1)
+    there, first = _on_grid_of(query, support), _first_place(support)
+    scales = torch.tensor([[1.0, *stretch]]) ** torch.tensor(POWERS)[:, None]  # (P, 3)
+    worse = cost + config.scale_cost * scales.log().abs().amax(1, keepdim=True)  # (P, A)
+    found = []
+    for places in _places_of(label, is_annotated, config.n_places):
+        centre = places.float().mean(0) if len(places) else places.new_zeros(3, dtype=torch.float)
+        goals = (centre + scales.to(centre)[:, None] * (places - centre)).round().long()  # (P, n, 3)
+        score = _mean_cosine(there, support.feature, places, goals, steps) - worse.to(there)
+        power, step = divmod(int(score.argmax()), len(steps))
+        found.append((shifts[step], scales[power], first + centre.cpu() * size))
+    return Displacement(*map(torch.stack, zip(*found, strict=True)))
+
+
+def shift_field(
+    support: Cells, label: Float[Tensor, "S h w M"], found: Displacement, config: DisplacementConfig
+) -> Float[Tensor, "S h w 3"]:
+    """The shift of each place: a structure's own within it, a mean of those nearby around it, none far from all."""
+    near = label[..., 1:].permute(3, 0, 1, 2)[:, None]  # (K, 1, S, h, w)
+    widths = torch.tensor([config.spread_z_mm, config.spread, config.spread]) / _cell_size(support)
+    for axis, width in enumerate(widths.tolist(), start=2):
+        near = _blur(near, width, axis)
+    near = near.movedim(1, -1)  # (K, S, h, w, 1)
+    places = torch.stack(torch.meshgrid(support.z_mm, support.row, support.column, indexing="ij"), -1).to(near)
+    return (near * found.at(places)).sum(0) / (near.sum(0) + FAR)
+
+
+def _first_place(cells: Cells) -> Float[Tensor, "3"]:
+    return torch.stack([axis[0] for axis in (cells.z_mm, cells.row, cells.column)])
+
+
+def _cell_size(cells: Cells) -> Float[Tensor, "3"]:
+    """Distance between neighbours along (z, row, column); 1 along an axis of one place."""
+    axes = (cells.z_mm, cells.row, cells.column)
+    return torch.stack([axis[1] - axis[0] if len(axis) > 1 else axis.new_ones(()) for axis in axes])
+
+
+def _steps(support: Cells, config: DisplacementConfig) -> Int[Tensor, "A 3"]:
+    """Candidate shifts in places along (z, row, column); no shift is first, so that it wins where all are equal."""
+    reach = torch.tensor([config.reach_z_mm, config.reach, config.reach]) / _cell_size(support)
+    steps = torch.cartesian_prod(*(torch.arange(-n, n + 1) for n in reach.floor().long().tolist()))
+    return steps[steps.abs().sum(1).argsort(stable=True)]
+
+
+def _on_grid_of(query: Cells, support: Cells) -> Float[Tensor, "S h w C"]:
+    """The query's features at the support's places; zeros outside the query."""
+    axes = []
+    pairs = zip((query.z_mm, query.row, query.column), (support.z_mm, support.row, support.column), strict=True)
+    for (own, other), size in zip(pairs, _cell_size(query), strict=True):
+        axes.append((2 * (other - own[0]) / size + 1) / len(own) - 1)
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], -1).to(query.feature)
+    found = F.grid_sample(query.feature.permute(3, 0, 1, 2)[None], grid[None], align_corners=False)
+    return found[0].permute(1, 2, 3, 0)
+
+
+def _places_of(label: Tensor, is_annotated: Tensor, n_places: int) -> list[Int[Tensor, "n 3"]]:
+    """Up to `n_places` places (z, row, column) of each structure, spread evenly."""
+    is_known = is_annotated.to(label.device)[:, None, None]
+    found = []
+    for share in label[..., 1:].unbind(-1):
+        places = (is_known & (share > LEAST_SHARE)).nonzero()
+        chosen = torch.linspace(0, max(0, len(places) - 1), min(n_places, len(places))).round().long()
+        found.append(places[chosen.to(places.device)])
+    return found
+
+
+def _mean_cosine(
+    there: Float[Tensor, "S h w C"],
+    feature: Float[Tensor, "S h w C"],
+    places: Int[Tensor, "n 3"],
+    goals: Int[Tensor, "P n 3"],
+    steps: Int[Tensor, "A 3"],
+) -> Float[Tensor, "P A"]:
+    """Of the features at `places` and those of the query at their goals, each step further; outside the query 0."""
+    total, size = there.new_zeros(len(goals), len(steps)), goals.new_tensor(there.shape[:3])
+    for some, goals_of_some in zip(places.split(PLACES_AT_ONCE), goals.split(PLACES_AT_ONCE, 1), strict=True):
+        cosine = feature[tuple(some.T)] @ there.flatten(0, 2).T  # (n, S h w)
+        for number, goal in enumerate(goals_of_some):
+            reached = goal[:, None] + steps.to(goal)  # (n, A, 3)
+            is_inside = ((reached >= 0) & (reached < size)).all(-1)
+            z, row, column = torch.minimum(reached.clamp_min(0), size - 1).unbind(-1)
+            total[number] += (cosine.gather(1, (z * size[1] + row) * size[2] + column) * is_inside).sum(0)
+    return total / max(1, len(places))
+
+
+def _blur(maps: Float[Tensor, "K 1 S h w"], sigma: float, axis: int) -> Float[Tensor, "K 1 S h w"]:
+    """Gaussian along one axis; zeros beyond the edges."""
+    radius = max(1, round(2.5 * sigma))
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=maps.device) / sigma).square())
+    shape, padding = [1] * 5, [0] * 3
+    shape[axis], padding[axis - 2] = -1, radius
+    return F.conv3d(maps, (kernel / kernel.sum()).reshape(shape).to(maps), padding=padding)

@@ -1,0 +1,115 @@
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models.networks.displacement import Displacement, DisplacementConfig, fit_displacements, shift_field
+from models.networks.label_propagation import Cells
+
+CONFIG = DisplacementConfig()
+SHAPE = (9, 14, 16)
+SIZE = torch.tensor([8.0, 0.05, 0.04])  # of a place: mm, heights and widths of the body
+ALL = torch.ones(SHAPE[0], dtype=torch.bool)
+
+
+def cells(feature):
+    z, row, column = (torch.arange(n) * size for n, size in zip(feature.shape[:3], SIZE, strict=True))
+    return Cells(feature, row + 0.1, column + 0.2, z)
+
+
+def noise(seed=0):
+    return F.normalize(torch.randn(*SHAPE, 6, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def labels(*boxes):
+    """Background and one structure for each box of slices."""
+    value = torch.zeros(SHAPE, dtype=torch.long)
+    for number, box in enumerate(boxes, start=1):
+        value[box] = number
+    return F.one_hot(value, len(boxes) + 1).float()
+
+
+ONE = (slice(2, 5), slice(3, 7), slice(4, 8))
+OTHER = (slice(4, 7), slice(8, 11), slice(9, 12))
+
+
+def test_each_structure_has_a_shift_of_its_own():
+    """The places of each are moved by other steps; around them the query shows something else."""
+    support, label, query = noise(), labels(ONE, OTHER), noise(1)
+    moves = {1: (1, 3, -2), 2: (-2, 0, 2)}
+    for value, move in moves.items():
+        places = (label[..., value] > 0).nonzero()
+        query[tuple((places + torch.tensor(move)).T)] = support[tuple(places.T)]
+    found = fit_displacements(cells(query), cells(support), label, ALL, CONFIG)
+    torch.testing.assert_close(found.shift, torch.tensor([moves[1], moves[2]]) * SIZE)
+    assert (found.scale == 1).all()
+
+
+def test_the_grids_may_differ():
+    """The query has every second slice and other first places."""
+    smooth = F.avg_pool3d(noise().permute(3, 0, 1, 2)[None], 3, stride=1, padding=1)
+    support = F.normalize(smooth[0].permute(1, 2, 3, 0), dim=-1)
+    moved = cells(support[::2].roll((2, -1), (1, 2)))
+    query = replace(moved, z_mm=torch.arange(len(moved.feature)) * 16.0, row=moved.row + 0.05)
+    found = fit_displacements(query, cells(support), labels(ONE), ALL, CONFIG)
+    assert found.shift[0].tolist() == pytest.approx([0, 0.15, -0.04], abs=1e-6)
+
+
+def test_what_does_not_look_like_it_anywhere_stays():
+    """Equal everywhere: no shift; nothing annotated, no place filled: no shift; and the cost holds back small gains."""
+    same = torch.ones(*SHAPE, 6) / 6**0.5
+    label = labels(ONE, OTHER)
+    for known in (ALL, ~ALL):
+        assert not fit_displacements(cells(same), cells(same), label, known, CONFIG).shift.any()
+    assert not fit_displacements(cells(same), cells(same), 0.4 * label, ALL, CONFIG).shift.any()
+    dear = replace(CONFIG, cost=100.0)
+    assert not fit_displacements(cells(noise(1)), cells(noise()), label, ALL, dear).shift.any()
+
+
+def test_slices_without_annotation_do_not_count():
+    support, label, query = noise(), labels(ONE), noise(1)
+    query[2, 6:10, 4:8] = support[2, 3:7, 4:8]
+    query[3:5, 3:7, 7:11] = support[3:5, 3:7, 4:8]
+    known = torch.arange(SHAPE[0]) == 2
+    found = fit_displacements(cells(query), cells(support), label, known, CONFIG)
+    torch.testing.assert_close(found.shift[0], torch.tensor([0, 3, 0]) * SIZE)
+
+
+def test_no_shift_is_beyond_reach():
+    config = replace(CONFIG, reach=0.1, reach_z_mm=8.0, cost=0.0)
+    found = fit_displacements(cells(noise(1)), cells(noise()), labels(ONE, OTHER), ALL, config)
+    assert (found.shift.abs() <= torch.tensor([8.0, 0.1, 0.1]) + 1e-6).all()
+
+
+def test_a_structure_keeps_its_size_where_the_body_is_larger():
+    """The query's body is twice as wide: places of the same size in mm are half as far from the structure's centre."""
+    support, label, query = noise(), labels((slice(2, 5), slice(2, 7), slice(3, 12))), noise(1)
+    places = (label[..., 1] > 0).nonzero()
+    centre = places.float().mean(0)
+    goals = (centre + (places - centre) * torch.tensor([1, 1, 0.5])).round().long() + torch.tensor([0, 4, 3])
+    query[tuple(goals.T)] = support[tuple(places.T)]
+    found = fit_displacements(cells(query), cells(support), label, ALL, CONFIG, (1.0, 0.5))
+    assert found.scale.tolist() == [[1, 1, 0.5]]
+    torch.testing.assert_close(found.shift[0], torch.tensor([0, 4, 3]) * SIZE)
+
+
+def test_a_shift_holds_within_a_structure_and_fades_around_it():
+    shifts = torch.tensor([[8.0, 0.1, -0.1], [-8.0, 0.0, 0.2]])
+    narrow = replace(CONFIG, spread=0.03, spread_z_mm=4.0)
+    found = Displacement(shifts, torch.ones(2, 3), torch.zeros(2, 3))
+    field = shift_field(cells(noise()), labels(ONE, OTHER), found, narrow)
+    torch.testing.assert_close(field[3, 4, 5], shifts[0], rtol=0.1, atol=0.01)
+    torch.testing.assert_close(field[5, 9, 10], shifts[1], rtol=0.1, atol=0.01)
+    assert not field[0, 13, 0].any()
+    between = field[3, 7, 6]  # beside the first one
+    assert 0.2 < float(between[1] / shifts[0, 1]) < 1
+
+
+def test_a_scaled_structure_shrinks_towards_its_centre():
+    one = cells(noise())
+    centre = torch.stack([one.z_mm[3], one.row[5], one.column[6]])
+    found = Displacement(torch.zeros(1, 3), torch.tensor([[1.0, 0.5, 1.0]]), centre[None])
+    field = shift_field(one, labels(ONE), found, replace(CONFIG, spread=0.03, spread_z_mm=4.0))
+    torch.testing.assert_close(field[3, 3, 6], torch.tensor([0, 0.5 * 2 * SIZE[1], 0]), rtol=0.1, atol=1e-6)
+    assert not field[..., [0, 2]].any()
