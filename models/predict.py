@@ -1,14 +1,14 @@
 r"""Segments your own images or scans: scans with an annotated one, or both with a trained network.
 
-    python -m models.predict --support-image A.nii.gz --support-label A_label.nii.gz --scans FOLDER --out RESULTS \
+    frugalseg predict --support-image A.nii.gz --support-label A_label.nii.gz --scans FOLDER --out RESULTS \
         --overlays
 
-    python -m models.predict --checkpoint checkpoint.pt --images FOLDER --out RESULTS --overlays
+    frugalseg predict --checkpoint checkpoint.pt --images FOLDER --out RESULTS --overlays
 
-    python -m models.predict --checkpoint checkpoint.pt --support-image A.nii.gz --support-label A_label.nii.gz \
+    frugalseg predict --checkpoint checkpoint.pt --support-image A.nii.gz --support-label A_label.nii.gz \
         --scans FOLDER --out RESULTS --overlays
 
-    python -m models.predict --checkpoint checkpoint.pt --scans FOLDER --out RESULTS --overlays
+    frugalseg predict --checkpoint checkpoint.pt --scans FOLDER --out RESULTS --overlays
 
 Without a checkpoint, scans are compared with one or several annotated scans, without any training. Else the checkpoint
 decides: dense networks and those of several tasks segment images: PNG, JPEG, TIFF and BMP files, or folders of them.
@@ -36,13 +36,13 @@ from pathlib import Path
 from dataloaders.io.volumes import read_volume
 from dataloaders.scans.normalise import Normalisation
 from models.prediction import images as image_files
-from models.prediction import origin
+from models.prediction import options, origin
 from models.prediction import scans as scan_files
 from models.prediction.annotated import Annotated, check_annotated
 from models.prediction.batch import Inventory, find_all, refuse_existing
 from models.prediction.dense import DensePredictor as DensePredictor
 from models.prediction.fewshot import FewShotPredictor as FewShotPredictor
-from models.prediction.options import check_options, make_parser
+from models.prediction.options import check_options
 from models.prediction.partial import PartialPredictor as PartialPredictor
 from models.prediction.partial_scans import PartialScanPredictor as PartialScanPredictor
 from models.prediction.propagation import PropagationPredictor as PropagationPredictor
@@ -52,6 +52,7 @@ from models.training.load import read_trained
 from util.cli import run_main
 from util.errors import ConfigError
 from util.items import Failures, exit_code, naming
+from util.parser import CommandParser
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ ITEMS = {"dense": "images", "fewshot": "scans", "sources": "scans", "partial": "
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the command line and segments; returns 1 if an image or scan failed, else 0."""
-    given = make_parser(__doc__ or "").parse_args(arguments)
+    given = make_parser().parse_args(arguments)
     family = "fewshot" if given.checkpoint is None else origin.family(read_trained(given.checkpoint))
     if family not in COMMANDS:
         raise ConfigError(f"{given.checkpoint}: no predictor of {family} methods; expected {' or '.join(COMMANDS)}.")
@@ -75,6 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if outcome.inventory.left_out:
         logger.warning("%s", outcome.inventory)
     return max(exit_code(outcome.failures, "not segmented"), exit_code(outcome.pictures, "segmented, but not drawn"))
+
+
+def make_parser() -> CommandParser:
+    """The parser of the command line."""
+    return options.make_parser(__doc__ or "")
 
 
 @dataclass

@@ -1,13 +1,12 @@
-"""Validates prepared data and suggests fixes, one line per finding: `python -m data.check TARGET`.
+"""Validates prepared data and suggests fixes, one line per finding.
 
 TARGET is the name of a built-in set, the description of your own data, or a prepared folder.
 
-    python -m data.check chaost2 [--scale MIDDLE] [--fold 0]
-    python -m data.check my_set.json5 --data-dir data
-    python -m data.check data/JSRT/prepared_256px [--structure lung] [--noise 0.7 0.7] [--superpixels]
+    frugalseg check chaost2 --fold 0
+    frugalseg check my_set.json5 --data-dir data
+    frugalseg check data/JSRT/prepared_256px --structure lung --noise 0.7 0.7 --superpixels
 """
 
-import argparse
 import logging
 from collections.abc import Sequence
 
@@ -18,7 +17,9 @@ from data.prepare.steps import add_structures, add_target, refuse_options, resol
 from data.superpixels.regions import SCALES
 from dataloaders.images.folder import NoiseConfig, SuperpixelConfig
 from util.cli import number, run_main, whole
+from util.parser import CommandParser
 
+MAIN_OPTIONS = ("data_dir", "jobs", "fold", "structure", "noise", "superpixels", "json")
 SCAN_OPTIONS, IMAGE_OPTIONS = ("scale", "fold"), ("size_px", "structure", "noise", "superpixels")
 
 log = logging.getLogger("data.check")
@@ -26,7 +27,7 @@ log = logging.getLogger("data.check")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the command line and validates; returns 1 where there are errors, else 0."""
-    parser = _parser()
+    parser = make_parser()
     given = parser.parse_args(arguments)
     spec, folder = resolve_target(given.target, given.data_dir, given.dataset, given.size_px)
     findings: list[Finding]
@@ -47,10 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if n_errors else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> CommandParser:
+    """The parser of the command line."""
+    parser = CommandParser("check", __doc__ or "", MAIN_OPTIONS)
     add_target(parser)
     add = parser.add_argument
     add("--jobs", type=whole(1), default=2, help="files read at a time (default: 2)")

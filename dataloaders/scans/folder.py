@@ -50,7 +50,7 @@ def prepare_command(spec: DatasetSpec, manifest: Manifest | None = None) -> str:
         manifest: of the prepared folder, whose parameters the command keeps; None: those of the data set.
     """
     target = f"{spec.name} --raw DIR --out DIR" if spec.name in dataset_names() else f"{spec.name}.json5 --out DIR"
-    return " ".join([f"python -m data.prepare {target}", *_options(spec, manifest.parameters if manifest else {})])
+    return " ".join([f"frugalseg prepare {target}", *_options(spec, manifest.parameters if manifest else {})])
 
 
 def _options(spec: DatasetSpec, parameters: Mapping[str, Any]) -> list[str]:
@@ -171,7 +171,7 @@ class PreparedFolder:
         path = self.path(f"superpix-{scale}", scan)
         if not path.exists():
             raise DataError(
-                f"{path}: no such pseudo-labels. Run `python -m data.superpixels "
+                f"{path}: no such pseudo-labels. Run `frugalseg superpixels "
                 f"{command_target(self.folder, self.spec)} --scale {scale}`."
             )
         return self._read(f"superpix-{scale}", scan, np.int32)
@@ -206,7 +206,7 @@ class PreparedFolder:
         for scan, found in stale.items():
             raise DataError(
                 f"{self.path(f'superpix-{scale}', scan)}: stale: its image has changed since ({found}); "
-                f"{len(stale)} scan(s) in all. Run `python -m data.superpixels "
+                f"{len(stale)} scan(s) in all. Run `frugalseg superpixels "
                 f"{command_target(self.folder, self.spec)} --scale {scale}`."
             )
 
@@ -225,7 +225,7 @@ class PreparedFolder:
         path = self.folder / f"classmap_{min_foreground_px}.json"
         if not path.exists():
             raise DataError(
-                f"{path}: no such class index. Run `python -m data.prepare {command_target(self.folder, self.spec)} "
+                f"{path}: no such class index. Run `frugalseg prepare {command_target(self.folder, self.spec)} "
                 f"--step index --min-foreground-px {min_foreground_px}`."
             )
         labels = scan_files(self.folder, "label")

@@ -244,7 +244,7 @@ def test_bad_input_is_named_with_a_remedy(folder, tmp_path):
     with pytest.raises(DataError, match=r"case05\.png: cannot be read as an image"):
         write_noise(folder, NOISE, "lesion")
     path.unlink()
-    with pytest.raises(DataError, match=r"case05\.png: cannot be read .*python -m data\.prepare"):
+    with pytest.raises(DataError, match=r"case05\.png: cannot be read .*frugalseg prepare"):
         write_noise(folder, NOISE, "lesion")
     empty = prepare(tmp_path / "empty", n_images=0)
     with pytest.raises(DataError, match=r"manifest\.csv: no image in split 'train'.*Prepare"):

@@ -282,5 +282,5 @@ def test_bad_probabilities_are_named_with_a_remedy(heart, tmp_path):
 
 def test_a_missing_image_is_named_with_a_remedy(folder):
     folder.image_path("case03").unlink()
-    with pytest.raises(DataError, match=r"case03\.png: cannot be read.*python -m data\.prepare"):
+    with pytest.raises(DataError, match=r"case03\.png: cannot be read.*frugalseg prepare"):
         write_superpixels(folder, CONFIG, "lesion")
