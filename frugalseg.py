@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command `frugalseg`: one table of all commands. A module is imported only when its command runs.
 
 frugalseg                          # the commands
@@ -118,7 +119,7 @@ def dispatch(arguments: Sequence[str]) -> int | None:
     if "_ARGCOMPLETE" in os.environ:
         from util.completion import complete
 
-        complete(COMMANDS)
+        complete(COMMANDS, lambda: importlib.import_module("config_ssl_upload").known_words())
     name, *words = arguments or ["--help"]
     if name in ("-h", "--help", "help"):
         sys.stdout.write(overview())

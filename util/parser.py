@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Collection
 from typing import Any, NoReturn
 
@@ -18,7 +19,7 @@ class CommandParser(argparse.ArgumentParser):
 
     Args:
         command: as the user writes it after `frugalseg`.
-        about: its documentation. Its first line is the summary; indented lines that begin with the command, examples.
+        about: its documentation. Its first line is the summary; lines that begin with the command, examples.
         main: options on the short page, as attributes of the result; positional arguments always are. None: all.
     """
 
@@ -31,12 +32,14 @@ class CommandParser(argparse.ArgumentParser):
     def short_help(self) -> str:
         """The page of `--help`."""
         about = self.description or ""
-        examples = re.findall(rf"^    ({re.escape(self.prog)} (?:.*\\\n)*.*)$", about, re.MULTILINE)[:MOST_EXAMPLES]
+        examples = re.findall(rf"^ {{0,4}}({re.escape(self.prog)}(?: (?:.*\\\n)*.*)?)$", about, re.MULTILINE)[
+            :MOST_EXAMPLES
+        ]
         formatter = _formatter(self.prog)
-        positional = " ".join(action.metavar or action.dest for action in self._positionals._group_actions)  # type: ignore[misc]
-        formatter.add_usage(f"%(prog)s {positional} [options]".replace("  ", " "), [], [])
-        formatter.add_text(about.partition("\n")[0])
-        formatter.add_text("\n".join(examples))
+        needed = " ".join(map(_in_usage, filter(_is_needed, self._actions)))
+        formatter.add_usage(f"{self.prog} {needed} [options]".replace("  ", " "), [], [])
+        formatter.add_text(textwrap.fill(about.partition("\n")[0], WIDTH - 2))
+        formatter.add_text(textwrap.indent("\n".join(examples), "    "))
         formatter.start_section("options")
         formatter.add_arguments([action for action in self._actions if self._is_main(action)])
         formatter.end_section()
@@ -56,8 +59,19 @@ class _ShortHelp(argparse.Action):
     def __init__(self, option_strings: list[str], dest: str, help: str) -> None:
         super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
 
-    def __call__(self, parser: Any, *_: Any) -> NoReturn:
+    def __call__(self, parser: Any, *_: Any) -> None:
         parser.exit(message=parser.short_help())
+
+
+def _is_needed(action: argparse.Action) -> bool:
+    return action.required or not action.option_strings
+
+
+def _in_usage(action: argparse.Action) -> str:
+    name = str(action.metavar or action.dest.upper())
+    if action.option_strings:
+        return f"{action.option_strings[0]} {name}"
+    return f"[{name} ...]" if action.nargs == "*" else name
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:

@@ -9,6 +9,7 @@ TARGET is the name of a built-in set, the description of your own data, or a pre
 
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from data.check import check_folder
 from data.check.images import check_images
@@ -17,7 +18,7 @@ from data.prepare.steps import add_structures, add_target, refuse_options, resol
 from data.superpixels.regions import SCALES
 from dataloaders.images.folder import NoiseConfig, SuperpixelConfig
 from util.cli import number, run_main, whole
-from util.parser import CommandParser
+from util.parser import CommandParser, add_json, print_json
 
 MAIN_OPTIONS = ("data_dir", "jobs", "fold", "structure", "noise", "superpixels", "json")
 SCAN_OPTIONS, IMAGE_OPTIONS = ("scale", "fold"), ("size_px", "structure", "noise", "superpixels")
@@ -41,10 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scale = given.scale or ("MIDDLE" if spec.superpixels else "none")
         scale = None if scale == "none" else scale
         findings = check_folder(folder, spec, scale, given.fold, jobs=given.jobs)
+    n_errors = sum(finding.severity == "error" for finding in findings)
+    n_warnings = len(findings) - n_errors
+    if given.json:
+        print_json(
+            {"folder": folder, "errors": n_errors, "warnings": n_warnings, "findings": [asdict(f) for f in findings]}
+        )
+        return 1 if n_errors else 0
     for finding in findings:
         log.info("%s", finding)
-    n_errors = sum(finding.severity == "error" for finding in findings)
-    log.info("%s: %d error(s), %d warning(s)", folder, n_errors, len(findings) - n_errors)
+    log.info("%s: %d error(s), %d warning(s)", folder, n_errors, n_warnings)
     return 1 if n_errors else 0
 
 
@@ -61,6 +68,7 @@ def make_parser() -> CommandParser:
     add_structures(parser)
     add("--noise", type=number(), nargs=2, metavar=("ALPHA", "BETA"), help="images: also check these noisy masks")
     add("--superpixels", action="store_true", help="images: also check the superpixels")
+    add_json(parser)
     return parser
 
 

@@ -22,13 +22,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def make_parser() -> CommandParser:
     """The parser of the command line."""
     parser = CommandParser("phantom", __doc__ or "")
-    parser.add_argument("dataset", choices=FORMATS, help="data set whose layout and modality to imitate")
+    parser.add_argument("dataset", choices=FORMATS, metavar="DATASET", help=f"to imitate: {', '.join(FORMATS)}")
     parser.add_argument("--out", type=Path, required=True, help="output folder")
     parser.add_argument("--scans", type=whole(1), default=8, help="number of scans or images (default: 8)")
-    sizes = ", ".join(f"{name} {raw.sizes_px[0]} to {raw.sizes_px[1]}" for name, raw in FORMATS.items())
-    parser.add_argument(
-        "--size-px", type=whole(1), default=160, help=f"rows and columns, or shorter side (default: 160): {sizes}"
+    limits = ", ".join(
+        dict.fromkeys(f"{least} to {most}" for least, most in (raw.sizes_px for raw in FORMATS.values()))
     )
+    about = f"rows and columns, or shorter side; {limits} of pictures (default: 160)"
+    parser.add_argument("--size-px", type=whole(1), default=160, help=about)
     parser.add_argument("--seed", type=whole(0), default=0, help="random seed (default: 0)")
     parser.add_argument("--jobs", type=whole(1), default=1, help="number of processes (default: 1)")
     able = ", ".join(name for name, raw in FORMATS.items() if raw.has_builds)

@@ -6,7 +6,7 @@ from pathlib import Path
 from models.prediction import origin
 from util.cli import number, whole
 from util.errors import ConfigError
-from util.parser import CommandParser
+from util.parser import CommandParser, add_json
 
 MAIN_OPTIONS = (
     "checkpoint",
@@ -53,11 +53,12 @@ def make_parser(description: str) -> CommandParser:
     add("--overlays", action="store_true", help="also draw a picture per image or scan")
     add("--overwrite", action="store_true", help="replace existing results")
     add("--dataset", help=DATASET)
+    add_json(parser)
     add = parser.add_argument_group("images, with a dense network or one of several tasks").add_argument
-    add("--images", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="what to segment")
+    add("--images", type=Path, nargs="+", metavar="PLACE", help="files or folders to segment")
     add("--probabilities", action="store_true", help="also write the probability of each structure, 16-bit PNG")
     add = parser.add_argument_group("scans").add_argument
-    add("--scans", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="what to segment")
+    add("--scans", type=Path, nargs="+", metavar="PLACE", help="files or folders to segment")
     add = parser.add_argument_group("scans, compared with annotated ones").add_argument
     add("--support-image", type=Path, nargs="+", metavar="SCAN", help="annotated: NIfTI files, folders of DICOM files")
     add(

@@ -78,7 +78,9 @@ def make_parser() -> CommandParser:
     parser.add_argument("--train-only", action="store_true", help="skip validation")
     parser.add_argument("--collect", action="store_true", help="add a final job that creates the table of results")
     parser.add_argument("--submit", action="store_true", help="submit the jobs after printing them")
-    parser.add_argument("settings", nargs="*", help="named configs and KEY=VALUE, as after `training.py with`")
+    parser.add_argument(
+        "settings", nargs="*", metavar="WORD", help="named configs and KEY=VALUE, as after `frugalseg train`"
+    )
     return parser
 
 

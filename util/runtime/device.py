@@ -296,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def make_parser() -> CommandParser:
     """The parser of the command line."""
-    parser = CommandParser("device", __doc__ or "")
+    parser = CommandParser("device", f"Reports devices, versions and capabilities, with warnings.\n\n{__doc__}")
     add_json(parser)
     return parser
 

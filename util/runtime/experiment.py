@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ with warnings.catch_warnings():
     import sacred.experiment
     from sacred import Experiment
     from sacred.run import Run
-    from sacred.utils import SacredError, convert_to_nested_dict
+    from sacred.utils import SacredError, convert_to_nested_dict, format_sacred_error
 
 from util.cli import fail
 from util.config_words import FILE_SUFFIXES, parse_words, read_config_file
@@ -75,9 +76,9 @@ class PlainExperiment(Experiment):
             arguments: the command and its words, `with` before them or not; None: the command line, as Sacred reads it.
         """
         self.default_command = default_command
-        return self.run_commandline(arguments and [sys.argv[0], *self.with_with(*arguments)])
+        return self.run_commandline(arguments and [sys.argv[0], *self.complete_words(*arguments)])
 
-    def with_with(self, command: str, *words: str) -> list[str]:
+    def complete_words(self, command: str, *words: str) -> list[str]:
         """A command line with the `with` that Sacred expects before settings.
 
         A command of Sacred's own, such as `print_config`, as first word takes the place of `command`.
@@ -87,19 +88,22 @@ class PlainExperiment(Experiment):
         plain = [word for former, word in pairs if not word.startswith("-") and former not in takes_value]
         if plain[:1] and plain[0] in SACRED_COMMANDS:
             at = words.index(plain[0])
-            return self.with_with(plain[0], *words[:at], *words[at + 1 :])
+            return self.complete_words(plain[0], *words[:at], *words[at + 1 :])
         return [command, *(["with"] if plain and "with" not in plain else []), *words]
 
     def run_commandline(self, argv: Any = None) -> Run | None:
         """Runs the command line; on errors exits with the codes of docs/command_line.md."""
         # Sacred's own restores objects, which can run code.
         sacred.experiment.get_config_updates = parse_words  # type: ignore[attr-defined]
+        sacred.experiment.format_sacred_error = _message  # type: ignore[attr-defined]
         try:
             return super().run_commandline(argv)
         except UserError as error:
             sys.exit(fail(error))
         except DocoptExit as stop:
-            sys.stderr.write(f"error: the command line is not understood.\n{stop}\n")
+            told = str(stop).splitlines()[0]
+            unknown = re.findall(r"Option\('(\S+)'", told)
+            sys.stderr.write(f"error: {'unknown option ' + ', '.join(unknown) if unknown else told}. See --help.\n")
             sys.exit(ConfigError.exit_code)
         except SystemExit as stop:
             sys.exit(_exit_code(stop))
@@ -149,6 +153,10 @@ class PlainExperiment(Experiment):
         if name.endswith(("]", ",", ")")):
             hint = "A list with spaces is quoted: 'KEY=[A, B]'."
         raise ConfigError(f"{name}: neither a named configuration nor a file of settings nor KEY=VALUE; {hint}")
+
+
+def _message(error: SacredError, usage: str) -> str:
+    return f"error: {error}" if isinstance(error, InputError) else format_sacred_error(error, usage)
 
 
 def _exit_code(stop: SystemExit) -> Any:
