@@ -36,7 +36,6 @@ class Command:
     leading: tuple[str, ...] = ()
 
 
-ISIC = "isic2017 spguided noise.alpha=0.7 noise.beta=0.7"
 COMMANDS = {
     "describe": Command(
         "data", "draft a description of your own data", "my_folder --out my_set.json5", "data.describe.__main__"
@@ -76,7 +75,9 @@ COMMANDS = {
         "results", "score a trained method", "alpnet chaost2 setting2 eval_fold=0", "validation", ("validate",)
     ),
     "collect": Command("results", "tables of all validations", "path.log_dir=exps", "validation", ("collect",)),
-    "suspects": Command("results", "rank the masks that may be wrong", ISIC, "validation", ("suspects",)),
+    "suspects": Command(
+        "results", "rank the masks that may be wrong", "baseline isic2017", "validation", ("suspects",)
+    ),
     "device": Command("machines", "report devices and versions", "--json", "util.runtime.device"),
     "launch": Command(
         "machines",
@@ -88,9 +89,10 @@ COMMANDS = {
 }
 WORDS_HELP = """usage: frugalseg {name} [NAME ...] [KEY=VALUE ...] [FILE.yaml ...] [options]
 
-{summary}: the words are named configurations, settings and files of settings.
+What it does: {summary}.
+Words are named configurations, settings and files of settings.
 
-frugalseg {name} {example}
+    frugalseg {name} {example}
 
   named configurations:  frugalseg {name} print_named_configs
   all keys and values:   frugalseg {name} print_config {example}

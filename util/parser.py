@@ -60,7 +60,8 @@ class _ShortHelp(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
 
     def __call__(self, parser: Any, *_: Any) -> None:
-        parser.exit(message=parser.short_help())
+        sys.stdout.write(parser.short_help())
+        parser.exit()
 
 
 def _is_needed(action: argparse.Action) -> bool:
