@@ -36,57 +36,54 @@ class Command:
     leading: tuple[str, ...] = ()
 
 
+# fmt: off
 COMMANDS = {
     "describe": Command(
-        "data", "draft a description of your own data", "my_folder --out my_set.json5", "data.describe.__main__"
+        "data", "draft a description of your own data",
+        "my_folder --out my_set.json5", "data.describe.__main__",
     ),
     "prepare": Command("data", "prepare scans or images", "my_set.json5 --out data", "data.prepare.__main__"),
     "check": Command("data", "validate prepared data", "my_set.json5 --data-dir data", "data.check.__main__"),
     "superpixels": Command("data", "compute superpixels", "isic2017 --jobs 8", "data.superpixels.__main__"),
     "noise": Command(
-        "data", "simulate wrong masks, for studies", "isic2017 --alpha 0.7 --beta 0.7", "data.noise.__main__"
+        "data", "simulate wrong masks, for studies",
+        "isic2017 --alpha 0.7 --beta 0.7", "data.noise.__main__",
     ),
     "phantom": Command("data", "write synthetic raw data", "chaost2 --out raw", "data.phantom.__main__"),
     "train": Command(
-        "training", "train a method, or resume", "alpnet chaost2 setting2 eval_fold=0", "training", ("train",)
+        "training", "train a method, or resume",
+        "alpnet chaost2 setting2 eval_fold=0", "training", ("train",),
     ),
     "presets": Command("training", "list the published runs", "isic2017 tloss", "models.presets.__main__"),
     "probabilities": Command(
-        "training",
-        "write probabilities for two-pass superpixels",
-        "baseline jsrt_lung",
-        "validation",
-        ("probabilities",),
+        "training", "write probabilities for two-pass superpixels",
+        "baseline jsrt_lung", "validation", ("probabilities",),
     ),
     "pseudo-labels": Command(
-        "training",
-        "write labels of classes that are not annotated",
-        "fundus partial_generator",
-        "validation",
-        ("export",),
+        "training", "write labels of classes that are not annotated",
+        "fundus partial_generator", "validation", ("export",),
     ),
     "predict": Command(
-        "prediction",
-        "segment your images or scans",
-        "--checkpoint checkpoint.pt --images my_images --out results",
-        "models.predict",
+        "prediction", "segment your images or scans",
+        "--checkpoint checkpoint.pt --images my_images --out results", "models.predict",
     ),
     "validate": Command(
-        "results", "score a trained method", "alpnet chaost2 setting2 eval_fold=0", "validation", ("validate",)
+        "results", "score a trained method",
+        "alpnet chaost2 setting2 eval_fold=0", "validation", ("validate",),
     ),
     "collect": Command("results", "tables of all validations", "path.log_dir=exps", "validation", ("collect",)),
     "suspects": Command(
-        "results", "rank the masks that may be wrong", "baseline isic2017", "validation", ("suspects",)
+        "results", "rank the masks that may be wrong",
+        "baseline isic2017", "validation", ("suspects",),
     ),
     "device": Command("machines", "report devices and versions", "--json", "util.runtime.device"),
     "launch": Command(
-        "machines",
-        "print or submit Slurm jobs",
-        "--site nvidia --mode runs --sweep eval_fold=0,1 -- alpnet chaost2",
-        "util.launch.__main__",
+        "machines", "print or submit Slurm jobs",
+        "--site nvidia --mode runs --sweep eval_fold=0,1 -- alpnet chaost2", "util.launch.__main__",
     ),
     "demo": Command("machines", "run everything once on a phantom", "--out demo", "util.demo"),
 }
+# fmt: on
 WORDS_HELP = """usage: frugalseg {name} [NAME ...] [KEY=VALUE ...] [FILE.yaml ...] [options]
 
 What it does: {summary}.

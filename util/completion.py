@@ -64,7 +64,7 @@ def _options(module: str) -> list[dict[str, Any]]:
 
 def _add_options(parser: argparse.ArgumentParser, options: Iterable[Mapping[str, Any]]) -> None:
     for option in options:
-        how = (
+        how: dict[str, Any] = (
             {"action": "store_true"}
             if option["nargs"] == 0
             else {"nargs": option["nargs"], "choices": option["choices"]}

@@ -108,7 +108,7 @@ def _walk(root: Path, listing: Listing) -> Iterator[tuple[Path, list[str]]]:
         visited.add(real)
         if is_prepared(folder):
             n_files = sum(len(files) for _, _, files in os.walk(folder))
-            listing.left_out.append(LeftOut(relative, "a prepared folder, an output of `data.prepare`", n_files))
+            listing.left_out.append(LeftOut(relative, "a prepared folder, an output of `frugalseg prepare`", n_files))
             continue
         try:
             children = sorted(folder.iterdir())

@@ -145,7 +145,7 @@ class ImageFolder:
     def command(self, verb: str, *options: str) -> str:
         """The command that runs `data.<verb>` on this folder, for messages."""
         name = () if (self.folder / FILE_NAME).exists() else ("--dataset", self.spec.name)
-        return " ".join([f"python -m data.{verb}", shlex.quote(str(self.folder)), *name, *options])
+        return " ".join([f"frugalseg {verb}", shlex.quote(str(self.folder)), *name, *options])
 
     @cached_property
     def description(self) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def scan_files(folder: Path, kind: str) -> dict[str, Path]:
 
 
 def command_target(folder: Path, spec: DatasetSpec) -> str:
-    """How `python -m data.*` commands name a prepared folder: with its data set where no description is stored."""
+    """How `frugalseg` commands name a prepared folder: with its data set where no description is stored."""
     return f"{folder}" if (folder / FILE_NAME).exists() else f"{folder} --dataset {spec.name}"
 
 
@@ -233,8 +233,8 @@ class PreparedFolder:
         found = self.staleness(path.stem, [each.name for each in labels.values()], concerned)
         if found:
             raise DataError(
-                f"{path}: stale: the labels that it was made from have changed since ({found}). Run `python -m "
-                f"data.prepare {command_target(self.folder, self.spec)} --step index --min-foreground-px "
+                f"{path}: stale: the labels that it was made from have changed since ({found}). Run `frugalseg "
+                f"prepare {command_target(self.folder, self.spec)} --step index --min-foreground-px "
                 f"{min_foreground_px}`."
             )
         content = read_json_object(path)
