@@ -220,7 +220,7 @@ def test_snapshots_and_curves_are_written(prepared_folder, tmp_path):
         ({"ema": {"every": 0}}, r"ema\.every=0: expected 1 or more"),
         ({"temperature": 50.0}, r"temperature=50\.0: expected a value above 0, up to 40"),
         ({"encoder_weights": "nowhere.pt"}, "coco, imagenet, package, none, or an existing file"),
-        ({"path": {"data_dir": "/nowhere"}}, r"/nowhere.*data\.prepare"),
+        ({"path": {"data_dir": "/nowhere"}}, r"/nowhere.*frugalseg prepare"),
         ({"exclude_cls_list": [1, 2, 3, 4, 5]}, "no classes of CHAOST2"),
     ],
 )

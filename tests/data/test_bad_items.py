@@ -21,7 +21,7 @@ from dataloaders.scans import manifest as manifests
 from util.errors import DataError, FailedItemsError, UserError
 from util.files import read_json
 
-MAINS = {"data.prepare": prepare, "data.check": check, "data.superpixels": superpixels, "data.noise": noise}
+MAINS = {"prepare": prepare, "check": check, "superpixels": superpixels, "noise": noise}
 
 
 @pytest.fixture(scope="module")

@@ -128,7 +128,9 @@ def test_the_command_for_a_step_names_unusual_options(folder):
     finding = the_only(check_images(folder, ISIC2017, noise=noise))
     assert "--alpha 0.3 --beta 0.5 --types dilate erode --direction uniform8 --seed 3 --structure" in finding.text
     finding = the_only(check_images(folder, ISIC2017, superpixel=SuperpixelConfig(n_segments=50, equalised=True)))
-    assert f"data.superpixels {folder} --dataset ISIC2017 --clahe --n-segments 50 --structure lesion" in finding.text
+    assert (
+        f"frugalseg superpixels {folder} --dataset ISIC2017 --clahe --n-segments 50 --structure lesion" in finding.text
+    )
 
 
 def test_damaged_files(folder):
