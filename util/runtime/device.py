@@ -288,10 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line and prints the report."""
     given = make_parser().parse_args(arguments)
     facts = report()
-    if given.json:
-        print_json(facts)
-    else:
-        logger.info(format_report(facts))
+    print_json(facts) if given.json else logger.info(format_report(facts))
 
 
 def make_parser() -> CommandParser:
