@@ -10,7 +10,7 @@ CORES := $(shell $(PYTHON) -c "import os; print(os.cpu_count())")
 .PHONY: demo test lint types tests slurm notebooks bench clean
 
 demo: $(BIN)/.runtime
-	PYTHON=$(BIN)/python OUT=$(DEMO) JOBS=$(CORES) examples/demo.sh
+	$(BIN)/frugalseg demo --out $(DEMO) --jobs $(CORES)
 
 test: lint types tests
 
@@ -31,10 +31,11 @@ slurm:
 bench: $(BIN)/.runtime
 	$(BIN)/python -m benchmarks.all
 
-$(BIN)/.runtime: requirements.txt
+$(BIN)/.runtime: requirements.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
 $(BIN)/.dev: requirements-dev.txt $(BIN)/.runtime

@@ -25,17 +25,17 @@ with warnings.catch_warnings():
 
 from dataloaders.build import family
 from dataloaders.protocol import DataConfig
-from models import canonical_name, method_class
+from models import METHODS, canonical_name, method_class
 from models.prediction.pseudo_labels import PseudoLabelConfig
-from models.presets import AXES, resolve
+from models.presets import AXES, NAMED_CONFIGS, resolve
 from models.training.average import AverageConfig
 from models.training.optim import OptimConfig
 from util.errors import ConfigError
 from util.files import ensure_writable, short_digest
 from util.ids import invalid_id_reason
 from util.runtime import distributed
+from util.runtime.experiment import SACRED_COMMANDS, PlainExperiment, plain_errors
 from util.runtime.experiment import InputError as InputError
-from util.runtime.experiment import PlainExperiment, plain_errors
 from util.runtime.run_store import RUN_STORES, create_observer, remove_empty
 from util.schema import check_bounds, flatten, merge, names_with_role, option, refuse_unknown, select
 
@@ -139,6 +139,16 @@ def defaults_for(given: Mapping[str, Any]) -> dict[str, Any]:
 def plain_defaults(method: Any, data_type: type) -> dict[str, Any]:
     """The defaults of the dataclasses alone."""
     return asdict(RunConfig()) | asdict(data_type()) | asdict(method.Config())
+
+
+def known_words() -> list[str]:
+    """All words of a command line: named configurations, then the keys of all methods, each with "=" at the end."""
+    defaults = [plain_defaults(method, family(method.family).config) for method in METHODS.values()]
+    return [
+        *NAMED_CONFIGS,
+        *SACRED_COMMANDS,
+        *(f"{key}=" for key in sorted({key for each in defaults for key in flatten(each)})),
+    ]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ The same command resumes from the last checkpoint, with the same weights as with
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ def _open(settings: Settings, place: Plan, device: torch.device) -> TrainingData
     run = settings.run
     method_type = method_class(run.method)
     if method_type.batch_type is None:
-        raise ConfigError(f"method={run.method!r} has nothing to train; run validation.py with the same words.")
+        raise ConfigError(f"method={run.method!r} has nothing to train; run `frugalseg validate` with the same words.")
     data = open_data(method_type.family, settings.data, run.path.data_dir, method_type.trains_on, method_type.needs)
     if run.check_data:  # stops before hours are spent on damaged or unsuitable data
         run_on_first_rank(lambda: require_fit(method_type.family, data), place, device)
@@ -179,9 +179,13 @@ def _batches(settings: Settings, data: TrainingData, state: TrainingState, optio
         yield from data.loader(state.normalisation, run.seed, batch_size, steps, options)
 
 
-if __name__ == "__main__":
-    ex.default_command = "train"
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line, or `arguments`: a command and its words; returns 75 if a signal stopped the training."""
     with StopSignal(until_exit=True):
-        finished = ex.run_commandline()
-    if finished is not None and "stopped_at_step" in finished.info:
-        sys.exit(os.EX_TEMPFAIL)  # 75, on which a job script returns to the queue
+        finished = ex.run_words("train", arguments)
+    is_stopped = finished is not None and "stopped_at_step" in finished.info
+    return os.EX_TEMPFAIL if is_stopped else 0  # 75, on which a job script returns to the queue
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -16,8 +16,6 @@ on the prepared and on the original scan's grid, of images as PNG.
 """
 
 import logging
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from models.evaluation.several import report_failures, score_on_each
 from models.methods.base import Method
 from models.training.load import load_trained, load_with_encoder
 from models.training.trained_on import warn_of_trained_cases
+from util.cli import command_line
 from util.errors import CheckpointError, ConfigError, DataError
 from util.files import write_text
 from util.items import dispensable
@@ -45,7 +44,6 @@ from util.runtime.run_store import refusals_leave_no_record
 from util.runtime.seeding import seed_everything
 
 logger = logging.getLogger(__name__)
-
 WEIGHTS = {"last": ("last",), "ema": ("ema",), "both": ("last", "ema")}
 
 
@@ -73,8 +71,7 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
     if candidates[0].checkpoint is None:
         candidates = candidates[:1]
     else:
-        own = test_sets[0]
-        warn_of_trained_cases(candidates[0].checkpoint, own.spec.name, own.tested_cases())
+        warn_of_trained_cases(candidates[0].checkpoint, test_sets[0].spec.name, test_sets[0].tested_cases())
 
     options = ScoreOptions(run.surface_scores, run.save_predictions, run.seed, settings.config_hash, run.hd95)
     evaluations = {data.spec.name: make_evaluation(method_type.family, data, device) for data in test_sets}
@@ -87,7 +84,7 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
     with dispensable("report.html"):
         save_report(
             out / "report.html", result.title, tables=result.tables,
-            pictures=pictures, facts=settings.values, command=shlex.join(["python", *sys.argv]),
+            pictures=pictures, facts=settings.values, command=command_line(),
         )  # fmt: skip
     shown = "".join(f"\noverlay: {path}" for path in list(result.pictures.values())[:1])
     logger.info("\n%s%s\nreport: %s", result.tables[0].to_markdown(), shown, out / "report.html")
@@ -175,8 +172,7 @@ def suspects(_config: dict[str, Any]) -> str:
 
     Writes suspects.csv and suspects.png to `<experiment>/suspects`.
     """
-    settings = read_settings(_config)
-    method, evaluation = _open_trained(settings)
+    method, evaluation = _open_trained(settings := read_settings(_config))
     return str(evaluation.rank_suspects(method, settings.experiment_folder / "suspects"))
 
 
@@ -195,6 +191,10 @@ def export(_config: dict[str, Any]) -> str:
     return str(folder)
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line, or `arguments`: a command and its words."""
+    ex.run_words("validate", arguments)
+
+
 if __name__ == "__main__":
-    ex.default_command = "validate"
-    ex.run_commandline()
+    main()

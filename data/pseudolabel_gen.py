@@ -17,7 +17,7 @@
 # %% [markdown]
 # # Superpixels: the pseudo-labels of self-supervised training
 #
-# The same as `python -m data.superpixels DATASET --scale SCALE`. Before: the notebooks in the data
+# The same as `frugalseg superpixels DATASET --scale SCALE`. Before: the notebooks in the data
 # set's folder. Next: `examples/train_ssl_abdominal_mri.sh` or `examples/train_ssl_abdominal_ct.sh`.
 
 # %%

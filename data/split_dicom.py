@@ -81,7 +81,7 @@ def _named(keywords: Sequence[str], groups: Mapping[tuple[str, ...], list[DicomF
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads the command line and copies."""
     parser = argparse.ArgumentParser(
-        prog="python -m data.split_dicom", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="data.split_dicom", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="DICOM files of several scans")
     parser.add_argument("--by", nargs="+", required=True, choices=DISTINCTIVE, metavar="ATTRIBUTE", help="what differs")

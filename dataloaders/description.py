@@ -267,7 +267,7 @@ def read_description(path: Path) -> DatasetSpec:
         DataError: absent, unreadable or not JSON5.
         ConfigError: an unknown or missing key, a wrong type or an impossible value; the message names file and key.
     """
-    draft = "Write a draft of a description with `python -m data.describe FOLDER --out FILE.json5`."
+    draft = "Write a draft of a description with `frugalseg describe FOLDER --out FILE.json5`."
     content = read_json5(path, draft)
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}; expected {{name: ..., kind: ..., ...}}.")

@@ -24,7 +24,7 @@
 #   DEVICE       auto         auto, cpu or cuda (NVIDIA and AMD)
 #   EXTRA                     further settings of trained methods: "small" for one CPU, "n_steps=1000"
 #   SITE                      a cluster of examples/launch/sites, or your own .toml file; empty: run here
-#   LAUNCH                    further options of python -m util.launch: "--account ABC123"
+#   LAUNCH                    further options of frugalseg launch: "--account ABC123"
 #   PYTHON                    interpreter (default: .venv/bin/python of this repository if it exists, else python3)
 #   DRY_RUN                   1: print the runs and commands only
 set -euo pipefail

@@ -1,14 +1,11 @@
 r"""Segments your own images or scans: scans with an annotated one, or both with a trained network.
 
-    python -m models.predict --support-image A.nii.gz --support-label A_label.nii.gz --scans FOLDER --out RESULTS \
-        --overlays
-
-    python -m models.predict --checkpoint checkpoint.pt --images FOLDER --out RESULTS --overlays
-
-    python -m models.predict --checkpoint checkpoint.pt --support-image A.nii.gz --support-label A_label.nii.gz \
+    frugalseg predict --support-image A.nii.gz --support-label A_label.nii.gz --scans FOLDER \
+        --out RESULTS --overlays
+    frugalseg predict --checkpoint checkpoint.pt --images FOLDER --out RESULTS --overlays
+    frugalseg predict --checkpoint checkpoint.pt --scans FOLDER --out RESULTS --overlays
+    frugalseg predict --checkpoint checkpoint.pt --support-image A.nii.gz --support-label A_label.nii.gz \
         --scans FOLDER --out RESULTS --overlays
-
-    python -m models.predict --checkpoint checkpoint.pt --scans FOLDER --out RESULTS --overlays
 
 Without a checkpoint, scans are compared with one or several annotated scans, without any training. Else the checkpoint
 decides: dense networks and those of several tasks segment images: PNG, JPEG, TIFF and BMP files, or folders of them.
@@ -32,17 +29,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dataloaders.io.volumes import read_volume
 from dataloaders.scans.normalise import Normalisation
 from models.prediction import images as image_files
-from models.prediction import origin
+from models.prediction import options, origin
 from models.prediction import scans as scan_files
 from models.prediction.annotated import Annotated, check_annotated
-from models.prediction.batch import Inventory, find_all, refuse_existing
+from models.prediction.batch import Inventory, Record, find_all, refuse_existing
 from models.prediction.dense import DensePredictor as DensePredictor
 from models.prediction.fewshot import FewShotPredictor as FewShotPredictor
-from models.prediction.options import check_options, make_parser
+from models.prediction.options import check_options
 from models.prediction.partial import PartialPredictor as PartialPredictor
 from models.prediction.partial_scans import PartialScanPredictor as PartialScanPredictor
 from models.prediction.propagation import PropagationPredictor as PropagationPredictor
@@ -52,6 +50,7 @@ from models.training.load import read_trained
 from util.cli import run_main
 from util.errors import ConfigError
 from util.items import Failures, exit_code, naming
+from util.parser import CommandParser, print_json
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ ITEMS = {"dense": "images", "fewshot": "scans", "sources": "scans", "partial": "
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the command line and segments; returns 1 if an image or scan failed, else 0."""
-    given = make_parser(__doc__ or "").parse_args(arguments)
+    given = make_parser().parse_args(arguments)
     family = "fewshot" if given.checkpoint is None else origin.family(read_trained(given.checkpoint))
     if family not in COMMANDS:
         raise ConfigError(f"{given.checkpoint}: no predictor of {family} methods; expected {' or '.join(COMMANDS)}.")
@@ -74,7 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.info(text, len(outcome.removed), shown, ", ..." * (len(outcome.removed) > N_SHOWN))
     if outcome.inventory.left_out:
         logger.warning("%s", outcome.inventory)
+    if given.json:
+        print_json({"out": given.out} | outcome.to_json())
     return max(exit_code(outcome.failures, "not segmented"), exit_code(outcome.pictures, "segmented, but not drawn"))
+
+
+def make_parser() -> CommandParser:
+    """The parser of the command line."""
+    return options.make_parser(__doc__ or "")
 
 
 @dataclass
@@ -86,14 +92,28 @@ class Outcome:
         pictures: name -> reason of what could not be drawn.
         inventory: of the files.
         removed: names of files of an earlier run that belonged to results which this one has replaced.
+        records: lines of the table.
     """
 
     failures: Failures = field(default_factory=dict)
     pictures: Failures = field(default_factory=dict)
     inventory: Inventory = field(default_factory=Inventory)
     removed: list[str] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
     n_found: int = 0
     n_done: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As printed by `--json`: the lines of the table by structure, and failed items with reasons."""
+        return {
+            "found": self.n_found,
+            "segmented": self.n_done,
+            "results": [{key: None if value == "" else value for key, value in each.items()} for each in self.records],
+            "not_segmented": self.failures,
+            "not_drawn": self.pictures,
+            "left_out": {str(path): reason for path, reason in self.inventory.left_out.items()},
+            "removed": self.removed,
+        }
 
 
 def _segment_images(kind: type[DensePredictor | PartialPredictor], given: argparse.Namespace) -> Outcome:
@@ -107,7 +127,7 @@ def _segment_images(kind: type[DensePredictor | PartialPredictor], given: argpar
     pictures = outcome.pictures if given.overlays else None
     outcome.n_done = image_files.segment_images(
         predictor, images, given.out, pictures, given.probabilities, outcome.failures,
-        outcome.removed if given.overwrite else None,
+        outcome.removed if given.overwrite else None, outcome.records,
     )  # fmt: skip
     return outcome
 
@@ -178,10 +198,11 @@ def _apply(
 ) -> Outcome:
     pictures = outcome.pictures if given.overlays else None
     removed = outcome.removed if given.overwrite else None
-    records = [] if isinstance(predictor, FewShotPredictor) else None
-    outcome.n_done = scan_files.segment_scans(predictor, scans, given.out, pictures, outcome.failures, removed, records)
-    if records:
-        logger.info("\n%s", scan_files.summary(records))
+    outcome.n_done = scan_files.segment_scans(
+        predictor, scans, given.out, pictures, outcome.failures, removed, outcome.records
+    )
+    if outcome.records and isinstance(predictor, FewShotPredictor):
+        logger.info("\n%s", scan_files.summary(outcome.records))
     return outcome
 
 

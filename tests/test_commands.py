@@ -12,17 +12,29 @@ import pytest
 
 from config_ssl_upload import plain_defaults
 from dataloaders.build import family
+from frugalseg import COMMANDS as PROGRAMS
 from models import METHODS
 from models.presets import NAMED_CONFIGS
 from util.errors import ConfigError, UserError
+from util.runtime.experiment import SACRED_COMMANDS
 from util.schema import flatten
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("data", "dataloaders", "models", "util", "training.py", "validation.py", "config_ssl_upload.py")
+SOURCES = (
+    "data",
+    "dataloaders",
+    "models",
+    "util",
+    "frugalseg.py",
+    "training.py",
+    "validation.py",
+    "config_ssl_upload.py",
+)
 DOCUMENTS = [path for path in (ROOT / "docs").glob("*.md") if path.stem != "adding_a_method"]  # adds words
-SUBCOMMANDS = ("print_config", "collect", "export", "probabilities", "suspects", "with")
+SUBCOMMANDS = (*SACRED_COMMANDS, "collect", "export", "probabilities", "suspects", "with")
 SCRIPT = rf"(?<![\w/])(?<!python3 )(?:python +)?(?:training|validation)\.py +(?:{'|'.join(SUBCOMMANDS)})\b"
-COMMAND = rf"(?:python +-m +[\w.{{}}]+|{SCRIPT})"
+OURS = r"(?<![\w./-])frugalseg +[a-z{][\w.{}-]*"
+COMMAND = rf"(?:python +-m +[\w.{{}}]+|{SCRIPT}|{OURS})"
 # What stands for a value of the user, or for a field of an f-string -> a value.
 VALUES = {
     "N": "64", "Z": "3", "Y": "2", "X": "2", "ALPHA": "0.7", "BETA": "0.7", "RULE": "random:0.5",
@@ -30,7 +42,8 @@ VALUES = {
 }  # fmt: skip
 FIELDS = {
     "step": "superpixels", "verb": "check isic2017", "scale": "MIDDLE", "min_foreground_px": "1", "option": "",
-    "size": "", "target": "chaost2", "spec.name": "chaost2", "spec.name.lower()": "chaost2",
+    "size": "", "command": "check", "name": "train", "example": "", "target": "chaost2",
+    "spec.name": "chaost2", "spec.name.lower()": "chaost2",
     "' '.join(keywords)": "EchoTime", "command_target(self.folder, self.spec)": "data/X --dataset chaost2",
 }  # fmt: skip
 READS_DATA = ("data.prepare", "data.check", "data.superpixels", "data.noise")  # run in an empty folder
@@ -56,7 +69,9 @@ def commands_in(text: str):
     lines = re.findall(rf"^(?:    |\$ )?((?:\S*/)?{COMMAND}[^`\n]*)$", text, re.MULTILINE)
     for part in [*spans, *lines]:
         part = part.partition("\n\n")[0]
-        for command in re.split(r"; +|(?= python )", re.sub(r"\s{2,}#.*|\s+\| .*", "", " ".join(part.split("\n")))):
+        for command in re.split(
+            r"; +|(?= python | frugalseg )", re.sub(r"\s{2,}#.*|\s+[|>] .*", "", " ".join(part.split("\n")))
+        ):
             found = re.search(rf"{COMMAND}.*", command)
             if found and "*" not in found[0]:
                 yield " ".join(found[0].split())
@@ -65,7 +80,7 @@ def commands_in(text: str):
 def words_of(command: str) -> list[str]:
     """A command without brackets of usage lines and dots, with values for what stands for one."""
     command = re.sub(r"\{([^{}]*)\}", lambda field: FIELDS.get(field[1], "PLACE"), command)
-    command = re.sub(r"^(python -m data\.\w+) \.\.\.", r"\1 isic2017", command)
+    command = re.sub(r"^(frugalseg|python -m data\.)( ?[\w-]+) \.\.\.", r"\1\2 isic2017", command)
     command = re.sub(r"\[[^\[\]]*\]|\.\.\.(?=\s|$)|[,;:)]$", " ", command)
     return [VALUES.get(word, word) for word in shlex.split(command)]
 
@@ -90,6 +105,14 @@ class ParsedError(Exception):
 def complaint(command: str, monkeypatch, capsys) -> str:
     """What the program that a command names says against it; empty: nothing."""
     words = words_of(command)
+    if words[0] == "frugalseg":
+        if words[1] not in PROGRAMS:
+            return f"no command {words[1]}"
+        given = PROGRAMS[words[1]]
+        if given.leading:
+            plain = [word for word in words[2:] if word != "with" and not word.startswith("-")]
+            return unknown_words(plain if plain and plain[0] in SACRED_COMMANDS else ["with", *plain])
+        words = ["python", "-m", given.module.removesuffix(".__main__"), *words[2:]]
     program, *arguments = [word for word in words if word not in ("python", "-m")]
     if program.endswith(".py"):
         return unknown_words(arguments)
@@ -141,8 +164,9 @@ COMMANDS = all_commands()
 
 def test_commands_are_found():
     assert len(COMMANDS) > 60
-    assert "python -m data.noise isic2017 --alpha 0.7 --beta 0.7" in COMMANDS
+    assert "frugalseg noise isic2017 --alpha 0.7 --beta 0.7" in COMMANDS
     assert any("validation.py probabilities" in command for command in COMMANDS)
+    assert {command.split()[1] for command in COMMANDS if command.startswith("frugalseg ")} >= PROGRAMS.keys()
 
 
 def test_every_command_is_accepted(tmp_path, monkeypatch, capsys):
@@ -165,6 +189,11 @@ def test_every_command_is_accepted(tmp_path, monkeypatch, capsys):
         ("python training.py with alpnet optim.learning_rate=1", "optim.learning_rate=1: unknown"),
         ("python validation.py probability with baseline", "no command probability"),
         ("python -m data.noises", "no module"),
+        ("frugalseg noises isic2017", "no command noises"),
+        ("frugalseg check chaost2 --folds 0", "unrecognized arguments"),
+        ("frugalseg train alpnet jrst", "jrst: unknown"),
+        ("frugalseg validate with alpnet optim.learning_rate=1", "optim.learning_rate=1: unknown"),
+        ("frugalseg train print_config alpnet jrst", "jrst: unknown"),
     ],
 )
 def test_wrong_ones_are_noticed(command, reason, tmp_path, monkeypatch, capsys):

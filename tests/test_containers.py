@@ -67,6 +67,16 @@ def test_both_have_the_same_variants_and_installation():
     assert PARTS["post"].split("\n")[0].strip() == f'{install} "{{{{ VARIANT }}}}"'
 
 
+def test_both_install_the_command():
+    command = f"python -m pip install --no-cache-dir --no-deps --no-build-isolation -e {CODE}"
+    assert dockerfile_arguments("RUN")[1].startswith(command)
+    assert PARTS["post"].split("\n")[1].strip() == command
+    names = [name for name, _ in instructions(DOCKERFILE)]
+    assert max(i for i, name in enumerate(names) if name == "COPY") < max(
+        i for i, name in enumerate(names) if name == "RUN"
+    )
+
+
 def test_both_copy_the_same_files():
     assert [line.strip() for line in PARTS["files"].strip().splitlines()] == dockerfile_arguments("COPY")
 
@@ -76,7 +86,15 @@ def test_all_code_and_nothing_else_is_copied():
     packages = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("*/__init__.py")} - {"tests", "data"}
     assert packages | data_packages() <= sources
     assert {path.relative_to(ROOT).as_posix() for path in ROOT.glob("data/*/dataset.json5")} <= sources
-    assert {"*.py", "data/*.py", "examples", "LICENSE", "containers/install.sh"} <= sources
+    assert {
+        "*.py",
+        "data/*.py",
+        "examples",
+        "LICENSE",
+        "README.md",
+        "pyproject.toml",
+        "containers/install.sh",
+    } <= sources
     assert not sources & {".", "data", "exps", "tests"}
     for source, target in ((source, target) for target, source in copied_files().items()):
         assert list(ROOT.glob(source)), source

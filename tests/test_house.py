@@ -39,6 +39,7 @@ LAW = {
         "util",
     },
     "config_ssl_upload.py": {"dataloaders", "models", "util"},
+    "frugalseg.py": {"util"},  # others are imported when their command runs
     "training.py": ENTRY,
     "validation.py": ENTRY,
     "benchmarks": {"benchmarks", "data", "dataloaders", "models", "util"},
@@ -139,7 +140,7 @@ def test_the_law_abiding_are_left_alone(file, source):
     assert offences(file, source) == []
 
 
-@pytest.mark.parametrize("name", ["training.py", "validation.py"])
+@pytest.mark.parametrize("name", ["frugalseg.py", "training.py", "validation.py"])
 def test_entry_files_are_short(name):
     n_lines = len((ROOT / name).read_text().splitlines())
     assert n_lines <= ENTRY_LINES, f"{name}: {n_lines} lines; move what is no orchestration into a package"

@@ -220,7 +220,7 @@ def test_snapshots_and_curves_are_written(prepared_folder, tmp_path):
         ({"ema": {"every": 0}}, r"ema\.every=0: expected 1 or more"),
         ({"temperature": 50.0}, r"temperature=50\.0: expected a value above 0, up to 40"),
         ({"encoder_weights": "nowhere.pt"}, "coco, imagenet, package, none, or an existing file"),
-        ({"path": {"data_dir": "/nowhere"}}, r"/nowhere.*data\.prepare"),
+        ({"path": {"data_dir": "/nowhere"}}, r"/nowhere.*frugalseg prepare"),
         ({"exclude_cls_list": [1, 2, 3, 4, 5]}, "no classes of CHAOST2"),
     ],
 )
@@ -238,7 +238,7 @@ def test_features_too_few_for_the_grid_stop_the_first_step(prepared_folder, tmp_
 
 def test_a_method_without_training_is_sent_to_validation(prepared_folder, tmp_path):
     paths = {"path": {"data_dir": str(prepared_folder), "log_dir": str(tmp_path)}}
-    with pytest.raises(InputError, match=r"nothing to train; run validation\.py"):
+    with pytest.raises(InputError, match=r"nothing to train; run `frugalseg validate`"):
         ex.run("train", named_configs=["threshold", "chaost2"], config_updates=paths)
 
 
@@ -305,5 +305,5 @@ def test_the_command_line_prints_the_message_alone(tmp_path):
     command = command_line(tmp_path, tmp_path / "logs", eval_fold=0)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "Run `python -m data.prepare CHAOST2 --raw DIR --out DIR`" in done.stderr
+    assert "Run `frugalseg prepare CHAOST2 --raw DIR --out DIR`" in done.stderr
     assert "Traceback" not in done.stderr

@@ -255,9 +255,9 @@ def test_several_structures_train_as_classes_of_one_network(chest_folder, tmp_pa
         (
             "baseline",
             {"noise": {"alpha": 0.3, "beta": 0.7}},
-            r"noisy/lesion/a0\.3_b0\.7.*python -m data\.noise .* --alpha 0\.3 --beta 0\.7",
+            r"noisy/lesion/a0\.3_b0\.7.*frugalseg noise .* --alpha 0\.3 --beta 0\.7",
         ),
-        ("spguided", {"superpixel": {"n_segments": 99}}, r"rgb_99_10.*python -m data\.superpixels .* --n-segments 99"),
+        ("spguided", {"superpixel": {"n_segments": 99}}, r"rgb_99_10.*frugalseg superpixels .* --n-segments 99"),
         ("baseline", {"size_px": 64}, r"\(32, 32, 3\); expected \(64, 64, 3\)\. Set size_px"),
     ],
 )
@@ -268,7 +268,7 @@ def test_bad_settings_stop_with_one_clear_message(image_folder, tmp_path, word, 
 
 
 def test_a_folder_without_images_is_named(tmp_path):
-    with pytest.raises(InputError, match=rf"{tmp_path}.*python -m data\.prepare isic2017.*set path\.data_dir"):
+    with pytest.raises(InputError, match=rf"{tmp_path}.*frugalseg prepare isic2017.*set path\.data_dir"):
         train("baseline", tmp_path, tmp_path / "logs")
 
 

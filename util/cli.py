@@ -4,10 +4,12 @@ import argparse
 import logging
 import math
 import multiprocessing
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -21,14 +23,14 @@ Result = TypeVar("Result")
 def run_main(main: Callable[[], int | None]) -> None:
     """Runs `main` and exits with its return value (None: 0).
 
-    What the user can mend is printed on one line, exit code 1: a `UserError`, a file or folder that the operating
-    system refuses, too little memory. An interrupt from the keyboard gives exit code 130.
+    What the user can mend is printed on one line: a `UserError`, with its own exit code; with exit code 1 a file or
+    folder that the operating system refuses, or too little memory. An interrupt from the keyboard gives 130.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         sys.exit(main() or 0)
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(fail(error))
     except OSError as error:
         sys.exit(f"error: {error.filename or 'a file'}: {error.strerror or error}. Check the path and the permissions.")
     except MemoryError as error:
@@ -36,6 +38,18 @@ def run_main(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         logging.getLogger(__name__).error("interrupted")
         sys.exit(130)
+
+
+def fail(error: UserError) -> int:
+    """Prints the message of an error on stderr; returns its exit code."""
+    sys.stderr.write(f"error: {error}\n")
+    return error.exit_code
+
+
+def command_line() -> str:
+    """The command line of this process, for a user to repeat."""
+    program, *words = sys.argv
+    return shlex.join(["frugalseg", *words] if Path(program).name == "frugalseg" else ["python", program, *words])
 
 
 def whole(minimum: int, maximum: int | None = None) -> Callable[[str], int]:

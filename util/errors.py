@@ -5,8 +5,10 @@ class UserError(ValueError):
     """An error that the user can fix: a file, a setting or a folder.
 
     The message says what is wrong, what was found, what was expected and what to do next. Command lines print it
-    without a traceback and exit with code 1.
+    without a traceback and exit with `exit_code` (docs/command_line.md).
     """
+
+    exit_code = 1
 
 
 class DataError(UserError):
@@ -19,6 +21,8 @@ class FailedItemsError(DataError):
 
 class ConfigError(UserError):
     """A setting is unknown, of the wrong type or out of range."""
+
+    exit_code = 2
 
 
 class CheckpointError(UserError):

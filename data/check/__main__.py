@@ -1,15 +1,15 @@
-"""Validates prepared data and suggests fixes, one line per finding: `python -m data.check TARGET`.
+"""Validates prepared data and suggests fixes, one line per finding.
 
 TARGET is the name of a built-in set, the description of your own data, or a prepared folder.
 
-    python -m data.check chaost2 [--scale MIDDLE] [--fold 0]
-    python -m data.check my_set.json5 --data-dir data
-    python -m data.check data/JSRT/prepared_256px [--structure lung] [--noise 0.7 0.7] [--superpixels]
+    frugalseg check chaost2 --fold 0
+    frugalseg check my_set.json5 --data-dir data
+    frugalseg check data/JSRT/prepared_256px --structure lung --noise 0.7 0.7 --superpixels
 """
 
-import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from data.check import check_folder
 from data.check.images import check_images
@@ -18,7 +18,9 @@ from data.prepare.steps import add_structures, add_target, refuse_options, resol
 from data.superpixels.regions import SCALES
 from dataloaders.images.folder import NoiseConfig, SuperpixelConfig
 from util.cli import number, run_main, whole
+from util.parser import CommandParser, add_json, print_json
 
+MAIN_OPTIONS = ("data_dir", "jobs", "fold", "structure", "noise", "superpixels", "json")
 SCAN_OPTIONS, IMAGE_OPTIONS = ("scale", "fold"), ("size_px", "structure", "noise", "superpixels")
 
 log = logging.getLogger("data.check")
@@ -26,7 +28,7 @@ log = logging.getLogger("data.check")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the command line and validates; returns 1 where there are errors, else 0."""
-    parser = _parser()
+    parser = make_parser()
     given = parser.parse_args(arguments)
     spec, folder = resolve_target(given.target, given.data_dir, given.dataset, given.size_px)
     findings: list[Finding]
@@ -40,17 +42,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scale = given.scale or ("MIDDLE" if spec.superpixels else "none")
         scale = None if scale == "none" else scale
         findings = check_folder(folder, spec, scale, given.fold, jobs=given.jobs)
+    n_errors = sum(finding.severity == "error" for finding in findings)
+    n_warnings = len(findings) - n_errors
+    if given.json:
+        print_json(
+            {"folder": folder, "errors": n_errors, "warnings": n_warnings, "findings": [asdict(f) for f in findings]}
+        )
+        return 1 if n_errors else 0
     for finding in findings:
         log.info("%s", finding)
-    n_errors = sum(finding.severity == "error" for finding in findings)
-    log.info("%s: %d error(s), %d warning(s)", folder, n_errors, len(findings) - n_errors)
+    log.info("%s: %d error(s), %d warning(s)", folder, n_errors, n_warnings)
     return 1 if n_errors else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> CommandParser:
+    """The parser of the command line."""
+    parser = CommandParser("check", __doc__ or "", MAIN_OPTIONS)
     add_target(parser)
     add = parser.add_argument
     add("--jobs", type=whole(1), default=2, help="files read at a time (default: 2)")
@@ -61,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     add_structures(parser)
     add("--noise", type=number(), nargs=2, metavar=("ALPHA", "BETA"), help="images: also check these noisy masks")
     add("--superpixels", action="store_true", help="images: also check the superpixels")
+    add_json(parser)
     return parser
 
 

@@ -65,7 +65,7 @@ class Prepared:
 
     def command(self, step: str, option: str) -> str:
         """The remedy that runs a step on this folder again."""
-        return f"Run `python -m data.{step} {command_target(self.folder, self.spec)} {option}`."
+        return f"Run `frugalseg {step} {command_target(self.folder, self.spec)} {option}`."
 
     @property
     def segment_again(self) -> str:

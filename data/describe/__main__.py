@@ -1,9 +1,9 @@
-"""`python -m data.describe FOLDER`: writes a draft of the description of your own data, and the table of its files.
+"""Writes a draft of the description of your own data, and the table of its files.
 
-python -m data.describe my_scans [--out my_set.json5] [--kind scans] [--ignore "*_t1*" "*.bmp"]
+frugalseg describe my_scans --out my_set.json5
+frugalseg describe my_scans --kind scans --ignore "*_t1*" "*.bmp"
 """
 
-import argparse
 import logging
 import os
 from collections.abc import Sequence
@@ -16,7 +16,9 @@ from dataloaders.catalog import dataset
 from util.cli import run_main, whole
 from util.errors import ConfigError
 from util.files import write_text
+from util.parser import CommandParser
 
+MAIN_OPTIONS = ("out", "kind", "ignore", "overwrite")
 MOST_JOBS = 4
 
 log = logging.getLogger("data.describe")
@@ -24,7 +26,7 @@ log = logging.getLogger("data.describe")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads the command line, looks through the folder and writes the draft, the table and the full report."""
-    given = _parser().parse_args(arguments)
+    given = make_parser().parse_args(arguments)
     out: Path = given.out or Path(f"{choose_name(given.folder.resolve().name)}.json5")
     if out.suffix.lower() not in (".json5", ".json"):
         raise ConfigError(f"--out {out}: expected the name of a description, ending in .json5.")
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for line in write_report(survey):
         log.info("%s", line)
     log.info("written: %s, %s, %s (everything that was found)", out, table, report)
-    log.info("next: check %s, then run `python -m data.prepare %s --out data`", out, out)
+    log.info("next: check %s, then run `frugalseg prepare %s --out data`", out, out)
 
 
 def _refuse_overwriting(paths: Sequence[Path], overwrite: bool) -> None:
@@ -51,10 +53,9 @@ def _refuse_overwriting(paths: Sequence[Path], overwrite: bool) -> None:
         )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.describe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> CommandParser:
+    """The parser of the command line."""
+    parser = CommandParser("describe", __doc__ or "", MAIN_OPTIONS)
     add = parser.add_argument
     add("folder", type=Path, help="your scans or images with their labels, in any layout")
     add("--out", type=Path, metavar="FILE.json5", help="the draft (default: <folder>.json5 in the current directory)")

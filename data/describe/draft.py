@@ -75,9 +75,9 @@ def render_description(survey: Survey, name: str, table: str, own_path: str) -> 
     classes, background = propose_classes(survey)
     parts = [
         _comment(
-            f"Draft of a description of {len(survey.cases)} {survey.kind}, written by `python -m data.describe`.",
+            f"Draft of a description of {len(survey.cases)} {survey.kind}, written by `frugalseg describe`.",
             "Check the values, rename the classes, then run:",
-            f"    python -m data.prepare {own_path} --out data",
+            f"    frugalseg prepare {own_path} --out data",
             "docs/own_data.md explains every key.",
             indent="",
         ),

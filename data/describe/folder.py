@@ -78,8 +78,8 @@ def list_folder(root: Path, ignored: tuple[str, ...] = ()) -> Listing:
         raise DataError(f"{root}: no such folder; expected the folder that holds your scans or images.")
     if is_prepared(root):
         raise DataError(
-            f"{root}: this is a prepared folder, an output of `python -m data.prepare`; expected the original scans or "
-            "images. To validate it, run `python -m data.check` on it."
+            f"{root}: this is a prepared folder, an output of `frugalseg prepare`; expected the original scans or "
+            "images. To validate it, run `frugalseg check` on it."
         )
     listing = Listing()
     for folder, names in _walk(root, listing):
@@ -90,7 +90,7 @@ def list_folder(root: Path, ignored: tuple[str, ...] = ()) -> Listing:
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether a folder is an output of `python -m data.prepare`."""
+    """Whether a folder is an output of `frugalseg prepare`."""
     if (folder / "manifest.json").is_file():
         return any(folder.glob("image_*.nii.gz"))
     return (folder / "manifest.csv").is_file() and (folder / "images").is_dir() and (folder / "masks").is_dir()
@@ -108,7 +108,7 @@ def _walk(root: Path, listing: Listing) -> Iterator[tuple[Path, list[str]]]:
         visited.add(real)
         if is_prepared(folder):
             n_files = sum(len(files) for _, _, files in os.walk(folder))
-            listing.left_out.append(LeftOut(relative, "a prepared folder, an output of `data.prepare`", n_files))
+            listing.left_out.append(LeftOut(relative, "a prepared folder, an output of `frugalseg prepare`", n_files))
             continue
         try:
             children = sorted(folder.iterdir())

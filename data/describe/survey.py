@@ -150,7 +150,7 @@ def _compare_grids(survey: Survey) -> None:
             distance = corner_distance_mm(label.grid, image.grid)
             if distance > min(image.spacing_mm):
                 survey.remarks.append(
-                    f"{path}: {distance:.3g} mm from the place of {case.image}, by their headers; `data.prepare` "
+                    f"{path}: {distance:.3g} mm from the place of {case.image}, by their headers; `frugalseg prepare` "
                     "refuses it. Copy the image's header to the label if the voxels fit."
                 )
 

@@ -1,1 +1,1 @@
-"""Simulated annotation noise: `python -m data.noise`."""
+"""Simulated annotation noise: `frugalseg noise`."""

@@ -1,9 +1,9 @@
-"""Simulates annotation noise on the training masks of a set of images: `python -m data.noise TARGET`.
+"""Simulates annotation noise on the training masks of a set of images.
 
 TARGET is the name of a built-in set, the description of your own data, or a prepared folder.
 
-    python -m data.noise isic2017 --alpha 0.3 0.5 0.7 --beta 0.5 0.7 --jobs 8 --picture noise.png
-    python -m data.noise isic2017 --import-json FOLDER --name a0.7_b0.7
+    frugalseg noise isic2017 --alpha 0.3 0.5 0.7 --beta 0.5 0.7 --jobs 8 --picture noise.png
+    frugalseg noise isic2017 --import-json FOLDER --name a0.7_b0.7
 
 Writes noisy/<structure>/a0.3_b0.5/<id>.png for every training image (masks without noise are copied), noise.csv with
 the noise of each mask, and noise.json with the parameters and the statistics. Results that are up to date are not
@@ -24,14 +24,16 @@ from dataloaders.images.folder import NOISE_TYPES, ImageFolder, NoiseConfig
 from util.cli import number, run_main, whole
 from util.errors import ConfigError
 from util.items import run_all
+from util.parser import CommandParser
 
+MAIN_OPTIONS = ("data_dir", "jobs", "alpha", "beta", "structure", "types", "picture")
 IMPORT_OPTIONS = ("name", "class_name")
 MAKING_OPTIONS = ("alpha", "beta", "types", "direction", "variant", "seed", "picture")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads the command line; writes or imports the noise of every structure."""
-    parser = _parser()
+    parser = make_parser()
     given = parser.parse_args(arguments)
     if given.part != "train":
         raise ConfigError(
@@ -67,10 +69,9 @@ def _import(given: argparse.Namespace, folder: ImageFolder) -> None:
     import_noise(given.import_json, folder, structure, require_name(given.name, "a0.7_b0.7"), given.class_name)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.noise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> CommandParser:
+    """The parser of the command line."""
+    parser = CommandParser("noise", __doc__ or "", MAIN_OPTIONS)
     add_target(parser)
     add_structures(parser)
     add, usual = parser.add_argument, NoiseConfig()

@@ -1,4 +1,4 @@
-"""Simulated annotation noise of the training masks of a set of images: see `python -m data.noise --help`."""
+"""Simulated annotation noise of the training masks of a set of images: see `frugalseg noise --help`."""
 
 import logging
 from collections.abc import Sequence

@@ -1,1 +1,1 @@
-"""From raw files to the prepared folder: `python -m data.prepare`."""
+"""From raw files to the prepared folder: `frugalseg prepare`."""

@@ -1,12 +1,12 @@
-"""Prepares raw data for training: `python -m data.prepare TARGET --raw FOLDER --out data`.
+"""Prepares raw data for training.
 
 TARGET is the name of a built-in set (scans: chaost2, sabs, mms, scgm; images: isic2017, jsrt, shenzhen; photographs
 of the fundus: ddr, idrid, refuge, reta, drive, stare, aria), or the description of your own data; its table says where
 the files are, so that --raw is not needed. A scan or image that cannot be prepared is named at the end with the reason,
 exit code 1; all others are done. The folder does not pass the check until it is corrected or removed:
 
-    python -m data.prepare chaost2 --raw FOLDER --out data
-    python -m data.prepare my_set.json5 --out data
+    frugalseg prepare chaost2 --raw FOLDER --out data
+    frugalseg prepare my_set.json5 --out data
 
 Scans are prepared in steps; --step runs one of them. Finished work is not repeated:
 
@@ -20,7 +20,7 @@ Of your own data, the last line counts the files next to those of the table, and
 
 TARGET of the steps index and superpixels can also be a prepared folder. Images are prepared in one step:
 
-    python -m data.prepare isic2017 --raw FOLDER --out data [--size-px 256] [--split random:0.25] [--jobs 4]
+    frugalseg prepare isic2017 --raw FOLDER --out data --size-px 256 --split random:0.25 --jobs 4
 """
 
 import argparse
@@ -40,9 +40,11 @@ from dataloaders.scans.preprocess import parameters_of
 from util.cli import number, run_main, whole
 from util.errors import ConfigError
 from util.items import run_all
+from util.parser import CommandParser
 
 log = logging.getLogger(__name__)
 
+MAIN_OPTIONS = ("raw", "out", "jobs", "size_px", "step", "split")
 STEPS = ("convert", "normalise", "index", "superpixels")
 FOLDER_STEPS = ("index", "superpixels")  # that need nothing but a prepared folder
 SCAN_OPTIONS = ("step", "spacing_mm", "size_rule", "numbering", "min_foreground_px")
@@ -51,12 +53,12 @@ IMAGE_OPTIONS = ("split",)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads the command line and runs the requested steps."""
-    parser = _parser()
+    parser = make_parser()
     given = parser.parse_args(arguments)
     if is_prepared_folder(given.target) and given.step not in FOLDER_STEPS:
         raise ConfigError(
             f"{given.target}: a folder; expected the name of a built-in set or the path of a description. For a "
-            f"download of a built-in set: `python -m data.prepare NAME --raw {given.target}`."
+            f"download of a built-in set: `frugalseg prepare NAME --raw {given.target}`."
         )
     spec, folder = resolve_target(given.target, given.out, given.dataset)
     kind, others = ("images", SCAN_OPTIONS) if spec.kind == "images" else ("scans", IMAGE_OPTIONS)
@@ -94,10 +96,9 @@ def _scan_steps(given: argparse.Namespace, spec: DatasetSpec, raw: Path, folder:
     return [work[step] for step in steps]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> CommandParser:
+    """The parser of the command line."""
+    parser = CommandParser("prepare", __doc__ or "", MAIN_OPTIONS)
     add = parser.add_argument
     add("target", metavar="TARGET", help="built-in name, or description of your own data (my_set.json5)")
     add("--raw", type=Path, help="folder of the download of a built-in set (default: <out>/CHAOST2 and so on)")

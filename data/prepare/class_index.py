@@ -1,4 +1,4 @@
-"""The class index, the slices that show each class: `python -m data.prepare TARGET --step index`."""
+"""The class index, the slices that show each class: `frugalseg prepare TARGET --step index`."""
 
 from collections.abc import Mapping
 from functools import partial

@@ -1,4 +1,4 @@
-"""Prepares a set of images for training: one size, 8 or 16 bits, a manifest; see `python -m data.prepare --help`.
+"""Prepares a set of images for training: one size, 8 or 16 bits, a manifest; see `frugalseg prepare --help`.
 
 Images are resized to a square, squeezed or padded (key `aspect` of the description), those of fundus cameras after
 their field of view has been cut out (key `field`); masks are made binary first and then follow their image, each pixel
@@ -116,7 +116,7 @@ def source_for(spec: DatasetSpec) -> ImageSource:
     if spec.name not in IMAGE_SOURCES:
         raise ConfigError(
             f"{spec.name}: files: missing in the description; expected the name of the table of files (CSV). Write a "
-            "draft with `python -m data.describe FOLDER`."
+            "draft with `frugalseg describe FOLDER`."
         )
     return IMAGE_SOURCES[spec.name]
 

@@ -1,7 +1,7 @@
 """Imports labels of the released code of superpixel-guided learning or T-Loss: JSON to PNG.
 
-    python -m data.noise isic2017 --import-json FOLDER --name a0.7_b0.7
-    python -m data.superpixels isic2017 --import-json FOLDER --name rgb_100_10
+    frugalseg noise isic2017 --import-json FOLDER --name a0.7_b0.7
+    frugalseg superpixels isic2017 --import-json FOLDER --name rgb_100_10
 
 A label file is `<id>.json`: {class name: H lists of W numbers, each 0 or 1}. A superpixel file holds the H lists alone.
 The images must have been prepared at the same size. An existing folder is never overwritten.
@@ -97,7 +97,7 @@ def _read_all(
     if missing:
         raise DataError(
             f"{source}: no {missing[0]}.json (missing for {len(missing)} of {len(wanted)} training images). Prepare "
-            "the images with the split that the labels were made for: `python -m data.prepare ... --split FILE.csv`."
+            "the images with the split that the labels were made for: `frugalseg prepare ... --split FILE.csv`."
         )
     if len(files) > len(wanted):
         log.warning("%s: %d files of images that are not for training are skipped", source, len(files) - len(wanted))
@@ -110,7 +110,7 @@ def _read_one(path: Path, image: Path, interpret: Callable[[Path, Any], np.ndarr
     if array.shape != expected:
         raise DataError(
             f"{path}: shape {array.shape}; expected {expected} (rows, columns) as {image.name}. Prepare the images at "
-            "the labels' size: `python -m data.prepare ... --size-px N`, and repeat --size-px here."
+            "the labels' size: `frugalseg prepare ... --size-px N`, and repeat --size-px here."
         )
     return array
 

@@ -25,7 +25,7 @@ def source_for(spec: DatasetSpec) -> ScanSource:
         if not spec.files:
             raise ConfigError(
                 f"{spec.name}: the description names no files; expected `files`, a table (CSV) of the scans. Write a "
-                "draft with `python -m data.describe FOLDER`."
+                "draft with `frugalseg describe FOLDER`."
             )
         return SCAN_SOURCES[OWN]
     return SCAN_SOURCES[spec.name]

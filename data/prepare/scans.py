@@ -1,4 +1,4 @@
-"""Prepares raw scans, steps `convert` and `normalise`: see `python -m data.prepare --help`.
+"""Prepares raw scans, steps `convert` and `normalise`: see `frugalseg prepare --help`.
 
 Built-in sets are converted to <out>/CHAOST2/niis/T2SPIR or <out>/SABS/niis first, with one image and one label file per
 scan; own scans and those of sets without a converted folder are read where they are.
@@ -169,7 +169,7 @@ def _scans_to_prepare(spec: DatasetSpec, root: Path, raw: Path | None) -> tuple[
     if not images:
         raise DataError(
             f"{converted}: no scan; expected image_<scan id>.nii.gz and label_<scan id>.nii.gz for every scan. Run "
-            f"`python -m data.prepare {spec.name.lower()} --step convert` first."
+            f"`frugalseg prepare {spec.name.lower()} --step convert` first."
         )
     labels = {scan: scan_path(converted, "label", scan) for scan in images}
     return [RawScan.with_label(scan, image, labels[scan]) for scan, image in images.items()], failures

@@ -163,7 +163,7 @@ def files_table(target: str | Path, spec: DatasetSpec) -> Path | None:
     if not table.is_file():
         raise DataError(
             f"{table}: no such file; expected the table of files that {target} names (files: {spec.files!r}). Correct "
-            "the name, or write a draft with `python -m data.describe FOLDER`."
+            "the name, or write a draft with `frugalseg describe FOLDER`."
         )
     return table
 

@@ -50,7 +50,7 @@ def find_scans(raw: Path, spec: DatasetSpec) -> list[RawScan]:
         raise DataError(
             f"CHAOST2: no scans under {raw}; expected MR/<id>/T2SPIR/DICOM_anon/*.dcm{found}. Download "
             "CHAOS_Train_Sets.zip (see data/CHAOST2/README.md), name its folder with --raw, or make a stand-in with "
-            "`python -m data.phantom chaost2 --out DIR`."
+            "`frugalseg phantom chaost2 --out DIR`."
         )
     scans = {scan: patients[scan] for scan in sorted(patients, key=int)}
     return [RawScan.with_label(scan, path / "DICOM_anon", path / "Ground") for scan, path in scans.items()]

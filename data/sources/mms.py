@@ -50,7 +50,7 @@ def find_scans(raw: Path, spec: DatasetSpec) -> list[RawScan]:
         raise DataError(
             f"MMS: no scans under {raw}; expected Training/Labeled/<code>/<code>_sa.nii.gz and so on. Download the "
             "data of the challenge (see data/MMS/README.md), name its folder with --raw, or make a stand-in: "
-            "`python -m data.phantom mms --out DIR`."
+            "`frugalseg phantom mms --out DIR`."
         )
     sheet = find_sheet(files)
     lines = read_sheet(sheet)

@@ -87,7 +87,7 @@ def _image_and_label_files(raw: Path) -> tuple[dict[int, Path], dict[int, Path]]
     raise DataError(
         f"SABS: no scans under {raw}; expected img/img0001.nii.gz and label/label0001.nii.gz. Download the training "
         "part of the Synapse abdomen challenge (see data/SABS/README.md), name its folder with --raw, or make a "
-        "stand-in: `python -m data.phantom sabs --out DIR`."
+        "stand-in: `frugalseg phantom sabs --out DIR`."
     )
 
 

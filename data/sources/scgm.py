@@ -56,7 +56,7 @@ def find_scans(raw: Path, spec: DatasetSpec) -> list[RawScan]:
         raise DataError(
             f"SCGM: no scans under {raw}; expected site1-sc01-image.nii.gz and site1-sc01-mask-r1.nii.gz to "
             "-r4.nii.gz. Download the data of the challenge (see data/SCGM/README.md), name its folder with --raw, or "
-            "make a stand-in: `python -m data.phantom scgm --out DIR`."
+            "make a stand-in: `frugalseg phantom scgm --out DIR`."
         )
     return scans
 

@@ -1,1 +1,1 @@
-"""Superpixels of scans and of images: `python -m data.superpixels`."""
+"""Superpixels of scans and of images: `frugalseg superpixels`."""

@@ -1,16 +1,16 @@
-"""Computes superpixels of prepared scans or images: `python -m data.superpixels TARGET`.
+"""Computes superpixels of prepared scans or images.
 
 TARGET is the name of a built-in set, the description of your own data, or a prepared folder.
 
-    python -m data.superpixels chaost2 --scale MIDDLE --jobs 8
-    python -m data.superpixels isic2017 --jobs 8 --picture superpixels.png
-    python -m data.superpixels jsrt --structure heart --source gray+prob --probabilities FOLDER
-    python -m data.superpixels isic2017 --import-json FOLDER --name rgb_100_10
+    frugalseg superpixels chaost2 --scale MIDDLE --jobs 8
+    frugalseg superpixels isic2017 --jobs 8 --picture superpixels.png
+    frugalseg superpixels jsrt --structure heart --source gray+prob --probabilities FOLDER
+    frugalseg superpixels isic2017 --import-json FOLDER --name rgb_100_10
 
 Scans: writes superpix-<scale>_<scan id>.nii.gz next to image_<scan id>.nii.gz, the pseudo-labels of self-supervised
 training. Images: writes superpixels/<kind>/<id>.png of the training images, and superpixels.json with the parameters
 and the agreement with the experts' masks. For gray+prob, FOLDER holds the probabilities of a first network;
-`python validation.py probabilities with ...` writes them. --import-json imports superpixels of the released code of
+`frugalseg probabilities ...` writes them. --import-json imports superpixels of the released code of
 superpixel-guided learning, a folder of <id>.json.
 
 Results that are up to date are not computed again; an interrupted run resumes.
@@ -35,7 +35,9 @@ from data.superpixels.regions import MIN_AREA_PX, SCALES
 from dataloaders.images.folder import SuperpixelConfig
 from util.cli import number, run_main, whole
 from util.items import run_all
+from util.parser import CommandParser
 
+MAIN_OPTIONS = ("data_dir", "jobs", "scale", "structure", "source", "picture")
 SCAN_OPTIONS = ("scale", "numbering", "min_area_px")
 IMPORT_OPTIONS = ("name",)
 MAKING_OPTIONS = ("structure", "source", "n_segments", "compactness", "probabilities", "clahe", "picture")
@@ -44,7 +46,7 @@ IMAGE_OPTIONS = ("size_px", "import_json", *IMPORT_OPTIONS, *MAKING_OPTIONS[:-1]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Reads the command line; writes the superpixels and, on request, the picture."""
-    parser = _parser()
+    parser = make_parser()
     given = parser.parse_args(arguments)
     spec, folder = resolve_target(given.target, given.data_dir, given.dataset, given.size_px)
     if spec.kind == "images":
@@ -81,10 +83,9 @@ def _write_of_images(given: argparse.Namespace) -> None:
     run_all(partial(write, output, structure) for output, structure in settings.items())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.superpixels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> CommandParser:
+    """The parser of the command line."""
+    parser = CommandParser("superpixels", __doc__ or "", MAIN_OPTIONS)
     add_target(parser)
     add = parser.add_argument
     add("--jobs", type=whole(1), default=1, help="processes (default: 1)")

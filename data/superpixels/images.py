@@ -1,4 +1,4 @@
-"""Superpixels of the training images of a set of images: see `python -m data.superpixels --help`."""
+"""Superpixels of the training images of a set of images: see `frugalseg superpixels --help`."""
 
 import logging
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from util.results.pictures import (
 )
 
 FACTOR = 3  # of the enlargement of pictures, so that outlines are thin
-PROBABILITIES_COMMAND = "python validation.py probabilities with ..."  # what writes the probabilities
+PROBABILITIES_COMMAND = "frugalseg probabilities ..."  # what writes the probabilities
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Superpixels of every slice, the pseudo-labels of self-supervised training: `python -m data.superpixels TARGET`.
+"""Superpixels of every slice, the pseudo-labels of self-supervised training: `frugalseg superpixels TARGET`.
 
 Writes superpix-MIDDLE_<scan id>.nii.gz next to image_<scan id>.nii.gz, for scans with and without label. A second run
 repeats only scans whose image or parameters have changed.

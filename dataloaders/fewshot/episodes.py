@@ -113,7 +113,7 @@ class PseudoClassDrawer:
         if not len(self.slices):
             raise DataError(
                 "no training slice is left: each is without pseudo-labels or shows a class of exclude_cls_list. Check "
-                "the folder with `python -m data.check`, or exclude fewer classes."
+                "the folder with `frugalseg check`, or exclude fewer classes."
             )
         self.seed = seed
         self.pass_length = max(pass_length or 0, len(self.slices))

@@ -13,7 +13,7 @@ from util.inventory import first_names
 
 FEW_SCANS = (
     "Prepare more scans or take another fold. With few labelled scans, set a smaller folds.number in the description; "
-    "with a single one, remove its label to train without scores (models.predict can use it as support)."
+    "with a single one, remove its label to train without scores (`frugalseg predict` can use it as support)."
 )
 
 

@@ -92,7 +92,7 @@ def _check(folder: PreparedFolder, scan: str, image: np.ndarray, ids: np.ndarray
     if ids.shape != image.shape:
         raise DataError(
             f"{folder.folder}: scan {scan} has an image of shape {image.shape} but labels of shape {ids.shape}; "
-            "expected the same. Run `python -m data.check` on the folder."
+            "expected the same. Run `frugalseg check` on the folder."
         )
     if image.shape[1:] != first.shape[1:]:
         sizes = sorted({image.shape[1:], first.shape[1:]})

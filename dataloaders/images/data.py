@@ -126,7 +126,7 @@ class DenseData(TrainingData):
         row = self.folder.row(image_id)
         if not self.has_original_size(image_id):
             raise DataError(
-                f"{self.folder.folder / MANIFEST}: no original size of {image_id}. Run `python -m data.prepare` again."
+                f"{self.folder.folder / MANIFEST}: no original size of {image_id}. Run `frugalseg prepare` again."
             )
         full = self.config.task.in_full(mask)
         return Framing.from_row(row, len(full)).to_picture(full)
@@ -193,7 +193,7 @@ class DenseData(TrainingData):
             raise DataError(
                 f"{self.folder.folder / MANIFEST}: no image in split {split!r}. Prepare the missing part of the data "
                 "set, or another split (column split of the table of files, or "
-                "`python -m data.prepare ... --split RULE`)."
+                "`frugalseg prepare ... --split RULE`)."
             )
         return ids
 
@@ -209,7 +209,7 @@ class DenseData(TrainingData):
         if missing:
             raise DataError(
                 f"{folder / 'noise.csv'}: no line for training image {missing[0]} ({len(missing)} such); the "
-                "images have changed since. Delete the folder and run `python -m data.noise` again."
+                "images have changed since. Delete the folder and run `frugalseg noise` again."
             )
         return tuple(types[i] for i in ids)
 

@@ -145,7 +145,7 @@ class ImageFolder:
     def command(self, verb: str, *options: str) -> str:
         """The command that runs `data.<verb>` on this folder, for messages."""
         name = () if (self.folder / FILE_NAME).exists() else ("--dataset", self.spec.name)
-        return " ".join([f"python -m data.{verb}", shlex.quote(str(self.folder)), *name, *options])
+        return " ".join([f"frugalseg {verb}", shlex.quote(str(self.folder)), *name, *options])
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -221,12 +221,12 @@ def prepare_command(spec: DatasetSpec | None, folder: Path | None = None) -> str
         folder: the prepared folder; its name tells the size, if that is not the set's own.
     """
     if spec is None:
-        return "python -m data.prepare DATASET --raw DIR --out DIR"
+        return "frugalseg prepare DATASET --raw DIR --out DIR"
     size_px = re.fullmatch(r"prepared_(\d+)px", folder.name) if folder else None
     size = f" --size-px {size_px[1]}" if size_px and int(size_px[1]) != spec.grid.size_px else ""
     if is_built_in(spec):
-        return f"python -m data.prepare {spec.name.lower()} --raw DIR --out DIR{size}"
-    return f"python -m data.prepare {spec.name}.json5 --out DIR{size}"
+        return f"frugalseg prepare {spec.name.lower()} --raw DIR --out DIR{size}"
+    return f"frugalseg prepare {spec.name}.json5 --out DIR{size}"
 
 
 def as_settings(config: NoiseConfig | SuperpixelConfig) -> dict[str, Any]:
@@ -235,7 +235,7 @@ def as_settings(config: NoiseConfig | SuperpixelConfig) -> dict[str, Any]:
 
 
 def command_options(settings: dict[str, Any]) -> list[str]:
-    """Options of `python -m data.noise` or `data.superpixels` for settings that differ from the defaults."""
+    """Options of `frugalseg noise` or `data.superpixels` for settings that differ from the defaults."""
     options = ["--clahe"] if settings.get("equalised") else []
     for key, value in settings.items():
         if key != "equalised":

@@ -1,4 +1,4 @@
-"""Preparation of users' own images for the networks, in `python -m data.prepare` and in prediction."""
+"""Preparation of users' own images for the networks, in `frugalseg prepare` and in prediction."""
 
 from pathlib import Path
 

@@ -117,7 +117,7 @@ def _read_header(path: Path) -> tuple[Header, Path]:
     file = path if pair is None else pair[0]
     if not file.is_file():
         found = "a folder" if file.is_dir() else "no such file"
-        raise DataError(f"{file}: {found}. Run `python -m data.prepare` or `python -m data.check` on the folder.")
+        raise DataError(f"{file}: {found}. Run `frugalseg prepare` or `frugalseg check` on the folder.")
     try:
         with _opened(file) as stream:
             block = stream.read(HEADER_BYTES)

@@ -110,7 +110,7 @@ def read_stored(path: Path) -> np.ndarray:
         DataError: absent, or see `dataloaders.io.decoding.opened`.
     """
     if not path.exists():
-        raise DataError(f"{path}: no such file. Run the step of `python -m data.prepare` that writes it.")
+        raise DataError(f"{path}: no such file. Run the step of `frugalseg prepare` that writes it.")
     with opened(path) as image:
         if not is_16_bit_colour(image):
             return np.asarray(image)

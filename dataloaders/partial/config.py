@@ -45,7 +45,7 @@ class PartialDataConfig(DataConfig):
     scored: tuple[str, ...] = option((), "practical")
     tested: str = option("", "practical")  # one of `test_sets`, in place of `scored`
     missing: Literal["unknown", "background"] = "unknown"  # what an image shows of classes that it is not annotated for
-    # folder that `validation.py export` wrote, for methods that learn from pseudo-labels; a run is found by its record
+    # folder that `frugalseg pseudo-labels` wrote, for methods that learn from them; a run is found by its record
     pseudo_labels: str = option("", "replicate")
     size_px: int | None = option(None, ge=16)  # side of the prepared images; None: that of the first data set
     crop_px: int | None = option(None, ge=16)  # side of the views in training; None: half of the prepared side

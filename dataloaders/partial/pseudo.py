@@ -22,7 +22,7 @@ from util.records import hash_files
 RECORD = "pseudo_labels.json"
 FORMAT = 1
 MARKED_GREY, UNKNOWN_GREY = 255, 128
-EXPORT = "`python validation.py export with partial_generator ...`"
+EXPORT = "`frugalseg pseudo-labels partial_generator ...`"
 
 
 @dataclass(frozen=True)

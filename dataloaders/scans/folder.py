@@ -38,7 +38,7 @@ def scan_files(folder: Path, kind: str) -> dict[str, Path]:
 
 
 def command_target(folder: Path, spec: DatasetSpec) -> str:
-    """How `python -m data.*` commands name a prepared folder: with its data set where no description is stored."""
+    """How `frugalseg` commands name a prepared folder: with its data set where no description is stored."""
     return f"{folder}" if (folder / FILE_NAME).exists() else f"{folder} --dataset {spec.name}"
 
 
@@ -50,7 +50,7 @@ def prepare_command(spec: DatasetSpec, manifest: Manifest | None = None) -> str:
         manifest: of the prepared folder, whose parameters the command keeps; None: those of the data set.
     """
     target = f"{spec.name} --raw DIR --out DIR" if spec.name in dataset_names() else f"{spec.name}.json5 --out DIR"
-    return " ".join([f"python -m data.prepare {target}", *_options(spec, manifest.parameters if manifest else {})])
+    return " ".join([f"frugalseg prepare {target}", *_options(spec, manifest.parameters if manifest else {})])
 
 
 def _options(spec: DatasetSpec, parameters: Mapping[str, Any]) -> list[str]:
@@ -171,7 +171,7 @@ class PreparedFolder:
         path = self.path(f"superpix-{scale}", scan)
         if not path.exists():
             raise DataError(
-                f"{path}: no such pseudo-labels. Run `python -m data.superpixels "
+                f"{path}: no such pseudo-labels. Run `frugalseg superpixels "
                 f"{command_target(self.folder, self.spec)} --scale {scale}`."
             )
         return self._read(f"superpix-{scale}", scan, np.int32)
@@ -206,7 +206,7 @@ class PreparedFolder:
         for scan, found in stale.items():
             raise DataError(
                 f"{self.path(f'superpix-{scale}', scan)}: stale: its image has changed since ({found}); "
-                f"{len(stale)} scan(s) in all. Run `python -m data.superpixels "
+                f"{len(stale)} scan(s) in all. Run `frugalseg superpixels "
                 f"{command_target(self.folder, self.spec)} --scale {scale}`."
             )
 
@@ -225,7 +225,7 @@ class PreparedFolder:
         path = self.folder / f"classmap_{min_foreground_px}.json"
         if not path.exists():
             raise DataError(
-                f"{path}: no such class index. Run `python -m data.prepare {command_target(self.folder, self.spec)} "
+                f"{path}: no such class index. Run `frugalseg prepare {command_target(self.folder, self.spec)} "
                 f"--step index --min-foreground-px {min_foreground_px}`."
             )
         labels = scan_files(self.folder, "label")
@@ -233,8 +233,8 @@ class PreparedFolder:
         found = self.staleness(path.stem, [each.name for each in labels.values()], concerned)
         if found:
             raise DataError(
-                f"{path}: stale: the labels that it was made from have changed since ({found}). Run `python -m "
-                f"data.prepare {command_target(self.folder, self.spec)} --step index --min-foreground-px "
+                f"{path}: stale: the labels that it was made from have changed since ({found}). Run `frugalseg "
+                f"prepare {command_target(self.folder, self.spec)} --step index --min-foreground-px "
                 f"{min_foreground_px}`."
             )
         content = read_json_object(path)

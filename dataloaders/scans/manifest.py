@@ -63,10 +63,10 @@ class Manifest:
             found = content.get("dataset") if isinstance(content, dict) else type(content).__name__
             raise DataError(
                 f"{path}: manifest of {found!r}, expected one of {dataset!r} with the keys {', '.join(sorted(known))}. "
-                f"Point the data folder at {dataset}, or delete the file and run `python -m data.prepare` again."
+                f"Point the data folder at {dataset}, or delete the file and run `frugalseg prepare` again."
             )
         if reason := _first_fault(content):
-            raise DataError(f"{path}: {reason}. Correct it, or delete the file and run `python -m data.prepare` again.")
+            raise DataError(f"{path}: {reason}. Correct it, or delete the file and run `frugalseg prepare` again.")
         records = {name: Record.from_json(entry) for name, entry in content.get("records", {}).items()}
         return cls(
             dataset,

@@ -96,7 +96,7 @@ class Evaluation(ABC):
     def export_pseudo_labels(
         self, method: Method, folder: Path, run: str, recipe: str, config: PseudoLabelConfig
     ) -> None:
-        """Writes labels of the classes that training images are not annotated for, see `validation.py export`.
+        """Writes labels of the classes that training images are not annotated for, see `frugalseg pseudo-labels`.
 
         Args:
             method: trained, on the device.

@@ -161,7 +161,7 @@ class Untrained(Method):
         Raises:
             ConfigError: always.
         """
-        raise ConfigError(f"{type(self).__name__} has nothing to train; run validation.py with it.")
+        raise ConfigError(f"{type(self).__name__} has nothing to train; run `frugalseg validate` with it.")
 
 
 def exclusive_masks(probabilities: Float[Tensor, "K D H W"]) -> Bool[Tensor, "K D H W"]:

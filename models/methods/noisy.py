@@ -260,7 +260,7 @@ def joint_objective(
 def _required(superpixel: Ids | None) -> Ids:
     if superpixel is None:
         raise ConfigError(
-            "method='spguided': the images have no superpixels. Make them with `python -m data.superpixels DATASET`, "
+            "method='spguided': the images have no superpixels. Make them with `frugalseg superpixels DATASET`, "
             "or select by pixel with selection.level=pixel and refine.style=pixel."
         )
     return superpixel

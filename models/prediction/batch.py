@@ -184,6 +184,7 @@ def process_each(
     columns: Sequence[str],
     what: str,
     failures: Failures,
+    found: list[Record] | None = None,
 ) -> int:
     """Processes item after item; an item that fails for any reason does not stop the others.
 
@@ -195,6 +196,7 @@ def process_each(
         columns: of the table, the name of the item first.
         what: of the items, for the progress bar.
         failures: name -> reason, which contains the path; the table is among them if it cannot be written at the end.
+        found: receives the records of this run; None: not needed.
 
     Returns:
         The number of items that succeeded.
@@ -207,8 +209,11 @@ def process_each(
     try:
         for name, path in tqdm(items.items(), desc=what, disable=None):
             with catching(failures, name, path):
-                results.put(name, work(name, path))
+                records = work(name, path)
+                results.put(name, records)
                 n_done += 1
+                if found is not None:
+                    found += records
     finally:
         with catching(failures, table.name, table):
             results.write()

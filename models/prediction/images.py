@@ -107,6 +107,7 @@ def segment_images(
     probabilities: bool,
     failures: Failures,
     removed: list[str] | None = None,
+    found: list[Record] | None = None,
 ) -> int:
     """Segments image after image and writes the results; returns the number of those that succeeded.
 
@@ -119,9 +120,10 @@ def segment_images(
         failures: name -> reason of the images that could not be segmented.
         removed: receives the names of probabilities and overlays of an earlier run that this one does not replace: they
             are removed, as they belong to other masks. None: they stay.
+        found: receives the records of this run; None: not needed.
     """
     work = partial(_segment, predictor, out, pictures, probabilities, _shared_names(predictor, images), removed)
-    return process_each(images, work, out / TABLE, COLUMNS, "images", failures)
+    return process_each(images, work, out / TABLE, COLUMNS, "images", failures, found)
 
 
 def _segment(

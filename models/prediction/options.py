@@ -1,4 +1,4 @@
-"""The options of `python -m models.predict`, and which of them go together."""
+"""The options of `frugalseg predict`, and which of them go together."""
 
 import argparse
 from pathlib import Path
@@ -6,7 +6,19 @@ from pathlib import Path
 from models.prediction import origin
 from util.cli import number, whole
 from util.errors import ConfigError
+from util.parser import CommandParser, add_json
 
+MAIN_OPTIONS = (
+    "checkpoint",
+    "images",
+    "scans",
+    "support_image",
+    "support_label",
+    "out",
+    "overlays",
+    "overwrite",
+    "json",
+)
 # Options of one family alone, those that it needs first.
 NEEDED: dict[str, tuple[str, ...]] = {
     "dense": ("images",),
@@ -30,11 +42,9 @@ UNTRAINED = "a segmentation without --checkpoint, which compares scans with anno
 ONLY_TRAINED = ("parts", "modelname")  # options of few-shot networks that have no meaning without one
 
 
-def make_parser(description: str) -> argparse.ArgumentParser:
+def make_parser(description: str) -> CommandParser:
     """The parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m models.predict", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("predict", description, MAIN_OPTIONS)
     add = parser.add_argument
     add("--checkpoint", type=Path, help="trained network; not needed for scans with an annotated one")
     add("--out", type=Path, required=True, help="folder for the results")
@@ -43,11 +53,12 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     add("--overlays", action="store_true", help="also draw a picture per image or scan")
     add("--overwrite", action="store_true", help="replace existing results")
     add("--dataset", help=DATASET)
+    add_json(parser)
     add = parser.add_argument_group("images, with a dense network or one of several tasks").add_argument
-    add("--images", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="what to segment")
+    add("--images", type=Path, nargs="+", metavar="PLACE", help="files or folders to segment")
     add("--probabilities", action="store_true", help="also write the probability of each structure, 16-bit PNG")
     add = parser.add_argument_group("scans").add_argument
-    add("--scans", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="what to segment")
+    add("--scans", type=Path, nargs="+", metavar="PLACE", help="files or folders to segment")
     add = parser.add_argument_group("scans, compared with annotated ones").add_argument
     add("--support-image", type=Path, nargs="+", metavar="SCAN", help="annotated: NIfTI files, folders of DICOM files")
     add(

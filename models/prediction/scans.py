@@ -1,6 +1,7 @@
 """Segments folders of scans: writes label maps, volumes and overlays."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -104,14 +105,8 @@ def segment_scans(
         found: receives the records of this run; None: not needed.
     """
     columns = FRAME_COLUMNS if isinstance(predictor, SourcesPredictor) else FEWSHOT_COLUMNS
-
-    def work(name: str, path: Path) -> list[Record]:
-        records = _segment(predictor, out, pictures, removed, name, path)
-        if found is not None:
-            found.extend(records)
-        return records
-
-    return process_each(scans, work, out / TABLE, columns, "scans", failures)
+    work = partial(_segment, predictor, out, pictures, removed)
+    return process_each(scans, work, out / TABLE, columns, "scans", failures, found)
 
 
 def _segment(

@@ -3,8 +3,8 @@
 A word of the command line says which method or data set is meant (`tloss shenzhen`); the settings that were published
 for this method on this data set follow from `RULES`, and any key can still be given.
 
-    python -m models.presets                       # every published run: words, source, hardware, Dice to expect
-    python -m models.presets isic2017 tloss 0.7    # those whose line holds all of these words
+    frugalseg presets                       # every published run: words, source, hardware, Dice to expect
+    frugalseg presets isic2017 tloss 0.7    # those whose line holds all of these words
 """
 
 from collections.abc import Mapping

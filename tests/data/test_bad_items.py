@@ -21,7 +21,7 @@ from dataloaders.scans import manifest as manifests
 from util.errors import DataError, FailedItemsError, UserError
 from util.files import read_json
 
-MAINS = {"data.prepare": prepare, "data.check": check, "data.superpixels": superpixels, "data.noise": noise}
+MAINS = {"prepare": prepare, "check": check, "superpixels": superpixels, "noise": noise}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def messages(caplog) -> str:
 
 def follow(text: str, **places: str) -> list[str]:
     """The command in back-quotes of a message, with places for DIR; runs it and returns its words."""
-    command = re.search(r"`python -m (data\.\w+) ([^`]*)`", text)
+    command = re.search(r"`frugalseg (\w+) ([^`]*)`", text)
     assert command, text
     words = shlex.split(command[2])
     for option, place in places.items():
@@ -184,4 +184,4 @@ def test_an_unwritable_place_is_one_message(copied):
 def test_the_phantom_of_a_message_can_be_prepared(tmp_path):
     with pytest.raises(DataError) as caught:
         prepare(["chaost2", "--raw", str(tmp_path), "--out", str(tmp_path)])
-    assert "`python -m data.phantom chaost2 --out DIR`" in str(caught.value)
+    assert "`frugalseg phantom chaost2 --out DIR`" in str(caught.value)

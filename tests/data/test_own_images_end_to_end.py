@@ -273,7 +273,7 @@ def test_typical_mistakes_are_told(colours, tmp_path):
     table.write_text(text)
     with pytest.raises(ConfigError, match=r"--raw x: not for own data; .*mine\.csv names the files"):
         prepare([colours, *out, "--raw", "x"])
-    with pytest.raises(DataError, match=r"manifest\.csv: no such file\. Run `python -m data\.prepare MINE\.json5"):
+    with pytest.raises(DataError, match=r"manifest\.csv: no such file\. Run `frugalseg prepare MINE\.json5"):
         noise([colours, "--data-dir", str(tmp_path / "nowhere"), "--alpha", "1", "--beta", "0.5"])
     table.unlink()
     with pytest.raises(DataError, match=r"mine\.csv: no such file; expected the table of files that .*mine\.json5"):

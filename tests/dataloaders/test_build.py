@@ -49,7 +49,7 @@ def test_the_method_decides_which_labels_and_whether_superpixels_are_read(image_
     ("family", "config"), [("fewshot", FewShotConfig()), ("dense", DenseConfig()), ("sources", SourcesDataConfig())]
 )
 def test_an_empty_folder_is_named_with_the_remedy(family, config, tmp_path):
-    with pytest.raises(DataError, match=rf"{tmp_path}.*python -m data\.prepare"):
+    with pytest.raises(DataError, match=rf"{tmp_path}.*frugalseg prepare"):
         open_data(family, config, str(tmp_path))
 
 

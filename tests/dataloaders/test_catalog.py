@@ -76,5 +76,5 @@ def test_the_kind_must_be_the_one_that_is_needed(tmp_path):
 
 
 def test_an_absent_description_says_how_to_write_one(tmp_path):
-    with pytest.raises(DataError, match=r"gone\.json5: cannot be read .*python -m data\.describe FOLDER"):
+    with pytest.raises(DataError, match=r"gone\.json5: cannot be read .*frugalseg describe FOLDER"):
         dataset(tmp_path / "gone.json5")

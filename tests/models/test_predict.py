@@ -1,8 +1,10 @@
 import csv
 import errno
 import gzip
+import json
 import logging
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,6 +122,20 @@ def test_volumes_are_those_of_the_written_files(finished):
         voxel_ml = {"first": 5 * (4.8 * 6 + 2 * 1.5) / 1000, "series": 0.16}[record["scan"]]
         assert float(record["volume_ml"]) == pytest.approx(count * voxel_ml, abs=1e-4)
     assert any(int(record["voxels"]) for record in records)
+
+
+def test_json_holds_the_table_and_the_failures(inputs, tmp_path, capsys):
+    assert run(inputs, tmp_path, "--classes", "liver=2", "5", "--json") == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["out"], answer["found"], answer["segmented"]) == (str(tmp_path), 4, 2)
+    with (tmp_path / "volumes.csv").open() as stream:
+        table = list(csv.DictReader(stream))
+    written = [{key: "" if value is None else str(value) for key, value in each.items()} for each in answer["results"]]
+    assert written == table
+    assert answer["not_segmented"].keys() == {"broken", "four"}
+    assert str(inputs / "scans" / "broken.nii.gz") in answer["not_segmented"]["broken"]
+    assert [Path(path).name for path in answer["left_out"]] == ["old_segmentation.nii.gz"]
+    assert answer["not_drawn"] == {}
 
 
 def test_volume_of_a_sheared_voxel_is_the_determinant():

@@ -22,9 +22,9 @@ RENDERED = [*(ROOT / "examples" / "launch").glob("*.sbatch"), *(ROOT / "tests" /
 
 
 def rendering_arguments(script):
-    """Arguments of the `python -m util.launch` that rendered a script, from its header."""
+    """Arguments of the `frugalseg launch` that rendered a script, from its header."""
     (line,) = (line for line in script.splitlines() if line.startswith("# Rendered by: "))
-    return shlex.split(line.removeprefix("# Rendered by: "))[3:]
+    return shlex.split(line.removeprefix("# Rendered by: "))[2:]
 
 
 @pytest.mark.parametrize("path", RENDERED, ids=lambda path: path.name)

@@ -1,1 +1,1 @@
-"""Slurm jobs: `python -m util.launch` prints or submits job scripts; `util.launch.item` runs one task of a job."""
+"""Slurm jobs: `frugalseg launch` prints or submits job scripts; `util.launch.item` runs one task of a job."""

@@ -1,8 +1,9 @@
 r"""Prints the Slurm job script of one or many training runs; `--submit` also submits it.
 
-    python -m util.launch --site frontier --mode runs --account ABC123 --environment /path/to/conda_env \
+    frugalseg launch --site frontier --mode runs --account ABC123 --environment /path/to/conda_env \
         --sweep eval_fold=0,1,2,3,4 label_sets=0,1 -- alpnet chaost2 setting2
-    python -m util.launch --site nvidia --mode one --nodes 2 -- alpnet chaost2 setting2 batch_size=4
+    frugalseg launch --site nvidia --mode one --nodes 2 -- alpnet chaost2 setting2 batch_size=4
+from util.parser import CommandParser
 
 --mode runs: independent runs, one per GPU, as a job array if they do not fit into one job; each trains and validates.
 --runs FILE: the runs of a list, see `python -m util.launch.item --help`.
@@ -24,20 +25,20 @@ from util.errors import ConfigError
 from util.files import write_text
 from util.launch.jobs import Job, collect_script, training_script
 from util.launch.sites import read_site, site_names
+from util.parser import CommandParser
 
+MAIN_OPTIONS = ("site", "mode", "sweep", "nodes", "account", "partition", "time", "environment", "collect", "submit")
 LIST_OPTIONS = ("sweep", "sbatch", "settings")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the job scripts; with --submit also submits them."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    given = vars(_parser().parse_args(arguments))
+    given = vars(make_parser().parse_args(arguments))
     submits, collects = given.pop("submit"), given.pop("collect")
     lists = {name: tuple(given.pop(name)) for name in LIST_OPTIONS}
     job = Job(site=read_site(given.pop("site")), **lists, **given)
-    rendered_by = shlex.join(
-        ["python", "-m", "util.launch", *(argument for argument in arguments if argument != "--submit")]
-    )
+    rendered_by = shlex.join(["frugalseg", "launch", *(argument for argument in arguments if argument != "--submit")])
     scripts = {"job.sbatch": training_script(job, rendered_by)}
     if collects:
         scripts["collect.sbatch"] = collect_script(job)
@@ -47,10 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m util.launch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> CommandParser:
+    """The parser of the command line."""
+    parser = CommandParser("launch", __doc__ or "", MAIN_OPTIONS)
     parser.add_argument("--site", required=True, help=f"{', '.join(site_names())}, or the path of your own .toml file")
     parser.add_argument("--mode", required=True, choices=("runs", "one"), help="independent runs, or one")
     parser.add_argument("--sweep", nargs="+", default=[], metavar="KEY=VALUE,VALUE", help="run all combinations")
@@ -78,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--train-only", action="store_true", help="skip validation")
     parser.add_argument("--collect", action="store_true", help="add a final job that creates the table of results")
     parser.add_argument("--submit", action="store_true", help="submit the jobs after printing them")
-    parser.add_argument("settings", nargs="*", help="named configs and KEY=VALUE, as after `training.py with`")
+    parser.add_argument(
+        "settings", nargs="*", metavar="WORD", help="named configs and KEY=VALUE, as after `frugalseg train`"
+    )
     return parser
 
 

@@ -1,12 +1,11 @@
 """CPU, CUDA or ROCm: device selection, hardware capabilities and numerical precision. No other module depends on these.
 
-    python -m util.runtime.device                      # report of devices and versions, with warnings
-    python -m util.runtime.device --json device.json   # also as a file, to attach to an issue
+    frugalseg device                         # report of devices and versions, with warnings
+    frugalseg device --json > device.json    # as JSON, to attach to an issue
 
 PyTorch calls AMD GPUs "cuda" as well; no other module needs to distinguish the vendors.
 """
 
-import argparse
 import ctypes
 import importlib.util
 import logging
@@ -14,7 +13,7 @@ import os
 import platform
 import shutil
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +23,7 @@ import torch.distributed as dist
 
 from util.cli import run_main
 from util.errors import ConfigError
-from util.files import write_json
+from util.parser import CommandParser, add_json, print_json
 from util.runtime import machine
 from util.runtime.cpu import bf16_instructions
 
@@ -65,7 +64,7 @@ def choose_device(name: str, local_rank: int = 0, sees_one_gpu: bool = True) -> 
     if not count:
         raise ConfigError(
             "device='cuda': PyTorch sees no GPU; use device=cpu, or check the driver and the PyTorch build with "
-            "`python -m util.runtime.device`."
+            "`frugalseg device`."
         )
     if local_rank < count:
         return torch.device("cuda", local_rank)
@@ -285,15 +284,18 @@ def _inline(value: Any) -> str:
     return ", ".join(map(_inline, value)) if isinstance(value, list) else str(value)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line and prints the report."""
-    parser = argparse.ArgumentParser(prog="python -m util.runtime.device", description="Reports devices and versions.")
-    parser.add_argument("--json", type=Path, help="also write the report to this file")
-    options = parser.parse_args()
+    given = make_parser().parse_args(arguments)
     facts = report()
-    logger.info(format_report(facts))
-    if options.json:
-        write_json(options.json, facts)
+    print_json(facts) if given.json else logger.info(format_report(facts))
+
+
+def make_parser() -> CommandParser:
+    """The parser of the command line."""
+    parser = CommandParser("device", f"Reports devices, versions and capabilities, with warnings.\n\n{__doc__}")
+    add_json(parser)
+    return parser
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,22 +11,33 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from docopt import DocoptExit
+
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     import sacred.experiment
     from sacred import Experiment
     from sacred.run import Run
-    from sacred.utils import SacredError, convert_to_nested_dict
+    from sacred.utils import SacredError, convert_to_nested_dict, format_sacred_error
 
+from util.cli import fail
 from util.config_words import FILE_SUFFIXES, parse_words, read_config_file
 from util.errors import ConfigError, UserError
 from util.schema import flatten, merge
+
+SACRED_COMMANDS = ("print_config", "print_named_configs", "print_dependencies", "save_config")
 
 logger = logging.getLogger(__name__)
 
 
 class InputError(SacredError):
-    """Something that the user can correct; printed as its message."""
+    """Something that the user can correct; printed as its message.
+
+    Attributes:
+        exit_code: of the command line.
+    """
+
+    exit_code = UserError.exit_code
 
 
 @contextmanager
@@ -34,7 +46,9 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise InputError(str(error), print_traceback=False) from error
+        shown = InputError(str(error), print_traceback=False)
+        shown.exit_code = error.exit_code
+        raise shown from error
 
 
 class PlainExperiment(Experiment):
@@ -54,14 +68,45 @@ class PlainExperiment(Experiment):
             for word, values in words.items():
                 self.add_named_config(word, dict(values))
 
+    def run_words(self, default_command: str, arguments: Sequence[str] | None) -> Run | None:
+        """Runs a command.
+
+        Args:
+            default_command: where the command line names none.
+            arguments: the command and its words, `with` before them or not; None: the command line, as Sacred reads it.
+        """
+        self.default_command = default_command
+        return self.run_commandline(arguments and [sys.argv[0], *self.complete_words(*arguments)])
+
+    def complete_words(self, command: str, *words: str) -> list[str]:
+        """A command line with the `with` that Sacred expects before settings.
+
+        A command of Sacred's own, such as `print_config`, as first word takes the place of `command`.
+        """
+        takes_value = {flag for option in self.all_cli_options if option.arg for flag in option.get_flags()}
+        pairs = zip(("", *words), words, strict=False)
+        plain = [word for former, word in pairs if not word.startswith("-") and former not in takes_value]
+        if plain[:1] and plain[0] in SACRED_COMMANDS:
+            at = words.index(plain[0])
+            return self.complete_words(plain[0], *words[:at], *words[at + 1 :])
+        return [command, *(["with"] if plain and "with" not in plain else []), *words]
+
     def run_commandline(self, argv: Any = None) -> Run | None:
-        """Runs the command line; exits with code 1 after a user error, with 130 after an interruption."""
+        """Runs the command line; on errors exits with the codes of docs/command_line.md."""
         # Sacred's own restores objects, which can run code.
         sacred.experiment.get_config_updates = parse_words  # type: ignore[attr-defined]
+        sacred.experiment.format_sacred_error = _message  # type: ignore[attr-defined]
         try:
             return super().run_commandline(argv)
         except UserError as error:
-            sys.exit(f"error: {error}")
+            sys.exit(fail(error))
+        except DocoptExit as stop:
+            told = str(stop).splitlines()[0]
+            unknown = re.findall(r"Option\('(\S+)'", told)
+            sys.stderr.write(f"error: {'unknown option ' + ', '.join(unknown) if unknown else told}. See --help.\n")
+            sys.exit(ConfigError.exit_code)
+        except SystemExit as stop:
+            sys.exit(_exit_code(stop))
         except KeyboardInterrupt:
             logger.error("interrupted.")
             sys.exit(130)
@@ -108,6 +153,18 @@ class PlainExperiment(Experiment):
         if name.endswith(("]", ",", ")")):
             hint = "A list with spaces is quoted: 'KEY=[A, B]'."
         raise ConfigError(f"{name}: neither a named configuration nor a file of settings nor KEY=VALUE; {hint}")
+
+
+def _message(error: SacredError, usage: str) -> str:
+    return f"error: {error}" if isinstance(error, InputError) else format_sacred_error(error, usage)
+
+
+def _exit_code(stop: SystemExit) -> Any:
+    """That of the error after which Sacred exits with 1; it also does for a command that does not exist."""
+    if stop.code != 1:
+        return stop.code
+    default = ConfigError.exit_code if stop.__context__ is None else 1
+    return getattr(stop.__context__, "exit_code", default)
 
 
 def _name_overridden(axis: str, given: Sequence[str], words: Mapping[str, Mapping[str, Any]]) -> None:

@@ -34,7 +34,7 @@ class RunningMeans:
             means, n_steps = self._means(), max(self.counts.values())
             raise UserError(
                 f"a loss is not finite between steps {step - n_steps + 1} and {step}: {means}. The last checkpoint "
-                "is older and intact. Look for extreme intensities with `python -m data.check`, or lower optim.lr."
+                "is older and intact. Look for extreme intensities with `frugalseg check`, or lower optim.lr."
             )
 
     def read(self, step: int) -> dict[str, float]:

@@ -15,7 +15,7 @@ CHAOST2 = dataset("CHAOST2")
 SPEC = replace(CHAOST2, grid=replace(CHAOST2.grid, size_px=32))
 AFFINE = np.array([[-1.25, 0, 0, 10], [0, 1.25, 0, -20], [0, 0, 7.7, 30], [0, 0, 0, 1]])
 SCANS = ("1", "2", "3", "5", "8", "10")  # fold 0: query 1 2 3 5, support 8, train 10
-PREPARE = "python -m data.prepare CHAOST2 --raw DIR --out DIR"
+PREPARE = "frugalseg prepare CHAOST2 --raw DIR --out DIR"
 
 
 def scan(scan_id):
@@ -55,4 +55,4 @@ def assert_told(finding, severity, path, *words):
 
 
 def segment_again(folder):
-    return f"python -m data.superpixels {folder} --dataset CHAOST2 --scale MIDDLE"
+    return f"frugalseg superpixels {folder} --dataset CHAOST2 --scale MIDDLE"

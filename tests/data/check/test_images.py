@@ -27,7 +27,7 @@ JSRT = dataset("JSRT")
 
 IDS = tuple("abcdef")  # the last two are for testing
 NOISE, SUPERPIXEL = NoiseConfig(0.5, 0.7), SuperpixelConfig()
-PREPARE = "Delete it and run `python -m data.prepare isic2017 --raw DIR --out DIR --size-px 16` again."
+PREPARE = "Delete it and run `frugalseg prepare isic2017 --raw DIR --out DIR --size-px 16` again."
 
 
 def write_manifest(folder, rows):
@@ -77,7 +77,7 @@ def check(folder):
 
 
 def noise_again(folder):
-    return f"`python -m data.noise {folder} --dataset ISIC2017 --alpha 0.5 --beta 0.7 --structure lesion`"
+    return f"`frugalseg noise {folder} --dataset ISIC2017 --alpha 0.5 --beta 0.7 --structure lesion`"
 
 
 def test_a_sound_folder_has_no_findings(folder):
@@ -119,7 +119,7 @@ def test_an_unfinished_step(folder, record, command):
     (folder / record).unlink()
     finding = the_only(check(folder))
     assert finding.file == (folder / record).parent
-    command = f"python -m data.{command[0]} {folder} --dataset ISIC2017 {command[1]}"
+    command = f"frugalseg {command[0]} {folder} --dataset ISIC2017 {command[1]}"
     assert finding.text == f"missing, or not finished. Run `{command}`."
 
 
@@ -128,7 +128,9 @@ def test_the_command_for_a_step_names_unusual_options(folder):
     finding = the_only(check_images(folder, ISIC2017, noise=noise))
     assert "--alpha 0.3 --beta 0.5 --types dilate erode --direction uniform8 --seed 3 --structure" in finding.text
     finding = the_only(check_images(folder, ISIC2017, superpixel=SuperpixelConfig(n_segments=50, equalised=True)))
-    assert f"data.superpixels {folder} --dataset ISIC2017 --clahe --n-segments 50 --structure lesion" in finding.text
+    assert (
+        f"frugalseg superpixels {folder} --dataset ISIC2017 --clahe --n-segments 50 --structure lesion" in finding.text
+    )
 
 
 def test_damaged_files(folder):
@@ -236,9 +238,7 @@ def test_a_folder_prepared_with_another_description(folder):
 def test_the_commands_of_a_folder_that_describes_itself(folder):
     write_description(folder, ISIC2017)
     (folder / "noisy/lesion/a0.5_b0.7/noise.json").unlink()
-    assert (
-        f"Run `python -m data.noise {folder} --alpha 0.5 --beta 0.7 --structure lesion`" in the_only(check(folder)).text
-    )
+    assert f"Run `frugalseg noise {folder} --alpha 0.5 --beta 0.7 --structure lesion`" in the_only(check(folder)).text
 
 
 def test_the_command_finds_the_folder_by_name(folder, tmp_path, caplog):
@@ -287,9 +287,9 @@ def test_no_manifest_or_a_damaged_one(folder):
     (folder / "manifest.csv").write_text("id\na\n")
     assert "no column split" in the_only(check(folder)).text
     (folder / "manifest.csv").write_text("id,split\n")
-    assert the_only(check(folder)).text.startswith("no image. Run `python -m data.prepare isic2017")
+    assert the_only(check(folder)).text.startswith("no image. Run `frugalseg prepare isic2017")
     (folder / "manifest.csv").unlink()
-    assert the_only(check(folder)).text.startswith("no such file. Run `python -m data.prepare isic2017")
+    assert the_only(check(folder)).text.startswith("no such file. Run `frugalseg prepare isic2017")
 
 
 def test_all_errors_are_raised_together(folder):

@@ -16,7 +16,7 @@ def test_a_manifest_of_another_data_set(folder):
     path = folder / "manifest.json"
     Manifest("SABS").save(folder)
     findings = check_folder(folder, SPEC)
-    assert_told(findings[0], "error", path, "manifest of 'SABS'", "python -m data.prepare")
+    assert_told(findings[0], "error", path, "manifest of 'SABS'", "frugalseg prepare")
     path.write_text("{")
     assert_told(check_folder(folder, SPEC)[0], "error", path, "not valid JSON", f"delete it and run `{PREPARE}`")
 
@@ -34,7 +34,7 @@ def test_statistics_of_another_image(folder):
 
 
 def index_again(folder, least=1):
-    return f"python -m data.prepare {folder} --dataset CHAOST2 --step index --min-foreground-px {least}"
+    return f"frugalseg prepare {folder} --dataset CHAOST2 --step index --min-foreground-px {least}"
 
 
 def test_a_missing_class_index(folder):

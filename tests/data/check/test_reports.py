@@ -1,5 +1,6 @@
 """The whole folder: sound, missing or with several findings, and the command that tells them."""
 
+import json
 import logging
 import subprocess
 import sys
@@ -83,3 +84,15 @@ def test_the_command_succeeds_on_warnings(folder, monkeypatch, caplog):
     assert "0 error(s), 1 warning(s)" in caplog.messages[-1]
     monkeypatch.setattr(sys, "argv", ["check", str(folder), "--dataset", "CHAOST2", "--fold", "3"])
     assert command.main() == 1
+
+
+def test_the_findings_as_json(folder, capsys):
+    from data.check.__main__ import main
+
+    assert main([str(folder), "--dataset", "chaost2", "--scale", "SLIC", "--json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["folder"] == str(folder)
+    severities = [finding["severity"] for finding in answer["findings"]]
+    assert (severities.count("error"), severities.count("warning")) == (answer["errors"], answer["warnings"])
+    files = {finding["file"]: finding["text"] for finding in answer["findings"]}
+    assert "is missing" in files[str(folder / "superpix-SLIC_1.nii.gz")]

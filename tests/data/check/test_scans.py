@@ -29,7 +29,7 @@ def test_a_truncated_file(folder, kind):
     assert_told(the_only(found), "error", path, "truncated", "Copy or make the file again")
 
 
-@pytest.mark.parametrize(("kind", "step"), [("label", PREPARE), ("superpix-MIDDLE", "python -m data.superpixels")])
+@pytest.mark.parametrize(("kind", "step"), [("label", PREPARE), ("superpix-MIDDLE", "frugalseg superpixels")])
 def test_shapes_that_differ(folder, kind, step):
     path = folder / f"{kind}_3.nii.gz"
     change(path, lambda array: array[:, :, :-1])
@@ -52,7 +52,7 @@ FLIPPED = AFFINE @ np.diag([1, -1, 1, 1])
 def test_positions_that_differ(folder, kind, affine, words):
     path = folder / f"{kind}_3.nii.gz"
     change(path, affine=affine)
-    assert_told(the_only(check_folder(folder, SPEC)), "error", path, *words, "of image_3.nii.gz", "un `python -m data.")
+    assert_told(the_only(check_folder(folder, SPEC)), "error", path, *words, "of image_3.nii.gz", "un `frugalseg ")
 
 
 def test_positions_that_differ_by_rounding_are_the_same(folder):

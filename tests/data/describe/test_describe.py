@@ -1,4 +1,4 @@
-"""`python -m data.describe` on small folders: what is written, what is said, and what never stops it."""
+"""`frugalseg describe` on small folders: what is written, what is said, and what never stops it."""
 
 import csv
 import json

@@ -237,14 +237,14 @@ def test_settings_that_cannot_be_are_refused(folder, tmp_path, arguments, told):
 
 
 def test_bad_input_is_named_with_a_remedy(folder, tmp_path):
-    with pytest.raises(DataError, match=r"manifest\.csv.*data\.prepare isic2017"):
+    with pytest.raises(DataError, match=r"manifest\.csv.*frugalseg prepare isic2017"):
         main(["isic2017", "--data-dir", str(tmp_path / "nowhere"), "--alpha", "0.5", "--beta", "0.5"])
     path = folder.mask_path("case05", "lesion")
     path.write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"case05\.png: cannot be read as an image"):
         write_noise(folder, NOISE, "lesion")
     path.unlink()
-    with pytest.raises(DataError, match=r"case05\.png: cannot be read .*python -m data\.prepare"):
+    with pytest.raises(DataError, match=r"case05\.png: cannot be read .*frugalseg prepare"):
         write_noise(folder, NOISE, "lesion")
     empty = prepare(tmp_path / "empty", n_images=0)
     with pytest.raises(DataError, match=r"manifest\.csv: no image in split 'train'.*Prepare"):

@@ -93,7 +93,7 @@ def test_unknown_values_are_named(tmp_path, value):
 
 
 def test_bad_input_is_named_with_a_remedy(tmp_path):
-    with pytest.raises(DataError, match=r"no label_.*python -m data\.prepare CHAOST2"):
+    with pytest.raises(DataError, match=r"no label_.*frugalseg prepare CHAOST2"):
         write_class_index(tmp_path, CHAOST2)
     with pytest.raises(ConfigError, match="min_foreground_px=0: expected at least 1"):
         write_class_index(tmp_path, CHAOST2, 0)

@@ -128,7 +128,9 @@ def test_a_stack_of_another_size_is_named(tmp_path, write_patient, image):
 
 
 def test_an_empty_download_is_named_with_the_remedy(tmp_path):
-    with pytest.raises(DataError, match=rf"{tmp_path}; expected MR/<id>.*Download CHAOS_Train.*data\.phantom chaost2"):
+    with pytest.raises(
+        DataError, match=rf"{tmp_path}; expected MR/<id>.*Download CHAOS_Train.*frugalseg phantom chaost2"
+    ):
         find_scans(tmp_path, CHAOST2)
 
 

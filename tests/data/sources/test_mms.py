@@ -122,7 +122,7 @@ def test_an_unknown_sheet_is_refused_with_its_columns(tmp_path):
 
 
 def test_a_folder_without_scans_says_what_is_expected(tmp_path):
-    with pytest.raises(DataError, match=rf"{tmp_path}; expected Training/Labeled.*README.*data\.phantom mms"):
+    with pytest.raises(DataError, match=rf"{tmp_path}; expected Training/Labeled.*README.*frugalseg phantom mms"):
         find_scans(tmp_path, MMS)
 
 

@@ -62,7 +62,7 @@ def test_scans_of_other_numbers_are_counted_from_zero(tmp_path):
 
 
 def test_incomplete_downloads_are_named(tmp_path):
-    with pytest.raises(DataError, match=rf"{tmp_path}; expected img/img0001.*data/SABS/README.*data\.phantom sabs"):
+    with pytest.raises(DataError, match=rf"{tmp_path}; expected img/img0001.*data/SABS/README.*frugalseg phantom sabs"):
         find_scans(tmp_path, SABS)
     touch(tmp_path / "img/img0003.nii.gz", tmp_path / "img/img0004.nii.gz")
     with pytest.raises(DataError, match=r"no label for .*img0003\.nii\.gz \(2 images.*Download"):

@@ -102,5 +102,5 @@ def test_two_files_of_a_scan_are_a_fault(tmp_path):
 
 
 def test_a_folder_without_scans_says_what_is_expected(tmp_path):
-    with pytest.raises(DataError, match=rf"{tmp_path}; expected site1-sc01-image.*README.*data\.phantom scgm"):
+    with pytest.raises(DataError, match=rf"{tmp_path}; expected site1-sc01-image.*README.*frugalseg phantom scgm"):
         find_scans(tmp_path, SCGM)

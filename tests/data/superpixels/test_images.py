@@ -258,7 +258,7 @@ def test_settings_that_cannot_be_are_refused(folder, heart, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["isic2017", "--data-dir", str(tmp_path), "--n-segments", "1"])
     assert "argument --n-segments: '1': expected a whole number from 2 to 65535" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match=r"'gray\+prob' needs --probabilities.*validation\.py probabilities"):
+    with pytest.raises(ConfigError, match=r"'gray\+prob' needs --probabilities.*frugalseg probabilities"):
         write_superpixels(heart, PROBABLE, "heart")
     with pytest.raises(ConfigError, match=r"'gray' does not use --probabilities"):
         write_superpixels(heart, CONFIG, "heart", probabilities=tmp_path)
@@ -270,17 +270,17 @@ def test_bad_probabilities_are_named_with_a_remedy(heart, tmp_path):
     probabilities = write_probabilities(heart, tmp_path / "probabilities")
     path = probabilities / "case02.png"
     write_png(path, np.zeros((8, 8), np.uint16))
-    with pytest.raises(DataError, match=r"case02\.png: uint16 of shape \(8, 8\).*validation\.py probabilities"):
+    with pytest.raises(DataError, match=r"case02\.png: uint16 of shape \(8, 8\).*frugalseg probabilities"):
         write_superpixels(heart, PROBABLE, "heart", probabilities=probabilities)
     path.write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"case02\.png: cannot be read as an image.*validation\.py probabilities"):
+    with pytest.raises(DataError, match=r"case02\.png: cannot be read as an image.*frugalseg probabilities"):
         write_superpixels(heart, PROBABLE, "heart", probabilities=probabilities)
     path.unlink()
-    with pytest.raises(DataError, match=r"case02\.png: no such file \(1 of 4.*validation\.py probabilities with"):
+    with pytest.raises(DataError, match=r"case02\.png: no such file \(1 of 4.*frugalseg probabilities"):
         write_superpixels(heart, PROBABLE, "heart", probabilities=probabilities)
 
 
 def test_a_missing_image_is_named_with_a_remedy(folder):
     folder.image_path("case03").unlink()
-    with pytest.raises(DataError, match=r"case03\.png: cannot be read.*python -m data\.prepare"):
+    with pytest.raises(DataError, match=r"case03\.png: cannot be read.*frugalseg prepare"):
         write_superpixels(folder, CONFIG, "lesion")

@@ -276,7 +276,7 @@ def test_settings_that_cannot_be_are_refused(tmp_path, options, told):
 
 
 def test_bad_input_is_named_with_a_remedy(tmp_path):
-    with pytest.raises(DataError, match=r"no image_.*python -m data\.prepare CHAOST2") as caught:
+    with pytest.raises(DataError, match=r"no image_.*frugalseg prepare CHAOST2") as caught:
         write_pseudo_labels(tmp_path, CHAOST2)
     assert str(tmp_path) in str(caught.value)
     array = organs()

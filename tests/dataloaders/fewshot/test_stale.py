@@ -53,7 +53,7 @@ def first_batch(folder, **keys):
 
 
 def run_command_in(message):
-    found = re.search(r"Run `python -m data\.(\w+) (.*?)`", message)
+    found = re.search(r"Run `frugalseg (\w+) (.*?)`", message)
     assert found, message
     COMMANDS[found[1]](shlex.split(found[2]))
 

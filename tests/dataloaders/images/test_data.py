@@ -202,7 +202,7 @@ def bare(make_image_folder, tmp_path):
 
 def command_in(error):
     """The arguments of the command that a message names."""
-    found = re.search(r"`python -m data\.(\w+) (.*?)`", str(error.value))
+    found = re.search(r"`frugalseg (\w+) (.*?)`", str(error.value))
     assert found, error.value
     return found[1], shlex.split(found[2])
 

@@ -95,7 +95,7 @@ def test_what_was_made_from_other_files_is_refused_until_it_is_made_again(folder
     assert f"stale: what it was made from has changed since ({told})" in message
     assert len(findings) == 1
     assert findings[0] in message
-    command = re.search(r"Run `python -m data\.(\w+) (.*?)`", message)
+    command = re.search(r"Run `frugalseg (\w+) (.*?)`", message)
     assert command
     assert command[1] == kind
     COMMANDS[kind](shlex.split(command[2]))

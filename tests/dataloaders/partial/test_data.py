@@ -158,7 +158,7 @@ def test_unknown_pixels_of_pseudo_labels_do_not_count(sets, tmp_path):
 
 def test_pseudo_labels_that_do_not_fit_are_refused(sets, tmp_path):
     needs = frozenset({PSEUDO})
-    with pytest.raises(ConfigError, match=r"none given.*validation.py export with partial_generator"):
+    with pytest.raises(ConfigError, match=r"none given.*frugalseg pseudo-labels partial_generator"):
         _ = open_sets(sets, needs).pseudo_classes
     with pytest.raises(DataError, match="missing, or not finished"):
         _ = open_sets(sets, needs, pseudo_labels=str(tmp_path / "nowhere")).pseudo_classes

@@ -129,6 +129,15 @@ def test_images_are_segmented_from_the_checkpoint_alone(trained, tmp_path):
         assert float(record["fraction_of_image"]) == pytest.approx(is_label.mean(), abs=1e-6)
 
 
+def test_json_holds_the_areas(trained, tmp_path, capsys):
+    assert predict(trained, tmp_path, "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    with (tmp_path / "areas.csv").open() as stream:
+        table = list(csv.DictReader(stream))
+    assert [{key: str(value) for key, value in each.items()} for each in answer["results"]] == table
+    assert answer["segmented"] == answer["found"] == len(SIZES)
+
+
 def test_a_turned_picture_is_segmented_as_viewers_show_it(trained, tmp_path):
     """A file that is stored turned, with an EXIF orientation, gives the label map of the upright picture."""
     upright = read(trained / "img/c0.png")

@@ -55,7 +55,7 @@ def test_devices_without_a_gpu(pretend):
     pretend(A100, count=0)
     assert device.choose_device("cpu") == device.choose_device("auto") == CPU
     assert device.backend() == "cpu"
-    with pytest.raises(ConfigError, match=r"device=cpu.*python -m util\.runtime\.device"):
+    with pytest.raises(ConfigError, match=r"device=cpu.*frugalseg device"):
         device.choose_device("cuda")
     with pytest.raises(ConfigError, match=r"device='rocm'.*NVIDIA and AMD alike"):
         device.choose_device("rocm")
@@ -251,14 +251,19 @@ def test_report_of_an_amd_node(pretend):
     assert "WARNING: MIOPEN_USER_DB_PATH" in text
 
 
-def test_the_command_writes_the_report(tmp_path):
+def test_the_command_prints_the_report():
     environment = os.environ | {"OMP_NUM_THREADS": "1000"}
-    command = [sys.executable, "-m", "util.runtime.device", "--json", str(tmp_path / "device.json")]
+    command = [sys.executable, "-m", "util.runtime.device"]
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    facts = json.loads((tmp_path / "device.json").read_text())
-    assert facts["versions"]["torch"] == torch.__version__
     assert f"torch {torch.__version__}" in run.stderr
     assert "WARNING: 1000 threads" in run.stderr
+
+
+def test_the_report_as_json_is_all_of_stdout(capsys):
+    device.main(["--json"])
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["versions"]["torch"] == torch.__version__
+    assert facts.keys() >= {"backend", "gpus", "warnings"}
 
 
 FAULTS = """
