@@ -1,0 +1,107 @@
+"""Finds a run and reads what its folder holds."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from util.errors import DataError
+from util.files import read_json_object
+from util.ids import natural_key
+from util.items import catching
+from util.results.layout import GENERIC
+from util.results.report.record import FILE_NAME as RECORD
+from util.results.report.record import Record, headline_of, print_tables, read_record
+from util.results.report.views import VIEWS, View, read_view
+from util.results.scores import FILE_NAME, read_scores
+from util.results.tables import make_tables
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished validation, or a training without one.
+
+    Attributes:
+        folder: of the run.
+        record: what was run; made of the scores alone where the run has none.
+        scores: see `util.results.scores`; empty: nothing was scored.
+        views: of cases.
+        sacred: Sacred's own record, `run.json`; empty without one.
+        warnings: what is missing.
+    """
+
+    folder: Path
+    record: Record
+    scores: pd.DataFrame
+    views: list[View]
+    sacred: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The experiment and the number of the validation."""
+        parent = self.folder.parent
+        return f"{parent.parent.name}/{self.folder.name}" if parent.name == "validation" else self.folder.name
+
+
+def read_run(folder: Path) -> Run:
+    """Reads a run.
+
+    Args:
+        folder: of the run, see `find_run`.
+
+    Raises:
+        DataError: its scores cannot be used.
+    """
+    files = [folder / FILE_NAME, *sorted(folder.glob(f"*/{FILE_NAME}"))] if (folder / FILE_NAME).exists() else []
+    scores = pd.concat([read_scores(file) for file in files], ignore_index=True) if files else pd.DataFrame()
+    scores = scores.fillna(dict.fromkeys(scores.columns.drop("value", errors="ignore"), ""))
+    failures: dict[str, str] = {}
+    record, sacred, views = None, {}, []
+    with catching(failures, "record", folder):
+        record = read_record(folder)
+    if (folder / "run.json").exists():
+        with catching(failures, "run.json", folder / "run.json"):
+            sacred = read_json_object(folder / "run.json")
+    for file in sorted(folder.glob(f"**/{VIEWS}/*.npz") if files else [], key=lambda file: natural_key(str(file))):
+        with catching(failures, str(file), file):
+            views.append(read_view(file))
+    warnings = list(failures.values())
+    if record is None:
+        warnings.append("Failed cases, settings and pictures are unknown without report.json; run the validation again.")
+        record = _of_scores(scores)
+    return Run(folder, record, scores, views, sacred, warnings)
+
+
+def find_run(path: Path) -> Path:
+    """The folder of a run.
+
+    Args:
+        path: that folder, its scores.csv, or the experiment's folder: then its last validation, or its training.
+
+    Raises:
+        DataError: there is none.
+    """
+    if path.is_file() and path.name == FILE_NAME:
+        return path.parent
+    validations = [file.parent for file in path.glob(f"validation/*/{FILE_NAME}")]
+    if (path / FILE_NAME).exists() or ((path / RECORD).exists() and not validations):
+        return path
+    if validations:
+        return max(validations, key=lambda folder: natural_key(folder.name))
+    found = f"neither {FILE_NAME} nor validation/*/{FILE_NAME} in it" if path.is_dir() else "no such file or folder"
+    if path.is_file():
+        found = "not a file of scores"
+    raise DataError(
+        f"{path}: {found}; expected a run's folder, its experiment's folder or its {FILE_NAME}. Run the validation "
+        "first."
+    )
+
+
+def _of_scores(scores: pd.DataFrame) -> Record:
+    """The record of a run that has left none."""
+    tables = make_tables(scores, GENERIC)
+    names = [", ".join(scores[name].unique()) for name in ("method", "dataset")]
+    n_cases = scores.loc[scores["case"] != "", "case"].nunique()
+    return Record(" on ".join(names), n_cases=n_cases, headline=headline_of(tables), tables=print_tables(tables))
