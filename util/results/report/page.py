@@ -28,17 +28,18 @@ TEMPLATES = Path(__file__).parent / "templates"
 LETTERS = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "feet"}
 
 
-def save_report(folder: Path) -> Path:
-    """Writes `report.html` into the folder of a run, from what the folder holds; returns its path.
+def save_report(folder: Path, out: Path | None = None) -> Path:
+    """Writes the page of a run from what its folder holds; returns the page's path.
 
     Args:
         folder: of the run.
+        out: the page; None: `report.html` in the run's folder.
 
     Raises:
         DataError: its scores cannot be used.
     """
     run = read_run(folder)
-    path = folder / FILE_NAME
+    path = out or folder / FILE_NAME
     write_text(path, render("run.html.j2", **_content(run)))
     return path
 
@@ -69,7 +70,7 @@ def environment() -> Environment:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    made.filters |= {"score": score, "script_json": script_json, "day": day, "anchor": anchor}
+    made.filters |= {"score": score, "script_json": script_json, "day": day, "signed": signed}
     return made
 
 
@@ -93,9 +94,9 @@ def day(time: str) -> str:
     return f"{found.day} {found:%B %Y}"
 
 
-def anchor(text: str) -> str:
-    """An id for an element, from any text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+def signed(value: float) -> str:
+    """A difference for a table; a dash where it is undefined."""
+    return "–" if math.isnan(value) else f"{value:+.1f}"
 
 
 def strip_plot(group: CaseGroup) -> Plot | None:

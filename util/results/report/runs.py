@@ -69,7 +69,9 @@ def read_run(folder: Path) -> Run:
             views.append(read_view(file))
     warnings = list(failures.values())
     if record is None:
-        warnings.append("Failed cases, settings and pictures are unknown without report.json; run the validation again.")
+        warnings.append(
+            "Failed cases, settings and pictures are unknown without report.json; run the validation again."
+        )
         record = _of_scores(scores)
     return Run(folder, record, scores, views, sacred, warnings)
 

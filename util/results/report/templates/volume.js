@@ -27,14 +27,14 @@ async function loadVolumes(viewer, { NVImage }, view) {
   const colours = { truth: [[255, 255, 255]], prediction: COLOURS, disagreement: [WRONG] };
   const names = { disagreement: { ...view, names: { 1: "disagreement" } } };
   for (const name of ["image", "truth", "prediction", "disagreement"]) {
-    const volume = new NVImage(files[name], `${name}.nii`, "gray", 1);
+    const volume = await NVImage.new(files[name], `${name}.nii`, "gray", 1);
     viewer.addVolume(volume);
     if (colours[name]) volume.setColormapLabel(labelColours(names[name] || view, colours[name]));
   }
 }
 
 function offerVolume(state, box) {
-  const packed = document.getElementById("niivue"), button = document.getElementById("open-volume");
+  const packed = document.getElementById("niivue-bundle"), button = document.getElementById("open-volume");
   const [flat, deep] = ["slice", "volume"].map((id) => document.getElementById(id));
   if (!packed || !document.createElement("canvas").getContext("webgl2")) return;
   const opacity = { truth: 0.35, prediction: 0.6, disagreement: 0.8 };
@@ -55,7 +55,7 @@ function offerVolume(state, box) {
   button.hidden = false;
   button.addEventListener("click", async () => {
     isOpen = !isOpen;
-    [deep.hidden, flat.hidden, box.querySelector(".slider").hidden] = [!isOpen, isOpen, isOpen];
+    [deep.parentNode.hidden, flat.hidden, box.querySelector(".slider").hidden] = [!isOpen, isOpen, isOpen];
     button.textContent = isOpen ? "Slices" : "3-D view";
     if (!isOpen) return;
     if (!viewer) {
