@@ -1,5 +1,7 @@
 """A headless Chromium, driven through its debugging pipe: no driver, no port, no network."""
 
+import base64
+import io
 import itertools
 import json
 import os
@@ -9,6 +11,8 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 OPTIONS = (
@@ -97,6 +101,17 @@ class Page:
             if time.monotonic() > end:
                 raise TimeoutError(f"{script}; console: {self.errors}")
             time.sleep(0.05)
+
+    def colours(self, selector: str) -> set[tuple[int, ...]]:
+        """The colours that the element shows on the screen."""
+        box = self.run(
+            f"(() => {{ const e = document.querySelector('{selector}'); e.scrollIntoView({{block: 'center'}}); "
+            "return e.getBoundingClientRect().toJSON(); })()"
+        )
+        clip = {name: box[name] for name in ("x", "y", "width", "height")} | {"scale": 1}
+        clip["y"] += self.run("scrollY")
+        shot = base64.b64decode(self.call("Page.captureScreenshot", format="png", clip=clip)["data"])
+        return set(Image.open(io.BytesIO(shot)).convert("RGB").quantize(256).convert("RGB").getdata())
 
     def press(self, key: str) -> None:
         """Presses a key."""

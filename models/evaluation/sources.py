@@ -223,7 +223,7 @@ class SourcesEvaluation(Evaluation):
             with dispensable(f"overlays of patient {patient}{suffix}"):
                 for results in self._evaluate(candidate, tuple(patients[patient].scans)):
                     for result in results:
-                        caption = f"{name} patient {patient}, {result.case}{suffix}"
+                        caption = f"{name} patient, {result.case}{suffix}"
                         pictures[caption] = self._draw_frame(out / f"{result.case}.png", candidate, result)
         return pictures
 

@@ -25,7 +25,7 @@ EQUAL = 1e-9  # smaller differences are none
 
 @dataclass(frozen=True)
 class Difference:
-    """Scores of a run less those of the first one, in one structure; printed units.
+    """Scores of a run minus those of the first one, in one structure; printed units.
 
     Attributes:
         structure: or `MEAN`.
@@ -123,8 +123,8 @@ def _protocol(group: CaseGroup) -> str:
 
 
 def _distinct_names(runs: Sequence[Run]) -> list[str]:
-    """Letters before the names of the runs, by which the tables tell them apart."""
-    return [f"{chr(ord('A') + n)}" if n < 26 else str(n + 1) for n, _ in enumerate(runs)]
+    """Letters, by which the tables tell the runs apart; numbers where there are more runs than letters."""
+    return [chr(ord("A") + n) if n < len(runs) <= 26 else str(n + 1) for n in range(len(runs))]
 
 
 def _is_higher_better(group: CaseGroup) -> bool:
@@ -180,12 +180,13 @@ def _warnings(runs: Sequence[Run], groups: Sequence[CaseGroup], counts: Sequence
     told = []
     if any(len(group.rows) != n_shared for group in groups):
         told.append(f"Compared on the {n_shared} cases that all runs share ({'; '.join(counts)}).")
-    for run, group in zip(runs, groups, strict=True):
-        others = [each.title for each in group_cases(run.scores)[1:]]
-        if others:
-            told.append(f"{run.name}: of its sets of scores the first one, {group.title}; not {'; '.join(others)}.")
-        if run.record.failed:
-            told.append(f"{run.name}: {len(run.record.failed)} cases could not be scored.")
+    others = {run.name: "; ".join(each.title for each in group_cases(run.scores)[1:]) for run in runs}
+    if len(set(others.values())) == 1 and others[runs[0].name]:
+        told.append(f"Only the first set of scores is compared, {groups[0].title}; not {others[runs[0].name]}.")
+    else:
+        told += [f"{name}: not compared: {text}." for name, text in others.items() if text]
+    failed = {run.name: len(run.record.failed) for run in runs if run.record.failed}
+    told += [f"{name}: {number} cases could not be scored." for name, number in failed.items()]
     return told + [f"{run.name}: {each}" for run in runs for each in run.warnings]
 
 

@@ -114,20 +114,21 @@ def _content(run: Run) -> dict[str, Any]:
     own = {path for view in run.views if (path := view.picture)}
     files = {caption: run.folder / file for caption, file in record.pictures.items()}
     together = {caption: file for caption, file in files.items() if file.resolve() not in {p.resolve() for p in own}}
-    views = _views(groups[:1], shown)
-    flat = flatten(record.settings)
-    return {
-        "record": record,
-        "sentence": _sentence(run, groups),
-        "headline": record.headline and _headline(record.headline),
-        "warnings": warnings + _told(run),
-        "groups": groups,
-        "plots": [strip_plot(group) for group in groups],
+    drawn = {
         "overlays": [_overlays(shown[id(group)], warnings) for group in groups],
         "pictures": _pictures(together, warnings),
         "curves": _pictures({caption: run.folder / file for caption, file in record.curves.items()}, warnings),
-        "views": views,
-        "bundle": niivue() if views else None,
+        "views": _views(groups[:1], shown),
+    }
+    flat = flatten(record.settings)
+    return drawn | {
+        "record": record,
+        "sentence": _sentence(run, groups),
+        "headline": record.headline and _headline(record.headline),
+        "warnings": _told(run) + warnings,  # by now with those of the pictures
+        "groups": groups,
+        "plots": [strip_plot(group) for group in groups],
+        "bundle": niivue() if drawn["views"] else None,
         "far_rule": FAR_RULE,
         "changed": {key: flat[key] for key in record.changed if key in flat},
         "unchanged": {key: value for key, value in flat.items() if key not in record.changed},
@@ -138,12 +139,16 @@ def _content(run: Run) -> dict[str, Any]:
 
 def _sentence(run: Run, groups: list[CaseGroup]) -> str:
     """What was run, in one sentence."""
-    record = run.record
+    record, scores = run.record, run.scores
+    told = {name: scores[name].unique() for name in ("setting", "weights", "seed") if name in scores}
+    known = [f"{name} {values[0]}" for name, values in told.items() if len(values) == 1 and values[0]]
     n_scored = record.n_cases - len(record.failed)
-    cases = f"{n_scored} of {record.n_cases} cases scored" if record.n_cases else "nothing was scored"
-    conditions = [f"{len(groups)} sets of scores ({'; '.join(group.title for group in groups)})"] * (len(groups) > 1)
+    cases = f"{n_scored} of {record.n_cases} cases scored" if record.n_cases else ""
+    if len(groups) > 1:
+        cases += f" in {len(groups)} sets ({'; '.join(group.title for group in groups)})"
     when = day(record.finished or str(run.sacred.get("start_time", "")))
-    return ", ".join(filter(None, [f"{record.title}: {cases}", *conditions, when])) + "."
+    what = ", ".join([record.title, *known])
+    return ", ".join(filter(None, [f"{what}: {cases}" if cases else what, when])) + "."
 
 
 def _headline(headline: Headline) -> dict[str, str]:
@@ -152,6 +157,7 @@ def _headline(headline: Headline) -> dict[str, str]:
     patients = f"{headline.n_patients} patient{'s' * (headline.n_patients != 1)}" if headline.n_patients else ""
     return {
         "title": headline.title,
+        "line": headline.line,
         "mean": score(headline.mean, headline.digits),
         "interval": interval,
         "patients": patients,

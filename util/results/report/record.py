@@ -32,6 +32,7 @@ class Headline:
 
     title: str
     mean: float | None
+    line: str  # of the table, where it has several
     low: float | None = None
     high: float | None = None
     n_patients: int = 0
@@ -135,7 +136,9 @@ def headline_of(tables: Sequence[Table]) -> Headline | None:
     figure = (means if len(means) else figures).iloc[0]
     known = metric(tables[0].metric)
     mean, low, high = (_finite(known.factor * float(figure[name])) for name in ("mean", "low", "high"))
-    return Headline(known.title, mean, low, high, int(figure["n_patients"]))
+    labels = tables[0].printed.iloc[:, : tables[0].n_labels]
+    line = ", ".join(str(labels[name].iloc[0]) for name in labels if labels[name].nunique() > 1)
+    return Headline(known.title, mean, line, low, high, int(figure["n_patients"]))
 
 
 def metric(name: str) -> Metric:

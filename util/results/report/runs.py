@@ -69,9 +69,7 @@ def read_run(folder: Path) -> Run:
             views.append(read_view(file))
     warnings = list(failures.values())
     if record is None:
-        warnings.append(
-            "Failed cases, settings and pictures are unknown without report.json; run the validation again."
-        )
+        warnings.append("No report.json: failed cases, settings and pictures are unknown. Run the validation again.")
         record = _of_scores(scores)
     return Run(folder, record, scores, views, sacred, warnings)
 

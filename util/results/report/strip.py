@@ -92,7 +92,7 @@ def make_plot(
     ]
     bottom = TOP + ROW * len(strips)
     labels = [(place(tick), f"{tick:+g}" if signed and tick else f"{tick:g}") for tick in ticks]
-    return Plot(bottom + BOTTOM, strips, labels, place(0) if signed else None, bottom=bottom)
+    return Plot(bottom + BOTTOM, strips, labels, place(0.0) if signed else None, bottom=bottom)
 
 
 def _strip(name: str, y: float, cases: Sequence[Case], place, signed: bool) -> Strip:
@@ -121,4 +121,4 @@ def _ticks(low: float, high: float) -> list[float]:
     step = 10 ** math.floor(math.log10(span / 4))
     step = next(step * factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 6)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(step * n, 10) for n in range(first, max(last, first + 1) + 1)]
+    return [round(float(step * n), 10) for n in range(first, max(last, first + 1) + 1)]

@@ -50,6 +50,7 @@ function offerVolume(state, box) {
     await loadVolumes(viewer, globalThis.niivue, state.view);
     viewer.updateGLVolume();
     showLayers();
+    deep.parentNode.dataset.shows = state.view.label;
   }
 
   button.hidden = false;
@@ -61,7 +62,10 @@ function offerVolume(state, box) {
     if (!viewer) {
       button.disabled = true;
       const { Niivue } = await loadNiivue(packed);
-      viewer = new Niivue({ logLevel: "error", loadingText: "", backColor: [0, 0, 0, 1], dragAndDropEnabled: false, show3Dcrosshair: true });
+      viewer = new Niivue({
+        logLevel: "error", loadingText: "", backColor: [0, 0, 0, 1], dragAndDropEnabled: false,
+        isRadiologicalConvention: true, crosshairWidth: 0.5, show3Dcrosshair: true,
+      });
       await viewer.attachToCanvas(deep);
       viewer.setSliceType(viewer.sliceTypeMultiplanar);
       viewer.opts.multiplanarShowRender = 1;
