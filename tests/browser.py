@@ -111,7 +111,7 @@ class Page:
         clip = {name: box[name] for name in ("x", "y", "width", "height")} | {"scale": 1}
         clip["y"] += self.run("scrollY")
         shot = base64.b64decode(self.call("Page.captureScreenshot", format="png", clip=clip)["data"])
-        return set(Image.open(io.BytesIO(shot)).convert("RGB").quantize(256).convert("RGB").getdata())
+        return {colour for _, colour in Image.open(io.BytesIO(shot)).convert("RGB").getcolors(1 << 24) or ()}
 
     def press(self, key: str) -> None:
         """Presses a key."""

@@ -12,11 +12,9 @@ SHOWN = "document.querySelector('.viewer output').textContent !== ''"
 CASES = "[...document.querySelectorAll('table.cases tbody tr')].map((row) => row.cells[{}].textContent.trim())"
 
 
-PIXELS = (
-    "[...document.getElementById('slice').getContext('2d').getImageData("
-    "0, 0, document.getElementById('slice').width, document.getElementById('slice').height).data]"
-)
-COLOURED = f"{PIXELS}.filter((value, n, all) => n % 4 === 0 && Math.abs(value - all[n + 2]) > 60).length"
+def are_coloured(colours):
+    """Whether some are no grey."""
+    return any(max(colour) - min(colour) > 60 for colour in colours)
 
 
 @pytest.fixture(scope="module")
@@ -74,17 +72,19 @@ def test_points_name_their_case_and_lead_to_its_row(page):
 
 def test_slices_are_drawn_and_change_with_keys_and_layers(page):
     output = "document.querySelector('.viewer output').textContent"
-    assert page.run(f"{PIXELS}.filter((value, n) => n % 4 < 3 && value > 0).length") > 10_000
-    assert page.run(COLOURED) > 100
+    assert len(page.colours("#slice")) > 20
+    assert are_coloured(page.colours("#slice"))
     page.run("document.querySelectorAll('[data-layer]').forEach((each) => each.checked && each.click())")
-    assert page.run(COLOURED) == 0
+    assert len(page.colours("#slice")) > 20
+    assert not are_coloured(page.colours("#slice"))
     before = page.run(output)
-    page.run("document.getElementById('slice').focus()")
+    page.run("document.getElementById('slice').focus({ focusVisible: false })")
     page.press("ArrowUp")
     assert page.run(output) == f"{int(before.split()[0]) + 1} of 8"
     page.press("ArrowDown")
+    page.run("document.activeElement.blur()")
     page.run("document.querySelector('[data-layer=disagreement]').click()")
-    assert page.run(COLOURED) > 0
+    assert are_coloured(page.colours("#slice"))
 
 
 def test_other_cases_are_shown_by_choice(page):
@@ -100,10 +100,11 @@ def test_the_volume_view_opens_on_demand_and_shows_the_case(page):
     assert page.run("typeof niivue") == "undefined"
     page.run("document.getElementById('open-volume').click()")
     page.wait_for("document.querySelector('.volume').dataset.shows === 'worst case, 2'")
+    assert page.run("document.querySelector('.volume canvas').width") > 300
     colours = page.colours("#volume")
-    assert len(colours) > 20
-    page.run("document.querySelectorAll('[data-layer]').forEach((each) => each.checked && each.click())")
-    assert len(page.colours("#volume")) < len(colours)  # grey only
+    assert len(colours) > 50
+    yellow = [colour for colour in colours if colour[0] > 150 and colour[2] < 80 and colour[1] > 90]
+    assert yellow  # the first structure; the cross-hair is red
     page.run("document.getElementById('open-volume').click()")
     assert page.run("document.getElementById('slice').hidden") is False
 
