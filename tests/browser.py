@@ -102,7 +102,7 @@ class Page:
                 raise TimeoutError(f"{script}; console: {self.errors}")
             time.sleep(0.05)
 
-    def colours(self, selector: str) -> set[tuple[int, ...]]:
+    def colours(self, selector: str) -> set[Any]:
         """The colours that the element shows on the screen."""
         box = self.run(
             f"(() => {{ const e = document.querySelector('{selector}'); e.scrollIntoView({{block: 'center'}}); "

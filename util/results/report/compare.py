@@ -170,7 +170,7 @@ def _difference(structure: str, change: np.ndarray, patients: Sequence[str], sig
     is_known = ~np.isnan(change)
     known = change[is_known]
     if not len(known):
-        return Difference(structure, 0, *[math.nan] * 4, 0, 0)
+        return Difference(structure, 0, math.nan, math.nan, math.nan, math.nan, 0, 0)
     low, high, _ = mean_interval(known, np.asarray(patients)[is_known], highest=None)
     better, worse = int((sign * known > EQUAL).sum()), int((sign * known < -EQUAL).sum())
     return Difference(structure, len(known), float(np.median(known)), float(known.mean()), low, high, better, worse)

@@ -217,7 +217,8 @@ def _views(groups: list[CaseGroup], shown: Mapping[int, list[tuple[CaseRow, View
 def _sacred_versions(sacred: Mapping[str, Any]) -> dict[str, str]:
     """Python's and the packages' versions, and the hardware, as Sacred has recorded them; without the host's name."""
     host, experiment = sacred.get("host", {}), sacred.get("experiment", {})
-    packages = dict(str(each).partition("==")[::2] for each in experiment.get("dependencies", []))
+    named = [str(each).partition("==") for each in experiment.get("dependencies", [])]
+    packages = {name: version for name, _, version in named}
     told = {"python": host.get("python_version"), "cpu": host.get("cpu"), "os": " ".join(map(str, host.get("OS", [])))}
     return {name: str(value) for name, value in told.items() if value} | packages
 

@@ -90,12 +90,9 @@ def read_record(folder: Path) -> Record | None:
         return None
     content = read_json_object(path)
     try:
-        headline = content["headline"]
-        return Record(
-            **content
-            | {"headline": Headline(**headline) if headline else None}
-            | {"tables": [PrintedTable(**table) for table in content["tables"]]}
-        )
+        content["headline"] = Headline(**content["headline"]) if content["headline"] else None
+        content["tables"] = [PrintedTable(**table) for table in content["tables"]]
+        return Record(**content)
     except (TypeError, KeyError, AttributeError) as error:
         raise DataError(
             f"{path}: not the record of a run ({error}). Delete it, or run the validation again; without it the page "

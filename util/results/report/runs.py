@@ -1,6 +1,7 @@
 """Finds a run and reads what its folder holds."""
 
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,15 @@ from util.files import read_json_object
 from util.ids import natural_key
 from util.items import catching
 from util.results.layout import GENERIC
+from util.results.report.cases import group_cases
 from util.results.report.record import FILE_NAME as RECORD
 from util.results.report.record import Record, headline_of, print_tables, read_record
 from util.results.report.views import VIEWS, View, read_view
 from util.results.scores import FILE_NAME, read_scores
-from util.results.tables import make_tables
+from util.results.tables import Table, make_tables
+from util.schema import flatten
+
+METRICS = ("dice", "legacy_dice", "iou", "hd95_mm", "hd95_px", "nsd")  # in tables of a run without a record
 
 
 @dataclass(frozen=True)
@@ -67,11 +72,11 @@ def read_run(folder: Path) -> Run:
     for file in sorted(folder.glob(f"**/{VIEWS}/*.npz") if files else [], key=lambda file: natural_key(str(file))):
         with catching(failures, str(file), file):
             views.append(read_view(file))
-    warnings = list(failures.values())
     if record is None:
-        warnings.append("No report.json: failed cases, settings and pictures are unknown. Run the validation again.")
-        record = _of_scores(scores)
-    return Run(folder, record, scores, views, sacred, warnings)
+        if "record" not in failures:
+            failures["record"] = "No report.json: failed cases and pictures are unknown. Run the validation again."
+        record = _without_record(folder, scores, sacred)
+    return Run(folder, record, scores, views, sacred, list(failures.values()))
 
 
 def find_run(path: Path) -> Path:
@@ -99,9 +104,30 @@ def find_run(path: Path) -> Path:
     )
 
 
-def _of_scores(scores: pd.DataFrame) -> Record:
-    """The record of a run that has left none."""
-    tables = make_tables(scores, GENERIC)
+def _without_record(folder: Path, scores: pd.DataFrame, sacred: dict[str, Any]) -> Record:
+    """The record of a run that has left none, from its scores and Sacred's files."""
+    tables = _tables(scores)
     names = [", ".join(scores[name].unique()) for name in ("method", "dataset")]
-    n_cases = scores.loc[scores["case"] != "", "case"].nunique()
-    return Record(" on ".join(names), n_cases=n_cases, headline=headline_of(tables), tables=print_tables(tables))
+    settings: dict[str, Any] = {}
+    with suppress(DataError):
+        settings = read_json_object(folder / "config.json")
+    changed = sacred.get("meta", {}).get("config_updates", {})
+    return Record(
+        " on ".join(names),
+        finished=str(sacred.get("stop_time") or sacred.get("start_time") or ""),
+        n_cases=scores.loc[scores["case"] != "", "case"].nunique(),
+        headline=headline_of(tables),
+        tables=print_tables(tables),
+        curves={"training": "curves.png"} if (folder / "curves.png").exists() else {},
+        settings=settings,
+        changed=sorted(flatten(changed)) if isinstance(changed, dict) else [],
+    )
+
+
+def _tables(scores: pd.DataFrame) -> list[Table]:
+    """Tables with a line for each set of scores; of the metrics that all families print."""
+    metrics = tuple(name for name in METRICS if name in set(scores["metric"]))
+    groups = group_cases(scores)
+    conditions = groups[0].conditions if groups else {}
+    lines = tuple(dict.fromkeys((*GENERIC.lines, *conditions)))
+    return make_tables(scores, replace(GENERIC, lines=lines, metrics=metrics or GENERIC.metrics))

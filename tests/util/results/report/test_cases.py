@@ -47,6 +47,7 @@ def test_scores_of_all_cases_together_have_no_cases():
 def test_a_strip_has_every_defined_case_at_its_place():
     cases = [(str(n), f"case-{n}", value) for n, value in enumerate([0.0, 50.0, 100.0, math.nan])]
     plot = make_plot([("LIVER", cases), ("RK", [])], 0.0, 100.0)
+    assert plot is not None
     strip, empty = plot.strips
     x = [point.x for point in strip.points]
     assert np.diff(x).tolist() == pytest.approx([(plot.right - plot.left) / 2] * 2, abs=0.11)
@@ -60,6 +61,7 @@ def test_a_strip_has_every_defined_case_at_its_place():
 
 def test_the_axis_of_differences_is_symmetrical():
     plot = make_plot([("LIVER", [("1", "a", -3.0), ("2", "b", 1.0)])], signed=True)
+    assert plot is not None
     assert plot.zero == pytest.approx((plot.left + plot.right) / 2)
     assert plot.ticks[0][1].startswith("-")
     assert plot.strips[0].points[0].label == "1, LIVER: -3.0"

@@ -4,15 +4,17 @@ import math
 import re
 import shutil
 
+import pandas as pd
 import pytest
 
-from tests.util.results.report.conftest import DICE, EVIL, STRUCTURES
+from tests.util.results.report.conftest import DICE, EVIL, STRUCTURES, scores_of
 from util.errors import DataError
-from util.results.report import save_report
+from util.results.report import Record, save_report
 from util.results.report.__main__ import main
 from util.results.report.images import niivue
 from util.results.report.page import script_json
 from util.results.report.runs import find_run, read_run
+from util.results.scores import write_scores
 
 ESCAPED = "&lt;/script&gt;&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;&#39;&amp;"
 
@@ -71,7 +73,7 @@ def test_no_patient_is_named_and_nothing_is_loaded(page):
     assert "SECRET" not in page
     assert set(re.findall(r'(?:src|href)="([a-z]+:|#)', page)) == {"data:", "#"}
     assert "data:image/png" not in page
-    policy = re.search(r'Content-Security-Policy" content="(.*?)"', page)[1]
+    (policy,) = re.findall(r'Content-Security-Policy" content="(.*?)"', page)
     assert policy.startswith("default-src &#39;none&#39;; script-src &#39;sha256-")
     assert "unsafe" not in policy
 
@@ -85,7 +87,9 @@ def test_a_page_without_niivue_shows_slices_alone(run_folder, tmp_path, monkeypa
 
 
 def test_niivue_is_the_released_file():
-    digest = hashlib.sha256(niivue().script).hexdigest()
+    bundle = niivue()
+    assert bundle is not None
+    digest = hashlib.sha256(bundle.script).hexdigest()
     assert digest == "47b896b77ec4a5be3ef1949c33ad393b6f45629921f326c279000bcf51bdb4af"
 
 
@@ -145,3 +149,18 @@ def test_the_mean_is_that_of_the_table(page):
     )  # fmt: skip
     assert len(defined) == 9
     assert f"{50 * (sum(liver) / len(liver) + sum(kidney) / len(kidney)):.2f}" in text_of(page)
+
+
+def test_without_a_record_scores_of_different_conditions_are_not_averaged(tmp_path):
+    both = [scores_of({"1": (value, value)}, protocol=name) for name, value in (("reference", 0.8), ("blind", 0.2))]
+    write_scores(tmp_path / "scores.csv", pd.concat(both, ignore_index=True))
+    text = text_of(save_report(tmp_path).read_text(encoding="utf-8"))
+    assert "80.00 mean Dice × 100, reference, 1 patient" in text
+    assert "50.00" not in text
+
+
+def test_a_training_has_a_page_of_its_own(tmp_path):
+    Record(title="Training of Mine", finished="2026-11-26T10:00:00+00:00", settings={"seed": 3}).save(tmp_path)
+    text = text_of(save_report(find_run(tmp_path)).read_text(encoding="utf-8"))
+    assert "Training of Mine, 26 November 2026." in text
+    assert "Cases" not in text

@@ -14,7 +14,8 @@ NAMES = {1: "LIVER", 2: "RK"}
 
 
 def make(path, arrays, affine=AFFINE):
-    save_view(path, *arrays, affine, case="1", names=NAMES, conditions={"fold": 0}, picture=None)
+    image, truth, prediction = arrays
+    save_view(path, image, truth, prediction, affine, case="1", names=NAMES, conditions={"fold": 0}, picture=None)
     return read_view(path)
 
 
@@ -66,7 +67,7 @@ def test_volumes_are_stored_as_nifti_and_thinned_out_where_large(tmp_path, monke
     assert truth.get_data_dtype() == np.uint8
     header = gzip.decompress(base64.b64decode(encoded["truth"]))
     assert np.frombuffer(header[108:112], np.float32) == 352  # where the viewer expects the voxels
-    np.testing.assert_allclose(truth.affine, view.affine)
+    np.testing.assert_allclose(np.asarray(truth.affine), view.affine)
     assert np.abs(np.asarray(decoded(encoded["image"]).dataobj).T.astype(int) - view.image).max() < 4
 
     monkeypatch.setattr(images, "LARGEST_BYTES", 4000)

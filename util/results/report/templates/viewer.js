@@ -41,6 +41,17 @@ function paintSlice(view, slice, layers) {
   return pixels;
 }
 
+function showNames({ names }) {
+  const items = Object.values(names).map((name, n) => {
+    const item = document.createElement("li"), key = document.createElement("i");
+    key.className = "key";
+    key.style.background = `rgb(${COLOURS[n % COLOURS.length]})`;
+    item.append(key, name);
+    return item;
+  });
+  document.getElementById("viewer-names").replaceChildren(...items);
+}
+
 async function startViewer(data) {
   const views = JSON.parse(data.textContent), box = document.querySelector(".viewer");
   const [canvas, choice, slider] = ["slice", "viewer-case", "viewer-slice"].map((id) => document.getElementById(id));
@@ -73,6 +84,7 @@ async function startViewer(data) {
     const thinned = view.step.some((step) => step > 1) ? ` Thinned out: every ${view.step.join(", ")}. slice, row, column.` : "";
     document.getElementById("viewer-note").textContent =
       `Left edge: ${view.letters[0]} of the patient; top: ${view.letters[1]}.${thinned} Cropped to the body.`;
+    showNames(view);
     draw();
     box.dispatchEvent(new CustomEvent("case"));
   }
