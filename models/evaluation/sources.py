@@ -233,9 +233,7 @@ class SourcesEvaluation(Evaluation):
         organs = {value: names[value] for value in frame.case.classes}
         save_overlays(
             path,
-            frame.prepared.array,
-            frame.truth,
-            {name: result.label},
+            *(frame.prepared.array, frame.truth, {name: result.label}),
             scan=result.case,
             organs=organs,
             dice={name: {value: scores.dice for value, scores in result.scores.items()}},
@@ -244,10 +242,8 @@ class SourcesEvaluation(Evaluation):
         save_view(
             path.parents[1] / VIEWS / f"{result.case}.npz",
             *(frame.prepared.array, frame.truth, result.label, frame.prepared.affine),
-            case=result.case,
-            names=organs,
+            **{"case": result.case, "names": organs, "picture": path},
             conditions={"weights": candidate.weights, "dataset": self.data.spec.name},
-            picture=path,
         )
         return path
 
