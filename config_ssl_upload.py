@@ -179,6 +179,12 @@ class Settings:
         """A hash that repetitions share: all that shapes the weights but seed, fold and the like."""
         return short_digest({key: value for key, value in identity(self.values).items() if not self._is_replicate(key)})
 
+    @property
+    def changed(self) -> list[str]:
+        """The dotted keys whose values differ from the defaults of the dataclasses."""
+        defaults = flatten(plain_defaults(*_method_and_data(self.values)))
+        return [key for key, value in flatten(self.values).items() if value != defaults.get(key)]
+
     def _is_replicate(self, key: str) -> bool:
         names = names_with_role("replicate", *_types(self.values))
         return key in names or key.partition(".")[0] in names

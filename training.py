@@ -31,6 +31,7 @@ from dataloaders.ordering import LoaderOptions, rounds
 from dataloaders.protocol import TrainingData
 from models import method_class
 from models.evaluation import make_evaluation
+from models.evaluation.recording import write_training_page
 from models.training.resume import load_resumable, log_shorter_runs, restore
 from models.training.speed import batch_size_per_process, should_keep_on_device
 from models.training.state import TrainingState, build_state
@@ -107,6 +108,10 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
                 log.info["stopped_at_step"] = state.step
             break
     bar.close()
+    if place.is_first:
+        log._emit_heartbeat()  # so that all that was logged is in the run's metrics
+        title = f"Training of {settings.method_name} on {data.spec.name}, step {state.step}"
+        write_training_page(path.parent, title, state.history, settings.values, settings.changed)
     barrier()
     return path
 

@@ -27,17 +27,15 @@ from dataloaders.build import open_data
 from dataloaders.protocol import TrainingData
 from models import build_method, method_class
 from models.evaluation import LAYOUTS, Candidate, Evaluation, ScoreOptions, make_evaluation
+from models.evaluation.recording import write_validation_page
 from models.evaluation.several import report_failures, score_on_each
 from models.methods.base import Method
 from models.training.load import load_trained, load_with_encoder
 from models.training.trained_on import warn_of_trained_cases
-from util.cli import command_line
 from util.errors import CheckpointError, ConfigError, DataError
 from util.files import write_text
-from util.items import dispensable
 from util.results.collect import write_tables
 from util.results.curves import draw_training
-from util.results.report import save_report
 from util.runtime.device import keep_freed_memory, set_precision
 from util.runtime.distributed import plan
 from util.runtime.run_store import refusals_leave_no_record
@@ -80,14 +78,11 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
     for name, value in result.logged:
         _run.log_scalar(name, value, 0)
     runs = None if run.reload_model_path else settings.experiment_folder / "runs"
-    pictures = result.pictures | draw_training(out, runs, candidates[0].history, candidates[0].name)
-    with dispensable("report.html"):
-        save_report(
-            out / "report.html", result.title, tables=result.tables,
-            pictures=pictures, facts=settings.values, command=command_line(),
-        )  # fmt: skip
+    curves = draw_training(out, runs, candidates[0].history, candidates[0].name)
+    page = write_validation_page(out, result, curves, settings.values, settings.changed, candidates[0].checkpoint)
     shown = "".join(f"\noverlay: {path}" for path in list(result.pictures.values())[:1])
-    logger.info("\n%s%s\nreport: %s", result.tables[0].to_markdown(), shown, out / "report.html")
+    shown += "" if page is None else f"\nreport: {page}"
+    logger.info("\n%s%s", result.tables[0].to_markdown(), shown)
     report_failures(result, out)
     return result.headline
 

@@ -78,7 +78,7 @@ def test_a_validation_leaves_scores_table_pictures_and_masks(trained):
     assert "SSL-ALPNet | CHAOST2 | 1 | reference" in (out / "table.md").read_text()
     assert len(list((out / "overlays").glob("*.png"))) == 8
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert "data:image/png;base64" in (out / "report.html").read_text()
+    assert "data:image/webp;base64" in (out / "report.html").read_text()
     metrics = json.loads((out / "metrics.json").read_text())
     assert {"reference/dice/liver", "blind/dice/mean", "mar_val_batches_classDice"} <= set(metrics)
 
@@ -90,7 +90,7 @@ def fails(*_, **__):
 def test_neither_pictures_nor_masks_cost_the_scores(trained, folder, monkeypatch, caplog):
     for place in ("models.evaluation.fewshot.save_overlays", "models.evaluation.fewshot.write_nifti"):
         monkeypatch.setattr(place, fails)
-    for place in ("util.results.curves.save_training_curves", "validation.save_report"):
+    for place in ("util.results.curves.save_training_curves", "models.evaluation.recording.save_report"):
         monkeypatch.setattr(place, fails)
     given = {"reload_model_path": "", "surface_scores": False, "protocol": "blind", "exp_prefix": ""}
     with pytest.raises(InputError, match="the scores are complete, but masks are missing") as caught:

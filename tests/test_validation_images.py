@@ -92,7 +92,7 @@ def test_a_validation_leaves_scores_table_pictures_and_masks(out, image_folder):
     for name in ("overlays/last.png", "overlays/ema.png", "memorisation.png", "curves.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG"), name
     report = (out / "report.html").read_text()
-    assert report.count("data:image/png;base64") == 4
+    assert report.count("data:image/webp;base64") == 4
     assert "T-Loss on lesion of ISIC2017" in report
     assert {"test/dice/last10", "test/dice/last", "test/iou/ema"} <= set(json.loads((out / "metrics.json").read_text()))
     for weights in ("last", "ema"):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt8
 from tqdm import tqdm
 
 from dataloaders.fewshot.data import FewShotData, FewShotTask, ScoredCase
@@ -25,6 +25,7 @@ from util.ids import natural_key
 from util.items import Failures, catching, dispensable
 from util.results.metrics import Scores, score_volume
 from util.results.overlays import save_overlays
+from util.results.report.views import VIEWS, save_view
 from util.results.scores import FAMILY, FILE_NAME, N_FOLDS, make_scores, write_scores
 from util.results.tables import make_tables
 from util.schema import build
@@ -39,6 +40,14 @@ class CaseResult:
     scored: ScoredCase
     masks: Bool[np.ndarray, "K D H W"]
     scores: dict[int, Scores]  # by label value
+
+    @property
+    def painted(self) -> UInt8[np.ndarray, "D H W"]:
+        """All masks as one map of label values, the smallest organ on top."""
+        painted = np.zeros(self.masks.shape[1:], np.uint8)
+        for place in np.argsort([-mask.sum() for mask in self.masks]):
+            painted[self.masks[place]] = self.scored.case.classes[place]
+        return painted
 
 
 def evaluate(
@@ -111,6 +120,8 @@ class FewShotEvaluation(Evaluation):
                     caption += f", {candidate.weights} weights" if len(candidates) > 1 else ""
                     with dispensable(f"overlays of {caption}"):
                         pictures[caption] = self._draw(folder, context["method"], protocol, result)
+                    with dispensable(f"view of {caption}"):
+                        self._save_view(folder, context, result, pictures.get(caption))
                     if options.save_predictions:
                         with catching(failures, caption, f"masks of {caption}"):
                             self._save_masks(folder / "predictions" / protocol, result)
@@ -168,22 +179,33 @@ class FewShotEvaluation(Evaluation):
 
     def _draw(self, out: Path, name: str, protocol: str, result: CaseResult) -> Path:
         scored = result.scored
-        painted = np.zeros(scored.truth.shape, np.uint8)
-        for place in np.argsort([-mask.sum() for mask in result.masks]):  # the smallest organ on top
-            painted[result.masks[place]] = scored.case.classes[place]
         path = out / "overlays" / f"{protocol}_scan_{scored.case.scan_id}.png"
         names = self.data.folder.spec.class_names
         save_overlays(
             path,
             scored.stored.array,
             scored.truth,
-            {name: painted},
+            {name: result.painted},
             scan=scored.case.scan_id,
             organs={value: organ_heading(names[value]) for value in scored.case.classes},
             dice={name: {value: scores.dice for value, scores in result.scores.items()}},
             affine=scored.stored.affine,
         )
         return path
+
+    def _save_view(self, out: Path, context: dict[str, Any], result: CaseResult, picture: Path | None) -> None:
+        scored, names = result.scored, self.data.folder.spec.class_names
+        save_view(
+            out / VIEWS / f"{context['protocol']}_{scored.case.scan_id}.npz",
+            scored.stored.array,
+            scored.truth,
+            result.painted,
+            scored.stored.affine,
+            case=str(scored.case.scan_id),
+            names={value: names[value] for value in scored.case.classes},
+            conditions=context,
+            picture=picture,
+        )
 
     def _save_masks(self, out: Path, result: CaseResult) -> None:
         """Writes a mask per organ on the prepared and, where known, on the original grid.

@@ -26,6 +26,7 @@ from util.ids import natural_key
 from util.items import Failures, catching, dispensable
 from util.results.metrics import NSD_TOLERANCE_MM
 from util.results.overlays import save_overlays
+from util.results.report.views import VIEWS, save_view
 from util.results.scores import FAMILY, FILE_NAME, make_scores, write_scores
 from util.results.tables import make_tables
 
@@ -222,21 +223,27 @@ class SourcesEvaluation(Evaluation):
             with dispensable(f"overlays of patient {patient}{suffix}"):
                 for results in self._evaluate(candidate, tuple(patients[patient].scans)):
                     for result in results:
-                        caption = f"{name} patient {patient}, {result.case}{suffix}"
-                        pictures[caption] = self._draw_frame(out / f"{result.case}.png", _name(candidate), result)
+                        caption = f"{name} patient, {result.case}{suffix}"
+                        pictures[caption] = self._draw_frame(out / f"{result.case}.png", candidate, result)
         return pictures
 
-    def _draw_frame(self, path: Path, name: str, result: FrameResult) -> Path:
-        frame, names = result.frame, self.data.spec.class_names
+    def _draw_frame(self, path: Path, candidate: Candidate, result: FrameResult) -> Path:
+        """Draws the overlays of a frame, and saves a view of it for the page."""
+        frame, names, name = result.frame, self.data.spec.class_names, _name(candidate)
+        organs = {value: names[value] for value in frame.case.classes}
         save_overlays(
             path,
-            frame.prepared.array,
-            frame.truth,
-            {name: result.label},
+            *(frame.prepared.array, frame.truth, {name: result.label}),
             scan=result.case,
-            organs={value: names[value] for value in frame.case.classes},
+            organs=organs,
             dice={name: {value: scores.dice for value, scores in result.scores.items()}},
             affine=frame.prepared.affine,
+        )
+        save_view(
+            path.parents[1] / VIEWS / f"{result.case}.npz",
+            *(frame.prepared.array, frame.truth, result.label, frame.prepared.affine),
+            **{"case": result.case, "names": organs, "picture": path},
+            conditions={"weights": candidate.weights, "dataset": self.data.spec.name},
         )
         return path
 

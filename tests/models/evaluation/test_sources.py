@@ -95,7 +95,7 @@ def test_worst_median_and_best_patient_are_drawn(scored):
     names = ["A4_ED.png", "A4_ES.png", "A1_ED.png", "A1_ES.png", "A2_ED.png", "A2_ES.png"]
     assert [path.name for path in result.pictures.values()] == names
     assert {path.name for path in (out / "overlays").iterdir()} == set(names)
-    assert next(iter(result.pictures)) == "worst patient PA4, A4_ED"
+    assert next(iter(result.pictures)) == "worst patient, A4_ED"
 
 
 def test_tables_of_a_run(scored):

@@ -1,0 +1,63 @@
+import re
+
+import numpy as np
+import pytest
+
+from tests.util.results.report.conftest import DICE, STRUCTURES
+from util.errors import DataError
+from util.results.intervals import mean_interval
+from util.results.report.compare import default_place, save_comparison
+
+OTHER = {"1": (0.95, 0.8), "2": (0.6, 0.3), "3": (0.6, 0.9), "77": (0.5, 0.5)}
+
+
+def cells(page, caption):
+    """Rows of the table with a caption."""
+    table = next(part for part in re.findall("<table.*?</table>", page, re.DOTALL) if caption in part)
+    rows = re.findall("<tr.*?</tr>", table.partition("<tbody>")[2], re.DOTALL)
+    return [[re.sub("<[^>]+>", "", cell) for cell in re.findall("<t[hd].*?</t[hd]>", row, re.DOTALL)] for row in rows]
+
+
+def test_runs_are_compared_on_the_cases_they_share(write_run, tmp_path):
+    runs = [write_run(tmp_path / "a", title="First"), write_run(tmp_path / "b", OTHER, title="Second")]
+    page = save_comparison(runs, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Compared on the 3 cases that all runs share (a: 5 cases; b: 4 cases)." in page
+    liver, _, mean = cells(page, "B minus A, paired by case")
+    change = np.array([5.0, 10.0, -10.0])
+    low, high, _ = mean_interval(change, ["1", "2", "3"], highest=None)
+    assert liver == ["LIVER", "3", "+5.0", "+1.7", f"{low:+.1f} to {high:+.1f}", "2", "1"]
+    assert mean[:4] == ["Mean", "3", "+2.5", "+4.2"]  # 2.5, 0, 10
+    assert mean[5:] == ["2", "0"]
+    shared = cells(page, "of every shared case")
+    assert [row[0] for row in shared] == ["1", "2", "3"]
+    assert shared[0][1:3] == ["90.0", "95.0"]
+    assert "SECRET" not in page
+    assert "<script>alert" not in page
+
+
+def test_a_structure_without_a_shared_defined_case_has_no_difference(write_run, tmp_path):
+    runs = [write_run(tmp_path / name, {"10": DICE["10"]}) for name in "ab"]
+    page = save_comparison(runs, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert cells(page, "B minus A")[1][1:] == ["0", "–", "–", "–", "0", "0"]
+    assert cells(page, "B minus A")[0][1:] == ["1", "+0.0", "+0.0", "–", "0", "0"]  # equal
+
+
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        ({"dice": {"8": (0.1, 0.2)}}, r"no case is in all runs \(a: 5 cases; b: 1 cases\)"),
+        ({"dataset": "SABS"}, "runs of different data sets .a: CHAOST2; b: SABS."),
+        ({"protocol": "blind"}, "runs of different protocols"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused(write_run, tmp_path, second, reason):
+    runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", **second)]
+    with pytest.raises(DataError, match=reason):
+        save_comparison(runs, tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_the_page_is_written_where_the_runs_are(write_run, tmp_path):
+    runs = [write_run(tmp_path / f"exps/{name}/validation/1") for name in "ab"]
+    assert default_place(runs) == (tmp_path / "exps/comparison.html").resolve()
+    assert len(STRUCTURES) == 2
