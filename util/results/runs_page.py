@@ -22,8 +22,8 @@ N_SHOWN = 200  # rows that are drawn at once
 LEADING = {"id": ("Id", "text"), "method": ("Method", "text"), "dataset": ("Data set", "text")}
 TRAILING = {
     "command": ("Command", "text"), "status": ("Status", "status"), "start": ("Start", "number"),
-    "duration": ("Duration", "number"), "score": ("Score", "number"), "path": ("Folder", "path"),
-    "note": ("Note", "note"),
+    "duration": ("Duration", "number"), "score": ("Score", "number"), "note": ("Note", "note"),
+    "path": ("Folder", "path"),
 }  # fmt: skip
 
 
