@@ -15,13 +15,14 @@ decides: dense networks and those of several tasks segment images: PNG, JPEG, TI
 Few-shot networks segment scans with annotated ones: NIfTI files, folders of one DICOM series each, or folders of these.
 Networks of several sources segment such scans without an annotated one, and every frame of NIfTI files with time as
 fourth axis. RESULTS receives a label map <name>_segmentation of each image or scan at its original size (one for each
-of several tasks), areas.csv or volumes.csv, and with --overlays a picture each. What cannot be segmented is reported at
-the end with the reason, exit code 1; all other files are processed. Files that are left out, such as label maps of
-other files, are counted and named.
+of several tasks), tables of the label values for ITK-SNAP and 3D Slicer, areas.csv or volumes.csv, and with --overlays
+a picture each. With --dicom-seg, DICOM series also get a DICOM segmentation, which names the patient as the series
+does. What cannot be segmented is reported at the end with the reason, exit code 1; all other files are processed.
+Files that are left out, such as label maps of other files, are counted and named.
 
 Results of an earlier run stay: further files can be added to the same folder, and the table keeps its lines. To replace
-results, give --overwrite; where a file then fails, its earlier result and lines stay. Probabilities and overlays of a
-replaced result are removed unless they are written again.
+results, give --overwrite; where a file then fails, its earlier result and lines stay. Probabilities, overlays and
+DICOM segmentations of a replaced result are removed unless they are written again.
 
 Research software, not a medical device. See docs/predict.md.
 """
@@ -69,12 +70,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outcome = COMMANDS[family](given)
     logger.info("%d of %d %s segmented, in %s", outcome.n_done, outcome.n_found, ITEMS[family], given.out)
     if outcome.removed:
-        text = "removed %d probability maps and overlays of an earlier run, whose masks this one has replaced (%s%s)"
+        text = "removed %d files of an earlier run, such as overlays, whose masks this one has replaced (%s%s)"
         shown = ", ".join(outcome.removed[:N_SHOWN])
         logger.info(text, len(outcome.removed), shown, ", ..." * (len(outcome.removed) > N_SHOWN))
     if outcome.inventory.left_out:
         logger.warning("%s", outcome.inventory)
-    return max(exit_code(outcome.failures, "not segmented"), exit_code(outcome.pictures, "segmented, but not drawn"))
+    return max(
+        exit_code(outcome.failures, "not segmented"),
+        exit_code(outcome.pictures, "segmented, but not drawn"),
+        exit_code(outcome.dicom_seg, "segmented, but without a DICOM segmentation"),
+    )
 
 
 @dataclass
@@ -84,12 +89,14 @@ class Outcome:
     Attributes:
         failures: name -> reason of what could not be segmented.
         pictures: name -> reason of what could not be drawn.
+        dicom_seg: name -> reason of DICOM segmentations that could not be written.
         inventory: of the files.
         removed: names of files of an earlier run that belonged to results which this one has replaced.
     """
 
     failures: Failures = field(default_factory=dict)
     pictures: Failures = field(default_factory=dict)
+    dicom_seg: Failures = field(default_factory=dict)
     inventory: Inventory = field(default_factory=Inventory)
     removed: list[str] = field(default_factory=list)
     n_found: int = 0
@@ -176,10 +183,13 @@ def _find_scans(given: argparse.Namespace) -> tuple[Outcome, dict[str, Path]]:
 def _apply(
     predictor: scan_files.Predictor, given: argparse.Namespace, scans: dict[str, Path], outcome: Outcome
 ) -> Outcome:
-    pictures = outcome.pictures if given.overlays else None
-    removed = outcome.removed if given.overwrite else None
+    further = scan_files.Further(
+        outcome.pictures if given.overlays else None,
+        outcome.dicom_seg if given.dicom_seg else None,
+        outcome.removed if given.overwrite else None,
+    )
     records = [] if isinstance(predictor, FewShotPredictor) else None
-    outcome.n_done = scan_files.segment_scans(predictor, scans, given.out, pictures, outcome.failures, removed, records)
+    outcome.n_done = scan_files.segment_scans(predictor, scans, given.out, outcome.failures, further, records)
     if records:
         logger.info("\n%s", scan_files.summary(records))
     return outcome

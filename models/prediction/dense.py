@@ -18,6 +18,7 @@ from dataloaders.images.preprocess import read_image
 from dataloaders.images.task import ImageTask
 from dataloaders.samples import ImageCase
 from models.methods.base import Method
+from models.prediction.label_tables import write_label_tables
 from models.prediction.origin import find_dataset, require_family
 from models.prediction.segmenter import Segmenter
 from models.training.load import load_trained, read_trained
@@ -158,6 +159,10 @@ class DensePredictor:
         """The window of the prepared image, normalised."""
         square = framing.image_to_square(image)[self.task.window]
         return normalise(image_tensor(square.reshape(1, *square.shape[:2], self.task.spec.channels)))
+
+    def write_label_tables(self, folder: Path) -> None:
+        """Writes the tables of the values and colours of label maps."""
+        write_label_tables(folder, self.values)
 
     def result_names(self, name: str) -> list[str]:
         """Names of all label maps and masks that an image may have."""

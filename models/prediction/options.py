@@ -17,10 +17,10 @@ NEEDED: dict[str, tuple[str, ...]] = {
 }
 FURTHER: dict[str, tuple[str, ...]] = {
     "dense": ("probabilities",),
-    "fewshot": ("classes", "min_confidence", "parts", "modelname", "mean_std"),
-    "sources": (),
+    "fewshot": ("classes", "min_confidence", "parts", "modelname", "mean_std", "dicom_seg"),
+    "sources": ("dicom_seg",),
     "partial": ("probabilities",),
-    "partial_scans": (),
+    "partial_scans": ("dicom_seg",),
 }
 DATASET = (
     "of the training, for checkpoints that do not contain it; without a checkpoint the description of your scans "
@@ -48,6 +48,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     add("--probabilities", action="store_true", help="also write the probability of each structure, 16-bit PNG")
     add = parser.add_argument_group("scans").add_argument
     add("--scans", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="what to segment")
+    add("--dicom-seg", action="store_true", help="also write DICOM SEG of DICOM series; it names the patient")
     add = parser.add_argument_group("scans, compared with annotated ones").add_argument
     add("--support-image", type=Path, nargs="+", metavar="SCAN", help="annotated: NIfTI files, folders of DICOM files")
     add(

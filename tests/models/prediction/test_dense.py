@@ -356,7 +356,7 @@ def test_overwriting_removes_what_belongs_to_replaced_masks(trained, tmp_path, m
     gone = {f"c0_{name}_probability.png" for name in VALUES}
     assert {path.name for path in tmp_path.iterdir()} == before - gone
     assert [message for message in messages() if "removed" in message] == [
-        "removed 2 probability maps and overlays of an earlier run, whose masks this one has replaced "
+        "removed 2 files of an earlier run, such as overlays, whose masks this one has replaced "
         "(c0_disc_probability.png, c0_box_probability.png)"
     ]
     assert predict(trained, tmp_path, "--overwrite", "--probabilities", images=["img/c1.png"]) == 0
