@@ -10,6 +10,8 @@ r"""Segments your own images or scans: scans with an annotated one, or both with
 
     python -m models.predict --checkpoint checkpoint.pt --scans FOLDER --out RESULTS --overlays
 
+    python -m models.predict --checkpoint fold0.pt fold1.pt fold2.pt --flips --images FOLDER --out RESULTS
+
 Without a checkpoint, scans are compared with one or several annotated scans, without any training. Else the checkpoint
 decides: dense networks and those of several tasks segment images: PNG, JPEG, TIFF and BMP files, or folders of them.
 Few-shot networks segment scans with annotated ones: NIfTI files, folders of one DICOM series each, or folders of these.
@@ -63,6 +65,7 @@ ITEMS = {"dense": "images", "fewshot": "scans", "sources": "scans", "partial": "
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the command line and segments; returns 1 if an image or scan failed, else 0."""
     given = make_parser(__doc__ or "").parse_args(arguments)
+    given.checkpoint = next(iter(given.checkpoints), None)
     family = "fewshot" if given.checkpoint is None else origin.family(read_trained(given.checkpoint))
     if family not in COMMANDS:
         raise ConfigError(f"{given.checkpoint}: no predictor of {family} methods; expected {' or '.join(COMMANDS)}.")
@@ -107,7 +110,8 @@ def _segment_images(kind: type[DensePredictor | PartialPredictor], given: argpar
     outcome = Outcome()
     files, outcome.inventory = find_all(given.images, image_files.find_images, outcome.failures)
     images = image_files.name_images(files)
-    predictor = kind.from_checkpoint(given.checkpoint, given.weights, given.device, dataset=given.dataset)
+    averaged = {"further": given.checkpoints[1:], "flips": given.flips} if kind is DensePredictor else {}
+    predictor = kind.from_checkpoint(given.checkpoint, given.weights, given.device, dataset=given.dataset, **averaged)
     if not given.overwrite:
         refuse_existing(given.out, image_files.result_names(predictor, images))
     outcome.n_found = len(images) + len(outcome.failures)
