@@ -24,7 +24,8 @@ JSRT = {"dataset": "JSRT", "structures": ["lung", "heart"]}
 def save(path, seed, **changes):
     """An untrained network with weights that depend on the seed."""
     settings = {"method": "supervised", "size_px": SIDE, "unet": UNET} | JSRT | changes
-    settings["unet"] = settings["unet"] | {"in_channels": dataset(settings["dataset"]).channels}
+    sizes = {"in_channels": dataset(settings["dataset"]).channels, "n_classes": len(settings["structures"]) + 1}
+    settings["unet"] = settings["unet"] | sizes
     state = build_state(
         *(settings, seed, OptimConfig(), AverageConfig(), Normalisation(), torch.device("cpu"), None),
         spec=dataset(settings["dataset"]),
@@ -66,7 +67,8 @@ def test_flips_are_averaged_and_turned_back(folds, picture):
     predictor = load(folds[:1])
     flips = [(), (0,), (1,), (0, 1)]
     each = [
-        np.flip(probabilities(predictor, np.flip(picture, axes).copy()), [axis + 1 for axis in axes]) for axes in flips
+        np.flip(probabilities(predictor, np.flip(picture, axes).copy()), tuple(axis + 1 for axis in axes))
+        for axes in flips
     ]
     assert np.abs(each[0] - each[1]).mean() > 100
     found = load(folds[:1], flips=True)
@@ -105,17 +107,11 @@ def test_a_network_of_another_family_is_refused(folds, tmp_path):
     checkpoint.save(tmp_path / "few.pt", state.snapshot())
     with pytest.raises(CheckpointError, match=r"few\.pt: method alpnet is few-shot.*expected one that is dense"):
         load([folds[0], tmp_path / "few.pt"])
-    options = [f"--out={tmp_path / 'out'}", "--device=cpu"]
-    with pytest.raises(ConfigError, match="--checkpoint: 2 files.*few-shot.*expected one"):
-        main(
-            ["--checkpoint", str(tmp_path / "few.pt"), str(folds[0]), "--support-image=a", "--support-label=b"]
-            + ["--scans=c", *options]
-        )
+    options = [f"--out={tmp_path / 'out'}", "--device=cpu", "--support-image=a", "--support-label=b", "--scans=c"]
+    with pytest.raises(ConfigError, match=r"--checkpoint: 2 files.*few-shot.*expected one"):
+        main(["--checkpoint", str(tmp_path / "few.pt"), str(folds[0]), *options])
     with pytest.raises(ConfigError, match="--flips: not for"):
-        main(
-            [f"--checkpoint={tmp_path / 'few.pt'}", "--flips", "--support-image=a", "--support-label=b", "--scans=c"]
-            + options
-        )
+        main([f"--checkpoint={tmp_path / 'few.pt'}", "--flips", *options])
 
 
 def test_a_checkpoint_given_twice_is_refused(folds, tmp_path):

@@ -10,9 +10,9 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import EnhancedMRImageStorage
+from pydicom.uid import UID, EnhancedMRImageStorage, ExplicitVRLittleEndian
 
 from dataloaders.io.nifti import read_nifti
 from dataloaders.io.volumes import read_series
@@ -200,9 +200,9 @@ def test_what_a_segmentation_cannot_refer_to_fails_alone(series, tmp_path):
 def enhanced(folder, order):
     """A multi-frame file whose frames are stored in this order of height."""
     content = Dataset()
-    content.file_meta = pydicom.dataset.FileMetaDataset()
-    content.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    content.SOPClassUID, content.SOPInstanceUID = EnhancedMRImageStorage, pydicom.uid.UID("1.2.3.7")
+    content.file_meta = FileMetaDataset()
+    content.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    content.SOPClassUID, content.SOPInstanceUID = EnhancedMRImageStorage, UID("1.2.3.7")
     content.file_meta.MediaStorageSOPClassUID = content.SOPClassUID
     content.file_meta.MediaStorageSOPInstanceUID = content.SOPInstanceUID
     content.Modality, content.SeriesInstanceUID, content.StudyInstanceUID = "MR", "1.2.3", "1.2.3.0"

@@ -179,7 +179,8 @@ def test_filters_take_columns_and_settings(exps):
 
 def test_order(exps):
     found = read_folder(exps, NOW)
-    starts = [run.start for run in ordered(found)]
+    starts = [run.start for run in ordered(found) if run.start]
+    assert len(starts) == len(found)
     assert starts == sorted(starts, reverse=True)
     assert [run.score for run in ordered(found, "score")][:4] == [0.75, 0.5, 0.25, None]
     assert [run.score for run in ordered(found, "score", reverse=True)][:4] == [0.25, 0.5, 0.75, None]

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import mongomock
 import pytest
 from mongomock.gridfs import enable_gridfs_integration
+from mongomock.store import ServerStore
 from sacred import Experiment
 
 from util.errors import ConfigError
@@ -59,7 +60,7 @@ def test_runs_in_an_sql_store(tmp_path, capsys):
 
 def test_runs_in_a_mongodb_store(tmp_path, monkeypatch):
     enable_gridfs_integration()
-    server = mongomock.store.ServerStore()
+    server = ServerStore()
 
     class Client(mongomock.MongoClient):
         def __init__(self, *arguments, **options):
