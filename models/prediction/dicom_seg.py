@@ -137,6 +137,8 @@ def write_dicom_seg(
             content_description="Automatic; research software, not for diagnosis",
             series_description="Segmentation by FrugalSeg (research only)",
         )
+        # Scanner and hospital of the series, which are optional.
+        segmentation.pop("ContributingEquipmentSequence", None)
         with atomic_write(path) as temporary:
             segmentation.save_as(temporary)
 
