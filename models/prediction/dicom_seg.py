@@ -79,19 +79,28 @@ class Source:
 def source_of(slices: Sequence[DicomSlice]) -> Source:
     """What a segmentation of these slices refers to; see `DicomSeries`."""
     frames = [each.frame for each in slices]
+    distance_mm = abs(slices[-1].height_mm - slices[0].height_mm) / (len(slices) - 1)
     if not any(frame.groups for frame in frames):
-        return Source(tuple(_without_pixels(frame.header) for frame in frames))
-    headers = {frame.path: frame.header for frame in frames}
-    return Source(tuple(map(_without_pixels, headers.values())), tuple(frame.index for frame in frames))
+        return Source(tuple(_without_pixels(frame.header, distance_mm) for frame in frames))
+    headers = {frame.path: _without_pixels(frame.header) for frame in frames}
+    return Source(tuple(headers.values()), tuple(frame.index for frame in frames))
 
 
-def _without_pixels(header: Dataset) -> Dataset:
-    """A copy without pixels, with the attributes that anonymisation may have removed and DICOM wants empty."""
+def _without_pixels(header: Dataset, thickness_mm: float | None = None) -> Dataset:
+    """A copy without pixels, with the attributes that anonymisation may have removed and DICOM wants empty.
+
+    Args:
+        header: of a file.
+        thickness_mm: written where the file gives no thickness of its slices; None: left out.
+    """
     copied = Dataset({tag: element for tag, element in header.items() if tag.group != PIXEL_GROUP})
+    copied.set_original_encoding(*header.original_encoding, header.original_character_set)
     copied.file_meta = header.file_meta
     for keyword in MAY_BE_EMPTY:
         if keyword not in copied:
             setattr(copied, keyword, None)
+    if thickness_mm is not None and not copied.get("SliceThickness"):
+        copied.SliceThickness = f"{thickness_mm:.6g}"
     return copied
 
 
@@ -133,6 +142,7 @@ def write_dicom_seg(
             manufacturer_model_name=f"FrugalSeg {method}"[:LONGEST_LABEL],
             software_versions=version,
             device_serial_number="none",
+            specific_character_set="ISO_IR 192",  # UTF-8: names of structures may have any letters
             content_label="SEGMENTATION",
             content_description="Automatic; research software, not for diagnosis",
             series_description="Segmentation by FrugalSeg (research only)",

@@ -37,6 +37,7 @@ GEOMETRIES = {
     "flipped in plane": {"across": (-1.0, 0.0, 0.0), "down": (0.0, -1.0, 0.0)},
     "sagittal": {"across": (0.0, 1.0, 0.0), "down": (0.0, 0.0, -1.0), "step": (3.0, 0.0, 0.0)},
     "oblique": {"across": SLANTED[0], "down": SLANTED[1], "step": 5 * NORMAL},
+    "without attributes that may be absent": {"SliceThickness": None, "InstanceNumber": None, "SeriesNumber": None},
     "oblique and backwards": {"across": SLANTED[0], "down": SLANTED[1], "step": -5 * NORMAL},
 }
 
@@ -183,6 +184,17 @@ def test_segments_are_named_and_refer_to_the_series(series, tmp_path):
     _, described = read_with_dcmqi(path, tmp_path / "read")
     colours = [each[0]["recommendedDisplayRGBValue"] for each in described["segmentAttributes"]]
     assert np.abs(np.array(colours[:2]) - [[230, 159, 0], [86, 180, 233]]).max() <= 2  # of the overlays
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"), [("ISO_IR 100", "Müller^Jörg"), ("ISO_IR 144", "Люкceмбypг"), ("ISO_IR 192", "王^小東")]
+)
+def test_names_keep_their_letters(series, tmp_path, monkeypatch, encoding, name):
+    monkeypatch.setitem(STRUCTURES, "Läsion 肝", 77)
+    segment(series(SpecificCharacterSet=encoding, PatientName=name), tmp_path / "out")
+    content = pydicom.dcmread(tmp_path / "out/series_segmentation.dcm")
+    assert str(content.PatientName) == name
+    assert content.SegmentSequence[-1].SegmentLabel == "Läsion 肝"
 
 
 def test_an_anonymous_series_stays_anonymous(series, tmp_path):
