@@ -6,19 +6,21 @@ r"""Segments your own images or scans: scans with an annotated one, or both with
     frugalseg predict --checkpoint checkpoint.pt --scans FOLDER --out RESULTS --overlays
     frugalseg predict --checkpoint checkpoint.pt --support-image A.nii.gz --support-label A_label.nii.gz \
         --scans FOLDER --out RESULTS --overlays
+    frugalseg predict --checkpoint fold0.pt fold1.pt fold2.pt --flips --images FOLDER --out RESULTS
 
 Without a checkpoint, scans are compared with one or several annotated scans, without any training. Else the checkpoint
 decides: dense networks and those of several tasks segment images: PNG, JPEG, TIFF and BMP files, or folders of them.
 Few-shot networks segment scans with annotated ones: NIfTI files, folders of one DICOM series each, or folders of these.
 Networks of several sources segment such scans without an annotated one, and every frame of NIfTI files with time as
 fourth axis. RESULTS receives a label map <name>_segmentation of each image or scan at its original size (one for each
-of several tasks), areas.csv or volumes.csv, and with --overlays a picture each. What cannot be segmented is reported at
-the end with the reason, exit code 1; all other files are processed. Files that are left out, such as label maps of
-other files, are counted and named.
+of several tasks), tables of the label values for ITK-SNAP and 3D Slicer, areas.csv or volumes.csv, and with --overlays
+a picture each. With --dicom-seg, DICOM series also get a DICOM segmentation, which names the patient as the series
+does. What cannot be segmented is reported at the end with the reason, exit code 1; all other files are processed.
+Files that are left out, such as label maps of other files, are counted and named.
 
 Results of an earlier run stay: further files can be added to the same folder, and the table keeps its lines. To replace
-results, give --overwrite; where a file then fails, its earlier result and lines stay. Probabilities and overlays of a
-replaced result are removed unless they are written again.
+results, give --overwrite; where a file then fails, its earlier result and lines stay. Probabilities, overlays and
+DICOM segmentations of a replaced result are removed unless they are written again.
 
 Research software, not a medical device. See docs/predict.md.
 """
@@ -61,6 +63,7 @@ ITEMS = {"dense": "images", "fewshot": "scans", "sources": "scans", "partial": "
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the command line and segments; returns 1 if an image or scan failed, else 0."""
     given = make_parser().parse_args(arguments)
+    given.checkpoint = next(iter(given.checkpoints), None)
     family = "fewshot" if given.checkpoint is None else origin.family(read_trained(given.checkpoint))
     if family not in COMMANDS:
         raise ConfigError(f"{given.checkpoint}: no predictor of {family} methods; expected {' or '.join(COMMANDS)}.")
@@ -68,14 +71,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outcome = COMMANDS[family](given)
     logger.info("%d of %d %s segmented, in %s", outcome.n_done, outcome.n_found, ITEMS[family], given.out)
     if outcome.removed:
-        text = "removed %d probability maps and overlays of an earlier run, whose masks this one has replaced (%s%s)"
+        text = "removed %d files of an earlier run, such as overlays, whose masks this one has replaced (%s%s)"
         shown = ", ".join(outcome.removed[:N_SHOWN])
         logger.info(text, len(outcome.removed), shown, ", ..." * (len(outcome.removed) > N_SHOWN))
     if outcome.inventory.left_out:
         logger.warning("%s", outcome.inventory)
     if given.json:
         print_json({"out": given.out} | outcome.to_json())
-    return max(exit_code(outcome.failures, "not segmented"), exit_code(outcome.pictures, "segmented, but not drawn"))
+    return max(
+        exit_code(outcome.failures, "not segmented"),
+        exit_code(outcome.pictures, "segmented, but not drawn"),
+        exit_code(outcome.dicom_seg, "segmented, but without a DICOM segmentation"),
+    )
 
 
 def make_parser() -> CommandParser:
@@ -90,6 +97,7 @@ class Outcome:
     Attributes:
         failures: name -> reason of what could not be segmented.
         pictures: name -> reason of what could not be drawn.
+        dicom_seg: name -> reason of DICOM segmentations that could not be written.
         inventory: of the files.
         removed: names of files of an earlier run that belonged to results which this one has replaced.
         records: lines of the table.
@@ -97,6 +105,7 @@ class Outcome:
 
     failures: Failures = field(default_factory=dict)
     pictures: Failures = field(default_factory=dict)
+    dicom_seg: Failures = field(default_factory=dict)
     inventory: Inventory = field(default_factory=Inventory)
     removed: list[str] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
@@ -111,6 +120,7 @@ class Outcome:
             "results": [{key: None if value == "" else value for key, value in each.items()} for each in self.records],
             "not_segmented": self.failures,
             "not_drawn": self.pictures,
+            "without_dicom_seg": self.dicom_seg,
             "left_out": {str(path): reason for path, reason in self.inventory.left_out.items()},
             "removed": self.removed,
         }
@@ -120,7 +130,8 @@ def _segment_images(kind: type[DensePredictor | PartialPredictor], given: argpar
     outcome = Outcome()
     files, outcome.inventory = find_all(given.images, image_files.find_images, outcome.failures)
     images = image_files.name_images(files)
-    predictor = kind.from_checkpoint(given.checkpoint, given.weights, given.device, dataset=given.dataset)
+    averaged = {"further": given.checkpoints[1:], "flips": given.flips} if kind is DensePredictor else {}
+    predictor = kind.from_checkpoint(given.checkpoint, given.weights, given.device, dataset=given.dataset, **averaged)
     if not given.overwrite:
         refuse_existing(given.out, image_files.result_names(predictor, images))
     outcome.n_found = len(images) + len(outcome.failures)
@@ -196,11 +207,12 @@ def _find_scans(given: argparse.Namespace) -> tuple[Outcome, dict[str, Path]]:
 def _apply(
     predictor: scan_files.Predictor, given: argparse.Namespace, scans: dict[str, Path], outcome: Outcome
 ) -> Outcome:
-    pictures = outcome.pictures if given.overlays else None
-    removed = outcome.removed if given.overwrite else None
-    outcome.n_done = scan_files.segment_scans(
-        predictor, scans, given.out, pictures, outcome.failures, removed, outcome.records
+    further = scan_files.Further(
+        outcome.pictures if given.overlays else None,
+        outcome.dicom_seg if given.dicom_seg else None,
+        outcome.removed if given.overwrite else None,
     )
+    outcome.n_done = scan_files.segment_scans(predictor, scans, given.out, outcome.failures, further, outcome.records)
     if outcome.records and isinstance(predictor, FewShotPredictor):
         logger.info("\n%s", scan_files.summary(outcome.records))
     return outcome

@@ -4,7 +4,7 @@ import logging
 import os
 from pathlib import Path
 
-from dataloaders.io.dicom import read_dicom_series
+from dataloaders.io.dicom import DicomSeries, read_dicom_series, read_dicom_slices
 from dataloaders.io.nifti import geometry_doubts, read_frames, read_nifti
 from dataloaders.samples import Volume
 from util.errors import DataError
@@ -22,6 +22,16 @@ def read_volume(path: Path) -> Volume:
     if path.is_dir():
         return read_dicom_series(path)
     return _with_doubts(path, [read_nifti(path)])[0]
+
+
+def read_series(path: Path) -> DicomSeries:
+    """Reads the DICOM series of a folder, with its slices.
+
+    Raises:
+        DataError: there is no such folder, or it cannot be read.
+    """
+    _require_readable(path)
+    return read_dicom_slices(path)
 
 
 def read_cine(path: Path) -> list[Volume]:

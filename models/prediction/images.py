@@ -1,5 +1,6 @@
 """Segments folders of images with a predictor: finds images, writes label maps, areas and overlays."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -29,6 +30,7 @@ TABLE = "areas.csv"
 OVERLAY = "_overlay.png"
 RESULTS = (SEGMENTATION, PROBABILITY, OVERLAY)
 COLUMNS = ("image", "label", "structure", "pixels", "fraction_of_image")
+LABEL_TABLES = r"labels(_.+)?\.(txt|ctbl)"
 NO_IMAGE = "no image of a known format"
 OVERLAY_SIDE_PX = 1024  # larger images are thinned out for overlays
 
@@ -59,7 +61,7 @@ def find_images(path: Path, inventory: Inventory | None = None) -> list[Path]:
     lost = [file for file, reason in left_out.items() if reason == LOST and file.suffix.lower() in SUFFIXES]
     found = []
     for file in sorted([*files, *lost]):
-        if file.name.endswith(RESULTS) or file.name == TABLE:
+        if file.name.endswith(RESULTS) or file.name == TABLE or re.fullmatch(LABEL_TABLES, file.name):
             left_out[file] = RESULT
         elif file.suffix.lower() in SUFFIXES:
             found.append(file)
@@ -123,7 +125,10 @@ def segment_images(
         found: receives the records of this run; None: not needed.
     """
     work = partial(_segment, predictor, out, pictures, probabilities, _shared_names(predictor, images), removed)
-    return process_each(images, work, out / TABLE, COLUMNS, "images", failures, found)
+    n_done = process_each(images, work, out / TABLE, COLUMNS, "images", failures, found)
+    with catching(failures, "tables of label values", out):
+        predictor.write_label_tables(out)
+    return n_done
 
 
 def _segment(

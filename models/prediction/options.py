@@ -28,11 +28,11 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "partial_scans": ("scans",),
 }
 FURTHER: dict[str, tuple[str, ...]] = {
-    "dense": ("probabilities",),
-    "fewshot": ("classes", "min_confidence", "parts", "modelname", "mean_std"),
-    "sources": (),
+    "dense": ("probabilities", "flips"),
+    "fewshot": ("classes", "min_confidence", "parts", "modelname", "mean_std", "dicom_seg"),
+    "sources": ("dicom_seg",),
     "partial": ("probabilities",),
-    "partial_scans": (),
+    "partial_scans": ("dicom_seg",),
 }
 DATASET = (
     "of the training, for checkpoints that do not contain it; without a checkpoint the description of your scans "
@@ -46,7 +46,8 @@ def make_parser(description: str) -> CommandParser:
     """The parser of the command line."""
     parser = CommandParser("predict", description, MAIN_OPTIONS)
     add = parser.add_argument
-    add("--checkpoint", type=Path, help="trained network; not needed for scans with an annotated one")
+    text = "trained network; not needed for scans with an annotated one. Several of one dense method are averaged"
+    add("--checkpoint", type=Path, nargs="+", dest="checkpoints", default=[], metavar="FILE", help=text)
     add("--out", type=Path, required=True, help="folder for the results")
     add("--weights", choices=("last", "ema"), default="last", help="ema: the averaged ones (default: last)")
     add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
@@ -57,8 +58,10 @@ def make_parser(description: str) -> CommandParser:
     add = parser.add_argument_group("images, with a dense network or one of several tasks").add_argument
     add("--images", type=Path, nargs="+", metavar="PLACE", help="files or folders to segment")
     add("--probabilities", action="store_true", help="also write the probability of each structure, 16-bit PNG")
+    add("--flips", action="store_true", help="dense networks: average over the image and its flips; four times as long")
     add = parser.add_argument_group("scans").add_argument
     add("--scans", type=Path, nargs="+", metavar="PLACE", help="files or folders to segment")
+    add("--dicom-seg", action="store_true", help="also write DICOM SEG of DICOM series; it names the patient")
     add = parser.add_argument_group("scans, compared with annotated ones").add_argument
     add("--support-image", type=Path, nargs="+", metavar="SCAN", help="annotated: NIfTI files, folders of DICOM files")
     add(
@@ -101,8 +104,8 @@ def check_options(given: argparse.Namespace, family: str) -> None:
         ConfigError: an option of other families alone, or one that is missing.
     """
     needed = ", ".join(map(_option, NEEDED[family]))
-    is_trained = given.checkpoint is not None
-    reader = f"{given.checkpoint}, whose method is {origin.USES[family]}" if is_trained else UNTRAINED
+    is_trained = bool(given.checkpoints)
+    reader = f"{given.checkpoints[0]}, whose method is {origin.USES[family]}" if is_trained else UNTRAINED
     others = dict.fromkeys(key for other in NEEDED for key in (*NEEDED[other], *FURTHER[other]))
     own = [key for key in (*NEEDED[family], *FURTHER[family]) if is_trained or key not in ONLY_TRAINED]
     foreign = [_option(key) for key in others if key not in own and getattr(given, key) not in (None, False)]
@@ -114,6 +117,11 @@ def check_options(given: argparse.Namespace, family: str) -> None:
     missing = [_option(key) for key in NEEDED[family] if getattr(given, key) is None]
     if missing:
         raise ConfigError(f"{', '.join(missing)}: missing; {reader} needs {needed}.")
+    if len(given.checkpoints) > 1 and (family != "dense" or len(set(given.checkpoints)) < len(given.checkpoints)):
+        raise ConfigError(
+            f"--checkpoint: {len(given.checkpoints)} files, the first {reader}; expected one. Only dense methods are "
+            "averaged over several checkpoints, each given once."
+        )
     if not is_trained and given.weights != "last":
         raise ConfigError(f"--weights={given.weights}: not for {reader}. Leave it out.")
     if family == "fewshot" and len(given.support_image) != len(given.support_label):

@@ -20,6 +20,7 @@ from dataloaders.partial.tasks import channels_of
 from dataloaders.samples import ImageCase, Task
 from models.methods.base import Method
 from models.prediction.dense import SEGMENTATION, require_picture, segmentation_files, to_16_bits
+from models.prediction.label_tables import write_label_tables
 from models.prediction.origin import find_dataset, require_family
 from models.prediction.segmenter import Segmenter, most_probable
 from models.training.load import load_trained, read_trained
@@ -191,6 +192,13 @@ class PartialPredictor:
             self.values,
             self.tasks,
         )
+
+    def write_label_tables(self, folder: Path) -> None:
+        """Writes the tables of the values and colours of label maps, `labels_<task>.txt` and `.ctbl`."""
+        first = 0
+        for task in self.tasks:
+            write_label_tables(folder, values_of(task), f"labels_{task.name}", first)
+            first += len(task.classes)
 
     def result_names(self, name: str) -> list[str]:
         """Names of all label maps and masks that an image may have."""

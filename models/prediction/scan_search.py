@@ -7,12 +7,15 @@ from pathlib import Path
 from dataloaders.io.dicom.files import DICOM_SUFFIXES, is_dicom_file
 from dataloaders.io.nifti import nifti_stem
 from models.prediction.batch import RESULT, Inventory, without_label_maps
+from models.prediction.label_tables import SLICER, SNAP
 from util.errors import DataError
 from util.inventory import ARCHIVE, EMPTY, HIDDEN, TWICE, is_archive, list_files
 
 TABLE = "volumes.csv"
 SEGMENTATION = "_segmentation.nii.gz"
 OVERLAY = "_overlay.png"
+DICOM_SEG = "_segmentation.dcm"
+RESULTS = (OVERLAY, DICOM_SEG)
 NIFTI = r"\.(nii|hdr|img)(\.gz)?$"
 DICOM_NAMES = r"(\.ima|\.\d+)?"  # suffixes that scanners give, where they do not give ".dcm"
 NO_SCAN = "neither NIfTI nor DICOM"
@@ -69,7 +72,7 @@ def _scans_in(folder: Path, entries: Sequence[Path], has_folders: bool, left_out
         if entry in left_out:  # cannot be read, and may be a scan
             del left_out[entry]
             scans[entry] = 1
-        elif entry.name == TABLE or entry.name.endswith(OVERLAY):
+        elif entry.name in (TABLE, SNAP, SLICER) or entry.name.endswith(RESULTS):
             left_out[entry] = RESULT
         elif is_archive(entry.name):
             left_out[entry] = ARCHIVE

@@ -1,24 +1,30 @@
 """Segments folders of scans: writes label maps, volumes and overlays."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from dataloaders.io.nifti import nifti_stem, write_frames
-from dataloaders.io.volumes import read_cine, read_volume
+from dataloaders.io.volumes import read_cine, read_series, read_volume
 from dataloaders.samples import Volume
 from dataloaders.scans.plausibility import label_map_doubt
 from dataloaders.scans.preprocess import apply_window
 from models.prediction.batch import Record, name_files, process_each, remove_files
+from models.prediction.dicom_seg import Source, source_of, write_dicom_seg
 from models.prediction.fewshot import FewShotPredictor, ScanSegmentation
-from models.prediction.scan_search import OVERLAY, SEGMENTATION, TABLE
+from models.prediction.label_tables import write_label_tables
+from models.prediction.scan_search import DICOM_SEG, OVERLAY, RESULTS, SEGMENTATION, TABLE
 from models.prediction.sources import SourcesPredictor
 from util.errors import DataError
 from util.items import Failures, catching
 from util.results.overlays import save_overlays
 from util.results.tables import markdown_header, markdown_row
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("scan", "label", "structure", "voxels", "volume_ml")
 FEWSHOT_COLUMNS = (*COLUMNS, "confidence")
@@ -35,7 +41,7 @@ def name_scans(scans: Iterable[Path]) -> dict[str, Path]:
 
 def result_names(scans: Iterable[str]) -> list[str]:
     """Names of the files that are written for these scans, whatever the options."""
-    return [f"{name}{end}" for name in scans for end in (SEGMENTATION, OVERLAY)]
+    return [f"{name}{end}" for name in scans for end in (SEGMENTATION, *RESULTS)]
 
 
 def volumes(name: str, label_map: Volume, structures: Mapping[str, int]) -> list[Record]:
@@ -83,13 +89,28 @@ def frame_volumes(name: str, label_maps: Sequence[Volume], structures: Mapping[s
     ]
 
 
+@dataclass(frozen=True)
+class Further:
+    """What is written besides label maps and the table.
+
+    Attributes:
+        pictures: None: no overlays; else name -> reason of those that could not be drawn, which cost nothing else.
+        dicom_seg: None: no DICOM segmentations; else name -> reason of those that could not be written, likewise.
+        removed: receives the names of overlays and DICOM segmentations of an earlier run that this one does not
+            replace: they are removed, as they belong to other label maps. None: they stay.
+    """
+
+    pictures: Failures | None = None
+    dicom_seg: Failures | None = None
+    removed: list[str] | None = None
+
+
 def segment_scans(
     predictor: Predictor,
     scans: Mapping[str, Path],
     out: Path,
-    pictures: Failures | None,
     failures: Failures,
-    removed: list[str] | None = None,
+    further: Further = Further(),
     found: list[Record] | None = None,
 ) -> int:
     """Segments scan after scan and writes the results; returns the number of those that succeeded.
@@ -98,26 +119,23 @@ def segment_scans(
         predictor: a few-shot one with a support set.
         scans: name -> file or folder.
         out: folder of the results.
-        pictures: None: no overlays; else name -> reason of those that could not be drawn, which cost nothing else.
         failures: name -> reason of the scans that could not be segmented.
-        removed: receives the names of overlays of an earlier run that this one does not replace: they are removed, as
-            they belong to other label maps. None: they stay.
+        further: what is written besides.
         found: receives the records of this run; None: not needed.
     """
     columns = FRAME_COLUMNS if isinstance(predictor, SourcesPredictor) else FEWSHOT_COLUMNS
-    work = partial(_segment, predictor, out, pictures, removed)
-    return process_each(scans, work, out / TABLE, columns, "scans", failures, found)
+    files = [name for name, path in scans.items() if not path.is_dir()]
+    if further.dicom_seg is not None and files:
+        logger.warning("no DICOM SEG of %d scan(s) that are no DICOM series, such as %s", len(files), files[0])
+    work = partial(_segment, predictor, out, further)
+    n_done = process_each(scans, work, out / TABLE, columns, "scans", failures, found)
+    with catching(failures, "tables of label values", out):
+        write_label_tables(out, predictor.structures)
+    return n_done
 
 
-def _segment(
-    predictor: Predictor,
-    out: Path,
-    pictures: Failures | None,
-    removed: list[str] | None,
-    name: str,
-    path: Path,
-) -> list[Record]:
-    frames = read_cine(path) if isinstance(predictor, SourcesPredictor) else [read_volume(path)]
+def _segment(predictor: Predictor, out: Path, further: Further, name: str, path: Path) -> list[Record]:
+    frames, source = _read(predictor, path, further.dicom_seg is not None)
     doubt = label_map_doubt(frames[0].array)
     if doubt:
         raise DataError(
@@ -132,15 +150,28 @@ def _segment(
         label_maps = [found.label_map]
         records = confident_volumes(name, found, predictor.structures)
     write_frames(out / f"{name}{SEGMENTATION}", label_maps, path)
-    is_drawn = False
-    if pictures is not None:
-        with catching(pictures, name, path):
+    written = set()
+    if further.pictures is not None:
+        with catching(further.pictures, name, path):
             title = name if len(frames) == 1 else f"{name}, frame 0 of {len(frames)}"
             _draw(out / f"{name}{OVERLAY}", title, frames[0], label_maps[0], predictor)
-            is_drawn = True
-    if removed is not None and not is_drawn:
-        removed += remove_files(out, [f"{name}{OVERLAY}"])
+            written.add(OVERLAY)
+    if further.dicom_seg is not None and source is not None:
+        with catching(further.dicom_seg, name, path):
+            method = type(predictor.segmenter.method).__name__
+            write_dicom_seg(out / f"{name}{DICOM_SEG}", label_maps[0].array, predictor.structures, source, method)
+            written.add(DICOM_SEG)
+    if further.removed is not None:
+        further.removed.extend(remove_files(out, [f"{name}{end}" for end in RESULTS if end not in written]))
     return records
+
+
+def _read(predictor: Predictor, path: Path, with_source: bool) -> tuple[list[Volume], Source | None]:
+    """The frames of a scan; of a DICOM series also what a segmentation of it refers to, if that is wanted."""
+    if with_source and path.is_dir():
+        series = read_series(path)
+        return [series.volume], source_of(series.slices)
+    return read_cine(path) if isinstance(predictor, SourcesPredictor) else [read_volume(path)], None
 
 
 def _draw(path: Path, name: str, image: Volume, label_map: Volume, predictor: Predictor) -> None:

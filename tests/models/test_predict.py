@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 from nibabel.nifti1 import Nifti1Image, load
@@ -57,7 +58,9 @@ def inputs(tmp_path_factory, write_dicom):
     (folder / "scans" / "broken.nii.gz").write_bytes(gzip.compress(b"no scan"))
     (folder / "scans" / "four.nii").write_bytes(Nifti1Image(np.ones((4, 4, 4, 2), np.int16), np.eye(4)).to_bytes())
     write_nifti(folder / "scans" / "old_segmentation.nii.gz", Volume(label, AFFINE))
-    write_dicom(folder / "patient 3" / "series", scan(3)[0].astype(np.uint16), pixel_mm=(5.0, 4.0))
+    write_dicom(
+        folder / "patient 3" / "series", scan(3)[0].astype(np.uint16), pixel_mm=(5.0, 4.0), FrameOfReferenceUID="1.2"
+    )
     return folder
 
 
@@ -77,7 +80,7 @@ def finished(inputs, tmp_path_factory):
     handler.emit = lambda record: messages.append(record.getMessage())
     logger = logging.getLogger("util.items")
     logger.addHandler(handler)
-    code = run(inputs, out, "--overlays", "--classes", "liver=2", "5")
+    code = run(inputs, out, "--overlays", "--dicom-seg", "--classes", "liver=2", "5")
     logger.removeHandler(handler)
     return code, out, messages
 
@@ -87,7 +90,7 @@ def test_readable_scans_are_done_and_the_others_reported(inputs, finished):
     assert code == 1
     assert {path.name for path in out.iterdir()} == {
         *("first_segmentation.nii.gz", "first_overlay.png", "series_segmentation.nii.gz", "series_overlay.png"),
-        "volumes.csv",
+        *("volumes.csv", "labels.txt", "labels.ctbl", "series_segmentation.dcm"),
     }
     reported = [message for message in messages if message.startswith("not segmented: ")]
     assert len(reported) == 2
@@ -107,6 +110,15 @@ def test_results_lie_on_the_scans_grid(inputs, finished):
     dicom = load(finished[1] / "series_segmentation.nii.gz")
     assert dicom.shape == SHAPE[::-1]
     np.testing.assert_allclose(dicom.header.get_zooms(), (4, 5, 8))
+
+
+def test_a_dicom_series_gets_a_dicom_segmentation(finished):
+    content = pydicom.dcmread(finished[1] / "series_segmentation.dcm")
+    assert [each.SegmentLabel for each in content.SegmentSequence] == ["liver", "label 5"]
+    assert content.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmName == "FrugalSeg ALPNet"
+    label_map = read_nifti(finished[1] / "series_segmentation.nii.gz").array
+    n_marked = np.unpackbits(np.frombuffer(content.PixelData, np.uint8)).sum()
+    assert n_marked == (label_map > 0).sum() > 0
 
 
 def test_volumes_are_those_of_the_written_files(finished):
@@ -207,7 +219,7 @@ def test_overwriting_removes_overlays_of_replaced_label_maps(inputs, tmp_path, c
     (tmp_path / "other_overlay.png").touch()
     assert run(inputs, tmp_path, "--overwrite", scans=["scans/first.nii.gz"]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("first_segmentation.nii.gz", "volumes.csv", "other_overlay.png")
+        *("first_segmentation.nii.gz", "volumes.csv", "other_overlay.png", "labels.txt", "labels.ctbl")
     }
     assert [message for message in caplog.messages if message.startswith("removed 1 ")]
 
@@ -236,7 +248,7 @@ def test_on_a_full_disk_a_scan_is_named_and_nothing_is_left_in_part(inputs, tmp_
     assert f"in/a.nii.gz: {out / 'a_segmentation.nii.gz'}: cannot be written (No space left on device)" in message
     found = {path.name: path.read_bytes() for path in out.iterdir()}
     assert found.pop("a_segmentation.nii.gz", None) == earlier
-    assert set(found) == {"b_segmentation.nii.gz", "volumes.csv"}
+    assert set(found) == {"b_segmentation.nii.gz", "volumes.csv", "labels.txt", "labels.ctbl"}
     assert read_nifti(out / "b_segmentation.nii.gz").array.shape == scan(1)[0].shape
 
 

@@ -14,11 +14,12 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import Any, TypeVar
 
 from util.errors import ConfigError, UserError
 from util.files import write_text
@@ -29,6 +30,8 @@ with warnings.catch_warnings():
     from sacred.serializer import flatten
 
 logger = logging.getLogger(__name__)
+
+Opened = TypeVar("Opened")
 
 RUN_STORES = (FileStorageObserver, SqlObserver, MongoObserver)
 CONNECT_TIMEOUT_S = 10  # of a database server
@@ -50,22 +53,39 @@ def create_observer(store: str, folder: Path) -> RunObserver:
     Raises:
         ConfigError: unknown kind of store, missing package, or a store that is not reachable or not writable.
     """
-    address = os.path.expandvars(store)
-    if address == "file":
+    if os.path.expandvars(store) == "file":
         return FileStore(folder)
+    return open_database(
+        store, partial(_open_sql, store), lambda address: _open_mongo(store, address, folder), "file, "
+    )
+
+
+def open_database(store: str, sql: Callable[[str], Opened], mongo: Callable[[str], Opened], others: str = "") -> Opened:
+    """What `sql` or `mongo` makes of the URL of a store; it depends on the kind of database which of them is called.
+
+    Args:
+        store: see `create_observer`.
+        sql: takes the URL after "sql:".
+        mongo: takes a MongoDB URL.
+        others: kinds of stores that the caller knows, for messages.
+
+    Raises:
+        ConfigError: unknown kind of store, or a missing package.
+    """
+    address = os.path.expandvars(store)
     kind, _, rest = address.partition(":")
     try:
         if kind == "sql":
-            return _open_sql(store, rest)
+            return sql(rest)
         if kind in ("mongodb", "mongodb+srv"):
-            return _open_mongo(store, address, folder)
+            return mongo(address)
     except ImportError as error:
         raise ConfigError(
-            f"{_describe_store(store)}: a required package is missing ({error}). Run `pip install -r "
+            f"{describe_store(store)}: a required package is missing ({error}). Run `pip install -r "
             "requirements-stores.txt`, or store runs as files with store=file."
         ) from error
     raise ConfigError(
-        f"{_describe_store(store)}: expected file, sql:sqlite:///FILE, sql:postgresql://USER@HOST/DATABASE or "
+        f"{describe_store(store)}: expected {others}sql:sqlite:///FILE, sql:postgresql://USER@HOST/DATABASE or "
         "mongodb://HOST/DATABASE."
     )
 
@@ -131,10 +151,10 @@ class SqlStore(SqlObserver):
         """Opens the store in a database; creates missing tables."""
         from sqlalchemy.orm import Session
 
-        tables = _tables()
+        shared = tables()
         with engine.begin() as connection:
             connection.exec_driver_sql(_LOCK_STATEMENTS[engine.dialect.name])
-            tables.create_all(connection)
+            shared.create_all(connection)
         self = cls.create_from(engine, Session(engine, expire_on_commit=False))
         self.lock = RLock()  # the heartbeat thread shares the session of the main thread
         return self
@@ -179,47 +199,68 @@ class SqlStore(SqlObserver):
 
 
 def _open_sql(store: str, url: str) -> SqlStore:
+    from sqlalchemy.exc import DBAPIError
+
+    engine = sql_engine(store, url)
+    try:
+        return SqlStore.open(engine)
+    except DBAPIError as error:
+        raise connection_error(store, error) from error
+
+
+def sql_engine(store: str, url: str) -> Any:
+    """The SQLAlchemy engine of a store; nothing is opened yet.
+
+    Raises:
+        ConfigError: no valid URL, or of an unknown kind of database.
+    """
     import sqlalchemy
-    from sqlalchemy.exc import ArgumentError, DBAPIError
+    from sqlalchemy.exc import ArgumentError
 
     try:
         address = sqlalchemy.make_url(url)
     except ArgumentError as error:
         raise ConfigError(
-            f"{_describe_store(store)}: no valid URL after sql:, such as sql:sqlite:///runs.db."
+            f"{describe_store(store)}: no valid URL after sql:, such as sql:sqlite:///runs.db."
         ) from error
     kind = address.get_backend_name()
     if kind not in _DRIVERS:
-        raise ConfigError(f"{_describe_store(store)}: SQL database {kind!r}; expected {' or '.join(_DRIVERS)}.")
+        raise ConfigError(f"{describe_store(store)}: SQL database {kind!r}; expected {' or '.join(_DRIVERS)}.")
     options = (
         {"timeout": LOCK_TIMEOUT_S, "check_same_thread": False}
         if kind == "sqlite"
         else {"connect_timeout": CONNECT_TIMEOUT_S}
     )
-    engine = sqlalchemy.create_engine(address.set(drivername=_DRIVERS[kind]), connect_args=options, pool_pre_ping=True)
-    try:
-        return SqlStore.open(engine)
-    except DBAPIError as error:
-        raise _connection_error(store, error) from error
+    return sqlalchemy.create_engine(address.set(drivername=_DRIVERS[kind]), connect_args=options, pool_pre_ping=True)
 
 
 def _open_mongo(store: str, address: str, folder: Path) -> MongoObserver:
+    client = mongo_client(store, address)
+    return MongoObserver(db_name=client.get_default_database("sacred").name, client=client, failure_dir=folder)
+
+
+def mongo_client(store: str, address: str) -> Any:
+    """The client of a MongoDB store.
+
+    Raises:
+        ConfigError: no valid URL, or not reachable.
+    """
     import pymongo
     from pymongo.errors import PyMongoError
 
     try:
         client = pymongo.MongoClient(address, serverSelectionTimeoutMS=1000 * CONNECT_TIMEOUT_S)
     except PyMongoError as error:  # invalid URL
-        raise _connection_error(store, error) from error
+        raise connection_error(store, error) from error
     try:
         client.admin.command("ping")
     except PyMongoError as error:
         client.close()
-        raise _connection_error(store, error) from error
-    return MongoObserver(db_name=client.get_default_database("sacred").name, client=client, failure_dir=folder)
+        raise connection_error(store, error) from error
+    return client
 
 
-def _tables() -> Any:
+def tables() -> Any:
     """Sacred's tables with unlimited string length: PostgreSQL rejects paths longer than Sacred's columns."""
     from sqlalchemy import String
     from sqlalchemy.exc import MovedIn20Warning
@@ -238,7 +279,7 @@ def _number(result: Any) -> float | None:
     return float(result) if isinstance(result, int | float) else None
 
 
-def _describe_store(store: str) -> str:
+def describe_store(store: str) -> str:
     """The setting as shown in messages, with the password masked."""
     return "store=" + repr(re.sub(r"(://[^:@/]*):[^@/]*@", r"\1:***@", store))
 
@@ -248,8 +289,9 @@ def _error_text(error: Exception) -> str:
     return " ".join(str(getattr(error, "orig", None) or error).split())[:300]
 
 
-def _connection_error(store: str, error: Exception) -> ConfigError:
+def connection_error(store: str, error: Exception) -> ConfigError:
+    """The error of a database that does not answer."""
     return ConfigError(
-        f"{_describe_store(store)}: not reachable or not writable ({_error_text(error)}). Check the URL, that the "
+        f"{describe_store(store)}: not reachable or not writable ({_error_text(error)}). Check the URL, that the "
         "server is running and accepts your login, and that the folder exists; or store runs as files with store=file."
     )

@@ -205,7 +205,7 @@ def test_what_fails_is_named_and_the_rest_is_done(trained, tmp_path, messages, m
         f"not segmented: {folder / 'odd.png'}: ZeroDivisionError: seven"
     ]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        *("a_segmentation.png", "colour_segmentation.png", "areas.csv")
+        *("a_segmentation.png", "colour_segmentation.png", "areas.csv", "labels.txt", "labels.ctbl")
     }
     assert read(tmp_path / "out/colour_segmentation.png").shape == (20, 30)  # grey is made of colours
     with pytest.raises(UserError, match=r"a_segmentation\.png: exists already .*--overwrite"):
@@ -365,7 +365,7 @@ def test_overwriting_removes_what_belongs_to_replaced_masks(trained, tmp_path, m
     gone = {f"c0_{name}_probability.png" for name in VALUES}
     assert {path.name for path in tmp_path.iterdir()} == before - gone
     assert [message for message in messages() if "removed" in message] == [
-        "removed 2 probability maps and overlays of an earlier run, whose masks this one has replaced "
+        "removed 2 files of an earlier run, such as overlays, whose masks this one has replaced "
         "(c0_disc_probability.png, c0_box_probability.png)"
     ]
     assert predict(trained, tmp_path, "--overwrite", "--probabilities", images=["img/c1.png"]) == 0

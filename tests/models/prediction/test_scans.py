@@ -29,10 +29,11 @@ def test_a_label_map_without_a_telling_name_is_refused_and_the_scan_is_done(tmp_
     write_nifti(tmp_path / "in/b.nii.gz", Volume(label, AFFINE))
     scans = name_scans(find_scans(tmp_path / "in"))
     failures = {}
-    assert segment_scans(Everything(), scans, tmp_path / "out", None, failures) == 1
+    assert segment_scans(Everything(), scans, tmp_path / "out", failures) == 1
     assert list(failures) == ["b"]
     assert "b.nii.gz: 3 whole values from 0 to 2 in uniform regions: a label map or mask" in failures["b"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_segmentation.nii.gz", "volumes.csv"]
+    found = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert found == ["a_segmentation.nii.gz", "labels.ctbl", "labels.txt", "volumes.csv"]
 
 
 def test_a_pair_is_one_scan(tmp_path):
