@@ -72,6 +72,11 @@ COMMANDS = {
         "alpnet chaost2 setting2 eval_fold=0", "validation", ("validate",),
     ),
     "collect": Command("results", "tables of all validations", "path.log_dir=exps", "validation", ("collect",)),
+    "report": Command(
+        "results", "write a page of a run, or compare runs",
+        "exps/my_experiment", "util.results.report.__main__",
+    ),
+    "runs": Command("results", "list all runs, or write a page of them", "exps --html runs.html", "util.results.runs"),
     "suspects": Command(
         "results", "rank the masks that may be wrong",
         "baseline isic2017", "validation", ("suspects",),

@@ -72,7 +72,7 @@ def _in_usage(action: argparse.Action) -> str:
     name = str(action.metavar or action.dest.upper())
     if action.option_strings:
         return f"{action.option_strings[0]} {name}"
-    return f"[{name} ...]" if action.nargs == "*" else name
+    return {"*": f"[{name} ...]", "+": f"{name} [{name} ...]", "?": f"[{name}]"}.get(str(action.nargs), name)
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:

@@ -1,9 +1,9 @@
 """Lists all runs below a folder or in a database, newest first, in the terminal or as a page for a browser.
 
-    python -m util.results.runs exps
-    python -m util.results.runs exps --html exps/runs.html
-    python -m util.results.runs exps --filter method=alpnet status=failed 'start=2026-11-*' --sort score
-    python -m util.results.runs --store sql:sqlite:////home/me/runs.db --json
+    frugalseg runs exps
+    frugalseg runs exps --html exps/runs.html
+    frugalseg runs exps --filter method=alpnet status=failed 'start=2026-11-*' --sort score
+    frugalseg runs --store sql:sqlite:////home/me/runs.db --json
 
 Runs of training.py and validation.py are read, and those of any other program that uses Sacred, such as the code of
 SSL-ALPNet's authors. A run that claims to be running but has sent no heartbeat for some minutes has "died"; "broken"
@@ -11,7 +11,6 @@ ones have no complete record. See docs/runs.md.
 """
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -20,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from util.cli import number, run_main
+from util.parser import CommandParser, add_json, print_json
 from util.results.run_index import DIED_AFTER_S, Run, read_database, read_folder
 from util.results.run_list import distinguishing, ordered, select, to_record, to_text
 from util.results.runs_page import save_page
@@ -31,13 +31,13 @@ DEFAULT_FOLDER = Path("exps")  # path.log_dir
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the list; with --html also writes the page."""
-    given = _parser().parse_args(arguments)
+    given = make_parser().parse_args(arguments)
     runs = ordered(select(_read(given), given.filter), given.sort, given.reverse)
     differing = distinguishing(runs)
     if given.html:
         save_page(given.html, runs, differing)
     if given.json:
-        _write(json.dumps([to_record(run, differing) for run in runs], indent=1) + "\n")
+        print_json([to_record(run, differing) for run in runs])
     elif runs:
         _write(to_text(runs, differing))
     else:
@@ -63,15 +63,14 @@ def _write(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m util.results.runs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> CommandParser:
+    """The parser of the command line."""
+    parser = CommandParser("runs", __doc__ or "")
     add = parser.add_argument
     add("folder", type=Path, nargs="?", metavar="DIR", help="folder of runs, at any depth (default: exps)")
     add("--store", action="append", default=[], metavar="URL", help="sql:... or mongodb://..., as the key `store`")
     add("--html", type=Path, metavar="PAGE", help="also write a page that sorts and filters; needs no network")
-    add("--json", action="store_true", help="print JSON in place of the table")
+    add_json(parser)
     add("--sort", default="start", metavar="COLUMN", help="or a setting, such as eval_fold (default: start)")
     add("--reverse", action="store_true", help="the other way round")
     text = "only runs with this value in a column or setting; * stands for any text"

@@ -1,7 +1,7 @@
 """Report pages: a run, or a comparison of runs, as one HTML file that opens offline, and prints well.
 
-python -m util.results.report RUN            # writes report.html into the run's folder
-python -m util.results.report RUN RUN ...    # a comparison, case by case; comparison.html
+frugalseg report RUN            # writes report.html into the run's folder
+frugalseg report RUN RUN ...    # a comparison, case by case; comparison.html
 """
 
 from util.results.report.page import save_report
