@@ -14,12 +14,16 @@ ROWS_AT_ONCE = 4  # of the query that are compared together
 
 @dataclass(frozen=True)
 class KernelConfig:
-    """How much of a place's label another place takes. Source: chosen on folds 1 and 2 of CHAOST2."""
+    """How much of a place's label another place takes.
+
+    Source: the temperature and the band were chosen on folds 1 and 2 of CHAOST2, the widths (after structures are found,
+    see `models.networks.displacement`) on the twelve pairs among its scans 8, 10, 13 and 15.
+    """
 
     temperature: float = option(20.0, gt=0, le=40)  # factor on the cosine of two features
-    sigma_xy: float = option(0.08, gt=0)  # width of the place prior in the plane, in widths and heights of the body
-    sigma_z_mm: float = option(38.5, gt=0)  # the same along z
-    window_z_mm: float = option(61.6, ge=0)  # slices further apart are not compared, except the nearest
+    sigma_xy: float = option(0.055, gt=0)  # width of the place prior in the plane, in widths and heights of the body
+    sigma_z_mm: float = option(22.0, gt=0)  # the same along z
+    window_z_mm: float = option(55.0, ge=0)  # slices further apart are not compared, except the nearest
     band: float = option(2.5, gt=0)  # rows further apart are not compared; in units of `sigma_xy`
 
     def __post_init__(self) -> None:
