@@ -16,8 +16,8 @@ ROWS_AT_ONCE = 4  # of the query that are compared together
 class KernelConfig:
     """How much of a place's label another place takes.
 
-    Source: the temperature and the band were chosen on folds 1 and 2 of CHAOST2, the widths (after structures are found,
-    see `models.networks.displacement`) on the twelve pairs among its scans 8, 10, 13 and 15.
+    Source: temperature and band were chosen on folds 1 and 2 of CHAOST2, the widths (once structures are found, see
+    `models.networks.displacement`) on the twelve pairs among its scans 8, 10, 13 and 15.
     """
 
     temperature: float = option(20.0, gt=0, le=40)  # factor on the cosine of two features

@@ -24,7 +24,7 @@ KIDNEYS = {"right": 2, "left": 3}
 
 @needs_package
 def test_kidneys_are_found_in_thick_fat(monkeypatch):
-    """They lie 0.25 of the body's height further in front, more than four widths of the place prior; fixed places miss them."""
+    """They lie a quarter of the body's height further in front: more than four widths of the place prior."""
     patients = ((3, LEAN), (4, OBESE))
     annotated, query = (make_patient("chaost2", seed, size_px=96, build=build) for seed, build in patients)
     monkeypatch.setattr(guess, "SIZE_PX", 192)
