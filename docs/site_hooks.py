@@ -27,10 +27,12 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Replaces the files of the folder docs by the pages of the whole repository, with their paths there."""
     root = Path(config.config_file_path).parent.resolve()
     for file in list(files):
-        files.remove(file)
+        if file.src_dir == config.docs_dir:  # others are of the theme
+            files.remove(file)
     pages = {page for pattern in PAGES for page in root.glob(pattern)}
     linked = {path for page in pages for path in linked_files(root, page)}
-    for path in sorted(pages | linked):
+    styles = {root / name for name in config.extra_css}
+    for path in sorted(pages | linked | styles):
         name = path.relative_to(root).as_posix()
         files.append(File.generated(config, name, abs_src_path=str(path)))
     return files

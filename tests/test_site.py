@@ -56,6 +56,17 @@ def test_the_site_fetches_nothing_from_elsewhere(site):
     assert FETCHED.search('<script src="https://unpkg.com/x"></script>')
 
 
+def test_pictures_styles_and_scripts_are_in_the_site(site):
+    missing, found = [], 0
+    for page in [site / "index.html", site / "docs/metrics.html"]:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"<(?:script|img|link)\b[^>]*\b(?:src|href)=\"?([^\"\s>?#]+)", text):
+            found += 1
+            missing += [target for file in [page.parent / target] if not file.is_file()]
+    assert found > 10
+    assert missing == []
+
+
 @pytest.mark.parametrize(
     ("link", "complaint"),
     [
@@ -67,7 +78,15 @@ def test_the_site_fetches_nothing_from_elsewhere(site):
     ],
 )
 def test_broken_links_stop_the_build(link, complaint, tmp_path):
-    for name in ("mkdocs.yml", "docs/site_hooks.py", "docs/metrics.md", "docs/reports.md", "docs/runs.md", "README.md"):
+    for name in (
+        "mkdocs.yml",
+        "docs/site_hooks.py",
+        "docs/site.css",
+        "docs/metrics.md",
+        "docs/reports.md",
+        "docs/runs.md",
+        "README.md",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     with (tmp_path / "docs/runs.md").open("a") as page:
