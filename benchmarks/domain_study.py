@@ -1,6 +1,6 @@
 """Semi-supervised domain generalisation without downloads: phantom hearts of four domains, each held out in turn.
 
-python -m benchmarks.domain_study --out study --jobs 2               # all methods: the table in the README
+python -m benchmarks.domain_study --out study --jobs 2     # all methods: see docs/domain_generalisation.md
 python -m benchmarks.domain_study --out study --jobs 2 --ablation    # parts of mixed_teacher, on development domains
 
 One patient per centre is labelled; histograms are matched in training and test, as published for M&Ms. For each

@@ -1,6 +1,6 @@
 """The ladder of several partly labelled data sets without downloads: simple pictures, one task labelled in each set.
 
-python -m benchmarks.partial_study --out study --jobs 2      # the table in the README
+python -m benchmarks.partial_study --out study --jobs 2      # the table in docs/partial_labels.md
 
 Every picture shows a line, bright and dark blobs, and a disc with a cup. Three sets with a colour cast each are trained
 on: one labels the lines, one the blobs, one disc and cup. Scored are new pictures with all structures labelled, of the

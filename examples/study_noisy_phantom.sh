@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Learning from noisy masks without downloads: phantom skin images; in 70 % of the training masks, 70 % of the lesion area
 # is wrong. Compares the class-weighted baseline with T-Loss, JoCoR and superpixel-guided learning, three seeds each.
-# Creates the table in the README. About 13 minutes on two cores; completed runs are reused.
+# Creates the table in docs/performance.md. About 13 minutes on two cores; completed runs are reused.
 #
 #   OUT=study JOBS=2 examples/study_noisy_phantom.sh
 #   METHODS="ce upper" OUT=study examples/study_noisy_phantom.sh     # adds rows to the same table

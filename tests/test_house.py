@@ -43,6 +43,7 @@ LAW = {
     "training.py": ENTRY,
     "validation.py": ENTRY,
     "benchmarks": {"benchmarks", "data", "dataloaders", "models", "util"},
+    "docs": {"data", "dataloaders", "models", "util"},
     # Runs the commands in one process per job: starting them anew would take longer than its small trainings.
     "benchmarks/runs.py": {"config_ssl_upload", "training", "validation", "util"},
 }

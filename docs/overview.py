@@ -1,0 +1,97 @@
+"""Draws the picture of the README, docs/images/overview.png, from synthetic patients alone.
+
+    python -m docs.overview --out docs/images/overview.png
+
+One phantom scan with its annotation, and three further ones that were segmented by comparison with it (`propagation`,
+as in `frugalseg predict` without a checkpoint). About three minutes on two CPU cores; the same command gives the same
+picture, up to rounding.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Integer, Num
+
+from data.phantom import make_patient
+from data.phantom.writers.chaos import LABELS
+from dataloaders.samples import Volume
+from models.predict import PropagationPredictor
+from util.results.overlays import for_viewing
+from util.results.pictures import draw_label_outlines, draw_legend, panel_grid, save_figure, show_image
+
+ANNOTATED, *OTHERS = 0, 1, 3, 4  # patients; the third one lacks a kidney
+HEIGHT = 0.85  # of a panel, per width
+NAMES = {value: name for name, value in LABELS.items()}
+
+
+def mean_dice(found: Integer[np.ndarray, "D H W"], truth: Integer[np.ndarray, "D H W"]) -> float:
+    """Dice of all slices, mean over the structures."""
+    pairs = [(found == value, truth == value) for value in NAMES]
+    return float(np.mean([2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in pairs]))
+
+
+def telling_slice(label: Integer[np.ndarray, "D H W"]) -> int:
+    """The slice in which the structure that shows least of its largest area still shows the most."""
+    areas = np.stack([(label == value).sum(axis=(1, 2)) for value in NAMES])  # (K, D)
+    return int(np.argmax((areas / areas.max(axis=1, keepdims=True)).min(axis=0)))
+
+
+def draw(path: Path, seed: int, size_px: int) -> None:
+    """Segments the scans and writes the picture.
+
+    Args:
+        path: the picture, PNG.
+        seed: of the patients.
+        size_px: rows and columns of the scans.
+    """
+    patients = {index: make_patient("chaost2", index, seed, size_px, "varied") for index in (ANNOTATED, *OTHERS)}
+    predictor = PropagationPredictor.from_scan(patients[ANNOTATED][0], "cpu")
+    predictor.set_support(*patients[ANNOTATED], LABELS)
+
+    figure, grid = panel_grid("", 1, len(patients), (2.6, 2.6 * HEIGHT), dpi=100)
+    for axes, (index, (image, truth)) in zip(grid[0], patients.items(), strict=True):
+        if index == ANNOTATED:
+            shown, title = truth.array, "annotated scan"
+        else:
+            shown = predictor.segment(image).label_map.array
+            title = f"segmented, Dice {mean_dice(shown, truth.array):.2f}"
+        _draw_slice(axes, image, shown, telling_slice(truth.array), title)
+    draw_legend(figure, list(NAMES.values()), None)
+    save_figure(figure, path)
+
+
+def _draw_slice(axes, image: Volume, label: Integer[np.ndarray, "D H W"], z: int, title: str) -> None:
+    pixels, _, aspect = for_viewing(image.array[z : z + 1], image.affine)
+    labels, _, _ = for_viewing(label[z : z + 1], image.affine)
+    window = body_window(pixels[0])
+    show_image(axes, pixels[0][window], "", (0, float(np.percentile(pixels, 99.8))), aspect)
+    axes.set_title(title, fontsize=10)
+    draw_label_outlines(axes, labels[0][window], NAMES)
+
+
+def body_window(pixels: Num[np.ndarray, "H W"]) -> tuple[slice, slice]:
+    """Rows and columns of the body with a margin, in panels of one shape as far as the image reaches."""
+    limit = float(np.percentile(pixels, 99)) / 20
+    rows, columns = (np.flatnonzero(pixels.mean(axis=axis) > limit) for axis in (1, 0))
+    width = max(1.06 * np.ptp(columns), 1.06 * np.ptp(rows) / HEIGHT)
+    halves = (width * HEIGHT / 2, width / 2)
+    middles = ((rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2)
+    first, second = (
+        slice(max(0, round(middle - half)), round(middle + half)) for middle, half in zip(middles, halves, strict=True)
+    )
+    return first, second
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Draws the picture of the README from synthetic patients.")
+    parser.add_argument("--out", type=Path, required=True, help="the picture, PNG")
+    parser.add_argument("--seed", type=int, default=0, help="of the patients")
+    parser.add_argument("--size-px", type=int, default=192, help="rows and columns of the scans")
+    options = parser.parse_args(arguments)
+    draw(options.out, options.seed, options.size_px)
+
+
+if __name__ == "__main__":
+    main()
