@@ -1,4 +1,4 @@
-"""Reads exported networks: `model.safetensors` holds the weights, `model.json` what rebuilds the method; neither, code."""
+"""Reads exported networks: weights in `model.safetensors`, what rebuilds the method in `model.json`; no code."""
 
 from pathlib import Path
 from typing import Any
