@@ -49,8 +49,11 @@ class Network:
 
     @property
     def title(self) -> str:
-        """The method's name in tables."""
-        return type(self.method).title(self.settings)
+        """The method's name in tables; of an export that is exported again, whose other settings are gone, its key."""
+        try:
+            return type(self.method).title(self.settings)
+        except KeyError:
+            return self.content["settings"]["method"]
 
     @property
     def task(self) -> ImageTask | None:
@@ -118,10 +121,8 @@ def read_network(
     settings = content["settings"]
     trained = load_trained(path, settings, weights, torch.device("cpu"))
     spec = without_cases(spec)
-    kept = {key: content[key] for key in KEPT} | {
-        "settings": needed_settings(settings, spec),
-        "dataset": spec.to_dict(),
-    }
+    kept = {key: content[key] for key in KEPT if key in content}
+    kept |= {"settings": needed_settings(settings, spec), "dataset": spec.to_dict()}
     return Network(trained.method, kind, spec, settings, {"weights": weights} | kept)
 
 
@@ -133,8 +134,8 @@ def _released(
         raise ConfigError(f"{path}: does not contain the name of its encoder; add --modelname dlfcn_res101.")
     if spec.intensity.normalise_by == "training_scans" and mean_std is None:
         raise ConfigError(
-            f"{path}: does not contain the normalisation of CT; add --mean-std with the mean and the standard deviation "
-            "of the prepared training scans (0 to 255)."
+            f"{path}: does not contain the normalisation of CT; add --mean-std with the mean and the standard "
+            "deviation of the prepared training scans (0 to 255)."
         )
     settings = {"method": "alpnet", "modelname": modelname, "prototypes": "local", "train_on": "superpixels"}
     return {

@@ -77,8 +77,8 @@ def write_onnx(network: nn.Module, shape: tuple[int, int, int], path: Path) -> O
             reasons.append(f"{free}: {_first_line(error)}")
             logger.info("ONNX with free axes %s: not possible (%s)", free, _first_line(error))
     raise UserError(
-        f"the network cannot be written as ONNX. Free axes {'; '.join(reasons)}. Nothing was written. Leave --onnx out, or "
-        "try other versions of onnx and torch."
+        f"the network cannot be written as ONNX. Free axes {'; '.join(reasons)}. Nothing was written. Leave "
+        "--onnx out, or try other versions of onnx and torch."
     )
 
 
