@@ -36,13 +36,13 @@ ONNX_OUTPUTS = {
 }
 LIMITS = """\
 For research only. Not a medical device: it must not be used for diagnosis or treatment, and has no approval of any
-authority. It always returns a segmentation, also of images for which it is not meant. Expect worse results on images of
-other devices, protocols, patients or body parts than those of the training data. Check results on annotated data of your
-own before you rely on them.
+authority. It always returns a segmentation, also of images for which it is not meant. Expect worse results on images
+of other devices, protocols, patients or body parts than those of the training data. Check results on annotated data
+of your own before you rely on them.
 """
 LICENCE = """\
-The code is under the Apache License 2.0. Weights inherit the terms of the data they were trained on and of the pretrained
-weights they started from: both must allow what you do with them.
+The code is under the Apache License 2.0. Weights inherit the terms of the data they were trained on and of the
+pretrained weights they started from: both must allow what you do with them.
 """
 
 
@@ -200,7 +200,7 @@ def _onnx(network: Network, onnx: OnnxFile) -> str:
     return _list(
         [
             f"`model.onnx`, opset {OPSET}: `image` (B, {channels}, H, W) float32 to `output`: {output}",
-            f"axes of any length: {onnx.free}; written for {rows} x {columns} pixels. Preparation of images is not in it",
+            f"axes of any length: {onnx.free}; written for {rows} x {columns} pixels; without the preparation of images",
             f"largest difference to PyTorch on random inputs: {onnx.difference:.2g} (allowed: {onnx.tolerance:.2g})",
         ]
     )
