@@ -133,9 +133,7 @@ def _classes(network: Network) -> str:
         rows = [[name, str(value), task.name] for task in tasks for name, value in values_of(task).items()]
         return _table(["class", "value in the map of its task", "task"], rows)
     if network.family == "fewshot":
-        return (
-            "Any structure of the annotated scans that are given in prediction; values are those of their label maps.\n"
-        )
+        return "Any structure of the annotated scans that prediction is given; values are those of their label maps.\n"
     if network.task is not None:
         values = network.task.supplied_values
     else:
@@ -153,14 +151,11 @@ def _input(network: Network) -> str:
 
 def _of_images(network: Network) -> list[str]:
     spec = network.spec
-    window = (
-        f"intensities {spec.intensity.window} become 0 to 255" if spec.intensity.window else "intensities as stored"
-    )
-    known = [
-        f"prepared images: a square of {spec.grid.size_px} pixels by default; others are {_ASPECT[spec.grid.aspect]}"
-    ]
+    window = spec.intensity.window
+    intensities = f"intensities {window[0]:g} to {window[1]:g} become 0 to 255" if window else "intensities as stored"
+    known = [f"images that are not square are {_ASPECT[spec.grid.aspect]}"]
     known += [f"the field of view is cut out ({spec.grid.field})"] * (spec.grid.field != "none")
-    known.append(f"{window}{', inverted' * spec.intensity.inverted}")
+    known.append(f"{intensities}{', inverted' * spec.intensity.inverted}")
     if network.family == "partial":
         return [*known, _standardised(network)]
     return [*known, "network input: grey images from 0 to 1, colour from -1 to 1"]
@@ -200,7 +195,7 @@ def _onnx(network: Network, onnx: OnnxFile) -> str:
     return _list(
         [
             f"`model.onnx`, opset {OPSET}: `image` (B, {channels}, H, W) float32 to `output`: {output}",
-            f"axes of any length: {onnx.free}; written for {rows} x {columns} pixels; without the preparation of images",
+            f"axes of any length: {onnx.free}; written for {rows} x {columns} pixels; images are not prepared by it",
             f"largest difference to PyTorch on random inputs: {onnx.difference:.2g} (allowed: {onnx.tolerance:.2g})",
         ]
     )
