@@ -1,5 +1,6 @@
 """What of a checkpoint is exported: one set of weights and what rebuilds the method; no paths, no ids of cases."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -79,7 +80,8 @@ class Network:
         """Writes weights and description; returns the SHA-256 of the weights."""
         state = {name: _plain(value) for name, value in self.method.state_dict().items()}
         about = {"format": FORMAT, "method": self.content["settings"]["method"], "dataset": self.spec.name}
-        save_file(state, folder / WEIGHTS, about | {"weights": self.content["weights"]})
+        about |= {"weights": self.content["weights"], "step": self.content["step"]}
+        save_file(state, folder / WEIGHTS, {"frugalseg": json.dumps(about)})  # of several keys the order is random
         digest = file_sha256(folder / WEIGHTS)
         write_json(folder / DESCRIPTION, {"format": FORMAT, "weights_sha256": digest} | self.content)
         return digest
@@ -147,8 +149,9 @@ def _released(
 
 
 def without_cases(spec: DatasetSpec) -> DatasetSpec:
-    """A description without ids of cases, hospitals and files; published sets stay as they are."""
-    return spec if is_built_in(spec) else replace(spec, cases=(), folds=FoldRule(), domains={}, files="")
+    """A description without ids of cases, domains, annotators and files; published sets stay as they are."""
+    hidden: dict[str, Any] = {"cases": (), "folds": FoldRule(), "domains": {}, "annotators": "majority"}
+    return spec if is_built_in(spec) else replace(spec, **hidden, files="", prepared="")
 
 
 def needed_settings(settings: Mapping[str, Any], spec: DatasetSpec) -> dict[str, Any]:

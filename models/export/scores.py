@@ -1,5 +1,6 @@
 """The scores of exactly the exported weights, from a validation next to the checkpoint or a given file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -39,8 +40,9 @@ def score_tables(checkpoint: Path, network: Network, given: Path | None) -> str:
         scores = _find(checkpoint, network)
     if scores.empty:
         return ""
-    tables = make_tables(scores, LAYOUTS.get(type(network.method).family, GENERIC))
-    return "\n".join(f"{table.to_markdown()}" for table in tables)
+    layout = LAYOUTS.get(type(network.method).family, GENERIC)
+    tables = make_tables(scores, replace(layout, spread="cases"))  # of one network, not of several runs
+    return "\n".join(table.to_markdown() for table in tables)
 
 
 def _find(checkpoint: Path, network: Network) -> pd.DataFrame:
