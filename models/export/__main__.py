@@ -4,7 +4,7 @@
     frugalseg export exps/EXPERIMENT/checkpoint.pt --out my_model --weights ema --onnx
     frugalseg export 100000.pth --dataset chaost2 --modelname dlfcn_res101 --out my_model
 
-The folder is written as a whole or not at all. `frugalseg predict --checkpoint my_model` segments with it. It contains
+The folder is written as a whole or not at all. `frugalseg predict` takes it as its --checkpoint. It contains
 no paths of this machine and no ids of cases. See docs/export.md.
 """
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from dataloaders.build import FAMILIES
+from dataloaders.samples import Task
 from models.export.network import IMAGES, PREDICTORS_READ, Network, without_paths
 from models.export.onnx import OPSET, OnnxFile
 from models.methods.base import Method
@@ -23,7 +24,7 @@ from models.training.trained_on import trained_cases
 from util.errors import DataError
 from util.results.report.record import read_record
 from util.results.tables import markdown_header, markdown_row
-from util.schema import flatten, names_with_role
+from util.schema import build, flatten, names_with_role
 
 CARD = "MODEL_CARD.md"
 ALWAYS = ("n_steps", "batch_size", "seed", "precision")  # settings that are listed even with their defaults
@@ -129,7 +130,7 @@ def _shown(value: Any) -> str:
 
 def _classes(network: Network) -> str:
     if network.family == "partial":
-        tasks = network.method.config.heads  # type: ignore[union-attr] - of every method of several tasks
+        tasks = [build(Task, each, "heads.") for each in network.settings["heads"]]
         rows = [[name, str(value), task.name] for task in tasks for name, value in values_of(task).items()]
         return _table(["class", "value in the map of its task", "task"], rows)
     if network.family == "fewshot":
@@ -186,7 +187,7 @@ def _standardised(network: Network) -> str:
 
 def _files(network: Network, digest: str) -> str:
     files = [f"`{WEIGHTS}`: weights, SHA-256 `{digest}`", f"`{DESCRIPTION}`: settings that rebuild the method"]
-    return _list([*files, "load with `frugalseg predict --checkpoint` and this folder"])
+    return _list([*files, "this folder is what `--checkpoint` of `frugalseg predict` takes"])
 
 
 def _onnx(network: Network, onnx: OnnxFile) -> str:

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,8 @@ from util.runtime import checkpoint
 
 CLASSES = (ClassSpec("disc", value=100), ClassSpec("box", value=300))
 IMAGES = DatasetSpec(
-    "MINE", "images", classes=CLASSES, files="secret/table.csv", prepared="secret", grid=GridRule(size_px=32, aspect="pad"),
+    "MINE", "images", classes=CLASSES, files="secret/table.csv", prepared="secret",
+    grid=GridRule(size_px=32, aspect="pad"),
     intensity=IntensityRule(window=(0.0, 65_535.0)), licence="CC0",
 )  # fmt: skip
 SCANS = DatasetSpec(
@@ -79,6 +81,7 @@ def write_checkpoint(folder, family):
     settings = own | {"n_steps": 7, "seed": 3, "batch_size": 2, "encoder_weights": "none"}
     cpu = torch.device("cpu")
     state = build_state(settings, 0, OptimConfig(), AverageConfig(), Normalisation(), cpu, preparation, spec=spec)
+    assert state.average
     state.step = 7
     for parameter in state.average.module.parameters():
         parameter.data.mul_(1.5)
@@ -110,7 +113,7 @@ def scan():
     return Volume(image, affine), Volume(label, affine)
 
 
-def outputs(family, path, weights="last"):
+def outputs(family, path, weights: Any = "last"):
     """Everything that a predictor of a family returns, as arrays."""
     image, label = scan()
     if family == "fewshot":
@@ -209,9 +212,9 @@ def test_scores_of_other_weights_are_not_those_of_the_network(tmp_path):
     assert "No validation of these weights" in card(path, tmp_path / "one")
     given = write_validation(tmp_path / "given")
     assert "No validation" not in card(path, tmp_path / "two", "--scores", given)
-    for changed in ({"step": 8}, {"method": "T-Loss"}):
+    for step, method in ((8, "GCE"), (7, "T-Loss")):
         with pytest.raises(DataError, match="no scores of GCE, weights last, step 7"):
-            card(path, tmp_path / "three", "--scores", write_validation(tmp_path / "other", **changed))
+            card(path, tmp_path / "three", "--scores", write_validation(tmp_path / "other", step, method))
     assert not (tmp_path / "three").exists()
 
 
@@ -287,11 +290,9 @@ def test_files_of_the_authors_of_ssl_alpnet(trained, tmp_path):
         main([*arguments, "--dataset", "sabs", "--modelname", "resnet18"])
     main([*arguments, "--dataset", "chaost2", "--modelname", "resnet18"])
     image, label = scan()
-    found = []
-    for path, options in (
-        (tmp_path / "100000.pth", {"dataset": "chaost2", "modelname": "resnet18"}),
-        (tmp_path / "out", {}),
-    ):
+    found, named = [], {"dataset": "chaost2", "modelname": "resnet18"}
+    options: dict[str, Any]
+    for path, options in ((tmp_path / "100000.pth", named), (tmp_path / "out", {})):
         predictor = FewShotPredictor.from_checkpoint(path, device="cpu", **options)
         predictor.set_support(image, label)
         found.append(predictor.predict(image).array)
@@ -324,7 +325,7 @@ def test_onnx_of_a_few_shot_network_is_its_encoder(trained, tmp_path, monkeypatc
     monkeypatch.setattr(onnx_export, "FREE", {"none": ()})
     text = card(trained["fewshot"], tmp_path / "out", "--onnx")
     assert "features of the encoder alone" in text
-    encoder = FewShotPredictor.from_checkpoint(tmp_path / "out", device="cpu").segmenter.method.encoder
+    encoder = FewShotPredictor.from_checkpoint(tmp_path / "out", device="cpu").segmenter.method.inference_network()
     image = torch.rand(1, 1, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(run_onnx(tmp_path / "out/model.onnx", image), encoder(image), atol=1e-4, rtol=1e-4)
