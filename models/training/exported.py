@@ -24,6 +24,11 @@ def is_export(path: Path) -> bool:
     return path.suffix == ".safetensors" or any((path / name).is_file() for name in (WEIGHTS, DESCRIPTION))
 
 
+def weights_of(path: Path) -> Path:
+    """The file of weights in the folder of an exported network; any other path as it is."""
+    return path / WEIGHTS if path.is_dir() and is_export(path) else path
+
+
 def read_export(path: Path) -> dict[str, Any]:
     """The content of an exported network, with the keys of a snapshot.
 
@@ -37,7 +42,7 @@ def read_export(path: Path) -> dict[str, Any]:
         DamagedError: the weights are not those that were exported with the description.
         CheckpointError: a file is missing, unreadable, or of another kind.
     """
-    weights = path / WEIGHTS if path.is_dir() else path
+    weights = weights_of(path)
     description = weights.with_name(DESCRIPTION)
     for file in (weights, description):
         if not file.is_file():
