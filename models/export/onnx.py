@@ -108,11 +108,12 @@ def _compare(network: nn.Module, example: Tensor, axes: tuple[int, ...], path: P
     """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    doubled = [size * (2 if axis in axes[1:] else 1) for axis, size in enumerate(example.shape)]
-    others = [random_images((3 if axes else 1, *doubled[1:])), random_images((1, *example.shape[1:]))] if axes else []
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # its errors are raised, too
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    images = [example, *(random_images(shape) for shape in _other_shapes(tuple(example.shape), axes))]
     worst, tolerance = 0.0, TOLERANCE
-    for image in (example, *others):
+    for image in images:
         (found,) = session.run(None, {"image": image.numpy()})
         with torch.inference_mode():
             expected = network(image)
@@ -125,6 +126,15 @@ def _compare(network: nn.Module, example: Tensor, axes: tuple[int, ...], path: P
             )
         worst, tolerance = max(worst, difference), max(tolerance, allowed)
     return worst, tolerance
+
+
+def _other_shapes(shape: tuple[int, ...], axes: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Shapes that differ from the traced one along every free axis; sides are doubled, so that multiples stay such."""
+    if not axes:
+        return []
+    channels, rows, columns = shape[1:]
+    factor = 2 if len(axes) > 1 else 1
+    return [(1, channels, factor * rows, columns), (3, channels, rows, factor * columns)]
 
 
 @contextmanager
