@@ -67,6 +67,9 @@ COMMANDS = {
         "prediction", "segment your images or scans",
         "--checkpoint checkpoint.pt --images my_images --out results", "models.predict",
     ),
+    "export": Command(
+        "prediction", "export a network to share it", "checkpoint.pt --out my_model", "models.export.__main__",
+    ),
     "validate": Command(
         "results", "score a trained method",
         "alpnet chaost2 setting2 eval_fold=0", "validation", ("validate",),

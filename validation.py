@@ -30,6 +30,7 @@ from models.evaluation import LAYOUTS, Candidate, Evaluation, ScoreOptions, make
 from models.evaluation.recording import write_validation_page
 from models.evaluation.several import report_failures, score_on_each
 from models.methods.base import Method
+from models.training.exported import weights_of
 from models.training.load import load_trained, load_with_encoder
 from models.training.trained_on import warn_of_trained_cases
 from util.errors import CheckpointError, ConfigError, DataError
@@ -117,7 +118,7 @@ def _find_checkpoint(settings: Settings) -> Path:
             f"{path}: {settings.data.unidentified or 'this configuration has not been trained'}. Train it with these "
             "settings, name a checkpoint with reload_model_path=PATH, or score random weights: reload_model_path=none."
         )
-    return path
+    return weights_of(path)
 
 
 def _open_trained(settings: Settings) -> tuple[Method, Evaluation]:

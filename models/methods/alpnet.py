@@ -137,6 +137,10 @@ class ALPNet(Method):
             )
         return feature_columns // self.config.proto_grid_size
 
+    def inference_network(self) -> nn.Module:
+        """The encoder: features of slices; the comparison with annotated ones is no part of it."""
+        return self.encoder
+
     @torch.no_grad()
     def encode_support(self, support: SupportSet) -> Prototypes:
         """Prototypes (K, P, N, C) of K organs and P parts, from one encoding of each annotated slice."""

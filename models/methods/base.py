@@ -81,6 +81,17 @@ class Method(nn.Module, ABC):
         """
         raise ConfigError(f"{type(self).__name__} has no class probabilities; choose a method of images with logits.")
 
+    def inference_network(self) -> nn.Module:
+        """The network that prediction rests on, from images (B, C, H, W) to one tensor, for export.
+
+        Dense methods and those of several sources: logits whose softmax are the class probabilities. Methods of
+        several tasks: logits of all their classes, for the sigmoid. Few-shot methods: the features of the encoder.
+
+        Raises:
+            ConfigError: the method has none.
+        """
+        raise ConfigError(f"{type(self).__name__} has no network of its own to be exported as ONNX.")
+
     def encode_support(self, support: Any) -> Any:
         """Precomputes what all cases share of a support set; None for methods without support."""
         return None

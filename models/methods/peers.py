@@ -17,6 +17,7 @@ from dataloaders.samples import DenseBatch, ImageCase
 from models.losses.selection import forget_rate
 from models.methods.base import Method, exclusive_masks
 from models.methods.rate_estimator import estimate_remember_rates
+from models.networks.ensemble import as_one
 from models.networks.passes import run_in_chunks
 from models.networks.unet import UNetConfig, build_unet, fitting_unet
 from util.errors import ConfigError
@@ -194,8 +195,14 @@ class Peers(Method):
         self, image: Float[Tensor, "B C H W"], temperature: float = 1.0
     ) -> Float[Tensor, "B K H W"]:
         """Probability of every class, with the background: softmax(logits / temperature), see `predict_with`."""
-        networks = self.networks[:1] if self.config.predict_with == "first" else self.networks
-        return self.mean_probability(image, networks, temperature)
+        return self.mean_probability(image, self._predictors(), temperature)
+
+    def inference_network(self) -> nn.Module:
+        """The network that predicts, or the mean of all: logits of every class, with the background."""
+        return as_one(self._predictors())
+
+    def _predictors(self) -> Iterable[nn.Module]:
+        return self.networks[:1] if self.config.predict_with == "first" else self.networks
 
     @torch.no_grad()
     def mean_probability(

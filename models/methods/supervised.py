@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from dataloaders.images.labels import LabelStore
 from dataloaders.protocol import DataFacts
@@ -105,6 +105,10 @@ class Supervised(Method):
         """Updates the plateau rule with nu."""
         if self.plateau is not None and isinstance(self.loss, TLoss):
             self.plateau.update(step, self.loss.raw_nu)
+
+    def inference_network(self) -> nn.Module:
+        """The U-Net: logits of every class, with the background."""
+        return self.network
 
     @torch.no_grad()
     def class_probabilities(

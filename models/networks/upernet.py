@@ -166,6 +166,19 @@ class MultiHeadUPerNet(nn.Module):
         return maps * F.dropout(maps.new_ones(len(maps), 1, 1, 1), self.task_dropout)
 
 
+class JoinedLogits(nn.Module):
+    """The logits of all tasks of a network as one tensor, in the order of the tasks."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Takes a `MultiHeadUPerNet`, or what wraps one."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
+        """Logits of K classes, for the sigmoid."""
+        return torch.cat(self.network(image).main, 1)
+
+
 def _module_name(task: str) -> str:
     """A name that a module can have, which no attribute has and no other task."""
     return "task_" + task.replace("%", "%25").replace(".", "%2E")

@@ -1,4 +1,4 @@
-"""Loads trained weights: our snapshots and checkpoints, and those released by the authors of SSL-ALPNet."""
+"""Loads trained weights: our snapshots, checkpoints and exports, and files of the authors of SSL-ALPNet."""
 
 import logging
 from dataclasses import dataclass, field, replace
@@ -13,6 +13,7 @@ from dataloaders.scans.preprocess import PrepareParameters
 from dataloaders.sources.frames import SliceRule
 from models import build_method, method_class
 from models.methods.base import Method
+from models.training.exported import is_export, read_export
 from models.training.state import FORMAT
 from util.errors import CheckpointError, ConfigError
 from util.runtime import checkpoint
@@ -37,12 +38,12 @@ class Trained:
 
 
 def read_trained(path: Path) -> dict[str, Any]:
-    """Reads a file of trained weights: a snapshot or checkpoint of ours, or a state dict.
+    """Reads a file of trained weights: a snapshot or checkpoint of ours, or a state dict; or an exported network.
 
     Raises:
-        CheckpointError: unreadable, refused, damaged, or neither.
+        CheckpointError: unreadable, refused, damaged, or none of these.
     """
-    content = checkpoint.load(path)
+    content = read_export(path) if is_export(path) else checkpoint.load(path)
     weights: Any = content
     if "format" in content or "settings" in content:
         settings, weights = content.get("settings"), content.get("method")
@@ -68,7 +69,7 @@ def load_trained(path: Path, settings: dict[str, Any], weights: str, device: tor
     """Builds the method of `settings` and loads its weights.
 
     Args:
-        path: a snapshot or checkpoint of ours, or a state dict as released by SSL-ALPNet's authors.
+        path: a snapshot, checkpoint or export of ours, or a state dict as released by SSL-ALPNet's authors.
         settings: all configuration keys, flat; the encoder is built without pretrained weights.
         weights: "last" or "ema"; released files contain one set only.
         device: where to move it.
@@ -81,7 +82,8 @@ def load_trained(path: Path, settings: dict[str, Any], weights: str, device: tor
         settings = settings | {key: content["settings"][key] for key in _architecture(content["settings"])}
         if weights == "ema" and "ema" not in content:
             raise CheckpointError(
-                f"{path}: contains no averaged weights, as its method averages none; use weights=last."
+                f"{path}: contains no averaged weights: its method averages none, or others were exported; use "
+                "weights=last."
             )
         state, step = content["method" if weights == "last" else "ema"], content["step"]
         normalisation = Normalisation.from_dict(content["normalisation"])

@@ -146,8 +146,7 @@ def warn_of_trained_cases(checkpoint: Path, dataset: str, tested: Mapping[str, s
         dataset: name of the data set of the cases.
         tested: see `TrainingData.tested_cases`.
     """
-    folders = (checkpoint.parent, checkpoint.parent.parent)
-    trained = next((found for each in folders if (found := _recorded_cases(each / CASES, dataset))), {})
+    trained = trained_cases(checkpoint, dataset)
     patients = set(trained.values())
     shared = [case for case, patient in tested.items() if case in trained or patient in patients]
     if shared:
@@ -157,6 +156,17 @@ def warn_of_trained_cases(checkpoint: Path, dataset: str, tested: Mapping[str, s
             "high. Train again, or choose the fold that it was trained for.",
             *(checkpoint, len(shared), len(tested), first_names(shared)),
         )
+
+
+def trained_cases(checkpoint: Path, dataset: str) -> dict[str, str]:
+    """Case -> patient of all that a checkpoint or snapshot was trained on; empty where no record is found next to it.
+
+    Args:
+        checkpoint: a checkpoint, or a snapshot in the folder below.
+        dataset: name of the data set.
+    """
+    folders = (checkpoint.parent, checkpoint.parent.parent)
+    return next((found for each in folders if (found := _recorded_cases(each / CASES, dataset))), {})
 
 
 def _recorded_cases(path: Path, dataset: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from models.losses.partial_labels import binary_cross_entropy, binary_dice, task
 from models.methods.base import Method
 from models.networks.passes import run_in_chunks
 from models.networks.rows import EVERY, Rows, select_rows
-from models.networks.upernet import MultiHeadUPerNet, TaskLogits, UPerConfig
+from models.networks.upernet import JoinedLogits, MultiHeadUPerNet, TaskLogits, UPerConfig
 from models.training.optim import OptimConfig, Trainable, groups_by_decay
 from util.errors import ConfigError
 from util.schema import check_bounds, option
@@ -93,6 +93,10 @@ class PartialMethod(Method):
     def predictor(self) -> nn.Module:
         """The network that predicts."""
         return self.network
+
+    def inference_network(self) -> nn.Module:
+        """The network that predicts: logits of the classes of all tasks, in their order."""
+        return JoinedLogits(self.predictor)
 
     def averaged(self) -> nn.Module | None:
         """The network that predicts."""

@@ -18,6 +18,7 @@ from dataloaders.transforms.fourier import FourierConfig, mix_amplitudes
 from models.losses.cross_pseudo import batch_dice_loss, ramp_up
 from models.methods.base import Method, exclusive_masks, requested_classes
 from models.networks.deeplab import SegmentorConfig, build_segmentor
+from models.networks.ensemble import as_one
 from models.networks.mixstyle import N_STYLE
 from models.networks.passes import run_in_chunks
 from models.networks.unet import halvings_of
@@ -148,6 +149,10 @@ class SourcesMethod(Method):
     def call(self, network: nn.Module, image: Tensor, share: Tensor | None) -> Tensor:
         """Logits of one group of images; here nothing is mixed, and `share` is not used."""
         return network(image)
+
+    def inference_network(self) -> nn.Module:
+        """The mean of the networks: logits of every class, with the background."""
+        return as_one(self.predictors)
 
     @torch.no_grad()
     def class_probabilities(
