@@ -56,7 +56,7 @@ def test_two_processes_equal_one_and_one_resumes_where_two_stopped(prepared_fold
 
 
 def test_more_processes_than_episodes_are_refused(prepared_folder, tmp_path):
-    assert train_with_two(prepared_folder, tmp_path, batch_size=1) == [1, 1]
+    assert train_with_two(prepared_folder, tmp_path, batch_size=1) == [2, 2]
 
 
 def test_processes_end_together_where_the_first_finds_the_data_damaged(prepared_folder, tmp_path, capfd):

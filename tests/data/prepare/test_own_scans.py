@@ -247,6 +247,6 @@ def test_prepared_intensities_as_they_are(study):
 
 
 def test_a_set_without_files_is_refused():
-    with pytest.raises(ConfigError, match=r"liver study: the description names no files.*data\.describe"):
+    with pytest.raises(ConfigError, match=r"liver study: the description names no files.*frugalseg describe"):
         source_for(replace(SPEC, files=""))
     assert source_for(dataset("CHAOST2")).converted_folder

@@ -105,7 +105,7 @@ def test_annotated_episodes_pair_two_scans_of_the_training_classes(prepared_fold
 def test_when_nothing_can_be_trained_on_the_message_says_why(make_prepared, tmp_path):
     folder = make_prepared(tmp_path, ("1", "2", "3", "5", "8", "10", "13"), n_slices=5)
     config = dataclasses.replace(CONFIG, exclude_cls_list=(1,), superpix_scale="SLIC")
-    with pytest.raises(DataError, match=r"superpix-SLIC_10.*data.superpixels"):
+    with pytest.raises(DataError, match=r"superpix-SLIC_10.*frugalseg superpixels"):
         loader(folder, config=config)
     with pytest.raises(DataError, match=r"no training class.*exclude_cls_list"):
         loader(folder, config=dataclasses.replace(CONFIG, train_on="labels", exclude_cls_list=(1,)))

@@ -99,7 +99,7 @@ def expect_error(function, path, *parts):
 
 
 def test_absent_and_empty_files_are_named(tmp_path):
-    expect_error(read_nifti, tmp_path / "a.nii.gz", "no such file", "data.prepare")
+    expect_error(read_nifti, tmp_path / "a.nii.gz", "no such file", "frugalseg prepare")
     (tmp_path / "b.nii.gz").mkdir()
     expect_error(read_nifti, tmp_path / "b.nii.gz", "a folder")
     (tmp_path / "c.nii.gz").touch()

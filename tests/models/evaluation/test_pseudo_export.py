@@ -90,7 +90,7 @@ def test_thresholds_may_differ_between_the_classes_of_all_tasks(root, tmp_path, 
 
 def test_another_run_or_other_images_are_refused(root, tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(DataError, match=r"missing, or not finished\. Make them again with `python validation\.py exp"):
+    with pytest.raises(DataError, match=r"missing, or not finished\. Make them again with `frugalseg pseudo-labels"):
         assert reopened(root, out).pseudo_classes
     export(root, out)
     export(root, out)  # of the same run: replaced
