@@ -106,9 +106,10 @@ class Propagation(WholeScanMethod):
     """Each place of a scan takes its label from the places of annotated scans that look alike and lie about there.
 
     Looking alike: the cosine of an encoder's features, of which each scan's mean is subtracted. Lying about there: in
-    the plane relative to the body, along z in millimetres after the scans were aligned. Several supports vote together,
-    and on request copies of each with darker and brighter structures, as patients differ (iron in liver and spleen).
-    The maps then follow the image's edges (guided filter), and of each structure the largest piece is kept.
+    the plane relative to the body, along z in millimetres, after the scans were aligned along z and each structure
+    was found as a whole (`models.networks.displacement`). Several supports vote together, and copies with darker and
+    brighter structures, as patients differ (iron in liver and spleen). The maps then follow the image's edges (guided
+    filter), and of each structure the largest piece is kept.
 
     All classes of an annotated slice count as annotated.
 

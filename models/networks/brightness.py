@@ -14,9 +14,8 @@ from util.schema import check_bounds, option
 class BrightnessConfig:
     """Copies of annotated scans. Source: chosen on the twelve pairs among scans 8, 10, 13 and 15 of CHAOST2."""
 
-    # one copy each: means of all structures in standard deviations, see `with_brightness`; (): no copies. 0.1 and 2.8
-    # find dark spleens in MR, but also structures that are not there
-    levels: tuple[float, ...] = ()
+    # one copy each: means of all structures in standard deviations, see `with_brightness`; (): no copies
+    levels: tuple[float, ...] = (0.1, 2.8)
     weight: float = option(0.3, gt=0)  # of the copies' votes
     least_share: float = option(0.5, ge=0, lt=1)  # cells of which structures take up less do not vote in a copy
 

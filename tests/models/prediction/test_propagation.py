@@ -16,6 +16,7 @@ from dataloaders.scans import guess
 from dataloaders.scans.normalise import Normalisation
 from models.methods.propagation import Propagation, PropagationConfig
 from models.networks import packaged
+from models.networks.brightness import BrightnessConfig
 from models.predict import main
 from models.prediction import propagation
 from models.prediction.annotated import Annotated
@@ -48,7 +49,8 @@ def patient(move=(0, 0), seed=0, shape=SHAPE, affine=AFFINE):
 def make_predictor(monkeypatch):
     """Makes a predictor on a small grid, with a small network of random weights."""
     torch.manual_seed(0)
-    method = Propagation(PropagationConfig("resnet18", "none", annotation="labelled"))
+    config = PropagationConfig("resnet18", "none", annotation="labelled", brightness=BrightnessConfig(levels=()))
+    method = Propagation(config)
     monkeypatch.setattr(guess, "SIZE_PX", 160)
     monkeypatch.setattr(propagation, "Propagation", lambda config: method)
 
