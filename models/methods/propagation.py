@@ -21,7 +21,7 @@ from models.networks.alignment import (
 from models.networks.backbones import OUTPUT_STRIDE, build_encoder
 from models.networks.body import BodyBox, BodyConfig, find_body, find_inside, relative_places
 from models.networks.brightness import BrightnessConfig, with_brightness
-from models.networks.displacement import DisplacementConfig, best_fits, fit_displacements, shift_field
+from models.networks.displacement import DisplacementConfig, fit_displacements, shift_field
 from models.networks.label_propagation import Cells, KernelConfig, propagate
 from models.networks.passes import run_in_chunks
 from models.networks.postprocessing import PostprocessConfig, follow_image
@@ -240,9 +240,9 @@ class Propagation(WholeScanMethod):
             return None
         (height, width), (own_height, own_width) = body_mm, support.scan.body_mm
         stretch = own_height / height, own_width / width
-        looks = [one.scan.cells(OUTPUT_STRIDE) for one in (support, *support.copies)]
-        found = [fit_displacements(query, one, support.label, support.is_annotated, config, stretch) for one in looks]
-        return shift_field(looks[0], support.label, best_fits(found), config)
+        cells = support.scan.cells(OUTPUT_STRIDE)
+        found = fit_displacements(query, cells, support.label, support.is_annotated, config, stretch)
+        return shift_field(cells, support.label, found, config)
 
     def align(self, query: EncodedScan, support: EncodedScan) -> Alignment:
         """Which heights correspond."""

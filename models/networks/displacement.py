@@ -1,6 +1,5 @@
 """Where the structures of an annotated scan lie in the body that another scan shows: a shift of each, from features."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,11 +42,10 @@ class Displacement(NamedTuple):
     shift: Float[Tensor, "K 3"]  # mm, and heights and widths of the body
     scale: Float[Tensor, "K 3"]
     centre: Float[Tensor, "K 3"]
-    fit: Float[Tensor, " K"]  # mean cosine there, less the cost; what it was found by
 
     def at(self, places: Float[Tensor, "S h w 3"]) -> Float[Tensor, "K S h w 3"]:
         """What is added to each place, for each structure."""
-        shift, scale, centre = (each.to(places)[:, None, None, None] for each in self[:3])
+        shift, scale, centre = (each.to(places)[:, None, None, None] for each in self)
         return shift + (scale - 1) * (places - centre)
 
 
@@ -88,17 +86,9 @@ def fit_displacements(
         centre = places.float().mean(0) if len(places) else places.new_zeros(3, dtype=torch.float)
         goals = (centre + scales.to(centre)[:, None] * (places - centre)).round().long()  # (P, n, 3)
         score = _mean_cosine(there, support.feature, places, goals, steps) - worse.to(there)
-        best, index = (each.cpu() for each in score.flatten().max(0))
-        power, step = divmod(int(index), len(steps))
-        found.append((shifts[step], scales[power], first + centre.cpu() * size, best))
+        power, step = divmod(int(score.argmax()), len(steps))
+        found.append((shifts[step], scales[power], first + centre.cpu() * size))
     return Displacement(*map(torch.stack, zip(*found, strict=True)))
-
-
-def best_fits(found: Sequence[Displacement]) -> Displacement:
-    """Of each structure the one that fits best, of several that were found by other looks of the structure."""
-    best = torch.stack([each.fit for each in found]).argmax(0)  # (K,)
-    rows = torch.arange(len(best))
-    return Displacement(*(torch.stack(values)[best, rows] for values in zip(*found, strict=True)))
 
 
 def shift_field(

@@ -10,6 +10,7 @@ from models.methods.alpnet import ALPNet, ALPNetConfig
 from models.methods.propagation import Propagation, PropagationConfig, shrink_labels
 from models.methods.registration import Registration, RegistrationConfig
 from models.networks.brightness import BrightnessConfig, with_brightness
+from models.networks.displacement import DisplacementConfig
 from models.networks.postprocessing import PostprocessConfig
 from util.errors import ConfigError, DataError
 
@@ -121,9 +122,10 @@ def test_classes_are_independent_of_their_number_and_values(method):
     assert dice(segment(method, image, other, classes=(2,)), label, (2,)).min() > 0.85
 
 
-def test_structures_of_another_brightness_are_found_by_copies(method):
+def test_structures_of_another_brightness_are_found_by_copies():
     torch.manual_seed(0)
-    with_copies = Propagation(replace(CONFIG, brightness=BrightnessConfig()))
+    fixed = replace(CONFIG, displacement=DisplacementConfig(reach=0.0))
+    with_copies, method = (Propagation(replace(fixed, brightness=each)) for each in (BrightnessConfig(), NO_COPIES))
     image, label = body()
     query, truth = body(seed=1)
     query = with_brightness(query[:, None], truth, (2,), 0.1)[:, 0]
