@@ -227,9 +227,8 @@ class Propagation(WholeScanMethod):
             propagate(cells, one.scan.cells(OUTPUT_STRIDE, shift=shift), one.label, one.is_annotated, config.kernel)
             for one in (support, *support.copies)
         ]
-        return support.scan.spacing_mm[0] * torch.stack(votes).sum(
-            0
-        )  # scans with thin slices have no more say than others
+        thickness_mm = support.scan.spacing_mm[0]  # scans with thin slices have no more say than others
+        return thickness_mm * torch.stack(votes).sum(0)
 
     def _shift(
         self, query: Cells, body_mm: tuple[float, float], support: EncodedSupport

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from util.schema import check_bounds, option
@@ -61,9 +61,9 @@ def propagate(
 
     K(q, n) = exp(temperature (cos - 1) - |difference of places|^2 / 2), places in units of the prior's widths. Divided
     by its sum over all M classes, the background included, the result is a probability; sums of several supports add
-    up. Annotated slices within the window along z are compared, or the nearest one where there is none, and rows within
-    the band; both are wider by the largest shift of the support's places. Places outside the support's rows and columns
-    count as being at its edge.
+    up. Places within the window along z and the band of rows are compared, after the support's shift; without any in
+    the window those of the nearest annotated slice. Places outside the support's rows and columns count as being at its
+    edge.
 
     The exponent is one matrix product of features that are extended by the places; it is computed for a few rows of a
     slice of the query at a time, so that memory does not grow with the scans.
@@ -77,65 +77,70 @@ def propagate(
     """
     keys = _support_keys(support, config)
     rows = query.row.clamp(support.row.min(), support.row.max())
-    distance = (rows[:, None] - support.row).abs()
-    farthest = support.shift.abs().flatten(0, 2).amax(0).tolist() if support.shift is not None else (0.0, 0.0, 0.0)
-    near_rows = distance <= config.band * config.sigma_xy + farthest[1]
-    near_rows |= distance == distance.amin(1, keepdim=True)
-    near_slices = _near_slices(query.z_mm, support.z_mm, is_annotated, config.window_z_mm + farthest[0])
     queries = _query_keys(query, support, rows, is_annotated, config)
     found = label.new_zeros(*query.feature.shape[:3], label.shape[-1])
-    asked, known = _inside(query), _inside(support)
-    for z, is_near in enumerate(near_slices):
-        slices = is_near.nonzero()[:, 0]
-        on_device = slices.to(keys.device, non_blocking=True)
-        near = _Places(keys[on_device], label[on_device], known[slices])
+    asked, known = _inside(query), (_inside(support) & is_annotated[:, None, None]).nonzero()  # (n, 3)
+    z_mm, row = _moved(support, known)
+    nearest = known[:, 0] == _nearest(query.z_mm, support.z_mm, is_annotated)[:, None]  # (D, n)
+    band = _band(config, support)
+    for z, z_query in enumerate(query.z_mm):
+        is_near = (z_mm - z_query).abs() <= config.window_z_mm + 1e-3
+        places, own_row = (each[is_near if is_near.any() else nearest[z]] for each in (known, row))
         for first in range(0, len(rows), ROWS_AT_ONCE):
             block = slice(first, first + ROWS_AT_ONCE)
-            found[z, block] = _votes(queries[z, block], asked[z, block], near, near_rows[block])
+            counts = (rows[block, None] - own_row).abs() <= band  # (r, n)
+            is_needed = counts.any(0)
+            near = _Places(keys, label, places[is_needed], counts[:, is_needed])
+            found[z, block] = _votes(queries[z, block], asked[z, block], near)
     return found
 
 
 class _Places(NamedTuple):
-    """Places of the support that are compared with a slice of the query."""
+    """Places of the support that are compared with some rows of a slice of the query."""
 
-    keys: Float[Tensor, "Z h w E"]
-    label: Float[Tensor, "Z h w M"]
-    inside: Bool[Tensor, "Z h w"]
+    keys: Float[Tensor, "S h w E"]
+    label: Float[Tensor, "S h w M"]
+    index: Int[Tensor, "n 3"]
+    counts: Bool[Tensor, "r n"]  # for which of the rows
 
 
-def _votes(
-    queries: Float[Tensor, "r x E"], asked: Bool[Tensor, "r x"], near: _Places, near_rows: Bool[Tensor, "r h"]
-) -> Float[Tensor, "r x M"]:
-    """Sums for a few rows of a slice; `near_rows` says which rows of the support each of them is compared with."""
-    low, high = _bounds(near_rows.any(0))
-    keys, label, known = (each[:, low:high].flatten(0, 2) for each in near)
-    cells, others = asked.flatten().nonzero()[:, 0], known.nonzero()[:, 0]
-    row = low + others // near.inside.shape[2] % (high - low)  # of the support
-    cells, others, counts, own_row = (
-        each.to(keys.device, non_blocking=True) for each in (cells, others, near_rows[:, row], cells // asked.shape[1])
+def _votes(queries: Float[Tensor, "r x E"], asked: Bool[Tensor, "r x"], near: _Places) -> Float[Tensor, "r x M"]:
+    """Sums for a few rows of a slice."""
+    cells = asked.flatten().nonzero()[:, 0]
+    index, counts, cells, own_row = (
+        each.to(near.keys.device, non_blocking=True)
+        for each in (near.index.T, near.counts, cells, cells // asked.shape[1])
     )
-    weight = (queries.flatten(0, 1)[cells] @ keys[others].T).exp_()  # (q, n)
-    labels = counts.T[:, :, None] * label[others][:, None]  # (n, r, M), for each row of the query
+    weight = (queries.flatten(0, 1)[cells] @ near.keys[tuple(index)].T).exp_()  # (q, n)
+    labels = counts.T[:, :, None] * near.label[tuple(index)][:, None]  # (n, r, M), for each row of the query
     votes = (weight @ labels.flatten(1)).unflatten(1, labels.shape[1:])
     votes = votes.take_along_dim(own_row[:, None, None], 1)[:, 0]
-    return label.new_zeros(asked.numel(), label.shape[-1]).index_copy(0, cells, votes).unflatten(0, asked.shape)
+    return votes.new_zeros(asked.numel(), votes.shape[-1]).index_copy(0, cells, votes).unflatten(0, asked.shape)
 
 
 def _inside(cells: Cells) -> Bool[Tensor, "D h w"]:
     return torch.ones(cells.feature.shape[:3], dtype=torch.bool) if cells.inside is None else cells.inside
 
 
-def _near_slices(query_mm: Tensor, support_mm: Tensor, is_annotated: Tensor, window_mm: float) -> Bool[Tensor, "D S"]:
-    """Which slices are compared: the annotated ones in the window, or else the nearest annotated one."""
-    distance = (query_mm[:, None] - support_mm).abs().masked_fill(~is_annotated, torch.inf)
-    nearest = torch.zeros_like(distance, dtype=torch.bool).scatter_(1, distance.argmin(1, keepdim=True), True)
-    is_near = distance <= window_mm + 1e-3
-    return is_near | (nearest & ~is_near.any(1, keepdim=True))
+def _moved(support: Cells, places: Int[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Z in mm and row of places of the support, after its shift; on the host."""
+    z, row, _ = places.T
+    moved = (support.z_mm[z], support.row[row])
+    if support.shift is None:
+        return moved
+    shift = support.shift[..., :2].cpu()[tuple(places.T)]
+    return moved[0] + shift[:, 0], moved[1] + shift[:, 1]
 
 
-def _bounds(is_needed: Tensor) -> tuple[int, int]:
-    needed = is_needed.nonzero()[:, 0]
-    return int(needed[0]), int(needed[-1]) + 1
+def _band(config: KernelConfig, support: Cells) -> float:
+    """How far rows are compared: at least with the nearest one, however far apart the support's rows are."""
+    step = float(support.row[1] - support.row[0]) if len(support.row) > 1 else 0.0
+    return max(config.band * config.sigma_xy, step / 2) + 1e-6
+
+
+def _nearest(query_mm: Tensor, support_mm: Tensor, is_annotated: Tensor) -> Int[Tensor, " D"]:
+    """The nearest annotated slice."""
+    return (query_mm[:, None] - support_mm).abs().masked_fill(~is_annotated, torch.inf).argmin(1)
 
 
 def _places(cells: Cells, row: Tensor, column: Tensor, z_mm: Tensor, config: KernelConfig) -> Float[Tensor, "D h w 3"]:

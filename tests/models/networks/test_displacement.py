@@ -94,6 +94,17 @@ def test_a_structure_keeps_its_size_where_the_body_is_larger():
     torch.testing.assert_close(found.shift[0], torch.tensor([0, 4, 3]) * SIZE)
 
 
+def test_places_outside_the_query_look_like_nothing():
+    """The query's last column looks like the structure, which is wider; where it lies it is found half."""
+    label, alike = labels((slice(2, 5), slice(3, 7), slice(9, 13))), torch.eye(6)[0]
+    support, query = noise(), -alike.expand(*SHAPE, 6).clone()
+    support[label[..., 1] > 0] = alike
+    query[:, :, -1] = alike
+    query[2:5, 3:7, 9:12] = alike
+    found = fit_displacements(cells(query), cells(support), label, ALL, CONFIG)
+    assert not found.shift.any()
+
+
 def test_a_shift_holds_within_a_structure_and_fades_around_it():
     shifts = torch.tensor([[8.0, 0.1, -0.1], [-8.0, 0.0, 0.2]])
     narrow = replace(CONFIG, spread=0.03, spread_z_mm=4.0)

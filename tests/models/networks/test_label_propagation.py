@@ -39,16 +39,19 @@ def in_full(query, support, label, is_annotated, config):
     apart = ((here[:, None] - there) / sigma).square().sum(-1)
     cosine = query.feature.flatten(0, 2).double() @ support.feature.flatten(0, 2).double().T
     weight = (config.temperature * (cosine - 1) - apart / 2).exp()
-    more = torch.zeros(3) if support.shift is None else support.shift.abs().flatten(0, 2).amax(0)
-    unmoved = places(replace(support, shift=None), support.row, support.column, support.z_mm).flatten(0, 2)
-    dv = (here[:, None, 1] - unmoved[:, 1]).abs()
-    weight = weight * (dv <= config.band * config.sigma_xy + more[1] + 1e-6)
-    distance = (query.z_mm[:, None] - support.z_mm).abs().masked_fill(~is_annotated, torch.inf)
-    is_near = distance <= config.window_z_mm + more[0] + 1e-3
-    is_near = is_near | ((distance == distance.amin(1, keepdim=True)) & ~is_near.any(1, keepdim=True))
-    per_slice = weight.unflatten(0, (len(query.z_mm), -1)).unflatten(2, (len(support.z_mm), -1))
-    per_slice = per_slice * is_near[:, None, :, None]
-    return (per_slice.flatten(2).flatten(0, 1) @ label.double().flatten(0, 2)).unflatten(0, query.feature.shape[:3])
+    is_near = ((here[:, None] - there)[..., 1].abs() <= config.band * config.sigma_xy) & _in_window(
+        query.z_mm.repeat_interleave(query.feature[0, ..., 0].numel()), there, support, is_annotated, config
+    )
+    return ((weight * is_near) @ label.double().flatten(0, 2)).unflatten(0, query.feature.shape[:3])
+
+
+def _in_window(z_mm, there, support, is_annotated, config):
+    """Annotated places in the window along z; where there are none, those of the nearest annotated slice."""
+    slices = torch.arange(len(support.z_mm)).repeat_interleave(support.feature[0, ..., 0].numel())
+    is_known = is_annotated[slices]
+    is_near = ((z_mm[:, None] - there[:, 0]).abs() <= config.window_z_mm + 1e-3) & is_known
+    nearest = (z_mm[:, None] - support.z_mm).abs().masked_fill(~is_annotated, torch.inf).argmin(1)
+    return is_near | (~is_near.any(1, keepdim=True) & (slices == nearest[:, None]))
 
 
 @pytest.mark.parametrize("n_rows", [1, 3, 100])
@@ -66,10 +69,11 @@ def test_the_banded_product_equals_the_full_one(monkeypatch, n_rows, annotated, 
     config = replace(CONFIG, window_z_mm=15.0, band=2.1)
     found = propagate(query, support, labels(), is_annotated, config)
     full = in_full(query, support, labels(), is_annotated, config)
-    torch.testing.assert_close(
-        found / found.sum(-1, keepdim=True), (full / full.sum(-1, keepdim=True)).float(), rtol=0, atol=1e-5
-    )
-    torch.testing.assert_close(found, full.float(), rtol=1e-3, atol=0)
+    is_reached = full.sum(-1) > 1e-30  # shifts may leave no place in the band, or none that float32 could tell
+    assert is_reached.float().mean() > 0.9
+    shares, expected = (each[is_reached] / each[is_reached].sum(-1, keepdim=True) for each in (found, full))
+    torch.testing.assert_close(shares, expected.float(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found, full.float(), rtol=1e-3, atol=1e-30)
 
 
 def test_places_outside_the_body_neither_vote_nor_get_votes():
@@ -86,8 +90,8 @@ def test_places_outside_the_body_neither_vote_nor_get_votes():
 def test_no_more_pairs_at_once_however_long_the_scans_are(monkeypatch):
     pairs = []
 
-    def record(queries, asked, near, near_rows):
-        pairs.append(int(asked.sum()) * int(near.inside[:, near_rows.any(0)].sum()))
+    def record(queries, asked, near):
+        pairs.append(int(asked.sum()) * len(near.index))
         return torch.zeros(*asked.shape, 3)
 
     monkeypatch.setattr(label_propagation, "_votes", record)
@@ -97,6 +101,12 @@ def test_no_more_pairs_at_once_however_long_the_scans_are(monkeypatch):
         propagate(query, support, labels(depth), torch.ones(depth, dtype=torch.bool), CONFIG)
         most.append(max(pairs))
     assert most[0] == most[1] > 0
+
+
+def test_rows_between_those_of_a_coarse_support_are_compared_with_the_nearest():
+    query, support = cells(1, height=20), cells(2, height=2)
+    found = propagate(query, support, labels(height=2), torch.ones(9, dtype=torch.bool), CONFIG)
+    assert (found.sum(-1) > 0).all()
 
 
 def test_far_away_and_outside_there_is_still_an_answer():
