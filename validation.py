@@ -43,6 +43,7 @@ from util.runtime.run_store import refusals_leave_no_record
 from util.runtime.seeding import seed_everything
 
 logger = logging.getLogger(__name__)
+
 WEIGHTS = {"last": ("last",), "ema": ("ema",), "both": ("last", "ema")}
 
 
@@ -70,7 +71,8 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
     if candidates[0].checkpoint is None:
         candidates = candidates[:1]
     else:
-        warn_of_trained_cases(candidates[0].checkpoint, test_sets[0].spec.name, test_sets[0].tested_cases())
+        own = test_sets[0]
+        warn_of_trained_cases(candidates[0].checkpoint, own.spec.name, own.tested_cases())
 
     options = ScoreOptions(run.surface_scores, run.save_predictions, run.seed, settings.config_hash, run.hd95)
     evaluations = {data.spec.name: make_evaluation(method_type.family, data, device) for data in test_sets}
@@ -168,7 +170,8 @@ def suspects(_config: dict[str, Any]) -> str:
 
     Writes suspects.csv and suspects.png to `<experiment>/suspects`.
     """
-    method, evaluation = _open_trained(settings := read_settings(_config))
+    settings = read_settings(_config)
+    method, evaluation = _open_trained(settings)
     return str(evaluation.rank_suspects(method, settings.experiment_folder / "suspects"))
 
 

@@ -10,7 +10,7 @@ from models.export.network import Network
 from util.errors import DataError
 from util.ids import natural_key
 from util.results.layout import GENERIC
-from util.results.scores import FILE_NAME, read_scores
+from util.results.scores import read_run_scores, read_scores
 from util.results.tables import make_tables
 
 
@@ -50,12 +50,9 @@ def _find(checkpoint: Path, network: Network) -> pd.DataFrame:
     for experiment in (checkpoint.parent, checkpoint.parent.parent):
         folders = sorted(experiment.glob("validation/*"), key=lambda folder: natural_key(folder.name), reverse=True)
         for folder in folders:
-            files = [folder / FILE_NAME, *sorted(folder.glob(f"*/{FILE_NAME}"))]
-            parts = [_of_network(read_scores(file), network) for file in files if file.is_file()]
-            if any(len(part) for part in parts):
-                return pd.concat(parts, ignore_index=True).fillna(
-                    dict.fromkeys(set().union(*(part.columns for part in parts)) - {"value"}, "")
-                )
+            found = _of_network(read_run_scores(folder), network)
+            if len(found):
+                return found
     return pd.DataFrame()
 
 

@@ -1,8 +1,7 @@
-"""Exported networks: results of the checkpoint, a truthful card, no paths and ids, refused damage, ONNX."""
+"""Exported networks: results of the checkpoint, a truthful card, no paths and ids, refused damage."""
 
 import json
 import re
-from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -12,82 +11,17 @@ from safetensors.torch import save_file
 
 import models.export.__main__ as command
 from dataloaders.catalog import dataset
-from dataloaders.description import ClassSpec, DatasetSpec, GridRule
-from dataloaders.rules import FoldRule, IntensityRule
-from dataloaders.samples import Task, Volume
-from dataloaders.scans.normalise import Normalisation
-from dataloaders.scans.preprocess import parameters_of
-from dataloaders.sources.frames import SliceRule
+from dataloaders.samples import Volume
 from models import METHODS
-from models.export import onnx as onnx_export
 from models.export.__main__ import main
 from models.export.card import citation
 from models.predict import DensePredictor, FewShotPredictor, PartialPredictor, SourcesPredictor
-from models.training.average import AverageConfig
-from models.training.optim import OptimConfig
-from models.training.state import build_state
 from models.training.trained_on import CASES
+from tests.models.export_helpers import NETWORKS, card, write_checkpoint
 from util.errors import CheckpointError, ConfigError, DataError, UserError
 from util.files import file_sha256, write_json
 from util.results.scores import make_scores, write_scores
 from util.runtime import checkpoint
-
-CLASSES = (ClassSpec("disc", value=100), ClassSpec("box", value=300))
-IMAGES = DatasetSpec(
-    "MINE", "images", classes=CLASSES, files="secret/table.csv", prepared="secret",
-    grid=GridRule(size_px=32, aspect="pad"),
-    intensity=IntensityRule(window=(0.0, 65_535.0)), licence="CC0",
-)  # fmt: skip
-SCANS = DatasetSpec(
-    "OWN", "scans", classes=CLASSES, cases=("DOE-JANE", "ROE-RICHARD"), domains={"ward7": "Secret hospital"},
-    folds=FoldRule(2, lists=(("DOE-JANE",), ("ROE-RICHARD",))), grid=GridRule(size_px=64, in_plane_mm=2.0),
-)  # fmt: skip
-EYES = replace(IMAGES, name="EYES", channels=3, intensity=IntensityRule())
-UNET = {"in_channels": 1, "n_classes": 3, "halvings": [2, 2], "base_features": 8, "max_features": 8}
-TASKS = [asdict(Task("both", ("disc", "box"), "exclusive"))]
-RULE = asdict(SliceRule((0.0, 100.0), 32))
-# Method, its settings besides those of every run, data set and preparation.
-NETWORKS = {
-    "dense": (
-        {"method": "supervised", "loss": "gce", "class_weighted": False, "unet": UNET, "structures": ["disc", "box"],
-         "size_px": None},
-        IMAGES, None,
-    ),
-    "fewshot": (
-        {"method": "alpnet", "modelname": "resnet18", "prototypes": "local", "train_on": "superpixels"},
-        replace(SCANS, name="FEW"), parameters_of(SCANS).to_json(),
-    ),
-    "sources": (
-        {"method": "cps", "network": {"kind": "unet", "in_channels": 1, "n_classes": 3, "unet": {
-            "halvings": [2, 2], "base_features": 8, "max_features": 8}}},
-        SCANS, parameters_of(SCANS).to_json() | {"slices": RULE},
-    ),
-    "partial": (
-        {"method": "partial_generator", "network": {"encoder": "test_efficientnet", "channels": 8}, "heads": TASKS,
-         "sources": ["EYES"], "mean": [120.0, 60.0, 30.0], "sd": [50.0, 40.0, 30.0], "size_px": 64},
-        EYES, None,
-    ),
-}  # fmt: skip
-PATHS = {
-    "encoder_weights": "/home/secret/net.pth",
-    "path": {"data_dir": "/home/secret"},
-    "dataset": "/home/secret/m.json5",
-}
-
-
-def write_checkpoint(folder, family):
-    """A checkpoint of random weights, whose averaged ones are others."""
-    own, spec, preparation = NETWORKS[family]
-    settings = own | {"n_steps": 7, "seed": 3, "batch_size": 2, "encoder_weights": "none"}
-    cpu = torch.device("cpu")
-    state = build_state(settings, 0, OptimConfig(), AverageConfig(), Normalisation(), cpu, preparation, spec=spec)
-    assert state.average
-    state.step = 7
-    for parameter in state.average.module.parameters():
-        parameter.data.mul_(1.5)
-    content = state.state_dict()
-    checkpoint.save(folder / "checkpoint.pt", content | {"settings": settings | PATHS})
-    return folder / "checkpoint.pt"
 
 
 @pytest.fixture(scope="module")
@@ -180,11 +114,6 @@ def write_validation(folder, step=7, method="GCE"):
     ]  # fmt: skip
     write_scores(folder / "scores.csv", make_scores(records))
     return folder / "scores.csv"
-
-
-def card(path, out, *further):
-    main([str(path), "--out", str(out), *map(str, further)])
-    return (out / "MODEL_CARD.md").read_text()
 
 
 def test_the_card_says_what_the_network_is(tmp_path):
@@ -298,48 +227,3 @@ def test_files_of_the_authors_of_ssl_alpnet(trained, tmp_path):
         found.append(predictor.predict(image).array)
     np.testing.assert_array_equal(*found)
     assert "SSL-ALPNet, trained on CHAOST2" in (tmp_path / "out/MODEL_CARD.md").read_text()
-
-
-# ONNX
-
-
-def run_onnx(path, image):
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
-
-
-def test_onnx_has_the_logits_for_images_of_other_sizes(trained, tmp_path):
-    text = card(trained["sources"], tmp_path / "out", "--onnx")
-    assert "opset 18" in text
-    assert "axes of any length: batch, height and width" in text
-    method = SourcesPredictor.from_checkpoint(trained["sources"], device="cpu").segmenter.method
-    for shape in ((1, 1, 32, 32), (5, 1, 48, 64)):
-        image = torch.rand(shape)
-        found = run_onnx(tmp_path / "out/model.onnx", image).softmax(1)
-        torch.testing.assert_close(found, method.class_probabilities(image), atol=1e-5, rtol=1e-4)
-
-
-def test_onnx_of_a_few_shot_network_is_its_encoder(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_export, "FREE", {"none": ()})
-    text = card(trained["fewshot"], tmp_path / "out", "--onnx")
-    assert "features of the encoder alone" in text
-    encoder = FewShotPredictor.from_checkpoint(tmp_path / "out", device="cpu").segmenter.method.inference_network()
-    image = torch.rand(1, 1, 64, 64)
-    with torch.no_grad():
-        torch.testing.assert_close(run_onnx(tmp_path / "out/model.onnx", image), encoder(image), atol=1e-4, rtol=1e-4)
-
-
-def test_an_onnx_that_differs_is_refused(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_export, "FREE", {"none": ()})
-    monkeypatch.setattr(onnx_export, "TOLERANCE", -1.0)
-    with pytest.raises(UserError, match="differs from PyTorch by"):
-        main([str(trained["dense"]), "--out", str(tmp_path / "out"), "--onnx"])
-    assert not any(tmp_path.iterdir())
-
-
-def test_missing_packages_are_named(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_export.importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else name)
-    with pytest.raises(ConfigError, match=r"needs onnxruntime, not installed.*requirements-onnx\.txt"):
-        main([str(trained["dense"]), "--out", str(tmp_path / "out"), "--onnx"])

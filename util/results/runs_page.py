@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from util.files import write_text
 from util.results.run_index import Run
 from util.results.run_list import cell, settings_of, value_text
+from util.results.templates import environment
 
 TEMPLATE = Path(__file__).with_name("runs.html.j2")
 N_SETTINGS = 5  # settings with a column each; further ones share one
@@ -48,13 +47,8 @@ def save_page(path: Path, runs: Sequence[Run], differing: Mapping[tuple[str, str
     folder = path.absolute().parent
     rows = [_row(run, each, own, has_more, folder) for run, each in zip(runs, settings, strict=True)]
     content = {"columns": columns, "rows": rows, "shown": N_SHOWN}
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": True}
     written = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
-    write_text(path, environment.get_template(TEMPLATE.name).render(content=content, written=written))
+    write_text(path, environment(TEMPLATE.parent).get_template(TEMPLATE.name).render(content=content, written=written))
 
 
 def _row(run: Run, settings: Mapping[str, Any], own: Sequence[str], has_more: bool, folder: Path) -> list[Any]:

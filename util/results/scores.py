@@ -100,6 +100,21 @@ def read_scores(path: Path) -> pd.DataFrame:
     return scores.drop(columns=N_SCORES, errors="ignore")
 
 
+def read_run_scores(folder: Path) -> pd.DataFrame:
+    """The scores of a validation: of its folder, and of the folders in it that hold those of one data set each.
+
+    Returns:
+        Empty where the folder has no scores.
+
+    Raises:
+        DataError: a file is damaged.
+    """
+    own = folder / FILE_NAME
+    parts = [read_scores(file) for file in ([own, *sorted(folder.glob(f"*/{FILE_NAME}"))] if own.is_file() else [])]
+    scores = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
+    return scores.fillna(dict.fromkeys(scores.columns.drop("value"), ""))
+
+
 def _check_number(scores: pd.DataFrame, path: Path) -> None:
     """Refuses a table with other than the written number of scores; older files do not have the number."""
     written = scores[N_SCORES].value_counts() if N_SCORES in scores else pd.Series(dtype=int)

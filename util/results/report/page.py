@@ -2,14 +2,12 @@
 
 import base64
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from util.errors import DataError
@@ -20,6 +18,7 @@ from util.results.report.record import Headline
 from util.results.report.runs import Run, read_run
 from util.results.report.strip import Plot, make_plot
 from util.results.report.views import View
+from util.results.templates import environment
 from util.schema import flatten
 
 FILE_NAME = "report.html"
@@ -59,30 +58,16 @@ def render(template: str, *, bundle: Bundle | None = None, **content: Any) -> st
         f"default-src 'none'; script-src {hashes}; style-src {_hash(style.encode())}; img-src data: blob:; "
         f"{'connect-src data: blob:; ' if bundle else ''}base-uri 'none'; form-action 'none'"
     )
-    return environment().get_template(template).render(
+    templates = environment(TEMPLATES)
+    templates.filters |= {"score": score, "day": day, "signed": signed}
+    return templates.get_template(template).render(
         policy=policy, style=Markup(style), script=Markup(script), bundle=bundle, **content
-    )  # fmt: skip
-
-
-def environment() -> Environment:
-    """The templates; all text is escaped."""
-    made = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    made.filters |= {"score": score, "script_json": script_json, "day": day, "signed": signed}
-    return made
+    )
 
 
 def score(value: float | None, digits: int = 1) -> str:
     """A number for a table; a dash where it is undefined."""
     return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
-
-
-def script_json(content: Any) -> Markup:
-    """JSON for a script element: nothing in it can end the element."""
-    text = json.dumps(content, allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def day(time: str) -> str:
@@ -110,15 +95,15 @@ def strip_plot(group: CaseGroup) -> Plot | None:
 
 def _content(run: Run) -> dict[str, Any]:
     record, groups, warnings = run.record, group_cases(run.scores), list(run.warnings)
-    shown = {id(group): _shown(group, run.views) for group in groups}
+    shown = [_shown(group, run.views) for group in groups]
     own = {path for view in run.views if (path := view.picture)}
     files = {caption: run.folder / file for caption, file in record.pictures.items()}
     together = {caption: file for caption, file in files.items() if file.resolve() not in {p.resolve() for p in own}}
     drawn = {
-        "overlays": [_overlays(shown[id(group)], warnings) for group in groups],
+        "overlays": [_overlays(each, warnings) for each in shown],
         "pictures": _pictures(together, warnings),
         "curves": _pictures({caption: run.folder / file for caption, file in record.curves.items()}, warnings),
-        "views": _views(groups[:1], shown),
+        "views": _views(shown[0]) if shown else [],
     }
     flat = flatten(record.settings)
     return drawn | {
@@ -204,13 +189,12 @@ def _pictures(files: Mapping[str, Path], warnings: list[str]) -> list[Picture]:
     return made
 
 
-def _views(groups: list[CaseGroup], shown: Mapping[int, list[tuple[CaseRow, View]]]) -> list[dict[str, Any]]:
-    """What the viewer shows: worst, median and best case of the first group."""
+def _views(shown: list[tuple[CaseRow, View]]) -> list[dict[str, Any]]:
+    """Cases for the viewer."""
     return [
         encode_view(view)
         | {"label": f"{row.mark} case, {row.case}", "letters": [LETTERS[letter] for letter in view.about.letters]}
-        for group in groups
-        for row, view in shown[id(group)]
+        for row, view in shown
     ]
 
 

@@ -16,7 +16,7 @@ from util.results.report.cases import group_cases
 from util.results.report.record import FILE_NAME as RECORD
 from util.results.report.record import Record, headline_of, print_tables, read_record
 from util.results.report.views import VIEWS, View, read_view
-from util.results.scores import FILE_NAME, read_scores
+from util.results.scores import FILE_NAME, read_run_scores
 from util.results.tables import Table, make_tables
 from util.schema import flatten
 
@@ -59,9 +59,7 @@ def read_run(folder: Path) -> Run:
     Raises:
         DataError: its scores cannot be used.
     """
-    files = [folder / FILE_NAME, *sorted(folder.glob(f"*/{FILE_NAME}"))] if (folder / FILE_NAME).exists() else []
-    scores = pd.concat([read_scores(file) for file in files], ignore_index=True) if files else pd.DataFrame()
-    scores = scores.fillna(dict.fromkeys(scores.columns.drop("value", errors="ignore"), ""))
+    scores = read_run_scores(folder)
     failures: dict[str, str] = {}
     record, sacred, views = None, {}, []
     with catching(failures, "record", folder):
@@ -69,7 +67,8 @@ def read_run(folder: Path) -> Run:
     if (folder / "run.json").exists():
         with catching(failures, "run.json", folder / "run.json"):
             sacred = read_json_object(folder / "run.json")
-    for file in sorted(folder.glob(f"**/{VIEWS}/*.npz") if files else [], key=lambda file: natural_key(str(file))):
+    files = [] if scores.empty else folder.glob(f"**/{VIEWS}/*.npz")
+    for file in sorted(files, key=lambda file: natural_key(str(file))):
         with catching(failures, str(file), file):
             views.append(read_view(file))
     if record is None:
