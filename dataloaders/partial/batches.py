@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -26,12 +26,14 @@ class Stream:
         part: which images, in which order.
         source: number of the data set.
         known: (K,) bool, the channels that its masks are given for.
+        mirror_p: of each image, the probability that its columns are mirrored; None: that of the augmentation.
     """
 
     store: Store
     part: Part
     source: int
     known: np.ndarray
+    mirror_p: Float[np.ndarray, " N"] | None = None
 
 
 class PartialDataset(Dataset[PartialBatch]):
@@ -77,10 +79,11 @@ class PartialDataset(Dataset[PartialBatch]):
         numbers = stream.part.numbers(step)
         positions = np.array([stream.part.item(number) for number in numbers])
         generators = [stream.part.generator("augmentation", number) for number in numbers]
-        image, planes = stream.store.read(positions)
+        image, planes = stream.store.images(positions), stream.store.planes(positions)
         drawn = views.draw(
-            generators, self.config.augmentation, self.config.side_px, self.config.input_px, self.is_strong
-        ).to(image.device)
+            generators, self.config.augmentation, self.config.side_px, self.config.input_px, self.is_strong,
+            None if stream.mirror_p is None else stream.mirror_p[positions],
+        ).to(image.device)  # fmt: skip
         weak, inside = views.move(image, drawn)
         marked, unknown = stream.store.unpack(views.move_labels(planes, drawn), len(stream.known))
         if not self.is_strong:

@@ -51,6 +51,9 @@ class PartialDataConfig(DataConfig):
     crop_px: int | None = option(None, ge=16)  # side of the views in training; None: half of the prepared side
     which_aug: str = "fundus"  # views: fundus, slices or none
     aug: ViewConfig = option(ViewConfig)  # its ranges
+    # class that annotated views have in their left half: those with it in the right half are mirrored, others are not,
+    # by its masks or pseudo-labels; images that do not show it are mirrored at random. Empty: all are
+    align_side: str = ""
     percentiles: tuple[float, float] = (0.5, 99.5)  # scans: of a slice, which become 0 and 255
     mean: tuple[float, ...] = ()  # of each channel, 0 to 255, subtracted; empty: of fundus photographs, for grey 127.5
     sd: tuple[float, ...] = ()  # by which it is divided; empty: likewise, for grey 63.75
@@ -63,6 +66,10 @@ class PartialDataConfig(DataConfig):
             raise ConfigError("datasets=[]: expected at least one data set.")
         if self.which_aug not in VIEW_PRESETS:
             raise ConfigError(f"which_aug={self.which_aug!r}: expected one of {', '.join(VIEW_PRESETS)}.")
+        if self.align_side and self.align_side not in channels_of(self.task_list):
+            raise ConfigError(
+                f"align_side={self.align_side!r}: expected one of {', '.join(channels_of(self.task_list))}."
+            )
         names = [spec.name for spec in self.sources]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

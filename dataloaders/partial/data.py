@@ -72,7 +72,8 @@ class PartialData(TrainingData):
             for number, each in enumerate(self.trained):
                 store = stores[name][each.name]
                 part = Part(np.arange(len(store)), batch_size, seed, options.plan, f"{name}/{each.name}")
-                streams.append(Stream(store, part, number, known(each)))
+                mirror_p = self._mirror_p[each.name] if name == LABELLED and self.config.align_side else None
+                streams.append(Stream(store, part, number, known(each), mirror_p))
             return PartialDataset(streams, self.config, is_strong=name != LABELLED)
 
         known = {LABELLED: self._annotated, PSEUDO: self._pseudo_labelled, STRONG: self._unknown}
@@ -117,6 +118,22 @@ class PartialData(TrainingData):
         """
         images = {each.name: each.training_images() for each in self.trained}
         return self.pseudo_labels.require_for(self.config.task_list, images)
+
+    @cached_property
+    def _mirror_p(self) -> dict[str, np.ndarray]:
+        """Data set -> of each training image, how probable it is that its columns are mirrored; see `align_side`."""
+        name = self.config.align_side
+        channel, chosen = self.names.index(name), {}
+        for each in self.trained:
+            found = [self._stores[part][each.name] for part in (LABELLED, PSEUDO) if part in self._stores]
+            store = next((store for store in found if channel in store.channels), None)
+            column = np.full(len(found[0]), np.nan) if store is None else store.mean_columns(channel)
+            chosen[each.name] = np.where(np.isnan(column), self.config.augmentation.mirror_columns_p, column > 0.5)
+            log.info(
+                "%s: %d of %d images have %s on the right and are mirrored in training, %d do not show it and are "
+                "mirrored at random.", each.name, (column > 0.5).sum(), len(column), name, np.isnan(column).sum(),
+            )  # fmt: skip
+        return chosen
 
     @cached_property
     def _stores(self) -> dict[str, dict[str, Store]]:

@@ -55,8 +55,26 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def read(self, positions: np.ndarray) -> tuple[Float[Tensor, "B C S S"], Int[Tensor, "B P S S"]]:
-        """Images, 0 to 1, and codes of all channels in planes, see `unpack`."""
+    def images(self, positions: np.ndarray) -> Float[Tensor, "B C S S"]:
+        """Images, 0 to 1."""
+
+    @abstractmethod
+    def planes(self, positions: np.ndarray) -> Int[Tensor, "B P S S"]:
+        """Codes of all channels in planes, see `unpack`."""
+
+    def mean_columns(self, channel: int) -> Float[np.ndarray, " N"]:
+        """The mean column of the marked pixels of a channel in each image, as a share of its side; NaN where none is.
+
+        Args:
+            channel: one of `channels`.
+        """
+        found = []
+        for chunk in np.array_split(np.arange(len(self)), max(1, len(self) // CHUNK)):
+            planes = self.planes(chunk)
+            per_column = self.unpack(planes, max(self.channels) + 1)[0][:, channel].sum(1).double()  # (B, S)
+            centre = (torch.arange(planes.shape[-1], device=planes.device) + 0.5) / planes.shape[-1]
+            found.append((per_column @ centre.double()) / per_column.sum(1))
+        return torch.cat(found).cpu().numpy()
 
     @property
     def n_planes(self) -> int:
@@ -106,25 +124,26 @@ class ArrayStore(Store):
             image = twin.image
         else:
             image = torch.cat([image_tensor(self.image[part]).to(device) for part in chunks])
-        planes = torch.cat([torch.from_numpy(self._planes(part)).to(device) for part in chunks])
+        planes = torch.cat([self.planes(part).to(device) for part in chunks])
         return PlacedStore(image, planes, self.channels)
 
-    def read(self, positions: np.ndarray) -> tuple[Float[Tensor, "B C S S"], Int[Tensor, "B P S S"]]:
-        """Images, 0 to 1, and codes of all channels in planes."""
-        return to_unit(image_tensor(self.image[positions])), torch.from_numpy(self._planes(positions))
+    def images(self, positions: np.ndarray) -> Float[Tensor, "B C S S"]:
+        """Images, 0 to 1."""
+        return to_unit(image_tensor(self.image[positions]))
 
-    def _planes(self, positions: np.ndarray) -> np.ndarray:
+    def planes(self, positions: np.ndarray) -> Int[Tensor, "B P S S"]:
+        """Codes of all channels in planes."""
         planes = np.zeros((len(positions), self.n_planes, *self.image.shape[1:3]), np.int32)
         for place, mask in enumerate(self.masks.values()):
             planes[:, place // PER_PLANE] |= mask[positions].astype(np.int32) << 2 * (place % PER_PLANE)
-        return planes
+        return torch.from_numpy(planes)
 
 
 class PlacedStore(Store):
     """Images (N, S, S, C) and planes of codes (N, P, S, S) on a device."""
 
-    def __init__(self, image: Tensor, planes: Tensor, channels: tuple[int, ...]) -> None:
-        self.image, self.planes, self.channels = image, planes, channels
+    def __init__(self, image: Tensor, codes: Tensor, channels: tuple[int, ...]) -> None:
+        self.image, self.codes, self.channels = image, codes, channels
 
     def __len__(self) -> int:
         return len(self.image)
@@ -137,16 +156,19 @@ class PlacedStore(Store):
     @property
     def code_nbytes(self) -> int:
         """Memory of the codes."""
-        return self.planes.nbytes
+        return self.codes.nbytes
 
     def on(self, device: torch.device, twin: Store | None = None) -> Store:
         """Itself: it is where it is to be."""
         return self
 
-    def read(self, positions: np.ndarray) -> tuple[Float[Tensor, "B C S S"], Int[Tensor, "B P S S"]]:
-        """Images, 0 to 1, and codes of all channels in planes."""
-        where = torch.from_numpy(positions).to(self.image.device, non_blocking=True)
-        return to_unit(self.image[where]), self.planes[where]
+    def images(self, positions: np.ndarray) -> Float[Tensor, "B C S S"]:
+        """Images, 0 to 1."""
+        return to_unit(self.image[torch.from_numpy(positions).to(self.image.device, non_blocking=True)])
+
+    def planes(self, positions: np.ndarray) -> Int[Tensor, "B P S S"]:
+        """Codes of all channels in planes."""
+        return self.codes[torch.from_numpy(positions).to(self.codes.device, non_blocking=True)]
 
 
 class SliceMasks(Store):
@@ -186,18 +208,22 @@ class SliceMasks(Store):
         masks = {k: torch.from_numpy(np.array(mask)).to(device) for k, mask in self.masks.items()}
         return SliceMasks(slices, self.values, masks)
 
-    def read(self, positions: np.ndarray) -> tuple[Float[Tensor, "B 1 S S"], Int[Tensor, "B P S S"]]:
-        """Slices, 0 to 1, and codes of all channels in planes."""
-        image = self.slices.images(positions)[:, None]
-        planes = torch.zeros((len(image), self.n_planes, *image.shape[2:]), dtype=torch.int32, device=image.device)
+    def images(self, positions: np.ndarray) -> Float[Tensor, "B 1 S S"]:
+        """Slices, 0 to 1."""
+        return self.slices.images(positions)[:, None]
+
+    def planes(self, positions: np.ndarray) -> Int[Tensor, "B P S S"]:
+        """Codes of all channels in planes."""
         label = self.slices.labels(positions) if self.values else None
+        size = (len(positions), self.n_planes, self.slices.side_px, self.slices.side_px)
+        planes = torch.zeros(size, dtype=torch.int32, device=self.slices.device)
         for place, channel in enumerate(self.channels):
             if label is not None and channel in self.values:
                 code = (label == self.values[channel]).int() * MARKED
             else:
                 code = self._code(channel, positions).int()
             planes[:, place // PER_PLANE] |= code << 2 * (place % PER_PLANE)
-        return image, planes
+        return planes
 
     def _code(self, channel: int, positions: np.ndarray) -> Tensor:
         mask = self.masks[channel]

@@ -112,7 +112,12 @@ class Views:
 
 
 def draw(
-    generators: Sequence[np.random.Generator], config: ViewConfig, side_px: int, crop_px: int, is_strong: bool = False
+    generators: Sequence[np.random.Generator],
+    config: ViewConfig,
+    side_px: int,
+    crop_px: int,
+    is_strong: bool = False,
+    mirror_columns_p: Float[np.ndarray, " B"] | None = None,
 ) -> Views:
     """Draws the parameters of one view from each generator.
 
@@ -122,12 +127,16 @@ def draw(
         side_px: rows and columns of the prepared images.
         crop_px: of the views.
         is_strong: whether colours, blur and holes are drawn; then without rotation and without mirroring of rows.
+        mirror_columns_p: probability of each image, in place of that of `config`.
     """
     uniform = np.stack([generator.random(20) for generator in generators])  # used or not, so that draws do not shift
     seeds = torch.tensor([int(generator.integers(2**31)) for generator in generators])
     angles = np.array(config.rotations_deg)[(uniform[:, 0] * len(config.rotations_deg)).astype(int)]
-    matrix = _matrices(uniform[:, 1:6], np.zeros_like(angles) if is_strong else angles, config, side_px, crop_px,
-                       0.0 if is_strong else config.mirror_rows_p)  # fmt: skip
+    mirror_p = np.empty((len(generators), 2))  # of columns and rows
+    mirror_p[:, 0] = config.mirror_columns_p if mirror_columns_p is None else mirror_columns_p
+    mirror_p[:, 1] = 0 if is_strong else config.mirror_rows_p
+    angles *= not is_strong
+    matrix = _matrices(uniform[:, 1:6], angles, config.scale, mirror_p, side_px, crop_px)
     numbers = torch.from_numpy(uniform[:, 6:]).float()  # (B, 14)
     spread = torch.tensor([config.brightness, config.contrast, config.saturation])
     is_coloured = (numbers[:, 0] < config.colour_p).float()
@@ -148,15 +157,15 @@ def draw(
 
 
 def _matrices(
-    uniform: np.ndarray, angles_deg: np.ndarray, config: ViewConfig, side_px: int, crop_px: int, mirror_rows_p: float
+    uniform: np.ndarray, angles_deg: np.ndarray, scale: Range, mirror_p: np.ndarray, side_px: int, crop_px: int
 ) -> np.ndarray:
     """(B, 2, 3) from positions in the view to those in the prepared image; pixel centres at whole numbers."""
-    low, high = config.scale
+    low, high = scale
     side = np.rint(side_px * (low + (high - low) * uniform[:, 0]))  # of the scaled image
     zoom = side / side_px
     margin = side - crop_px  # below 0: the view is larger than the image, which then is in its middle
     first = np.where(margin[:, None] >= 0, np.floor(uniform[:, 1:3] * (margin[:, None] + 1)), margin[:, None] / 2)
-    mirror = np.where(uniform[:, 3:5] < (config.mirror_columns_p, mirror_rows_p), -1.0, 1.0)
+    mirror = np.where(uniform[:, 3:5] < mirror_p, -1.0, 1.0)
     angle, centre = np.deg2rad(angles_deg), (crop_px - 1) / 2
     cos, sin = np.cos(angle), np.sin(angle)
     turn = np.stack([np.stack([cos, -sin], 1), np.stack([sin, cos], 1)], 1) * mirror[:, None]

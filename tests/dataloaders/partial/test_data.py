@@ -156,6 +156,41 @@ def test_unknown_pixels_of_pseudo_labels_do_not_count(sets, tmp_path):
     assert not pseudo.label.any()
 
 
+def test_annotated_views_are_mirrored_until_a_class_is_on_one_side(sets, tmp_path, caplog):
+    caplog.set_level("INFO")
+    labels = write_pseudo(open_sets(sets), tmp_path)
+    settings = {"pseudo_labels": str(tmp_path), "aug": ViewConfig((1.0, 1.0), rotations_deg=(0.0,)), "crop_px": SIDE}
+    data = open_sets(sets, frozenset({PSEUDO}), align_side="disc", **settings)
+    (batch,) = batches(data, steps=1, batch_size=6)
+    assert (mean_column(batch[LABELLED].label[12:, 3]) < 0.5).all()  # the discs of DISCS, by their masks
+    seen = mean_column(batch[LABELLED].label[:6, 0])  # the lines of LINES, by the pseudo-labels of their discs
+    lines, right = data.trained[0], []
+    for image_id in lines.ids("train"):
+        disc, line = (
+            read_mask(path)[None]
+            for path in (labels.path("LINES", "disc", image_id), image_set(lines).folder.mask_path(image_id, "line"))
+        )
+        is_right = mean_column(disc) > 0.5
+        right.append(bool(is_right))
+        own = mean_column(line)
+        assert (abs(seen - (1 - own if is_right else own)) < 1e-5).any()
+    assert 0 < sum(right) < 6
+    assert f"LINES: {sum(right)} of 6 images have disc on the right and are mirrored" in caplog.text
+    usual = batches(open_sets(sets, frozenset({PSEUDO}), **settings), steps=1, batch_size=6)[0]
+    assert torch.equal(usual[PSEUDO].image, batch[PSEUDO].image)
+    assert (mean_column(usual[LABELLED].label[12:, 3]) > 0.5).any()
+
+
+def mean_column(masks):
+    share = np.asarray(masks).sum(-2)
+    return (share @ (np.arange(SIDE) + 0.5)) / share.sum(-1) / SIDE
+
+
+def test_a_set_that_does_not_show_the_class_is_mirrored_at_random(sets):
+    data = open_sets(sets, align_side="disc")
+    assert {name: set(p) for name, p in data._mirror_p.items()} == {"LINES": {0.5}, "BLOBS": {0.5}, "DISCS": {0.0, 1.0}}
+
+
 def test_pseudo_labels_that_do_not_fit_are_refused(sets, tmp_path):
     needs = frozenset({PSEUDO})
     with pytest.raises(ConfigError, match=r"none given.*frugalseg pseudo-labels partial_generator"):
@@ -275,6 +310,7 @@ def test_an_image_that_is_trained_on_elsewhere_is_found(tmp_path):
         ({"sd": (1.0, 0.0, 1.0)}, "expected numbers above 0"),
         ({"tasks": ("liver",)}, "no data set is annotated for 'liver'"),
         ({"crop_px": 10_000}, "more than eight times"),
+        ({"align_side": "macula"}, "expected one of line, bright, dark, disc, cup"),
     ],
 )
 def test_impossible_settings_are_refused(sets, settings, message):

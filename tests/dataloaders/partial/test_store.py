@@ -22,7 +22,7 @@ def store():
 def test_every_code_survives_packing_and_single_precision():
     own = store()
     where = np.array([2, 0])
-    image, planes = own.read(where)
+    image, planes = own.images(where), own.planes(where)
     assert planes.shape == (2, 3, 5, 5)
     assert torch.equal(planes.float().to(planes.dtype), planes)
     marked, unknown = own.unpack(planes, 2 * N_CLASSES)
@@ -35,13 +35,25 @@ def test_every_code_survives_packing_and_single_precision():
 
 def test_the_copy_on_a_device_gives_the_same():
     where = np.array([1, 2])
-    for mine, placed in zip(store().read(where), store().on(torch.device("cpu")).read(where), strict=True):
-        assert torch.equal(mine, placed)
+    mine, placed = store(), store().on(torch.device("cpu"))
+    assert torch.equal(mine.images(where), placed.images(where))
+    assert torch.equal(mine.planes(where), placed.planes(where))
+
+
+def test_the_mean_column_of_what_is_marked():
+    mask = np.zeros((40, 8, 8), np.uint8)
+    mask[0, 1, 0] = mask[1, :, 6:] = mask[39, 0, [0, 7]] = MARKED
+    mask[2] = UNKNOWN
+    own = ArrayStore(np.zeros((40, 8, 8, 1), np.uint8), {0: np.ones_like(mask), 5: mask})
+    for each in (own, own.on(torch.device("cpu"))):
+        found = each.mean_columns(5)
+        np.testing.assert_allclose(found[[0, 1, 39]], [0.5 / 8, 7 / 8, 0.5])
+        assert np.isnan(found[2:39]).all()
 
 
 def test_without_masks_nothing_is_marked():
     empty = ArrayStore(store().image, {})
-    marked, unknown = empty.unpack(empty.read(np.array([0]))[1], 4)
+    marked, unknown = empty.unpack(empty.planes(np.array([0])), 4)
     assert marked.shape == (1, 4, 5, 5)
     assert not marked.any()
     assert not unknown.any()
@@ -75,7 +87,7 @@ def bytes_on_device(data):
         for stream in dataset.streams:
             kept = stream.store
             is_placed = isinstance(kept, PlacedStore)
-            tensors += (kept.image, kept.planes) if is_placed else (kept.slices.image, kept.slices.label)
+            tensors += (kept.image, kept.codes) if is_placed else (kept.slices.image, kept.slices.label)
             tensors += () if is_placed else kept.masks.values()
     once = {tensor.data_ptr(): tensor.nbytes for tensor in tensors}
     return sum(once.values()), sum(tensor.nbytes for tensor in tensors)

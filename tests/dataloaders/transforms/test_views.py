@@ -65,6 +65,13 @@ def test_mirrors(key, axis):
     torch.testing.assert_close(views.move(image(), strong)[0], expected, atol=1e-5, rtol=0)
 
 
+def test_every_image_can_have_a_probability_of_its_own_to_be_mirrored():
+    own = np.array([1.0, 0.0, 1.0])
+    drawn = views.draw(generators(3), STILL, SIDE, SIDE, mirror_columns_p=own)
+    expected = torch.stack([each.flip(-1) if p else each for each, p in zip(image(3), own, strict=True)])
+    torch.testing.assert_close(views.move(image(3), drawn)[0], expected, atol=1e-5, rtol=0)
+
+
 def test_a_quarter_turn_and_its_labels():
     drawn = views.draw(generators(), config(rotations_deg=(90.0,)), SIDE, SIDE)
     expected = torch.rot90(image(), 1, (2, 3))
