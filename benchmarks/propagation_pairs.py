@@ -18,9 +18,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import combinations, pairwise
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -30,27 +32,27 @@ from dataloaders.fewshot.folds import Fold
 from dataloaders.scans.normalise import Normalisation
 from models import build_method, method_class
 from models.methods.base import Method
-from models.networks.postprocessing import confidences
 from models.prediction.segmenter import Segmenter
 from models.presets import NAMED_CONFIGS
 from util.cli import whole
 from util.config_words import parse_words
 from util.errors import ConfigError
-from util.results.metrics import score_volume
+from util.results.confidence import GOOD_DICE, ConfidenceWorth
+from util.results.metrics import CONFIDENCE, score_volume
+from util.results.report.scatter import confidence_plot, save_scatter
 from util.results.tables import markdown_header, markdown_row
 from util.runtime.device import choose_device
 from util.schema import merge
 
 PROTOCOLS = ("blind", "reference")
 CONFIDENCES = (0.0, 0.6, 0.65, 0.7, 0.75, 1.0)  # edges of the lines of the table
-GOOD_DICE = 0.7
 
 
 class Measured(NamedTuple):
     """Scores of one query scan."""
 
     dice: dict[str, list[float]]  # by protocol; of each structure
-    confidence: list[float]  # of each structure, blind; 0: nothing was found
+    confidence: list[float]  # of each structure, blind; NaN: nothing was found
     seconds: float
 
 
@@ -93,18 +95,22 @@ def main() -> None:
             took = np.median([each.seconds for each in found])
             print(markdown_row([words, protocol, *cells, f"{took:.1f}"]), flush=True)
         if given.confidence:
-            confidence = np.array([each.confidence for each in found]).ravel()
-            dice = np.array([each.dice["blind"] for each in found]).ravel()
-            print(f"\n{confidence_table(confidence, dice)}", flush=True)
+            masks = [
+                {"case": case, "structure": name, CONFIDENCE: confidence, "dice": dice}
+                for case, each in zip((f"{' + '.join(s)} to {q}" for s, q in pairs), found, strict=True)
+                for name, confidence, dice in zip(names, each.confidence, each.dice["blind"], strict=True)
+            ]
+            plot = confidence_plot(pd.DataFrame(masks), {})
+            if plot is not None:
+                print(f"\n{confidence_table(plot.worth)}", flush=True)
+                if given.picture:
+                    save_scatter(given.picture, plot)
 
 
-def confidence_table(confidence: np.ndarray, dice: np.ndarray) -> str:
-    """How Dice goes with confidence, in Markdown; masks (N,) that are empty or have no truth are counted apart."""
-    is_found = (confidence > 0) & np.isfinite(dice)
-    known, scores = confidence[is_found], dice[is_found]
-    correlation = np.corrcoef(known, scores)[0, 1]
-    lines = [f"correlation {correlation:.2f}, {is_found.sum()} masks, {len(dice) - is_found.sum()} not found or scored"]
-    lines.append(markdown_header(["confidence", "masks", "mean Dice", f"Dice above {GOOD_DICE}"], 1))
+def confidence_table(worth: ConfidenceWorth) -> str:
+    """How Dice goes with confidence, in Markdown."""
+    known, scores = worth.confidence, worth.dice
+    lines = [*worth.sentences, "", markdown_header(["confidence", "masks", "mean Dice", f"Dice above {GOOD_DICE}"], 1)]
     for low, high in pairwise(CONFIDENCES):
         chosen = scores[(known > low) & (known <= high)]
         if len(chosen):
@@ -160,7 +166,7 @@ def _segment(
         if not method.compares_scans:
             masks = segmenter.segment(cases["reference"].case).masks.cpu().numpy()
         dice["reference"] = _dice(cases["reference"], masks)
-        yield query, Measured(dice, confidences(blind.masks, blind.probabilities).tolist(), took)
+        yield query, Measured(dice, blind.confidence.tolist(), took)
 
 
 def _normalisation(data: FewShotData) -> Normalisation:
@@ -191,6 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--parts", type=int, default=3, help="annotated slices per structure, for methods that take them (default: 3)")
     add("--shots", type=whole(1), default=1, help="annotated scans that are used together (default: 1, each alone)")
     add("--confidence", action="store_true", help="also print how confidence goes with Dice")
+    add("--picture", type=Path, metavar="FILE.svg", help="of that; the last run's")
     add("--device", default="auto", type=choose_device, help="auto, cpu or cuda (default: auto)")
     add("--reuse-features", action="store_true", help="encode each image once; seconds are then without the encoder")
     add("--verbose", action="store_true", help="also print the blind Dice of each pair")

@@ -45,6 +45,7 @@ from models.prediction.fewshot import FewShotPredictor as FewShotPredictor
 from models.prediction.options import check_options
 from models.prediction.partial import PartialPredictor as PartialPredictor
 from models.prediction.partial_scans import PartialScanPredictor as PartialScanPredictor
+from models.prediction.propagation import REVIEW_BELOW
 from models.prediction.propagation import PropagationPredictor as PropagationPredictor
 from models.prediction.scan_search import find_scans
 from models.prediction.sources import SourcesPredictor as SourcesPredictor
@@ -53,10 +54,12 @@ from util.cli import run_main
 from util.errors import ConfigError
 from util.items import Failures, exit_code, naming
 from util.parser import CommandParser, print_json
+from util.results.confidence import review_limit
+from util.results.scores import read_run_scores
 
 logger = logging.getLogger(__name__)
 
-N_SHOWN = 5  # names of removed files in the log
+N_SHOWN = 5  # names of removed files, and of doubtful masks, in the log
 ITEMS = {"dense": "images", "fewshot": "scans", "sources": "scans", "partial": "images", "partial_scans": "scans"}
 
 
@@ -68,12 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if family not in COMMANDS:
         raise ConfigError(f"{given.checkpoint}: no predictor of {family} methods; expected {' or '.join(COMMANDS)}.")
     check_options(given, family)
+    given.limit = _limit(given)
     outcome = COMMANDS[family](given)
     logger.info("%d of %d %s segmented, in %s", outcome.n_done, outcome.n_found, ITEMS[family], given.out)
     if outcome.removed:
         text = "removed %d files of an earlier run, such as overlays, whose masks this one has replaced (%s%s)"
         shown = ", ".join(outcome.removed[:N_SHOWN])
         logger.info(text, len(outcome.removed), shown, ", ..." * (len(outcome.removed) > N_SHOWN))
+    doubtful = [each for each in outcome.records if each["review"] == "yes" and each.get("voxels", True)]
+    if doubtful:
+        shown = ", ".join(map(_doubt, doubtful[:N_SHOWN])) + ", ..." * (len(doubtful) > N_SHOWN)
+        logger.warning("%d masks to look at, with a confidence below %.3g: %s", len(doubtful), given.limit, shown)
     if outcome.inventory.left_out:
         logger.warning("%s", outcome.inventory)
     if given.json:
@@ -83,6 +91,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exit_code(outcome.pictures, "segmented, but not drawn"),
         exit_code(outcome.dicom_seg, "segmented, but without a DICOM segmentation"),
     )
+
+
+def _limit(given: argparse.Namespace) -> float | None:
+    """The confidence below which masks are to be looked at; None: not known."""
+    if isinstance(given.review_below, Path):
+        return review_limit(read_run_scores(given.review_below), str(given.review_below))
+    return REVIEW_BELOW if given.review_below is None and given.checkpoint is None else given.review_below
+
+
+def _doubt(record: Record) -> str:
+    name = record.get("scan", record.get("image"))
+    frame = f" frame {record['frame']}" if record.get("frame", "") != "" else ""
+    return f"{name}{frame} {record['structure']} ({record['confidence']:.2f})"
 
 
 def make_parser() -> CommandParser:
@@ -138,7 +159,7 @@ def _segment_images(kind: type[DensePredictor | PartialPredictor], given: argpar
     pictures = outcome.pictures if given.overlays else None
     outcome.n_done = image_files.segment_images(
         predictor, images, given.out, pictures, given.probabilities, outcome.failures,
-        outcome.removed if given.overwrite else None, outcome.records,
+        outcome.removed if given.overwrite else None, outcome.records, given.limit,
     )  # fmt: skip
     return outcome
 
@@ -211,6 +232,7 @@ def _apply(
         outcome.pictures if given.overlays else None,
         outcome.dicom_seg if given.dicom_seg else None,
         outcome.removed if given.overwrite else None,
+        given.limit,
     )
     outcome.n_done = scan_files.segment_scans(predictor, scans, given.out, outcome.failures, further, outcome.records)
     if outcome.records and isinstance(predictor, FewShotPredictor):

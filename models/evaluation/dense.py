@@ -26,6 +26,7 @@ from models.prediction.dense import segmentation_files
 from models.prediction.segmenter import Segmenter
 from util.ids import natural_key
 from util.items import Failures, catching, dispensable
+from util.results.metrics import CONFIDENCE
 from util.results.overlays import save_image_overlays
 from util.results.scores import FAMILY, FILE_NAME, make_scores, write_scores
 from util.results.tables import make_tables
@@ -40,6 +41,7 @@ class _Batch:
     case: ImageCase
     truth: Bool[np.ndarray, "K N H W"]
     masks: Bool[np.ndarray, "K N H W"]
+    confidence: Float[Tensor, "N K"]
     overlap: Int[Tensor, "3 N K"]
     distances: Float[np.ndarray, "2 N K"]  # NaN where they are not computed
 
@@ -53,6 +55,7 @@ class ImageScores:
         dice, iou: (N, K), 0 to 1; an empty mask found empty counts 1, as published.
         pooled_dice: (K,), over all pixels of all images.
         hd95_px, hd95_pooled_px: (N, K), NaN where a mask is empty or distances are not computed.
+        confidence: (N, K), mean probability within the mask; NaN where nothing was found.
     """
 
     ids: tuple[str, ...]
@@ -61,6 +64,7 @@ class ImageScores:
     pooled_dice: Float[np.ndarray, " K"]
     hd95_px: Float[np.ndarray, "N K"]
     hd95_pooled_px: Float[np.ndarray, "N K"]
+    confidence: Float[np.ndarray, "N K"]
 
     @property
     def means(self) -> dict[str, float]:
@@ -162,11 +166,11 @@ class DenseEvaluation(Evaluation):
             yield from found
 
     def _segment(self, segmenter: Segmenter, case: ImageCase, truth: np.ndarray, with_distances: bool) -> _Batch:
-        on_device = segmenter.segment(case).masks
-        overlap = count_overlap(on_device, torch.from_numpy(truth).to(self.device))
-        masks = on_device.cpu().numpy()
+        found = segmenter.segment(case)
+        overlap = count_overlap(found.masks, torch.from_numpy(truth).to(self.device))
+        masks = found.masks.cpu().numpy()
         distances = surface_distances_px(masks, truth) if with_distances else np.full((2, *overlap.shape[1:]), np.nan)
-        return _Batch(case, truth, masks, overlap, distances)
+        return _Batch(case, truth, masks, found.confidence_by_image, overlap, distances)
 
     def _score_images(
         self,
@@ -177,12 +181,13 @@ class DenseEvaluation(Evaluation):
     ) -> ImageScores | None:
         """Scores the test images; None if every one of them failed."""
         ids: list[str] = []
-        counts, distances = [], []
+        counts, distances, confidence = [], [], []
         batches = self._batches(method, with_distances, failed)
         for batch in tqdm(batches, desc="test batches", disable=failed is None or None):
             ids += batch.case.ids
             counts.append(batch.overlap)
             distances.append(batch.distances)
+            confidence.append(batch.confidence.double().cpu().numpy())
             if save is not None:
                 save(batch.case, batch.masks)
         if not ids:
@@ -196,6 +201,7 @@ class DenseEvaluation(Evaluation):
             pooled_dice=compute_dice(joined.sum(1)).numpy(),
             hd95_px=hd95[0],
             hd95_pooled_px=hd95[1],
+            confidence=np.concatenate(confidence),
         )
 
     def _save_masks(self, folder: Path, failures: Failures, case: ImageCase, masks: np.ndarray) -> None:
@@ -272,7 +278,7 @@ class DenseEvaluation(Evaluation):
             | {"metric": metric, "value": getattr(scores, metric)[n, k]}
             for n, image_id in sorted(enumerate(scores.ids), key=lambda pair: natural_key(pair[1]))
             for k, name in enumerate(names)
-            for metric in ("dice", "iou", "hd95_px", "hd95_pooled_px")
+            for metric in ("dice", "iou", "hd95_px", "hd95_pooled_px", CONFIDENCE)
         ]
         pooled = zip(names, scores.pooled_dice, strict=True)
         return found + [

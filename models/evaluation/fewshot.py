@@ -23,7 +23,7 @@ from models.methods.base import Method
 from models.prediction.segmenter import Segmenter
 from util.ids import natural_key
 from util.items import Failures, catching, dispensable
-from util.results.metrics import Scores, score_volume
+from util.results.metrics import CONFIDENCE, Scores, score_volume
 from util.results.overlays import save_overlays
 from util.results.report.views import VIEWS, save_view
 from util.results.scores import FAMILY, FILE_NAME, N_FOLDS, make_scores, write_scores
@@ -35,11 +35,19 @@ PROTOCOLS = {"reference": ("reference",), "blind": ("blind",), "both": ("referen
 
 @dataclass(frozen=True)
 class CaseResult:
-    """A segmented and scored scan."""
+    """A segmented and scored scan.
+
+    Attributes:
+        scored: what was segmented.
+        masks: of each class.
+        scores: class value -> scores.
+        confidence: class value -> mean probability within the mask; NaN: nothing was found.
+    """
 
     scored: ScoredCase
     masks: Bool[np.ndarray, "K D H W"]
-    scores: dict[int, Scores]  # by label value
+    scores: dict[int, Scores]
+    confidence: dict[int, float]
 
     @property
     def painted(self) -> UInt8[np.ndarray, "D H W"]:
@@ -72,8 +80,10 @@ def evaluate(
         result = None
         with catching(failures, scan, f"scan {scan}"):
             scored = task.read_case(scan)
-            masks = segmenter.segment(scored.case).masks.cpu().numpy()
-            result = CaseResult(scored, masks, _score(scored, masks, tolerance_mm))
+            found = segmenter.segment(scored.case)
+            masks = found.masks.cpu().numpy()
+            confidence = dict(zip(scored.case.classes, found.confidence.tolist(), strict=True))
+            result = CaseResult(scored, masks, _score(scored, masks, tolerance_mm), confidence)
         if result is not None:
             yield result
 
@@ -174,7 +184,7 @@ class FewShotEvaluation(Evaluation):
             | {"case": scan, **asdict(folder.origin(scan)), "structure": folder.spec.class_names[label]}
             | {"label": folder.spec.supplied_value(label), "metric": metric, "value": value}
             for label, scores in result.scores.items()
-            for metric, value in asdict(scores).items()
+            for metric, value in (asdict(scores) | {CONFIDENCE: result.confidence[label]}).items()
         ]
 
     def _draw(self, out: Path, name: str, protocol: str, result: CaseResult) -> Path:

@@ -32,6 +32,7 @@ class FrameResult:
         frame: what was segmented.
         label: class values on the prepared grid.
         scores: class value -> scores.
+        confidence: class value -> mean probability within the mask; NaN: nothing was found.
         legacy: metric -> score of each of the N slices that count.
     """
 
@@ -39,6 +40,7 @@ class FrameResult:
     frame: ScoredFrame
     label: UInt8[np.ndarray, "D H W"]
     scores: dict[int, Scores]
+    confidence: dict[int, float]
     legacy: dict[str, Float[np.ndarray, " N"]]
 
     @property
@@ -65,13 +67,14 @@ def evaluate_frame(
         grid: on which volumes are scored; "original" only where frames know theirs and its ground truth.
         tolerance_mm: see `score_volume`.
     """
-    label, masks = segment_slices(segmenter, frame.case)
+    label, segmented = segment_slices(segmenter, frame.case)
     truth = frame.truth[:, *rule.window(frame.truth.shape[1:])][frame.counts]
-    found = masks[:, frame.counts] & (truth != UNKNOWN)
+    found = segmented.masks.cpu().numpy()[:, frame.counts] & (truth != UNKNOWN)
     wanted = np.stack([truth == value for value in frame.case.classes])
     legacy = {metric: function(found, wanted) for metric, function in LEGACY.items()}
     whole = rule.in_full(label, frame.truth.shape[1:])
-    return FrameResult(case, frame, whole, _scores(frame, whole, grid, tolerance_mm), legacy)
+    confidence = dict(zip(frame.case.classes, segmented.confidence.tolist(), strict=True))
+    return FrameResult(case, frame, whole, _scores(frame, whole, grid, tolerance_mm), confidence, legacy)
 
 
 def _scores(

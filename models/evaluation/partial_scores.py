@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from dataloaders.partial.sets import ScoredCase
 from models.evaluation.base import mean_defined
 from models.prediction.segmenter import Segmenter
-from util.results.metrics import Counts, overlap_scores
+from util.results.metrics import CONFIDENCE, Counts, overlap_scores
 from util.results.ranking import (
     PixelCounts,
     PixelRanking,
@@ -84,6 +84,7 @@ def score_class(
         DataError: arrays of different shapes, probabilities that are not from 0 to 1, or no pixel counts.
     """
     counts = count_pixels(mask, truth, inside)
+    found = probability[mask if inside is None else mask & inside]
     ranking = rank_pixels(probability, truth, inside, N_LEVELS)
     otsu = count_pixels(otsu_mask(probability, inside), truth, inside).rates
     values = {
@@ -93,6 +94,7 @@ def score_class(
         "roc_auc": roc_auc(ranking),
         "average_precision": average_precision(ranking),
         **{f"otsu_{name}": value for name, value in otsu._asdict().items()},
+        CONFIDENCE: float(found.mean()) if found.size else float("nan"),
     }
     return ClassScores(values, counts, ranking)
 

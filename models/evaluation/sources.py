@@ -24,13 +24,13 @@ from models.prediction.segmenter import Segmenter
 from util.errors import ConfigError, DataError
 from util.ids import natural_key
 from util.items import Failures, catching, dispensable
-from util.results.metrics import NSD_TOLERANCE_MM
+from util.results.metrics import CONFIDENCE, NSD_TOLERANCE_MM
 from util.results.overlays import save_overlays
 from util.results.report.views import VIEWS, save_view
 from util.results.scores import FAMILY, FILE_NAME, make_scores, write_scores
 from util.results.tables import make_tables
 
-METRICS = ("dice", "hd95_mm", "hd95_pooled_mm")  # of each frame and structure
+METRICS = ("dice", "hd95_mm", "hd95_pooled_mm")  # of each frame and structure, beside the confidence
 ALL = "all"  # structures together
 DRAWN = {"worst": 0.0, "best": 1.0, "median": 0.5}  # patients in pictures -> place in the order of their Dice
 
@@ -206,9 +206,12 @@ class SourcesEvaluation(Evaluation):
         spec = self.data.spec
         return [
             {**context, "case": result.case, **asdict(result.frame.origin), "structure": spec.class_names[value]}
-            | {"label": spec.supplied_value(value), "metric": metric, "value": getattr(scores, metric)}
+            | {"label": spec.supplied_value(value), "metric": metric, "value": measured}
             for value, scores in result.scores.items()
-            for metric in METRICS
+            for metric, measured in [
+                *((metric, getattr(scores, metric)) for metric in METRICS),
+                (CONFIDENCE, result.confidence[value]),
+            ]
         ]
 
     def _draw(self, candidate: Candidate, patients: Mapping[str, _Patient], out: Path, suffix: str) -> dict[str, Path]:

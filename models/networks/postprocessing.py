@@ -78,10 +78,10 @@ def postprocess_masks(
     return masks
 
 
-def confidences(masks: Bool[Tensor, "K D H W"], probabilities: Float[Tensor, "K D H W"]) -> Float[Tensor, " K"]:
-    """Mean probability of each structure within its mask; 0 where the mask is empty."""
-    inside = (probabilities * masks).flatten(1).sum(1)
-    return inside / masks.flatten(1).sum(1).clamp_min(1)
+def confidences(masks: Bool[Tensor, "*K D H W"], probabilities: Float[Tensor, "*K D H W"]) -> Float[Tensor, "*K"]:
+    """Mean probability of each structure within its mask; NaN where the mask is empty."""
+    inside = (probabilities * masks).flatten(-3).sum(-1)
+    return inside / masks.flatten(-3).sum(-1)
 
 
 def largest_components(masks: Bool[Tensor, "K D H W"]) -> Bool[Tensor, "K D H W"]:

@@ -25,6 +25,19 @@ RESULT = "result of an earlier segmentation"
 LABEL_MAP = "label map of another file, by its name (to segment it, name the file itself)"
 
 Record = dict[str, Any]
+TRUST = ("confidence", "review")  # columns of every table, last
+_YES_NO = ("no", "yes")
+
+
+def trust(confidence: float | None, limit: float | None) -> Record:
+    """What tells whether to look at a mask.
+
+    Args:
+        confidence: mean probability within it; None: nothing was found.
+        limit: below which a mask is to be looked at; None: not known, and `review` is empty.
+    """
+    shown = "" if confidence is None else round(confidence, 3)
+    return {"confidence": shown, "review": "" if limit is None or confidence is None else _YES_NO[confidence < limit]}
 
 
 @dataclass

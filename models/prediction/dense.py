@@ -42,11 +42,13 @@ class DensePrediction:
         masks: structure -> (H, W) bool.
         values: structure -> value in label maps.
         probabilities: structure -> (H, W) uint16, 65535 is 1; 0 outside the window that the network sees.
+        confidence: structure -> mean probability within its mask; None: nothing was found.
     """
 
     masks: Mapping[str, Bool[np.ndarray, "H W"]]
     values: Mapping[str, int]
     probabilities: Mapping[str, Shaped[np.ndarray, "H W"]]
+    confidence: Mapping[str, float | None]
 
     @property
     def label_map(self) -> Shaped[np.ndarray, "H W"]:
@@ -164,6 +166,7 @@ class DensePredictor:
             {name: framing.to_picture(self.task.in_full(mask)) for name, mask in masks},
             self.values,
             {name: framing.to_picture(self.task.in_full(share)) for name, share in shares},
+            found.named_confidence(self.task.names),
         )
 
     def network_input(self, image: np.ndarray, framing: Framing) -> Float[Tensor, "1 C H W"]:

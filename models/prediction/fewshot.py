@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +15,6 @@ from dataloaders.samples import EvalCase, Volume
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import PrepareParameters, parameters_of, paste_back, prepare_image
 from models.methods.base import Method
-from models.networks.postprocessing import confidences
 from models.prediction.annotated import (
     Annotated,
     PreparedSupport,
@@ -29,7 +27,7 @@ from models.prediction.annotated import (
 )
 from models.prediction.origin import find_dataset, require_family
 from models.prediction.raw_scans import check_array, warn_of_doubts
-from models.prediction.segmenter import Segmenter, most_probable
+from models.prediction.segmenter import ScanSegmentation, Segmenter, most_probable
 from models.training.load import load_trained, read_trained
 from util.errors import ConfigError, UserError
 from util.items import naming
@@ -38,20 +36,6 @@ from util.runtime.device import choose_device, set_precision
 logger = logging.getLogger(__name__)
 
 LENGTH_TOLERANCE = 1.5  # ratio of two scans' lengths along z above which relative heights hardly correspond
-
-
-@dataclass(frozen=True)
-class ScanSegmentation:
-    """What was found in a scan.
-
-    Attributes:
-        label_map: values of the annotated scans' label maps, unsigned integers, on the grid of the scan.
-        confidence: name -> mean probability within the structure's mask, also where the mask was left out for it; None:
-            nothing of the structure was found.
-    """
-
-    label_map: Volume
-    confidence: dict[str, float | None]
 
 
 class FewShotPredictor:
@@ -203,16 +187,13 @@ class FewShotPredictor:
         case = self.segmenter.encode(self._case(prepared, name))
         found = self.segmenter.segment(case)
         self._warn_if_unlike(case)
-        confidence = confidences(found.masks, found.probabilities)
-        is_kept = (confidence >= self.min_confidence)[:, None, None, None]
+        is_kept = (found.confidence >= self.min_confidence)[:, None, None, None]
         number = most_probable(found.probabilities, found.masks & is_kept).cpu().numpy()
         grid = Grid.of(image)
         pasted = paste_back(Volume(number, prepared.affine), grid.shape, grid.affine)
         values = np.array([0, *self.structures.values()], np.min_scalar_type(max(self.structures.values())))
         label_map = Volume(values[pasted.array], image.affine, image.stored)
-        is_found = found.masks.flatten(1).any(1).tolist()
-        known = zip(self.structures, confidence.tolist(), is_found, strict=True)
-        return ScanSegmentation(label_map, {name: value if found else None for name, value, found in known})
+        return ScanSegmentation(label_map, found.named_confidence(self.structures))
 
     def _case(self, prepared: Volume, name: str) -> EvalCase:
         image, classes = torch.from_numpy(prepared.array)[:, None], tuple(range(1, len(self.structures) + 1))

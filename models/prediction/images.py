@@ -12,11 +12,13 @@ from dataloaders.io.pictures import SUFFIXES
 from dataloaders.io.png import write_pngs
 from models.prediction.batch import (
     RESULT,
+    TRUST,
     Inventory,
     Record,
     name_files,
     process_each,
     remove_files,
+    trust,
     without_label_maps,
 )
 from models.prediction.dense import PROBABILITY, SEGMENTATION, DensePrediction, DensePredictor, probability_files
@@ -29,7 +31,7 @@ from util.results.overlays import save_image_overlays
 TABLE = "areas.csv"
 OVERLAY = "_overlay.png"
 RESULTS = (SEGMENTATION, PROBABILITY, OVERLAY)
-COLUMNS = ("image", "label", "structure", "pixels", "fraction_of_image")
+COLUMNS = ("image", "label", "structure", "pixels", "fraction_of_image", *TRUST)
 LABEL_TABLES = r"labels(_.+)?\.(txt|ctbl)"
 NO_IMAGE = "no image of a known format"
 OVERLAY_SIDE_PX = 1024  # larger images are thinned out for overlays
@@ -86,19 +88,15 @@ def result_names(predictor: Predictor, images: Iterable[str]) -> list[str]:
     return [file for name in images for file in (*predictor.result_names(name), f"{name}{OVERLAY}")]
 
 
-def areas(name: str, prediction: Prediction) -> list[Record]:
-    """A record with `COLUMNS` for each structure."""
-    counts = {structure: int(np.count_nonzero(mask)) for structure, mask in prediction.masks.items()}
-    return [
-        dict(
-            zip(
-                COLUMNS,
-                (name, prediction.values[each], each, count, round(count / prediction.masks[each].size, 6)),
-                strict=True,
-            )
-        )
-        for each, count in counts.items()
-    ]
+def areas(name: str, prediction: Prediction, limit: float | None = None) -> list[Record]:
+    """A record with `COLUMNS` for each structure; `limit`: see `trust`."""
+    records = []
+    for structure, mask in prediction.masks.items():
+        count = int(np.count_nonzero(mask))
+        known = (name, prediction.values[structure], structure, count, round(count / mask.size, 6))
+        own = dict(zip(COLUMNS, known, strict=False))
+        records.append(own | trust(prediction.confidence[structure], limit))
+    return records
 
 
 def segment_images(
@@ -110,6 +108,7 @@ def segment_images(
     failures: Failures,
     removed: list[str] | None = None,
     found: list[Record] | None = None,
+    limit: float | None = None,
 ) -> int:
     """Segments image after image and writes the results; returns the number of those that succeeded.
 
@@ -123,8 +122,9 @@ def segment_images(
         removed: receives the names of probabilities and overlays of an earlier run that this one does not replace: they
             are removed, as they belong to other masks. None: they stay.
         found: receives the records of this run; None: not needed.
+        limit: confidence below which a structure is to be looked at; None: not known.
     """
-    work = partial(_segment, predictor, out, pictures, probabilities, _shared_names(predictor, images), removed)
+    work = partial(_segment, predictor, out, pictures, probabilities, _shared_names(predictor, images), removed, limit)
     n_done = process_each(images, work, out / TABLE, COLUMNS, "images", failures, found)
     with catching(failures, "tables of label values", out):
         predictor.write_label_tables(out)
@@ -138,6 +138,7 @@ def _segment(
     probabilities: bool,
     shared: frozenset[str],
     removed: list[str] | None,
+    limit: float | None,
     name: str,
     path: Path,
 ) -> list[Record]:
@@ -155,7 +156,7 @@ def _segment(
     if removed is not None:
         former = [f"{name}{OVERLAY}", *_probability_names(name, predictor.values)]
         removed += remove_files(out, [file for file in former if file not in kept])
-    return areas(name, prediction)
+    return areas(name, prediction, limit)
 
 
 def _shared_names(predictor: Predictor, images: Iterable[str]) -> frozenset[str]:

@@ -52,6 +52,8 @@ def make_parser(description: str) -> CommandParser:
     add("--weights", choices=("last", "ema"), default="last", help="ema: the averaged ones (default: last)")
     add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     add("--overlays", action="store_true", help="also draw a picture per image or scan")
+    text = "name structures found with less confidence: 0 to 1, or a validation's folder, whose scores choose it"
+    add("--review-below", type=_review_limit, metavar="LIMIT", help=text)
     add("--overwrite", action="store_true", help="replace existing results")
     add("--dataset", help=DATASET)
     add_json(parser)
@@ -86,6 +88,18 @@ def _class(text: str) -> tuple[str, int]:
     if not value.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r}: expected VALUE or NAME=VALUE with a whole number, e.g. liver=6")
     return name, int(value)
+
+
+def _review_limit(text: str) -> float | Path:
+    """`0.7`, or the folder of a validation."""
+    if Path(text).is_dir():
+        return Path(text)
+    try:
+        return number(at_least=0.0, at_most=1.0)(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected a number from 0 to 1, or the folder of a validation, <experiment>/validation/<number>"
+        ) from None
 
 
 def _odd(text: str) -> int:

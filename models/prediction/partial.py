@@ -83,12 +83,14 @@ class PartialPrediction:
         masks: class -> (H, W) bool; see `separate` for those that exclude each other, all others may overlap.
         probabilities: class -> (H, W) uint16, 65535 is 1; 0 outside what the network sees.
         values: class -> value in the label map of its task.
+        confidence: class -> mean probability within its mask; None: nothing was found.
         tasks: of the network.
     """
 
     masks: Mapping[str, Bool[np.ndarray, "H W"]]
     probabilities: Mapping[str, Shaped[np.ndarray, "H W"]]
     values: Mapping[str, int]
+    confidence: Mapping[str, float | None]
     tasks: tuple[Task, ...]
 
     def label_files(self, folder: Path, name: str) -> dict[Path, np.ndarray]:
@@ -190,6 +192,7 @@ class PartialPredictor:
             {name: framing.to_picture(mask) for name, mask in masks},
             {name: framing.to_picture(share) for name, share in shares},
             self.values,
+            found.named_confidence(names),
             self.tasks,
         )
 

@@ -13,11 +13,12 @@ from dataloaders.io.volumes import read_cine, read_series, read_volume
 from dataloaders.samples import Volume
 from dataloaders.scans.plausibility import label_map_doubt
 from dataloaders.scans.preprocess import apply_window
-from models.prediction.batch import Record, name_files, process_each, remove_files
+from models.prediction.batch import TRUST, Record, name_files, process_each, remove_files, trust
 from models.prediction.dicom_seg import Source, source_of, write_dicom_seg
-from models.prediction.fewshot import FewShotPredictor, ScanSegmentation
+from models.prediction.fewshot import FewShotPredictor
 from models.prediction.label_tables import write_label_tables
 from models.prediction.scan_search import DICOM_SEG, OVERLAY, RESULTS, SEGMENTATION, TABLE
+from models.prediction.segmenter import ScanSegmentation
 from models.prediction.sources import SourcesPredictor
 from util.errors import DataError
 from util.items import Failures, catching
@@ -26,8 +27,7 @@ from util.results.tables import markdown_header, markdown_row
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("scan", "label", "structure", "voxels", "volume_ml")
-FEWSHOT_COLUMNS = (*COLUMNS, "confidence")
+COLUMNS = ("scan", "label", "structure", "voxels", "volume_ml", *TRUST)
 FRAME_COLUMNS = ("scan", "frame", *COLUMNS[1:])  # where scans may have several frames
 MOST_SHOWN = 20  # scans in the summary
 
@@ -44,29 +44,24 @@ def result_names(scans: Iterable[str]) -> list[str]:
     return [f"{name}{end}" for name in scans for end in (SEGMENTATION, *RESULTS)]
 
 
-def volumes(name: str, label_map: Volume, structures: Mapping[str, int]) -> list[Record]:
-    """A record with `COLUMNS` for each structure; a voxel's volume is the affine's determinant."""
-    voxel_ml = abs(np.linalg.det(label_map.affine[:3, :3])) / 1000
-    counts = {structure: int((label_map.array == value).sum()) for structure, value in structures.items()}
-    return [
-        dict(zip(COLUMNS, (name, structures[each], each, count, round(count * voxel_ml, 4)), strict=True))
-        for each, count in counts.items()
-    ]
-
-
-def confident_volumes(name: str, found: ScanSegmentation, structures: Mapping[str, int]) -> list[Record]:
-    """A record with `FEWSHOT_COLUMNS` for each structure; the confidence of one that was not found is empty."""
-    return [
-        record | {"confidence": "" if (value := found.confidence[record["structure"]]) is None else round(value, 3)}
-        for record in volumes(name, found.label_map, structures)
-    ]
+def volumes(
+    name: str, found: ScanSegmentation, structures: Mapping[str, int], limit: float | None = None
+) -> list[Record]:
+    """A record with `COLUMNS` for each structure; `limit`: see `trust`."""
+    voxel_ml = abs(np.linalg.det(found.label_map.affine[:3, :3])) / 1000
+    records = []
+    for structure, value in structures.items():
+        count = int((found.label_map.array == value).sum())
+        own = dict(zip(COLUMNS, (name, value, structure, count, round(count * voxel_ml, 4)), strict=False))
+        records.append(own | trust(found.confidence[structure], limit))
+    return records
 
 
 def summary(records: Sequence[Record]) -> str:
     """A table of scans with the volume of each structure and, in brackets, its confidence.
 
     Args:
-        records: of `confident_volumes`.
+        records: of `volumes`.
     """
     cells: dict[str, dict[str, str]] = {}
     for record in records:
@@ -80,12 +75,14 @@ def summary(records: Sequence[Record]) -> str:
     return "\n".join([*lines, f"... and {more} more in {TABLE}"] if more > 0 else lines)
 
 
-def frame_volumes(name: str, label_maps: Sequence[Volume], structures: Mapping[str, int]) -> list[Record]:
+def frame_volumes(
+    name: str, frames: Sequence[ScanSegmentation], structures: Mapping[str, int], limit: float | None = None
+) -> list[Record]:
     """A record with `FRAME_COLUMNS` for each frame and structure; the frame of a scan that has but one is empty."""
     return [
-        record | {"frame": number if len(label_maps) > 1 else ""}
-        for number, label_map in enumerate(label_maps)
-        for record in volumes(name, label_map, structures)
+        record | {"frame": number if len(frames) > 1 else ""}
+        for number, found in enumerate(frames)
+        for record in volumes(name, found, structures, limit)
     ]
 
 
@@ -98,11 +95,13 @@ class Further:
         dicom_seg: None: no DICOM segmentations; else name -> reason of those that could not be written, likewise.
         removed: receives the names of overlays and DICOM segmentations of an earlier run that this one does not
             replace: they are removed, as they belong to other label maps. None: they stay.
+        limit: confidence below which a structure is to be looked at; None: not known.
     """
 
     pictures: Failures | None = None
     dicom_seg: Failures | None = None
     removed: list[str] | None = None
+    limit: float | None = None
 
 
 def segment_scans(
@@ -123,7 +122,7 @@ def segment_scans(
         further: what is written besides.
         found: receives the records of this run; None: not needed.
     """
-    columns = FRAME_COLUMNS if isinstance(predictor, SourcesPredictor) else FEWSHOT_COLUMNS
+    columns = FRAME_COLUMNS if isinstance(predictor, SourcesPredictor) else COLUMNS
     files = [name for name, path in scans.items() if not path.is_dir()]
     if further.dicom_seg is not None and files:
         logger.warning("no DICOM SEG of %d scan(s) that are no DICOM series, such as %s", len(files), files[0])
@@ -143,12 +142,12 @@ def _segment(predictor: Predictor, out: Path, further: Further, name: str, path:
             f"{type(predictor).__name__}.predict."
         )
     if isinstance(predictor, SourcesPredictor):
-        label_maps = predictor.predict(frames, name)
-        records = frame_volumes(name, label_maps, predictor.structures)
+        found = predictor.segment(frames, name)
+        records = frame_volumes(name, found, predictor.structures, further.limit)
     else:
-        found = predictor.segment(frames[0], name)
-        label_maps = [found.label_map]
-        records = confident_volumes(name, found, predictor.structures)
+        found = [predictor.segment(frames[0], name)]
+        records = volumes(name, found[0], predictor.structures, further.limit)
+    label_maps = [each.label_map for each in found]
     write_frames(out / f"{name}{SEGMENTATION}", label_maps, path)
     written = set()
     if further.pictures is not None:

@@ -1,6 +1,7 @@
 """The step from a prepared case to probabilities and masks: the same for validation, export and prediction."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,9 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from dataloaders.samples import EvalCase, ImageCase, SupportSet
+from dataloaders.samples import EvalCase, ImageCase, SupportSet, Volume
 from models.methods.base import Method
+from models.networks.postprocessing import confidences
 from models.networks.similarity import Likeness
 
 
@@ -20,6 +22,35 @@ class Segmentation:
 
     probabilities: Float[Tensor, "K D H W"]
     masks: Bool[Tensor, "K D H W"]
+
+    @property
+    def confidence(self) -> Float[Tensor, " K"]:
+        """Of each class, the mean probability within its mask in all slices together; NaN: nothing was found."""
+        return confidences(self.masks, self.probabilities)
+
+    @property
+    def confidence_by_image(self) -> Float[Tensor, "D K"]:
+        """The same in each image."""
+        return confidences(self.masks[:, :, None], self.probabilities[:, :, None]).T
+
+    def named_confidence(self, structures: Iterable[str]) -> dict[str, float | None]:
+        """Structure -> confidence, of the classes in their order; None: nothing was found."""
+        pairs = zip(structures, self.confidence.tolist(), strict=True)
+        return {name: None if math.isnan(value) else value for name, value in pairs}
+
+
+@dataclass(frozen=True)
+class ScanSegmentation:
+    """What was found in a scan, or in one of its frames.
+
+    Attributes:
+        label_map: unsigned integers, on the grid of the scan.
+        confidence: structure -> mean probability within its mask, also where the mask was left out for it; None:
+            nothing of the structure was found.
+    """
+
+    label_map: Volume
+    confidence: dict[str, float | None]
 
 
 class Segmenter:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from dataloaders.description import DatasetSpec
@@ -19,7 +19,7 @@ from dataloaders.sources.frames import SliceRule
 from models.methods.base import Method
 from models.prediction.origin import find_dataset, require_family
 from models.prediction.raw_scans import check_array, warn_of_doubts
-from models.prediction.segmenter import Segmenter, most_probable
+from models.prediction.segmenter import ScanSegmentation, Segmentation, Segmenter, most_probable
 from models.training.load import load_trained, read_trained
 from util.errors import CheckpointError, DataError
 from util.runtime.device import choose_device, set_precision
@@ -27,18 +27,15 @@ from util.runtime.device import choose_device, set_precision
 OwnPredictor = TypeVar("OwnPredictor", bound="SourcesPredictor")
 
 
-def segment_slices(
-    segmenter: Segmenter, case: ImageCase
-) -> tuple[UInt8[np.ndarray, "D h w"], Bool[np.ndarray, "K D h w"]]:
+def segment_slices(segmenter: Segmenter, case: ImageCase) -> tuple[UInt8[np.ndarray, "D h w"], Segmentation]:
     """Segments the slices of a case; the method takes `images_per_pass` of them together.
 
     Returns:
-        For each pixel the most probable of the classes whose mask contains it, else 0; and the masks.
+        For each pixel the most probable of the classes whose mask contains it, else 0; and what was found.
     """
     found = segmenter.segment(case)
     values = np.array([0, *case.classes], np.uint8)
-    label = values[most_probable(found.probabilities, found.masks).cpu().numpy()]
-    return label, found.masks.cpu().numpy()
+    return values[most_probable(found.probabilities, found.masks).cpu().numpy()], found
 
 
 class SourcesPredictor:
@@ -116,6 +113,10 @@ class SourcesPredictor:
         return self.rule.apply(prepared)
 
     def predict(self, frames: Sequence[Volume], name: str = "the scan") -> list[Volume]:
+        """The label map of each frame of a scan; see `segment`."""
+        return [found.label_map for found in self.segment(frames, name)]
+
+    def segment(self, frames: Sequence[Volume], name: str = "the scan") -> list[ScanSegmentation]:
         """Segments the frames of a scan.
 
         Args:
@@ -123,7 +124,7 @@ class SourcesPredictor:
             name: of the scan, for warnings.
 
         Returns:
-            A label map of each frame with the values of the data set's own label maps, on the frame's grid.
+            Of each frame a label map with the values of the data set's own label maps, on the frame's grid.
 
         Raises:
             DataError: no scan: no numbers, a constant image, or frames of different grids.
@@ -137,14 +138,15 @@ class SourcesPredictor:
             self._segment(Volume(part, stack.affine), frame, name) for part, frame in zip(parts, frames, strict=True)
         ]
 
-    def _segment(self, prepared: Volume, frame: Volume, name: str) -> Volume:
+    def _segment(self, prepared: Volume, frame: Volume, name: str) -> ScanSegmentation:
         ids = tuple(f"{name} {z}" for z in range(len(prepared.array)))
         case = ImageCase(ids, tuple(range(1, len(self.spec.class_names))), self.network_input(prepared.array))
-        label, _ = segment_slices(self.segmenter, case)
+        label, found = segment_slices(self.segmenter, case)
         whole = self.rule.in_full(label, prepared.array.shape[1:])
         grid = Grid.of(frame)
         pasted = paste_back(Volume(whole, prepared.affine), grid.shape, grid.affine)
-        return Volume(to_supplied_values(pasted.array, self.spec), frame.affine, frame.stored)
+        label_map = Volume(to_supplied_values(pasted.array, self.spec), frame.affine, frame.stored)
+        return ScanSegmentation(label_map, found.named_confidence(self.structures))
 
 
 def _check_frames(frames: Sequence[Volume]) -> None:

@@ -1,11 +1,13 @@
 """Pairs of scans: which are segmented, what is printed, and how confidence goes with Dice."""
 
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 
 from benchmarks import propagation_pairs
 from benchmarks.propagation_pairs import confidence_table
+from util.results.confidence import measure_worth
 
 RUN = "propagation modelname=resnet18 encoder_weights=none"
 
@@ -18,15 +20,21 @@ def printed(monkeypatch, capsys, folder, *options):
     return capsys.readouterr().out.splitlines()
 
 
-def test_every_scan_is_segmented_with_every_other_one(monkeypatch, capsys, prepared_folder):
-    first, *lines = printed(monkeypatch, capsys, prepared_folder, "--confidence", "--reuse-features")
+def test_every_scan_is_segmented_with_every_other_one(monkeypatch, capsys, prepared_folder, tmp_path):
+    picture = tmp_path / "confidence.svg"
+    options = ("--confidence", "--reuse-features", "--picture", str(picture))
+    first, *lines = printed(monkeypatch, capsys, prepared_folder, *options)
     assert first.startswith("6 pairs of CHAOST2")
     pairs = [line.split(":")[0].split(" to ") for line in lines if " to " in line and line.startswith("  ")]
     assert len({tuple(pair) for pair in pairs}) == 6
     assert all(support.strip() != query for support, query in pairs)
     rows = [line for line in lines if line.startswith(f"| {RUN}")]
     assert [row.split(" | ")[1] for row in rows] == ["blind", "reference"]
-    assert any(line.startswith("correlation") for line in lines)
+    assert any("Spearman's correlation of confidence and Dice" in line for line in lines)
+    drawn = ElementTree.parse(picture).getroot()
+    assert drawn.tag == "{http://www.w3.org/2000/svg}svg"
+    (told,) = (line for line in lines if "Spearman" in line)
+    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}circle"))) == int(told.split()[0])
 
 
 def test_several_shots_are_every_combination(monkeypatch, capsys, prepared_folder):
@@ -36,10 +44,11 @@ def test_several_shots_are_every_combination(monkeypatch, capsys, prepared_folde
 
 
 def test_the_table_of_confidences_by_hand():
-    confidence, dice = np.array([0.0, 0.5, 0.62, 0.9, 0.95, 0.8]), np.array([0.0, 0.1, 0.75, 0.8, 0.6, np.nan])
-    first, *lines = confidence_table(confidence, dice).splitlines()
-    assert first == f"correlation {np.corrcoef(confidence[1:5], dice[1:5])[0, 1]:.2f}, 4 masks, 2 not found or scored"
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+    confidence, dice = np.array([np.nan, 0.5, 0.62, 0.9, 0.95, 0.8]), np.array([0.0, 0.1, 0.75, 0.8, 0.6, np.nan])
+    worth = measure_worth(confidence, dice)
+    lines = confidence_table(worth).splitlines()
+    assert lines[: len(worth.sentences)] == worth.sentences
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| 0")]
     assert cells == [
         ["0 to 0.6", "1", "0.10", "0 %"],
         ["0.6 to 0.65", "1", "0.75", "100 %"],

@@ -39,6 +39,8 @@ class Metric:
     highest: float | None = 1.0
 
 
+CONFIDENCE = "confidence"  # is no score: nothing of the truth is in it
+
 # Name in scores.csv -> metric. Names end in the unit, where there is one.
 METRICS = {
     "dice": Metric("Dice × 100"),
@@ -65,6 +67,7 @@ METRICS = {
     "hd95_px": Metric(f"HD95 in pixels ({LARGER})", factor=1.0, highest=math.inf),
     "hd95_pooled_mm": Metric(f"HD95 in mm ({POOLED})", factor=1.0, highest=math.inf),
     "hd95_pooled_px": Metric(f"HD95 in pixels ({POOLED})", factor=1.0, highest=math.inf),
+    CONFIDENCE: Metric("Confidence: mean probability within the mask × 100"),
 }
 
 

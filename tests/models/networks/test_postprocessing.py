@@ -1,3 +1,5 @@
+import math
+
 import torch
 
 from models.networks.postprocessing import PostprocessConfig, confidences, largest_components, postprocess_masks
@@ -20,7 +22,7 @@ def test_the_largest_piece_is_kept():
 def test_a_structure_of_low_confidence_is_absent():
     masks = two_pieces()
     probabilities = torch.tensor([0.9, 0.55, 0.2])[:, None, None, None].expand(3, 3, 6, 6)
-    torch.testing.assert_close(confidences(masks, probabilities), torch.tensor([0.9, 0.55, 0.0]))
+    torch.testing.assert_close(confidences(masks, probabilities), torch.tensor([0.9, 0.55, math.nan]), equal_nan=True)
     kept = postprocess_masks(masks, probabilities, PostprocessConfig(min_confidence=0.6))
     assert kept.flatten(1).any(1).tolist() == [True, False, False]
 

@@ -127,6 +127,9 @@ def test_images_are_segmented_from_the_checkpoint_alone(trained, tmp_path):
         is_label = read(tmp_path / f"{record['image']}_segmentation.png") == int(record["label"])
         assert int(record["pixels"]) == is_label.sum()
         assert float(record["fraction_of_image"]) == pytest.approx(is_label.mean(), abs=1e-6)
+        probability = read(tmp_path / f"{record['image']}_{record['structure']}_probability.png")
+        assert float(record["confidence"]) == pytest.approx(probability[is_label].mean() / 65_535, abs=0.02)
+        assert record["review"] == ""
 
 
 def test_json_holds_the_areas(trained, tmp_path, capsys):
@@ -134,7 +137,8 @@ def test_json_holds_the_areas(trained, tmp_path, capsys):
     answer = json.loads(capsys.readouterr().out)
     with (tmp_path / "areas.csv").open() as stream:
         table = list(csv.DictReader(stream))
-    assert [{key: str(value) for key, value in each.items()} for each in answer["results"]] == table
+    results = [{key: "" if value is None else str(value) for key, value in each.items()} for each in answer["results"]]
+    assert results == table
     assert answer["segmented"] == answer["found"] == len(SIZES)
 
 

@@ -271,13 +271,15 @@ def test_the_command_needs_no_checkpoint(make_predictor, tmp_path, caplog):
     assert {path.name for path in out.iterdir()} == {*tables, *(f"{n}{end}" for n in "bc" for end in ends)}
     with (out / "volumes.csv").open() as stream:
         records = list(csv.DictReader(stream))
-    assert list(records[0]) == ["scan", "label", "structure", "voxels", "volume_ml", "confidence"]
+    assert list(records[0]) == ["scan", "label", "structure", "voxels", "volume_ml", "confidence", "review"]
+    assert {record["review"] for record in records} == {"no"}
     assert [(r["scan"], r["structure"]) for r in records] == [(s, n) for s in "bc" for n in ("liver", "label 9")]
     assert all(0.5 < float(record["confidence"]) <= 1 for record in records)
     truth = read_nifti(tmp_path / "labels/b.nii.gz").array
     assert dice(read_nifti(out / "b_segmentation.nii.gz").array, truth) > 0.75
     assert "rules from the first annotated scan (--dataset gives others): no Hounsfield units" in caplog.text
     assert "| scan | liver, ml (confidence) | label 9, ml (confidence) |" in caplog.text
+    assert "masks to look at" not in caplog.text
     ml, confidence = records[0]["volume_ml"], float(records[0]["confidence"])
     assert f"| b | {float(ml):.4g} ({confidence:.2f}) |" in caplog.text
 
@@ -287,6 +289,7 @@ def test_the_command_takes_several_annotated_scans_and_leaves_out_what_is_unsure
     assert run(files(tmp_path), "--min-confidence=1", supports=("support/a", "scans/c")) == 0
     assert not read_nifti(tmp_path / "out/b_segmentation.nii.gz").array.any()
     assert "| b | not there (0." in caplog.text
+    assert "masks to look at" not in caplog.text  # they are left out
     with (tmp_path / "out/volumes.csv").open() as stream:
         records = list(csv.DictReader(stream))
     assert {record["voxels"] for record in records} == {"0"}

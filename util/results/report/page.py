@@ -12,10 +12,12 @@ from markupsafe import Markup
 
 from util.errors import DataError
 from util.files import write_text
+from util.results.confidence import paired
 from util.results.report.cases import FAR_RULE, CaseGroup, CaseRow, group_cases
 from util.results.report.images import Bundle, Picture, encode_picture, encode_view, niivue
 from util.results.report.record import Headline
 from util.results.report.runs import Run, read_run
+from util.results.report.scatter import Scatter, confidence_plot
 from util.results.report.strip import Plot, make_plot
 from util.results.report.views import View
 from util.results.templates import environment
@@ -93,6 +95,11 @@ def strip_plot(group: CaseGroup) -> Plot | None:
     return make_plot(cases, 0.0, group.highest)
 
 
+def trust_plot(group: CaseGroup) -> Scatter | None:
+    """The Dice of all masks of a group over their confidence; ids of the points are those of the cases' rows."""
+    return confidence_plot(paired(group.scores), {row.case: row.anchor for row in group.rows})
+
+
 def _content(run: Run) -> dict[str, Any]:
     record, groups, warnings = run.record, group_cases(run.scores), list(run.warnings)
     shown = [_shown(group, run.views) for group in groups]
@@ -113,6 +120,7 @@ def _content(run: Run) -> dict[str, Any]:
         "warnings": _told(run) + warnings,  # by now with those of the pictures
         "groups": groups,
         "plots": [strip_plot(group) for group in groups],
+        "trust": [trust_plot(group) for group in groups],
         "bundle": niivue() if drawn["views"] else None,
         "far_rule": FAR_RULE,
         "changed": {key: flat[key] for key in record.changed if key in flat},

@@ -80,7 +80,7 @@ def make_plot(
         high = max(*map(abs, known), 1e-9)
         low = -high
     low, high = min(known) if low is None else low, max(known) if high is None else high
-    ticks = _ticks(low, high)
+    ticks = round_ticks(low, high)
     low, high = min(low, ticks[0]), max(high, ticks[-1])
 
     def place(value: float) -> float:
@@ -115,7 +115,7 @@ def _offsets(n: int) -> Iterator[float]:
     return (JITTER * pattern[place % len(pattern)] for place in range(n))
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def round_ticks(low: float, high: float) -> list[float]:
     """Round numbers that span the range, four to eight of them."""
     span = max(high - low, 1e-6)
     step = 10 ** math.floor(math.log10(span / 4))

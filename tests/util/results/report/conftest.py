@@ -28,7 +28,11 @@ def scores_of(dice=None, method="Mine", **conditions):
         | {"metric": metric, "value": value}
         for case, values in (dice or DICE).items()
         for place, structure in enumerate(STRUCTURES)
-        for metric, value in (("dice", values[place]), ("hd95_mm", HD95_MM.get(case, (9.0, 8.0))[place]))
+        for metric, value in {
+            "dice": values[place],
+            "hd95_mm": HD95_MM.get(case, (9.0, 8.0))[place],
+            "confidence": 0.5 + values[place] / 3,
+        }.items()
     ])  # fmt: skip
 
 

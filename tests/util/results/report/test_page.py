@@ -13,7 +13,7 @@ from util.results.report import Record, save_report
 from util.results.report.__main__ import main
 from util.results.report.images import niivue
 from util.results.report.runs import find_run, read_run
-from util.results.scores import write_scores
+from util.results.scores import FILE_NAME, read_scores, write_scores
 
 ESCAPED = "&lt;/script&gt;&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;&#39;&amp;"
 
@@ -48,6 +48,25 @@ def test_worst_median_and_best_case_and_far_off_pieces_are_marked(page):
     assert marks == {"1": "", "2": "worst", "3": "far", "10": "best", ESCAPED: "median"}
     assert "LIVER: HD95 120 mm at Dice 70.0" in page
     assert "Dice of 50 or more although HD95 is 50 mm or more" in page
+
+
+def test_the_confidence_of_every_mask_is_shown_beside_its_dice(page):
+    figure = page[page.index('<figure class="strip scatter">') :]
+    labels = re.findall(r'class="case" tabindex="-?\d" aria-label="(.*?)"', figure[: figure.index("</figure>")])
+    assert labels[0] == f"2, RK {ESCAPED}: confidence 63.3, Dice 40.0"
+    assert len(labels) == 9  # one Dice is undefined
+    assert "9 masks; Spearman&#39;s correlation of confidence and Dice 1.00." in figure
+    assert "1 more have no confidence" in figure
+    anchor = re.search(r'href="#(case-\d+)" class="case" tabindex="0"', figure)
+    assert anchor
+    assert f'<tr id="{anchor[1]}"' in page
+
+
+def test_without_confidences_there_is_no_plot_of_them(tmp_path, write_run):
+    folder = write_run(tmp_path / "run")
+    scores = read_scores(folder / FILE_NAME)
+    write_scores(folder / FILE_NAME, scores[scores["metric"] != "confidence"])
+    assert "Does the confidence tell" not in save_report(folder).read_text(encoding="utf-8")
 
 
 def test_settings_that_were_changed_come_first_and_the_rest_is_folded(page):
