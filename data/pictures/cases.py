@@ -1,4 +1,4 @@
-"""What a picture page shows of a case, as arrays: the image, the expert's masks, and the layers that exist beside them."""
+"""What a picture page shows of a case, as arrays: the image, the expert's masks, and what exists beside them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

@@ -55,7 +55,7 @@ def choose(
 
 def spread(ids: Sequence[str], count: int) -> list[str]:
     """`count` ids at equal distances, from the first to the last one."""
-    return [ids[place] for place in np.linspace(0, len(ids) - 1, count).round().astype(int)]
+    return [str(ids[place]) for place in np.linspace(0, len(ids) - 1, count).round().astype(int)]
 
 
 def read_suspects(path: Path, known: Collection[str]) -> dict[str, list[Suspicion]]:
@@ -79,7 +79,7 @@ def read_suspects(path: Path, known: Collection[str]) -> dict[str, list[Suspicio
     foreign = [one for one in found if one not in known]
     if foreign:
         raise DataError(
-            f"{path}: {len(foreign)} of {len(found)} ids are not of the set, such as {foreign[0]}; expected its images. "
-            f"{AGAIN}"
+            f"{path}: {len(foreign)} of {len(found)} ids are not of the set, such as {foreign[0]}; expected its "
+            f"images. {AGAIN}"
         )
     return found

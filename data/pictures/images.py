@@ -84,7 +84,7 @@ class ImageCases(CaseSource):
         for folder in self._finished[NOISE]:
             if folder.parent.name in self.spec.class_names[1:]:
                 found.setdefault(folder.name, {})[self.spec.class_names.index(folder.parent.name)] = folder
-        return found
+        return {name: dict(sorted(folders.items())) for name, folders in found.items()}
 
 
 def _count(folders: Iterable[Path]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from data.pictures.cases import NOISE, PSEUDO, SUPERPIXELS, CaseSource, Layer
 from data.pictures.choice import HOW, HOW_SUSPECT, Suspicion, choose
-from data.pictures.tiles import GREY, Tile, class_colours, make_tile
+from data.pictures.tiles import UNKNOWN_COLOUR, Tile, class_colours, make_tile
 from util.files import write_text
 from util.items import Failures, attempt_each
 from util.results.pictures import BOUNDARY_COLOUR, EXPERT_COLOUR, OTHER_COLOUR
@@ -97,7 +97,7 @@ def _key(layer: Layer) -> list[tuple[str, str]]:
     keys = {
         SUPERPIXELS: [(gold, "boundary of a superpixel")],
         NOISE: [(OTHER_COLOUR, "added: in the noisy mask alone"), (EXPERT_COLOUR, "lost: in the expert's mask alone")],
-        PSEUDO: [(GREY, "does not count")],
+        PSEUDO: [(UNKNOWN_COLOUR, "does not count")],
     }
     return keys[layer.kind]
 
@@ -106,10 +106,8 @@ def _sizes(tiles: Sequence[Tile], kind: str) -> dict[str, str]:
     """Sizes and spacings of the cases that are shown: the median, and the range where they differ."""
     if not tiles:
         return {}
-    axes = ("slices", "rows", "columns")[-len(tiles[0].shape) :]
-    found = {
-        f"{axis} in pixels" if axis != "slices" else axis: [t.shape[n] for t in tiles] for n, axis in enumerate(axes)
-    }
+    axes = ("slices", "rows in px", "columns in px")[-len(tiles[0].shape) :]
+    found = {axis: [tile.shape[n] for tile in tiles] for n, axis in enumerate(axes)}
     if kind == "scans":
         names = ("slice distance", "row distance", "column distance")
         found |= {f"{name} in mm": [tile.spacing_mm[n] for tile in tiles] for n, name in enumerate(names)}

@@ -24,7 +24,7 @@ from util.results.report.images import data_url
 
 SIDES_PX = (384, 320, 256, 192, 144, 96)  # longer side of a picture: the first that is small enough
 UNITS = 2  # of a path per pixel of the picture
-GREY = "#b0b0b0"  # pixels of pseudo-labels that do not count
+UNKNOWN_COLOUR = "#D81B60"  # pixels of pseudo-labels that do not count
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _svg_style(index: int) -> tuple[str, str]:
 
 
 def make_tile(case_id: str, source: CaseSource, colours: Mapping[str, tuple[str, str]], largest_bytes: int) -> Tile:
-    """Reads a case and encodes it; of the sides in `SIDES_PX` the first is taken that fits `largest_bytes`, or the last.
+    """Reads a case and encodes it with the first side in `SIDES_PX` that fits `largest_bytes`, or with the last.
 
     Raises:
         DataError: a file is absent or damaged.
@@ -157,9 +157,8 @@ def _resize(image: Num[np.ndarray, "H W *C"], size: tuple[int, int]) -> Num[np.n
     is_larger = columns >= width
     if is_larger and columns * height == rows * width:
         return np.ascontiguousarray(image)
-    return cv2.resize(
-        np.ascontiguousarray(image), size, interpolation=cv2.INTER_LINEAR if is_larger else cv2.INTER_AREA
-    )
+    method = cv2.INTER_LINEAR if is_larger else cv2.INTER_AREA
+    return cv2.resize(np.ascontiguousarray(image), size, interpolation=method)
 
 
 def _superpixels(name: str, ids: Integer[np.ndarray, "H W"], size: tuple[int, int], first_id: int) -> Overlay:
@@ -176,19 +175,17 @@ def _noise(name: str, noisy: Mapping[int, np.ndarray], clean: Mapping[int, np.nd
     shapes, notes = [], []
     for value, mask in noisy.items():
         expert = clean[value]
-        added, lost = trace(mask & ~expert), trace(expert & ~mask)
-        shapes += [
-            Shape(path, colour, colour) for path, colour in ((added, OTHER_COLOUR), (lost, EXPERT_COLOUR)) if path
-        ]
+        changed = {OTHER_COLOUR: trace(mask & ~expert), EXPERT_COLOUR: trace(expert & ~mask)}
+        shapes += [Shape(path, colour, colour) for colour, path in changed.items() if path]
         dice = overlap_scores(overlap_counts(mask, expert)).dice if mask.any() or expert.any() else 1.0
         notes.append(f"{headings[value]}: Dice {dice:.3f}" + (", unchanged" if dice == 1 else ""))
     return Overlay(layer_title(NOISE, name), tuple(notes), tuple(shapes))
 
 
 def _pseudo(codes: Mapping[str, np.ndarray], colours: Mapping[str, tuple[str, str]], trace) -> Overlay:
-    """Outlines of what is marked, and grey areas that do not count for some class."""
+    """Outlines of what is marked, and areas that do not count for some class."""
     unknown: Bool[np.ndarray, "H W"] = np.logical_or.reduce([code == UNKNOWN for code in codes.values()])
-    shapes = [Shape(trace(unknown), fill=GREY)] if unknown.any() else []
+    shapes = [Shape(trace(unknown), fill=UNKNOWN_COLOUR)] if unknown.any() else []
     shapes += [_outline(path, colours[name]) for name, code in codes.items() if (path := trace(code == MARKED))]
     notes = [f"{name}: {100 * float((code == MARKED).mean()):.1f} % marked" for name, code in codes.items()]
     return Overlay(layer_title(PSEUDO), tuple(notes), tuple(shapes))

@@ -6,7 +6,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 def environment(*folders: Path) -> Environment:
-    """Templates of folders, the first one's first: all text is escaped, JSON within scripts too, and an unknown name is an error."""
+    """Templates of some folders: all text is escaped, JSON within scripts too, and an unknown name is an error."""
     made = Environment(
         loader=FileSystemLoader(folders),
         autoescape=True,

@@ -49,7 +49,7 @@ def render(template: str, *, bundle: Bundle | None = None, own: Path | None = No
     Args:
         template: file in `templates`, or in `own`.
         bundle: NiiVue, see `images.niivue`.
-        own: folder of a template that is not of a report, with a style and a script of the same name; added to the usual.
+        own: folder of a template that is not of a report, with a style and a script of that name, added to the usual.
         content: of the template.
     """
     styles, scripts = [TEMPLATES / "style.css"], [TEMPLATES / "page.js"]
