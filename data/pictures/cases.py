@@ -59,15 +59,15 @@ class CasePicture:
     """
 
     image: UInt8[np.ndarray, "H W *C"]
-    masks: Mapping[int, Bool[np.ndarray, "H W"]]
+    masks: Mapping[int, Bool[np.ndarray, "_ _"]]
     n_pixels: Mapping[int, int]
     shape: tuple[int, ...]
     place: str = ""
     aspect: float = 1.0
     spacing_mm: tuple[float, ...] = ()
-    superpixels: Mapping[str, Integer[np.ndarray, "H W"]] = field(default_factory=dict)
-    noisy: Mapping[str, Mapping[int, Bool[np.ndarray, "H W"]]] = field(default_factory=dict)
-    pseudo: Mapping[str, UInt8[np.ndarray, "H W"]] = field(default_factory=dict)
+    superpixels: Mapping[str, Integer[np.ndarray, "_ _"]] = field(default_factory=dict)
+    noisy: Mapping[str, Mapping[int, Bool[np.ndarray, "_ _"]]] = field(default_factory=dict)
+    pseudo: Mapping[str, UInt8[np.ndarray, "_ _"]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         noisy = {

@@ -114,6 +114,6 @@ def _sizes(tiles: Sequence[Tile], kind: str) -> dict[str, str]:
     return {name: _summary(values) for name, values in found.items()}
 
 
-def _summary(values: Sequence[float]) -> str:
+def _summary(values: Sequence[float | int]) -> str:
     low, middle, high = min(values), sorted(values)[len(values) // 2], max(values)
     return f"{middle:.4g}" if f"{low:.4g}" == f"{high:.4g}" else f"{middle:.4g} ({low:.4g} to {high:.4g})"
