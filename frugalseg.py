@@ -44,6 +44,10 @@ COMMANDS = {
     ),
     "prepare": Command("data", "prepare scans or images", "my_set.json5 --out data", "data.prepare.__main__"),
     "check": Command("data", "validate prepared data", "my_set.json5 --data-dir data", "data.check.__main__"),
+    "pictures": Command(
+        "data", "write a page with every case",
+        "my_set.json5 --data-dir data", "data.pictures.__main__",
+    ),
     "superpixels": Command("data", "compute superpixels", "isic2017 --jobs 8", "data.superpixels.__main__"),
     "noise": Command(
         "data", "simulate wrong masks, for studies",

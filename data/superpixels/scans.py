@@ -24,7 +24,7 @@ from util.errors import DataError
 from util.items import Failures, attempt_each, catching, raise_failures
 from util.records import Record, hash_files
 from util.results.overlays import for_viewing
-from util.results.pictures import mark_regions, panel_grid, save_figure, show_image
+from util.results.pictures import mark_regions, panel_grid, save_figure, show_image, stretch_greys
 
 SLICES_PER_BLOCK = 32  # seconds of work, against a fraction of one to read the scan again
 
@@ -180,11 +180,5 @@ def draw_pseudo_labels(folder: Path, spec: DatasetSpec, scale: str, path: Path) 
         shown = np.flatnonzero(ids.any((1, 2))) if ids.any() else np.arange(len(ids))
         for axes, z in zip(row, shown[np.linspace(0, len(shown) - 1, 6).round().astype(int)[1:-1]], strict=True):
             title = f"scan {scan_id}, slice {z}: {np.count_nonzero(np.unique(ids[z]))} ids"
-            show_image(axes, mark_regions(_stretch(image[z]), ids[z].astype(np.int32)), title, aspect=aspect)
+            show_image(axes, mark_regions(stretch_greys(image[z]), ids[z].astype(np.int32)), title, aspect=aspect)
     save_figure(figure, path)
-
-
-def _stretch(slice_: np.ndarray) -> np.ndarray:
-    """Grey values in [0, 1]; the few darkest and brightest pixels do not determine the contrast."""
-    low, high = np.percentile(slice_, (1, 99.5))
-    return np.clip((slice_ - low) / max(high - low, 1e-6), 0, 1)

@@ -54,6 +54,16 @@ class PseudoLabelFolder:
         """The file of a class of an image."""
         return self.folder / dataset / name / f"{image_id}.png"
 
+    def contents(self, dataset: str) -> tuple[tuple[str, ...], frozenset[str]]:
+        """Classes and images of a data set with pseudo-labels.
+
+        Raises:
+            DataError: the labels are missing, unfinished, damaged, or of other data sets.
+        """
+        content = self._content()
+        self._require_set(dataset, content)
+        return tuple(content["classes"][dataset]), frozenset(content["images"][dataset])
+
     def begin(self, run: str) -> None:
         """Prepares the folder for the labels of a run; former ones of the same run are replaced.
 
@@ -131,8 +141,7 @@ class PseudoLabelFolder:
         if lacking:
             raise self._error(f"the run {content['run']} does not segment {lacking[0]}")
         for name, now in images.items():
-            if name not in content["images"]:
-                raise self._error(f"none of the data set {name}; found {', '.join(content['images'])}")
+            self._require_set(name, content)
             self._require_images(name, now, content["images"][name])
         expected = {file: value for file, value in content["files"].items() if file.split("/")[0] in images}
         now = hash_files([self.folder / file for file in expected], self.folder)
@@ -141,6 +150,10 @@ class PseudoLabelFolder:
             state = "is missing" if changed[0] not in now else "is not as the run wrote it"
             raise self._error(f"{changed[0]} {state} ({len(changed)} such)")
         return {name: tuple(content["classes"][name]) for name in images}
+
+    def _require_set(self, name: str, content: Mapping[str, Any]) -> None:
+        if name not in content["images"]:
+            raise self._error(f"none of the data set {name}; found {', '.join(content['images'])}")
 
     def _require_images(self, name: str, now: Mapping[str, str], labelled: Mapping[str, str]) -> None:
         lacking = [image_id for image_id in now if image_id not in labelled]

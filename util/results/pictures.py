@@ -93,6 +93,24 @@ def trace_outlines(mask: Bool[np.ndarray, "H W"]) -> list[Float[np.ndarray, "poi
     return [(np.concatenate([points, points[:1]])[:, 0] - 1) / 2 for points in contours]
 
 
+def outline_path(mask: Bool[np.ndarray, "H W"], scale: tuple[float, float] = (1.0, 1.0)) -> str:
+    """The outlines of `trace_outlines` as data of an SVG path, in whole units; at most one unit off.
+
+    Args:
+        mask: may be empty, as is the path then.
+        scale: units per column and per row; the corner of the first pixel is at 0, 0.
+    """
+    parts = []
+    for points in trace_outlines(mask):
+        placed = ((points + 0.5) * scale).astype(np.float32)
+        whole = cv2.approxPolyDP(placed[:-1, None], 0.5, True)[:, 0].round().astype(int)
+        steps = np.diff(whole, axis=0)
+        steps = steps[steps.any(1)]
+        moves = " ".join(f"{x} {y}" for x, y in steps.tolist())
+        parts.append(f"M{whole[0, 0]} {whole[0, 1]}l{moves or '0 0'}z")
+    return "".join(parts)
+
+
 def draw_outline(
     axes: Axes, mask: Bool[np.ndarray, "H W"], colour: str, dashes: Any = "solid", width: float = 1.2
 ) -> None:
@@ -138,6 +156,12 @@ def draw_legend(figure: Figure, names: Sequence[str], truth: str | None) -> None
 def enlarge(array: Shaped[np.ndarray, "H W *C"], factor: int) -> Shaped[np.ndarray, "rows columns *C"]:
     """Enlarges an image or a label map; every pixel becomes a square of `factor` by `factor` equal ones."""
     return cv2.resize(array, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
+
+
+def stretch_greys(greys: Num[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
+    """Grey values in 0 to 1; the few darkest and brightest pixels do not determine the contrast."""
+    low, high = np.percentile(greys, (1, 99.5))
+    return np.clip((greys - low) / max(high - low, 1e-6), 0, 1)
 
 
 def mark_regions(

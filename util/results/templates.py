@@ -5,10 +5,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
-def environment(folder: Path) -> Environment:
-    """Templates of a folder: all text is escaped, JSON within scripts too, and an unknown name is an error."""
+def environment(*folders: Path) -> Environment:
+    """Templates of some folders: all text is escaped, JSON within scripts too, and an unknown name is an error."""
     made = Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader(folders),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

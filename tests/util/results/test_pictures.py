@@ -14,10 +14,12 @@ from util.results.pictures import (
     enlarge,
     literal,
     mark_regions,
+    outline_path,
     outline_style,
     panel_grid,
     save_figure,
     show_image,
+    stretch_greys,
     trace_outlines,
 )
 
@@ -34,6 +36,27 @@ def test_the_outline_of_a_pixel_is_its_square():
     (outline,) = trace_outlines(mask_of("...", "..#"))
     assert points(outline) == {(1.5, 0.5), (2.5, 0.5), (2.5, 1.5), (1.5, 1.5)}
     assert outline[0].tolist() == outline[-1].tolist()  # closed
+
+
+def test_a_path_has_the_corners_of_the_outlines_in_scaled_whole_units():
+    path = outline_path(mask_of("...", ".##"), (10.0, 20.0))
+    start, steps = path.removeprefix("M").removesuffix("z").split("l")
+    corners = np.cumsum(np.array(f"{start} {steps}".split(), int).reshape(-1, 2), axis=0)
+    assert {tuple(corner) for corner in corners.tolist()} == {(10, 20), (30, 20), (30, 40), (10, 40)}
+    assert outline_path(mask_of("##.", "...", "..#")).count("M") == 2
+    assert outline_path(mask_of("...")) == ""
+
+
+def test_a_pixel_smaller_than_a_unit_still_has_a_path():
+    assert outline_path(mask_of("....", ".#..", "...."), (0.1, 0.1)) == "M0 0l0 0z"
+
+
+def test_few_dark_and_bright_pixels_do_not_determine_the_contrast():
+    greys = np.tile(np.linspace(100.0, 200.0, 100), (100, 1))
+    greys[0, 0], greys[0, 1] = -1e6, 1e6
+    shown = stretch_greys(greys)
+    assert (shown.min(), shown.max()) == (0, 1)
+    assert shown[50, 50] == pytest.approx(0.5, abs=0.02)
 
 
 def test_outlines_close_at_the_border_of_the_image():

@@ -5,7 +5,7 @@ import gzip
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -48,10 +48,15 @@ def encode_picture(path: Path, caption: str) -> Picture:
         raise DataError(f"{path}: cannot be read ({reason}). Draw it again, or leave it out.") from error
     if image.width > LARGEST_PX:
         image = image.resize((LARGEST_PX, round(image.height * LARGEST_PX / image.width)), Image.Resampling.LANCZOS)
+    return Picture(caption, data_url(image), *image.size)
+
+
+def data_url(image: Image.Image, kind: Literal["webp", "png"] = "webp") -> str:
+    """An image as a data URL: WebP with losses, or PNG, which keeps a palette and a transparent colour."""
     stream = io.BytesIO()
-    image.save(stream, "WEBP", quality=QUALITY, method=4)
-    text = base64.b64encode(stream.getvalue()).decode()
-    return Picture(caption, f"data:image/webp;base64,{text}", *image.size)
+    options = {"quality": QUALITY, "method": 4} if kind == "webp" else {"optimize": True}
+    image.save(stream, kind.upper(), **options)
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def encode_view(view: View) -> dict[str, Any]:

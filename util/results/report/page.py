@@ -45,22 +45,28 @@ def save_report(folder: Path, out: Path | None = None) -> Path:
     return path
 
 
-def render(template: str, *, bundle: Bundle | None = None, **content: Any) -> str:
+def render(template: str, *, bundle: Bundle | None = None, own: Path | None = None, **content: Any) -> str:
     """Renders a page with its style, its script, and a policy that allows these alone.
 
     Args:
-        template: file in `templates`.
+        template: file in `templates`, or in `own`.
         bundle: NiiVue, see `images.niivue`.
+        own: folder of a template that is not of a report, with a style and a script of that name, added to the usual.
         content: of the template.
     """
-    style, *scripts = (_asset(name) for name in ("style.css", "page.js", "viewer.js", "volume.js"))
-    script = "\n".join(scripts if bundle or content.get("views") else scripts[:1])
+    styles, scripts = [TEMPLATES / "style.css"], [TEMPLATES / "page.js"]
+    if bundle or content.get("views"):
+        scripts += [TEMPLATES / "viewer.js", TEMPLATES / "volume.js"]
+    if own is not None:
+        stem = template.partition(".")[0]
+        styles, scripts = [*styles, own / f"{stem}.css"], [*scripts, own / f"{stem}.js"]
+    style, script = ("\n".join(file.read_text(encoding="utf-8") for file in files) for files in (styles, scripts))
     hashes = " ".join(_hash(text) for text in (script.encode(), *([bundle.script] if bundle else [])))
     policy = (
         f"default-src 'none'; script-src {hashes}; style-src {_hash(style.encode())}; img-src data: blob:; "
         f"{'connect-src data: blob:; ' if bundle else ''}base-uri 'none'; form-action 'none'"
     )
-    templates = environment(TEMPLATES)
+    templates = environment(TEMPLATES, *([own] if own else []))
     templates.filters |= {"score": score, "day": day, "signed": signed}
     return templates.get_template(template).render(
         policy=policy, style=Markup(style), script=Markup(script), bundle=bundle, **content
@@ -213,10 +219,6 @@ def _sacred_versions(sacred: Mapping[str, Any]) -> dict[str, str]:
     packages = {name: version for name, _, version in named}
     told = {"python": host.get("python_version"), "cpu": host.get("cpu"), "os": " ".join(map(str, host.get("OS", [])))}
     return {name: str(value) for name, value in told.items() if value} | packages
-
-
-def _asset(name: str) -> str:
-    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def _hash(content: bytes) -> str:
