@@ -9,7 +9,7 @@ python -m benchmarks.propagation_pairs --data DATA --support 1 2 3 --query 1 2 3
 DATA is the data root or a prepared folder with class index. A run is a named configuration (models/presets) and any
 settings of its method. "blind" scores all slices, "reference" the structure's true ones. One line a run: Dice x 100 of
 each structure, mean over pairs (a scan with itself is no pair), their mean, and seconds per scan after the support was
-encoded. With --confidence, also how the mean probability within a mask (blind) goes with its Dice.
+encoded. With --confidence, also how the confidence of a mask (blind) goes with its Dice.
 """
 
 import argparse
@@ -45,7 +45,7 @@ from util.runtime.device import choose_device
 from util.schema import merge
 
 PROTOCOLS = ("blind", "reference")
-CONFIDENCES = (0.0, 0.6, 0.65, 0.7, 0.75, 1.0)  # edges of the lines of the table
+CONFIDENCES = (0.0, 0.2, 0.4, 0.5, 0.6, 1.0)  # edges of the lines of the table
 
 
 class Measured(NamedTuple):

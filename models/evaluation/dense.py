@@ -55,7 +55,7 @@ class ImageScores:
         dice, iou: (N, K), 0 to 1; an empty mask found empty counts 1, as published.
         pooled_dice: (K,), over all pixels of all images.
         hd95_px, hd95_pooled_px: (N, K), NaN where a mask is empty or distances are not computed.
-        confidence: (N, K), mean probability within the mask; NaN where nothing was found.
+        confidence: (N, K), how firm the outline is; NaN where nothing was found.
     """
 
     ids: tuple[str, ...]

@@ -41,7 +41,7 @@ class CaseResult:
         scored: what was segmented.
         masks: of each class.
         scores: class value -> scores.
-        confidence: class value -> mean probability within the mask; NaN: nothing was found.
+        confidence: class value -> how firm the outline of the mask is; NaN: nothing was found.
     """
 
     scored: ScoredCase

@@ -32,7 +32,7 @@ class FrameResult:
         frame: what was segmented.
         label: class values on the prepared grid.
         scores: class value -> scores.
-        confidence: class value -> mean probability within the mask; NaN: nothing was found.
+        confidence: class value -> how firm the outline of the mask is; NaN: nothing was found.
         legacy: metric -> score of each of the N slices that count.
     """
 

@@ -24,6 +24,7 @@ from models.prediction.segmenter import Segmenter
 from util.errors import DataError
 from util.ids import natural_key
 from util.items import Failures, catching, dispensable
+from util.results.metrics import CONFIDENCE
 from util.results.scores import FAMILY, FILE_NAME, make_scores, write_scores
 from util.results.tables import make_tables
 
@@ -131,7 +132,8 @@ class PartialEvaluation(Evaluation):
             for channel, one in scores.items():
                 pooled[channel].add(one)
                 values = {**self._about(channel), "case": found.id, **asdict(_origin(found))}
-                records.extend(context | values | {"metric": name, "value": v} for name, v in one.values.items())
+                each_value = one.values | {CONFIDENCE: found.confidence[channel]}
+                records.extend(context | values | {"metric": name, "value": v} for name, v in each_value.items())
             dice[found.id] = mean_defined([one.values["dice"] for one in scores.values()])
             if options.save_predictions:
                 with catching(report.unwritten, f"{suffix}{each.name}/{found.id}", f"masks of {found.id}, {each.name}"):

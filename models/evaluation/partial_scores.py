@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from dataloaders.partial.sets import ScoredCase
 from models.evaluation.base import mean_defined
 from models.prediction.segmenter import Segmenter
-from util.results.metrics import CONFIDENCE, Counts, overlap_scores
+from util.results.metrics import Counts, overlap_scores
 from util.results.ranking import (
     PixelCounts,
     PixelRanking,
@@ -33,11 +33,13 @@ class Segmented:
         scored: what was segmented.
         probabilities: of all K classes, 0 to 1.
         masks: of all K classes, by the method's rule.
+        confidence: of all K classes, how firm the outline is; NaN: nothing was found.
     """
 
     scored: ScoredCase
     probabilities: Float[np.ndarray, "K D H W"]
     masks: Bool[np.ndarray, "K D H W"]
+    confidence: tuple[float, ...]
 
     @property
     def id(self) -> str:
@@ -63,7 +65,9 @@ class ClassScores:
 def segment_case(segmenter: Segmenter, scored: ScoredCase) -> Segmented:
     """Segments an image or a scan into all classes of the network."""
     found = segmenter.segment(scored.case)
-    return Segmented(scored, found.probabilities.float().cpu().numpy(), found.masks.cpu().numpy())
+    return Segmented(
+        scored, found.probabilities.float().cpu().numpy(), found.masks.cpu().numpy(), tuple(found.confidence.tolist())
+    )
 
 
 def score_class(
@@ -84,7 +88,6 @@ def score_class(
         DataError: arrays of different shapes, probabilities that are not from 0 to 1, or no pixel counts.
     """
     counts = count_pixels(mask, truth, inside)
-    found = probability[mask if inside is None else mask & inside]
     ranking = rank_pixels(probability, truth, inside, N_LEVELS)
     otsu = count_pixels(otsu_mask(probability, inside), truth, inside).rates
     values = {
@@ -94,7 +97,6 @@ def score_class(
         "roc_auc": roc_auc(ranking),
         "average_precision": average_precision(ranking),
         **{f"otsu_{name}": value for name, value in otsu._asdict().items()},
-        CONFIDENCE: float(found.mean()) if found.size else float("nan"),
     }
     return ClassScores(values, counts, ranking)
 

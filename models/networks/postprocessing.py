@@ -12,6 +12,8 @@ from models.networks.guided import guided_filter
 from models.networks.passes import run_in_chunks
 from util.schema import check_bounds, option
 
+POSSIBLE, SURE = 0.3, 0.7  # probabilities of a voxel that may belong to a structure, and of one that surely does
+
 
 @dataclass(frozen=True)
 class GuideConfig:
@@ -34,7 +36,7 @@ class PostprocessConfig:
     exclusive: bool = option(False, "practical")  # one structure a voxel, the most probable; else each on its own
     largest_component: bool = option(False, "practical")  # the largest piece of each structure only
     guided_filter: bool = option(False, "practical")  # outlines follow the image, see `GuideConfig`
-    # least mean probability in a structure's mask; below it the structure counts as absent. 0: off
+    # a structure whose outline is less firm, see `confidences`, counts as absent; 0: off
     min_confidence: float = option(0.0, "practical", ge=0, le=1)
     guide: GuideConfig = option(GuideConfig, "practical")
 
@@ -79,9 +81,20 @@ def postprocess_masks(
 
 
 def confidences(masks: Bool[Tensor, "*K D H W"], probabilities: Float[Tensor, "*K D H W"]) -> Float[Tensor, "*K"]:
-    """Mean probability of each structure within its mask; NaN where the mask is empty."""
-    inside = (probabilities * masks).flatten(-3).sum(-1)
-    return inside / masks.flatten(-3).sum(-1)
+    """How firm the outline of each structure is: what surely belongs to it, as a share of what may belong to it.
+
+    Voxels of the mask with a probability above `SURE`, divided by the number of those that are in the mask or have one
+    above `POSSIBLE`. 1: moving the threshold between the two moves nothing. The levels were chosen by the rank
+    correlation with Dice on the pairs among the CHAOS scans 8, 10, 13 and 15 (0.85; the mean probability within the
+    mask has 0.65).
+
+    Returns:
+        0 to 1; NaN where the mask is empty.
+    """
+    surely = (masks & (probabilities > SURE)).flatten(-3).sum(-1)
+    possibly = (masks | (probabilities > POSSIBLE)).flatten(-3).sum(-1)
+    is_found = masks.flatten(-3).any(-1)
+    return torch.where(is_found, surely / possibly, torch.nan)
 
 
 def largest_components(masks: Bool[Tensor, "K D H W"]) -> Bool[Tensor, "K D H W"]:

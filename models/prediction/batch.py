@@ -33,7 +33,7 @@ def trust(confidence: float | None, limit: float | None) -> Record:
     """What tells whether to look at a mask.
 
     Args:
-        confidence: mean probability within it; None: nothing was found.
+        confidence: how firm its outline is; None: nothing was found.
         limit: below which a mask is to be looked at; None: not known, and `review` is empty.
     """
     shown = "" if confidence is None else round(confidence, 3)

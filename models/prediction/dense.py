@@ -42,7 +42,7 @@ class DensePrediction:
         masks: structure -> (H, W) bool.
         values: structure -> value in label maps.
         probabilities: structure -> (H, W) uint16, 65535 is 1; 0 outside the window that the network sees.
-        confidence: structure -> mean probability within its mask; None: nothing was found.
+        confidence: structure -> how firm its outline is; None: nothing was found.
     """
 
     masks: Mapping[str, Bool[np.ndarray, "H W"]]

@@ -83,7 +83,7 @@ class PartialPrediction:
         masks: class -> (H, W) bool; see `separate` for those that exclude each other, all others may overlap.
         probabilities: class -> (H, W) uint16, 65535 is 1; 0 outside what the network sees.
         values: class -> value in the label map of its task.
-        confidence: class -> mean probability within its mask; None: nothing was found.
+        confidence: class -> how firm its outline is; None: nothing was found.
         tasks: of the network.
     """
 

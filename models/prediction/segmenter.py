@@ -25,7 +25,7 @@ class Segmentation:
 
     @property
     def confidence(self) -> Float[Tensor, " K"]:
-        """Of each class, the mean probability within its mask in all slices together; NaN: nothing was found."""
+        """Of each class, how firm its outline is in all slices together, see `confidences`; NaN: nothing was found."""
         return confidences(self.masks, self.probabilities)
 
     @property
@@ -45,7 +45,7 @@ class ScanSegmentation:
 
     Attributes:
         label_map: unsigned integers, on the grid of the scan.
-        confidence: structure -> mean probability within its mask, also where the mask was left out for it; None:
+        confidence: structure -> how firm its outline is, 0 to 1, also where the mask was left out for it; None:
             nothing of the structure was found.
     """
 

@@ -77,7 +77,10 @@ def test_problems_are_named(change, expected):
 def test_compiled_methods_are_tried_too_where_asked_for_and_possible(tmp_path):
     out = tmp_path / "smoke.json"
     command = [sys.executable, "-m", "benchmarks.smoke", "--out", str(out), "--device", "cpu", "--compile", "on"]
-    done = subprocess.run([*command, "--methods", "supervised"], cwd=ROOT, capture_output=True, text=True, check=False)
+    # PyTorch 2.14 generates C++ that does not compile where this imitates a processor without vectors, with one thread
+    environment = {name: value for name, value in os.environ.items() if name != "ATEN_CPU_CAPABILITY"}
+    command += ["--methods", "supervised"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     lines = json.loads(out.read_text())["methods"]
     assert done.returncode == 0, lines
     tried = [(line["precision"], line["compiles"], line["compiled"], len(line["losses"])) for line in lines]

@@ -67,7 +67,7 @@ METRICS = {
     "hd95_px": Metric(f"HD95 in pixels ({LARGER})", factor=1.0, highest=math.inf),
     "hd95_pooled_mm": Metric(f"HD95 in mm ({POOLED})", factor=1.0, highest=math.inf),
     "hd95_pooled_px": Metric(f"HD95 in pixels ({POOLED})", factor=1.0, highest=math.inf),
-    CONFIDENCE: Metric("Confidence: mean probability within the mask × 100"),
+    CONFIDENCE: Metric("Confidence × 100"),
 }
 
 

@@ -21,8 +21,12 @@ def test_the_largest_piece_is_kept():
 
 def test_a_structure_of_low_confidence_is_absent():
     masks = two_pieces()
-    probabilities = torch.tensor([0.9, 0.55, 0.2])[:, None, None, None].expand(3, 3, 6, 6)
-    torch.testing.assert_close(confidences(masks, probabilities), torch.tensor([0.9, 0.55, math.nan]), equal_nan=True)
+    probabilities = torch.tensor([0.9, 0.55, 0.2])[:, None, None, None].expand(3, 3, 6, 6).clone()
+    probabilities[0, ~masks[0]] = 0.1
+    probabilities[0, 1, 2, :5] = 0.4  # may be of the structure, beside its 20 voxels
+    expected = torch.tensor([20 / 25, 0.0, math.nan])
+    torch.testing.assert_close(confidences(masks, probabilities), expected, equal_nan=True)
+    torch.testing.assert_close(confidences(masks[:, None], probabilities[:, None])[:, 0], expected, equal_nan=True)
     kept = postprocess_masks(masks, probabilities, PostprocessConfig(min_confidence=0.6))
     assert kept.flatten(1).any(1).tolist() == [True, False, False]
 

@@ -138,7 +138,8 @@ def _group(
 ) -> CaseGroup:
     alike = np.logical_and.reduce([cases[name] == value for name, value in conditions.items()] or [[True] * len(cases)])
     alike = cases[alike]
-    unit = next((unit for unit in ("mm", "px") if (alike["metric"] == f"hd95_{unit}").any()), "")
+    measured = set(alike.loc[alike["value"].notna(), "metric"])
+    unit = next((unit for unit in ("mm", "px") if f"hd95_{unit}" in measured), "")
     distances = alike[alike["metric"] == f"hd95_{unit}"].set_index(["case", "structure"])["value"].to_dict()
     structures = list(rows["structure"].unique())
     found = []

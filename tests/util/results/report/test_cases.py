@@ -65,3 +65,10 @@ def test_the_axis_of_differences_is_symmetrical():
     assert plot.zero == pytest.approx((plot.left + plot.right) / 2)
     assert plot.ticks[0][1].startswith("-")
     assert plot.strips[0].points[0].label == "1, LIVER: -3.0"
+
+
+def test_distances_that_were_not_measured_are_not_spoken_of():
+    scores = scores_of()
+    scores.loc[scores["metric"] == "hd95_mm", "value"] = math.nan
+    (group,) = group_cases(scores)
+    assert group.distance == ""
