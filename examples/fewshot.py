@@ -17,11 +17,12 @@
 # %% [markdown]
 # # Few-shot segmentation: one annotated scan, nothing is trained
 #
-# Synthetic abdominal MR scans (CHAOST2) are prepared. `propagation` then segments the test scans by comparison with one
-# annotated scan: every place takes its label from places of the annotated scan that look alike and lie at about the
-# same place of the body. Methods and figures: docs/fewshot.md.
+# Synthetic abdominal MR scans (CHAOST2) are prepared. `propagation` then segments the test scans by comparison with
+# one annotated scan: every place takes its label from places of the annotated scan that look alike and lie at about
+# the same place of the body. Methods and figures: docs/fewshot.md.
 #
-# The words are those of the command line: `frugalseg(["prepare", "chaost2", ...])` is `frugalseg prepare chaost2 ...`.
+# The words are those of the command line: `frugalseg(["prepare", "chaost2", ...])` is `frugalseg prepare chaost2
+# ...`.
 
 # %%
 import logging
@@ -54,8 +55,8 @@ frugalseg(["prepare", "chaost2", "--raw", raw, "--out", data, "--size-px", SIZE_
 # %% [markdown]
 # ## Segment and score
 #
-# The blind protocol reads nothing of the scans' own annotations. `brightness.levels=[]` leaves out the copies of other
-# brightness, which make the method more accurate and slower.
+# The blind protocol reads nothing of the scans' own annotations. `brightness.levels=[]` leaves out the copies of
+# other brightness, which make the method more accurate and slower.
 
 # %%
 from IPython.display import Image, Markdown, display

@@ -18,9 +18,9 @@
 # # Learning from noisy masks
 #
 # Synthetic skin images (ISIC 2017). Seven of ten training masks are corrupted: dilated, eroded, or rotated and
-# translated, until 70 % of the object's area has changed. The same small U-Net is trained on them with plain cross-entropy
-# and with T-Loss, whose tails let it ignore masks that fit badly; the clean test masks judge. Methods and figures:
-# docs/noisy_labels.md. With so few steps the two differ little: this shows how, not how well.
+# translated, until 70 % of the object's area has changed. The same small U-Net is trained on them with plain
+# cross-entropy and with T-Loss, whose tails let it ignore masks that fit badly; the clean test masks judge. Methods
+# and figures: docs/noisy_labels.md. With so few steps the two differ little: this shows how, not how well.
 
 # %%
 import logging
@@ -54,8 +54,8 @@ display(Image(OUT / "noise.png"))
 # %% [markdown]
 # ## Train
 #
-# Every `eval_every` steps the network is scored on the test images. While a training runs, `progress.png` in its folder
-# shows its curves.
+# Every `eval_every` steps the network is scored on the test images. While a training runs, `progress.png` in its
+# folder shows its curves.
 
 # %%
 noise = ["noise.alpha=0.7", "noise.beta=0.7"]

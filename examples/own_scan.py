@@ -17,10 +17,10 @@
 # %% [markdown]
 # # One annotated scan, and a scan of your own
 #
-# A NIfTI scan is segmented by comparison with an annotated one, in Python: nothing is trained, no network is needed, no
-# description of the data. Put in your own files: `SCAN`, `ANNOTATED` and `LABEL`; without them, synthetic patients are
-# written first. The command line does the same for folders: docs/predict_own_scan.md. Research software, not a medical
-# device.
+# A NIfTI scan is segmented by comparison with an annotated one, in Python: nothing is trained, no network is needed,
+# no description of the data. Put in your own files: `SCAN`, `ANNOTATED` and `LABEL`; without them, synthetic patients
+# are written first. The command line does the same for folders: docs/predict_own_scan.md. Research software, not a
+# medical device.
 
 # %%
 import logging
@@ -41,21 +41,23 @@ logging.basicConfig(level=logging.WARNING, format="%(message)s")
 # %%
 from data.phantom import make_patient
 from dataloaders.io.nifti import read_nifti, write_nifti
+from dataloaders.samples import Volume
 
 truth = None
 if not SCAN:
     SCAN, ANNOTATED, LABEL = (OUT / f"{name}.nii.gz" for name in ("case7", "annotated", "annotated_label"))
-    image, truth = make_patient("chaost2", 1, size_px=SIZE_PX)
-    write_nifti(SCAN, image)
-    for path, volume in zip((ANNOTATED, LABEL), make_patient("chaost2", 0, size_px=SIZE_PX), strict=True):
+    patients = [each for index in (1, 0) for each in make_patient("chaost2", index, size_px=SIZE_PX)]
+    middle = [Volume(each.array[6:22], each.affine) for each in patients]  # some slices, to be quick
+    truth = middle.pop(1)
+    for path, volume in zip((SCAN, ANNOTATED, LABEL), middle, strict=True):
         write_nifti(path, volume)
 scan, annotated, label = (read_nifti(Path(path)) for path in (SCAN, ANNOTATED, LABEL))
 
 # %% [markdown]
 # ## Segment
 #
-# Several annotated scans are more accurate than one: `set_supports` takes them. The label map is stored on the grid of the
-# scan, with the values of the annotation, for any viewer.
+# Several annotated scans are more accurate than one: `set_supports` takes them. The label map is stored on the grid
+# of the scan, with the values of the annotation, for any viewer.
 
 # %%
 from models.predict import PropagationPredictor

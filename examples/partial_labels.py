@@ -17,10 +17,10 @@
 # %% [markdown]
 # # Several partly labelled sets, one network
 #
-# Three sets of synthetic pictures show the same structures, but one is annotated for lines, one for blobs, one for discs and
-# cups. One network with a head per task is trained on all three; it then finds all structures in every picture, and
-# its masks of what a set is not annotated for are the pseudo-labels of a second training. Methods and figures:
-# docs/partial_labels.md.
+# Three sets of synthetic pictures show the same structures, but one is annotated for lines, one for blobs, one for
+# discs and cups. One network with a head per task is trained on all three; it then finds all structures in every
+# picture, and its masks of what a set is not annotated for are the pseudo-labels of a second training. Methods and
+# figures: docs/partial_labels.md.
 
 # %%
 import logging
@@ -51,8 +51,8 @@ for description in sets:
 # %% [markdown]
 # ## Who learns from whom
 #
-# A class that a set is not annotated for is unknown there, not background: it adds nothing to the loss, and its head gets
-# no gradient from these images. `is_known` is that routing, a row for each set and a column for each class.
+# A class that a set is not annotated for is unknown there, not background: it adds nothing to the loss, and its head
+# gets no gradient from these images. `is_known` is that routing, a row for each set and a column for each class.
 
 # %%
 from dataloaders.catalog import dataset

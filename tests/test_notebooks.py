@@ -18,8 +18,8 @@ SIZE_PX = 64
 MR = "CHAOST2/chaos_MR_T2_normalized"
 CT = "SABS/sabs_CT_normalized"
 
-# Notebook -> whose scans it runs on ("": it makes its own), its parameters besides RAW and OUT, what it must write below
-# OUT, and the number of its pictures. Those of examples/ take fewer steps here than they have by default.
+# Notebook -> whose scans it runs on ("": it makes its own), its parameters besides RAW and OUT, what it must write
+# below OUT, and the number of its pictures. Those of examples/ take fewer steps here than by default.
 NOTEBOOKS = {
     "data/CHAOST2/png_gth_to_nii": ("CHAOST2", {"SCAN": 2}, ["CHAOST2/niis/T2SPIR/label_2.nii.gz"], 1),
     "data/CHAOST2/image_normalize": ("CHAOST2", {"SCAN": 2, "SIZE_PX": SIZE_PX}, [f"{MR}/image_2.nii.gz"], 1),
