@@ -30,8 +30,8 @@ from pathlib import Path
 
 ROOT = next(path for path in (Path.cwd(), *Path.cwd().parents) if (path / "training.py").exists())
 OUT = Path(os.environ.get("OUT", ROOT / "demo/notebooks/partial_labels"))  # folder of all that is written
-N_IMAGES = int(os.environ.get("N_IMAGES", "12"))  # of each set
-N_STEPS = int(os.environ.get("N_STEPS", "240"))
+N_IMAGES = int(os.environ.get("N_IMAGES", "24"))  # of each set
+N_STEPS = int(os.environ.get("N_STEPS", "300"))
 sys.path.insert(0, str(ROOT))
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
 
