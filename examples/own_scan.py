@@ -47,7 +47,7 @@ truth = None
 if not SCAN:
     SCAN, ANNOTATED, LABEL = (OUT / f"{name}.nii.gz" for name in ("case7", "annotated", "annotated_label"))
     patients = [each for index in (1, 0) for each in make_patient("chaost2", index, size_px=SIZE_PX)]
-    middle = [Volume(each.array[6:22], each.affine) for each in patients]  # some slices, to be quick
+    middle = [Volume(each.array[9:19], each.affine) for each in patients]  # some slices, to be quick
     truth = middle.pop(1)
     for path, volume in zip((SCAN, ANNOTATED, LABEL), middle, strict=True):
         write_nifti(path, volume)
