@@ -32,6 +32,10 @@ site: $(BIN)/.dev
 slurm:
 	tests/cluster/install_slurm.sh .venv/slurm
 
+# Executes the notebooks of data/ and examples/ on phantoms; `make tests` does so, too.
+notebooks: $(BIN)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_notebooks.py
+
 bench: $(BIN)/.runtime
 	$(BIN)/python -m benchmarks.all
 

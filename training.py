@@ -37,6 +37,7 @@ from models.training.speed import batch_size_per_process, should_keep_on_device
 from models.training.state import TrainingState, build_state
 from models.training.trained_on import record_cases, record_data
 from util.errors import ConfigError
+from util.results.progress import Progress
 from util.runtime.compiling import Compiled, can_compile
 from util.runtime.device import keep_freed_memory, set_precision
 from util.runtime.distributed import Plan, ProcessGroup, StopSignal, barrier, plan, run_on_first_rank
@@ -72,6 +73,8 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
     net = _wrapped(state, options, device)
     precision = set_precision(run.precision, device)
     evaluation = make_evaluation(state.method.family, data, device)
+    name = f"{settings.method_name} on {data.spec.name}"
+    progress = Progress(path.parent, name, state.step, run.n_steps, place.is_first)
     bar = tqdm(total=run.n_steps, initial=state.step, disable=None if place.is_first else True, desc="training")
 
     for batch in _batches(settings, data, state, options):
@@ -89,7 +92,7 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
         if state.step % run.print_interval == 0 or is_last:
             means = state.means.read(state.step)
             bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
-            metrics |= {f"train/{name}": value for name, value in means.items()}
+            metrics |= {f"train/{name}": value for name, value in (means | state.optimisers.learning_rates).items()}
         if run.eval_every and state.step % run.eval_every == 0 and place.is_first:
             scores = evaluation.curve(state.method, state.normalisation)
             state.history.append({"step": float(state.step)} | scores)
@@ -97,6 +100,7 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
         if run.round_steps and state.step % run.round_steps == 0:
             metrics |= state.close_round(place.is_first)
         state.log(metrics, log)
+        progress.draw_if_due(state.step, state.scalars)
 
         if is_snapshot and place.is_first:
             state.save_snapshot(path.parent / "snapshots")
@@ -110,8 +114,8 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
     bar.close()
     if place.is_first:
         log._emit_heartbeat()  # so that all that was logged is in the run's metrics
-        title = f"Training of {settings.method_name} on {data.spec.name}, step {state.step}"
-        write_training_page(path.parent, title, state.history, settings.values, settings.changed)
+        progress.draw(state.step, state.scalars)
+        write_training_page(path.parent, f"{name}, step {state.step}", state.history, settings.values, settings.changed)
     barrier()
     return path
 

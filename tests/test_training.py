@@ -12,6 +12,7 @@ import torch
 
 import training  # noqa: F401 - registers the command
 from config_ssl_upload import InputError, ex
+from util.results.report.record import read_record
 from util.runtime import checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -188,6 +189,34 @@ def test_a_resumed_run_has_the_complete_record_once(prepared_folder, tmp_path):
     assert second["loss"]["values"] == first["loss"]["values"]
 
 
+def test_a_resumed_run_continues_its_picture(prepared_folder, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("util.results.progress.save_curves", lambda path, curves, title: drawn.append((curves, title)))
+    path = train(prepared_folder, tmp_path)
+    checkpoint.save(path, checkpoint.load(checkpoint.previous_path(path)))
+    train(prepared_folder, tmp_path)
+    (whole, title), (resumed, again) = drawn
+    assert whole == resumed
+    assert whole["train/loss"][0] == [2, 4, 6]
+    assert title == again
+    assert title.startswith("SSL-ALPNet on CHAOST2\nstep 6 of 6")
+
+
+def test_the_picture_is_drawn_while_training_runs_and_does_not_stop_it(prepared_folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("util.results.progress.SHORTEST_WAIT_S", 0.0)
+    titles = []
+
+    def fails(path, curves, title):
+        titles.append(title)
+        raise OverflowError("too large")
+
+    monkeypatch.setattr("util.results.progress.save_curves", fails)
+    monkeypatch.setattr("util.results.progress.LARGEST_SHARE", 1e9)
+    assert checkpoint.load(train(prepared_folder, tmp_path))["step"] == 6
+    assert [title.partition(" of 6")[0][-6:] for title in titles] == [f"step {n}" for n in (2, 3, 4, 5, 6, 6)]
+    assert caplog.text.count("progress.png: left out, the scores are not affected") == 6
+
+
 @pytest.mark.parametrize("named", ["panet", "ssl_panet", "alpnet_annotated", "setting2"])
 def test_every_named_configuration_trains(prepared_folder, tmp_path, named):
     path = train(prepared_folder, tmp_path, named, n_steps=2, label_sets=0)
@@ -205,6 +234,9 @@ def test_snapshots_and_curves_are_written(prepared_folder, tmp_path):
     assert not torch.equal(snapshot["method"]["encoder.localconv.weight"], snapshot["ema"]["encoder.localconv.weight"])
     metrics = json.loads((path.parent / "runs" / "1" / "metrics.json").read_text())
     assert metrics["val/dice/liver"]["steps"] == [6]
+    assert metrics["train/lr"] | {"timestamps": []} == {"steps": [2, 4, 6], "values": [1e-3] * 3, "timestamps": []}
+    assert (path.parent / "progress.png").read_bytes().startswith(b"\x89PNG")
+    assert read_record(path.parent).curves == {"training": "progress.png"}
 
 
 @pytest.mark.parametrize(

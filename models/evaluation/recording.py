@@ -10,7 +10,8 @@ from models.training.trained_on import TrainedOn
 from util.cli import command_line
 from util.files import file_sha256, read_json_object
 from util.items import dispensable
-from util.results.curves import draw_training
+from util.results.curves import draw_memorisation
+from util.results.progress import FILE_NAME as PROGRESS
 from util.results.report import Record, save_report
 from util.results.report.record import headline_of, now, print_tables, relative
 from util.runtime import device
@@ -57,19 +58,20 @@ def write_training_page(
     settings: Mapping[str, Any],
     changed: Iterable[str],
 ) -> None:
-    """Writes `report.json`, the curves and `report.html` of a training into its experiment's folder.
+    """Writes `report.json` and `report.html` of a training, next to its `progress.png`.
 
     Args:
         folder: of the experiment.
-        title: of the page.
+        title: method, data set and step.
         history: of the evaluations during training.
         settings: see `write_validation_page`, as is `changed`.
         changed: keys.
     """
     with dispensable("report.html of the training"):
-        curves = draw_training(folder, folder / "runs", history, title)
+        curves = {"training": folder / PROGRESS} if (folder / PROGRESS).exists() else {}
+        curves |= draw_memorisation(folder, history, f"Training of {title}")
         about = _about(settings, changed, folder / "checkpoint.pt")
-        Record(title=title, curves=relative(curves, folder), **about).save(folder)
+        Record(title=f"Training of {title}", curves=relative(curves, folder), **about).save(folder)
         save_report(folder)
 
 

@@ -100,6 +100,12 @@ class Optimisers:
     def __getitem__(self, name: str) -> torch.optim.Optimizer:
         return self.by_name[name]
 
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """The present learning rates: "lr" of the first optimiser, "lr_<name>" of others; the largest of its groups."""
+        largest = {name: max(group["lr"] for group in each.param_groups) for name, each in self.by_name.items()}
+        return {f"lr_{name}" if i else "lr": value for i, (name, value) in enumerate(largest.items())}
+
     def zero_grad(self) -> None:
         """Frees all gradients."""
         for optimiser in self.by_name.values():

@@ -1,7 +1,8 @@
 """Curves: what a run has logged, and how predictions agree with clean and with given masks during training."""
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,18 @@ from util.results.pictures import COLOURS, save_figure
 
 Curve = tuple[Sequence[int | float], Sequence[int | float]]  # steps, values
 STRONG = "#0072B2"  # dark blue
+# Distinguishable on white and by the colour-blind: the dark ones of Okabe & Ito (2008), and named colours of CSS.
+LINE_COLOURS = (
+    *(STRONG, "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#7B68EE", "#8B4513", "#56B4E9", "#C71585", "#696969"),
+)
+OF_TRAINING = ("train/", "val/", "round/")  # beginnings of the names of what is drawn of a training
 
 
 def save_curves(path: Path, curves: Mapping[str, Curve], title: str = "") -> None:
-    """Writes a PNG with a panel per curve: the values as they are, pale, and their running mean, strong.
+    """Writes a PNG of curves: the values as they are, pale, and their running mean, strong.
 
-    The running mean spans a fiftieth of the curve. Values that are not finite leave a gap and are counted in the title.
+    Curves of a kind share a panel, see `group_names`. The running mean spans a fiftieth of the curve. Values that are
+    not finite leave a gap and are counted.
 
     Args:
         path: the picture.
@@ -35,10 +42,27 @@ def save_curves(path: Path, curves: Mapping[str, Curve], title: str = "") -> Non
     """
     if not curves:
         raise DataError(f"{path}: no curve to draw. Give a run that has logged something.")
-    figure, panels = _curve_panels(title, len(curves), 2, (5.2, 2.6))
-    for axes, (name, (steps, values)) in zip(panels, curves.items(), strict=True):
-        _draw_curve(axes, name, np.asarray(steps, float), np.asarray(values, float))
+    groups = group_names(curves)
+    figure, panels = _curve_panels(title, len(groups), 3, (4.2, 2.5))
+    for axes, (group, names) in zip(panels, groups.items(), strict=True):
+        lost = [_draw_curve(axes, *curves[name], colour_index=i, name=name) for i, name in enumerate(names)]
+        axes.set_title(group + (f" ({sum(lost)} not finite)" if any(lost) else ""), fontsize=10)
+        if len(names) > 1:
+            axes.legend(frameon=False, fontsize=7, ncols=1 + (len(names) > 5))
     save_figure(figure, path)
+
+
+def group_names(names: Iterable[str]) -> dict[str, list[str]]:
+    """Groups curves of a kind: names with the same beginning, up to the second "/" or the first "_" after the first.
+
+    Returns:
+        Beginning -> names, such as "val/dice" -> "val/dice", "val/dice/liver"; a name alone stands for itself.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        kind, slash, rest = name.partition("/")
+        groups.setdefault(kind + slash + re.split("[/_]", rest)[0], []).append(name)
+    return {group if len(members) > 1 else members[0]: members for group, members in groups.items()}
 
 
 def _curve_panels(
@@ -60,12 +84,19 @@ def _curve_panels(
     return figure, list(grid[:count])
 
 
-def _draw_curve(axes: Axes, name: str, steps: np.ndarray, values: np.ndarray) -> None:
-    is_finite = np.isfinite(values)
-    lost = f" ({(~is_finite).sum()} not finite)" if not is_finite.all() else ""
-    axes.plot(steps, np.where(is_finite, values, np.nan), color=COLOURS[1], alpha=0.45, linewidth=0.8)
-    axes.plot(steps, _running_mean(values), color=STRONG, linewidth=1.6, marker="o" if len(steps) == 1 else None)
-    axes.set_title(name + lost, fontsize=10)
+def _draw_curve(
+    axes: Axes, steps: Sequence[int | float], values: Sequence[int | float], colour_index: int, name: str
+) -> int:
+    """Draws one curve; returns the number of values that are not finite."""
+    array = np.asarray(values, float)
+    is_finite = np.isfinite(array)
+    colour = LINE_COLOURS[colour_index % len(LINE_COLOURS)]
+    marker = "o" if is_finite.sum() == 1 else None
+    axes.plot(steps, np.where(is_finite, array, np.nan), color=colour, alpha=0.3, linewidth=0.8)
+    axes.plot(
+        steps, _running_mean(array), color=colour, linewidth=1.6, marker=marker, label=name.rpartition("/")[2]
+    )  # fmt: skip
+    return int((~is_finite).sum())
 
 
 def _running_mean(values: np.ndarray) -> np.ndarray:
@@ -120,7 +151,7 @@ def save_training_curves(path: Path, runs: Path) -> bool:
     for metrics in sorted(runs.glob("*/metrics.json"), key=lambda file: natural_key(file.parent.name)):
         with dispensable(f"training curves of run {metrics.parent.name}"):
             for name, (steps, values) in read_sacred_scalars(metrics.parent).items():
-                if name.startswith(("train/", "val/", "round/")):
+                if name.startswith(OF_TRAINING):
                     joined.setdefault(name, {}).update(dict(zip(steps, values, strict=True)))
     if joined:
         curves = {name: (sorted(points), [points[s] for s in sorted(points)]) for name, points in joined.items()}
@@ -160,7 +191,7 @@ def save_memorisation(path: Path, history: Sequence[Mapping[str, float]], title:
 
 
 def draw_training(out: Path, runs: Path | None, history: Sequence[Mapping[str, float]], name: str) -> dict[str, Path]:
-    """Draws the curves of a training; caption -> picture, without those that cannot be drawn.
+    """Draws the curves of a validated training; caption -> picture, without those that cannot be drawn.
 
     Args:
         out: folder of the pictures.
@@ -168,12 +199,18 @@ def draw_training(out: Path, runs: Path | None, history: Sequence[Mapping[str, f
         history: see `save_memorisation`.
         name: of the method.
     """
-    curves, memorisation = out / "curves.png", out / "memorisation.png"
+    curves = out / "curves.png"
     drawn: dict[str, Path] = {}
     with dispensable("training curves"):
         if runs is not None and save_training_curves(curves, runs):
             drawn["training"] = curves
+    return drawn | draw_memorisation(out, history, name)
+
+
+def draw_memorisation(out: Path, history: Sequence[Mapping[str, float]], name: str) -> dict[str, Path]:
+    """Draws the agreement with clean and with given masks; caption -> picture, see `draw_training`."""
+    path = out / "memorisation.png"
     with dispensable("curves of the agreement with the training masks"):
-        if save_memorisation(memorisation, history, f"{name}: predictions on training images"):
-            drawn["agreement with clean and with given masks"] = memorisation
-    return drawn
+        if save_memorisation(path, history, f"{name}: predictions on training images"):
+            return {"agreement with clean and with given masks": path}
+    return {}

@@ -74,6 +74,7 @@ def test_each_optimiser_has_a_rule_of_its_own():
         optimisers.step(step)
         assert learning_rates(optimisers, "one") == pytest.approx([first])
         assert learning_rates(optimisers, "other") == pytest.approx([second])
+        assert optimisers.learning_rates == {"lr": pytest.approx(first), "lr_other": pytest.approx(second)}
         assert (before[0] - one.item(), before[1] - other.item()) == pytest.approx((first, second))
     optimisers.zero_grad()
     assert one.grad is other.grad is None
@@ -86,6 +87,7 @@ def test_groups_keep_their_own_settings_under_the_common_rule():
     optimisers.step(2, lambda name: {"main": 0.1}[name])
     assert learning_rates(optimisers, "main") == pytest.approx([0.1 * 0.25 * 0.1, 1.0 * 0.25 * 0.1])
     assert [group["weight_decay"] for group in optimisers["main"].param_groups] == [0.3, 0.0]
+    assert optimisers.learning_rates == {"lr": pytest.approx(1.0 * 0.25 * 0.1)}  # the largest
 
 
 def test_norms_and_tables_of_positions_do_not_decay():

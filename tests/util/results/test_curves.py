@@ -9,7 +9,14 @@ from PIL import Image
 
 from util.errors import DataError
 from util.results import curves
-from util.results.curves import read_sacred_scalars, save_curves, save_memorisation, save_training_curves
+from util.results.curves import (
+    LINE_COLOURS,
+    group_names,
+    read_sacred_scalars,
+    save_curves,
+    save_memorisation,
+    save_training_curves,
+)
 
 
 @pytest.fixture
@@ -40,12 +47,30 @@ def test_curves(drawn, tmp_path):
         tmp_path / "curves.png", {"loss": (steps, values), "lr": ([5], [0.1]), "align": (steps, steps)}, "fold 0"
     )
     titles = [axes.get_title() for axes in drawn[0].axes]
-    assert titles == ["loss (2 not finite)", "lr", "align", ""]
+    assert titles == ["loss (2 not finite)", "lr", "align"]
     assert drawn[0].get_suptitle() == "fold 0"
     raw, smooth = drawn[0].axes[0].lines
     assert list(raw.get_xdata()) == steps
     assert np.isnan(raw.get_ydata()).sum() == 2
     assert smooth.get_ydata()[50] == pytest.approx(1)
+
+
+def test_curves_of_a_kind_share_a_panel(drawn, tmp_path):
+    parts = ["train/kept_background", "train/kept_foreground"]
+    val = ["val/dice", "val/dice/liver"]
+    assert group_names(["train/loss", *parts, *val, "val/iou", "round/x"]) == {
+        "train/loss": ["train/loss"],
+        "train/kept": parts,
+        "val/dice": val,
+        "val/iou": ["val/iou"],
+        "round/x": ["round/x"],
+    }
+    save_curves(tmp_path / "x.png", {name: ([1, 2], [0.5, math.nan]) for name in [*parts, "train/loss"]})
+    kept, loss = drawn[0].axes
+    assert kept.get_title() == "train/kept (2 not finite)"
+    assert [text.get_text() for text in kept.get_legend().get_texts()] == ["kept_background", "kept_foreground"]
+    assert [line.get_color() for line in kept.lines] == [LINE_COLOURS[i] for i in (0, 0, 1, 1)]
+    assert loss.get_legend() is None
 
 
 def test_curves_are_written(tmp_path):
