@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Integer, Num
+from matplotlib.axes import Axes
 
 from data.phantom import make_patient
 from data.phantom.writers.chaos import LABELS
@@ -56,18 +57,28 @@ def draw(path: Path, seed: int, size_px: int) -> None:
         else:
             shown = predictor.segment(image).label_map.array
             title = f"segmented, Dice {mean_dice(shown, truth.array):.2f}"
-        _draw_slice(axes, image, shown, telling_slice(truth.array), title)
+        draw_slice(axes, image, shown, telling_slice(truth.array), title)
     draw_legend(figure, list(NAMES.values()), None)
     save_figure(figure, path)
 
 
-def _draw_slice(axes, image: Volume, label: Integer[np.ndarray, "D H W"], z: int, title: str) -> None:
+def draw_slice(
+    axes: Axes,
+    image: Volume,
+    label: Integer[np.ndarray, "D H W"],
+    z: int,
+    title: str,
+    truth: Integer[np.ndarray, "D H W"] | None = None,
+) -> None:
+    """Draws slice `z` of a scan with the outlines of its structures, and those of the truth, if given, in white."""
     pixels, _, aspect = for_viewing(image.array[z : z + 1], image.affine)
-    labels, _, _ = for_viewing(label[z : z + 1], image.affine)
     window = body_window(pixels[0])
     show_image(axes, pixels[0][window], "", (0, float(np.percentile(pixels, 99.8))), aspect)
     axes.set_title(title, fontsize=10)
-    draw_label_outlines(axes, labels[0][window], NAMES)
+    for map_, is_truth in ((truth, True), (label, False)):
+        if map_ is not None:
+            labels, _, _ = for_viewing(map_[z : z + 1], image.affine)
+            draw_label_outlines(axes, labels[0][window], NAMES, is_truth)
 
 
 def body_window(pixels: Num[np.ndarray, "H W"]) -> tuple[slice, slice]:

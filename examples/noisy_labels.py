@@ -20,7 +20,8 @@
 # Synthetic skin images (ISIC 2017). Seven of ten training masks are corrupted: dilated, eroded, or rotated and
 # translated, until 70 % of the object's area has changed. The same small U-Net is trained on them with plain
 # cross-entropy and with T-Loss, whose tails let it ignore masks that fit badly; the clean test masks judge. Methods
-# and figures: docs/noisy_labels.md. With so few steps the two differ little: this shows how, not how well.
+# and figures: docs/noisy_labels.md. With so few steps T-Loss,
+# which starts slowly, is behind: this shows how, not how well.
 
 # %%
 import logging

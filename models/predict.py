@@ -13,9 +13,10 @@ decides: dense networks and those of several tasks segment images: PNG, JPEG, TI
 Few-shot networks segment scans with annotated ones: NIfTI files, folders of one DICOM series each, or folders of these.
 Networks of several sources segment such scans without an annotated one, and every frame of NIfTI files with time as
 fourth axis. RESULTS receives a label map <name>_segmentation of each image or scan at its original size (one for each
-of several tasks), tables of the label values for ITK-SNAP and 3D Slicer, areas.csv or volumes.csv, and with --overlays
-a picture each. With --dicom-seg, DICOM series also get a DICOM segmentation, which names the patient as the series
-does. What cannot be segmented is reported at the end with the reason, exit code 1; all other files are processed.
+of several tasks), tables of the label values for ITK-SNAP and 3D Slicer, areas.csv or volumes.csv, a page of all
+results, segmentations.html, and with --overlays a picture each. With --dicom-seg, DICOM series also get a DICOM
+segmentation, which names the patient as the series does. What cannot be segmented is reported at the end with the
+reason, exit code 1; all other files are processed.
 Files that are left out, such as label maps of other files, are counted and named.
 
 Results of an earlier run stay: further files can be added to the same folder, and the table keeps its lines. To replace
@@ -50,11 +51,13 @@ from models.prediction.propagation import PropagationPredictor as PropagationPre
 from models.prediction.scan_search import find_scans
 from models.prediction.sources import SourcesPredictor as SourcesPredictor
 from models.training.load import read_trained
-from util.cli import run_main
+from util.cli import command_line, run_main
 from util.errors import ConfigError
-from util.items import Failures, exit_code, naming
+from util.items import Failures, dispensable, exit_code, naming
 from util.parser import CommandParser, print_json
 from util.results.confidence import review_limit
+from util.results.report.prediction import FILE_NAME as PAGE
+from util.results.report.prediction import About, save_prediction_page
 from util.results.scores import read_run_scores
 
 logger = logging.getLogger(__name__)
@@ -84,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.warning("%d masks to look at, with a confidence below %.3g: %s", len(doubtful), given.limit, shown)
     if outcome.inventory.left_out:
         logger.warning("%s", outcome.inventory)
+    _write_page(given, family, outcome)
     if given.json:
         print_json({"out": given.out} | outcome.to_json())
     return max(
@@ -122,6 +126,7 @@ class Outcome:
         inventory: of the files.
         removed: names of files of an earlier run that belonged to results which this one has replaced.
         records: lines of the table.
+        method: name of the method.
     """
 
     failures: Failures = field(default_factory=dict)
@@ -130,6 +135,7 @@ class Outcome:
     inventory: Inventory = field(default_factory=Inventory)
     removed: list[str] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
+    method: str = ""
     n_found: int = 0
     n_done: int = 0
 
@@ -147,6 +153,19 @@ class Outcome:
         }
 
 
+def _write_page(given: argparse.Namespace, family: str, outcome: Outcome) -> None:
+    """Writes the page of all results in the folder; whatever prevents it costs nothing else."""
+    files = scan_files if ITEMS[family] == "scans" else image_files
+    if not outcome.n_done:
+        return
+    method = f"Compared with {len(given.support_image)} annotated scan(s)" if family == "fewshot" else "Segmented"
+    method += f" by {outcome.method}" + (f", {given.checkpoint.name}" if given.checkpoint else "")
+    about = About(method, command_line(), outcome.failures, given.limit)
+    with dispensable(PAGE):
+        page = save_prediction_page(given.out / files.TABLE, files.OVERLAY, about)
+        logger.info("page: %s", page)
+
+
 def _segment_images(kind: type[DensePredictor | PartialPredictor], given: argparse.Namespace) -> Outcome:
     outcome = Outcome()
     files, outcome.inventory = find_all(given.images, image_files.find_images, outcome.failures)
@@ -155,7 +174,7 @@ def _segment_images(kind: type[DensePredictor | PartialPredictor], given: argpar
     predictor = kind.from_checkpoint(given.checkpoint, given.weights, given.device, dataset=given.dataset, **averaged)
     if not given.overwrite:
         refuse_existing(given.out, image_files.result_names(predictor, images))
-    outcome.n_found = len(images) + len(outcome.failures)
+    outcome.n_found, outcome.method = len(images) + len(outcome.failures), type(predictor.segmenter.method).__name__
     pictures = outcome.pictures if given.overlays else None
     outcome.n_done = image_files.segment_images(
         predictor, images, given.out, pictures, given.probabilities, outcome.failures,
@@ -234,6 +253,7 @@ def _apply(
         outcome.removed if given.overwrite else None,
         given.limit,
     )
+    outcome.method = type(predictor.segmenter.method).__name__
     outcome.n_done = scan_files.segment_scans(predictor, scans, given.out, outcome.failures, further, outcome.records)
     if outcome.records and isinstance(predictor, FewShotPredictor):
         logger.info("\n%s", scan_files.summary(outcome.records))

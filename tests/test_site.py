@@ -6,11 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from data.phantom.writers.chaos import LABELS
-from docs.overview import HEIGHT, body_window, mean_dice, telling_slice
 from docs.site_hooks import PAGES, linked_files
 
 ROOT = Path(__file__).parents[1]
@@ -120,23 +117,3 @@ def test_lists_have_a_blank_line_before_them():
     for page in pages(ROOT):
         text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
         assert re.findall(r"^(?![-*|#>]|\d+\. |    |  ).+\n(?:- |1\. ).*", text, re.MULTILINE) == [], page
-
-
-def test_the_picture_shows_the_slice_with_all_structures():
-    label = np.zeros((4, 8, 8), np.int16)
-    for row, value in enumerate(LABELS.values()):
-        label[1:3, row] = value
-        label[1, row, 1:] = 0
-    label[3, :3] = LABELS["liver"]
-    assert telling_slice(label) == 2
-    assert mean_dice(label, label) == 1
-    assert mean_dice(label * (label != LABELS["spleen"]), label) == 0.75
-
-
-def test_the_picture_shows_the_body_without_the_air():
-    pixels = np.zeros((100, 100))
-    pixels[40:60, 30:70] = 100
-    rows, columns = body_window(pixels)
-    assert rows.start < 40 < 60 <= rows.stop
-    assert columns.start < 30 < 70 <= columns.stop
-    assert rows.stop - rows.start == pytest.approx((columns.stop - columns.start) * HEIGHT, abs=1.5)

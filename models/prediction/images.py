@@ -27,6 +27,7 @@ from util.errors import DataError
 from util.inventory import ARCHIVE, LOST, is_archive, list_files
 from util.items import Failures, catching
 from util.results.overlays import save_image_overlays
+from util.results.report.prediction import FILE_NAME as PAGE
 
 TABLE = "areas.csv"
 OVERLAY = "_overlay.png"
@@ -63,7 +64,7 @@ def find_images(path: Path, inventory: Inventory | None = None) -> list[Path]:
     lost = [file for file, reason in left_out.items() if reason == LOST and file.suffix.lower() in SUFFIXES]
     found = []
     for file in sorted([*files, *lost]):
-        if file.name.endswith(RESULTS) or file.name == TABLE or re.fullmatch(LABEL_TABLES, file.name):
+        if file.name.endswith(RESULTS) or file.name in (TABLE, PAGE) or re.fullmatch(LABEL_TABLES, file.name):
             left_out[file] = RESULT
         elif file.suffix.lower() in SUFFIXES:
             found.append(file)

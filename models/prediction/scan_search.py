@@ -10,6 +10,7 @@ from models.prediction.batch import RESULT, Inventory, without_label_maps
 from models.prediction.label_tables import SLICER, SNAP
 from util.errors import DataError
 from util.inventory import ARCHIVE, EMPTY, HIDDEN, TWICE, is_archive, list_files
+from util.results.report.prediction import FILE_NAME as PAGE
 
 TABLE = "volumes.csv"
 SEGMENTATION = "_segmentation.nii.gz"
@@ -72,7 +73,7 @@ def _scans_in(folder: Path, entries: Sequence[Path], has_folders: bool, left_out
         if entry in left_out:  # cannot be read, and may be a scan
             del left_out[entry]
             scans[entry] = 1
-        elif entry.name in (TABLE, SNAP, SLICER) or entry.name.endswith(RESULTS):
+        elif entry.name in (TABLE, PAGE, SNAP, SLICER) or entry.name.endswith(RESULTS):
             left_out[entry] = RESULT
         elif is_archive(entry.name):
             left_out[entry] = ARCHIVE

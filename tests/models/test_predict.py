@@ -90,7 +90,7 @@ def test_readable_scans_are_done_and_the_others_reported(inputs, finished):
     assert code == 1
     assert {path.name for path in out.iterdir()} == {
         *("first_segmentation.nii.gz", "first_overlay.png", "series_segmentation.nii.gz", "series_overlay.png"),
-        *("volumes.csv", "labels.txt", "labels.ctbl", "series_segmentation.dcm"),
+        *("volumes.csv", "labels.txt", "labels.ctbl", "segmentations.html", "series_segmentation.dcm"),
     }
     reported = [message for message in messages if message.startswith("not segmented: ")]
     assert len(reported) == 2
@@ -219,7 +219,14 @@ def test_overwriting_removes_overlays_of_replaced_label_maps(inputs, tmp_path, c
     (tmp_path / "other_overlay.png").touch()
     assert run(inputs, tmp_path, "--overwrite", scans=["scans/first.nii.gz"]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("first_segmentation.nii.gz", "volumes.csv", "other_overlay.png", "labels.txt", "labels.ctbl")
+        *(
+            "first_segmentation.nii.gz",
+            "volumes.csv",
+            "other_overlay.png",
+            "labels.txt",
+            "labels.ctbl",
+            "segmentations.html",
+        )
     }
     assert [message for message in caplog.messages if message.startswith("removed 1 ")]
 
@@ -248,7 +255,7 @@ def test_on_a_full_disk_a_scan_is_named_and_nothing_is_left_in_part(inputs, tmp_
     assert f"in/a.nii.gz: {out / 'a_segmentation.nii.gz'}: cannot be written (No space left on device)" in message
     found = {path.name: path.read_bytes() for path in out.iterdir()}
     assert found.pop("a_segmentation.nii.gz", None) == earlier
-    assert set(found) == {"b_segmentation.nii.gz", "volumes.csv", "labels.txt", "labels.ctbl"}
+    assert set(found) == {"b_segmentation.nii.gz", "volumes.csv", "segmentations.html", "labels.txt", "labels.ctbl"}
     assert read_nifti(out / "b_segmentation.nii.gz").array.shape == scan(1)[0].shape
 
 

@@ -161,13 +161,15 @@ def test_a_single_slice_is_segmented(method):
     assert dice(masks, label[6:7]).min() > 0.8
 
 
-def test_a_missing_structure_can_be_answered_with_not_there():
+def test_an_unsure_structure_can_be_answered_with_not_there():
     torch.manual_seed(0)
     method = Propagation(replace(CONFIG, postprocess=replace(CONFIG.postprocess, min_confidence=0.6)))
-    (image, label), other = body(missing=(2,), seed=1), body()
+    (image, label), other = body(seed=1), body()
     masks = segment(method, image, other)
-    assert not masks[1].any()
-    assert dice(masks, label)[[0, 2]].min() > 0.8
+    assert not masks[2].any()  # found with a confidence of 0.41; the others with 0.9
+    assert dice(masks, label)[:2].min() > 0.8
+    image, label = body(missing=(2,), seed=1)
+    assert not segment(method, image, other)[1].any()
 
 
 def test_a_scan_without_a_body_is_answered(method, caplog):

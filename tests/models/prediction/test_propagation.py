@@ -267,7 +267,7 @@ def test_the_command_needs_no_checkpoint(make_predictor, tmp_path, caplog):
     assert run(files(tmp_path), "--classes", "liver=3", "9", "--overlays") == 0
     out = tmp_path / "out"
     ends = ("_segmentation.nii.gz", "_overlay.png")
-    tables = ("volumes.csv", "labels.txt", "labels.ctbl")
+    tables = ("volumes.csv", "segmentations.html", "labels.txt", "labels.ctbl")
     assert {path.name for path in out.iterdir()} == {*tables, *(f"{n}{end}" for n in "bc" for end in ends)}
     with (out / "volumes.csv").open() as stream:
         records = list(csv.DictReader(stream))

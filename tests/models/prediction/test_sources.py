@@ -167,7 +167,7 @@ def test_scans_of_any_kind_are_segmented_and_the_others_reported(inputs, caplog)
     assert run(inputs, out, "--overlays") == 1
     names = ("cine", "single", "series")  # files, then folders
     assert {path.name for path in out.iterdir()} == {
-        *("volumes.csv", "labels.txt", "labels.ctbl"),
+        *("volumes.csv", "segmentations.html", "labels.txt", "labels.ctbl"),
         *(f"{name}{end}" for name in names for end in ("_segmentation.nii.gz", "_overlay.png")),
     }  # fmt: skip
     (failed,) = [message for message in caplog.messages if message.startswith("not segmented: ")]

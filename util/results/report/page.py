@@ -67,7 +67,7 @@ def render(template: str, *, bundle: Bundle | None = None, own: Path | None = No
         f"{'connect-src data: blob:; ' if bundle else ''}base-uri 'none'; form-action 'none'"
     )
     templates = environment(TEMPLATES, *([own] if own else []))
-    templates.filters |= {"score": score, "day": day, "signed": signed}
+    templates.filters |= {"score": score, "day": day, "signed": signed, "amount": "{:.4g}".format}
     return templates.get_template(template).render(
         policy=policy, style=Markup(style), script=Markup(script), bundle=bundle, **content
     )
