@@ -23,6 +23,7 @@ from models.prediction.batch import Inventory
 from models.prediction.dense import DensePredictor
 from models.prediction.scan_search import find_scans
 from models.prediction.scans import name_scans, volumes
+from models.prediction.segmenter import ScanSegmentation
 from models.training.average import AverageConfig
 from models.training.optim import OptimConfig
 from models.training.state import build_state
@@ -125,6 +126,101 @@ def test_volumes_are_those_of_the_written_files(finished):
     with (finished[1] / "volumes.csv").open() as stream:
         records = list(csv.DictReader(stream))
     assert [(r["scan"], r["label"], r["structure"]) for r in records] == [
+        *(("first", "2", "liver"), ("first", "5", "label 5"), ("series", "2", "liver"), ("series", "5", "label 5"))
+    ]
+    for record in records:
+        written = read_nifti(finished[1] / f"{record['scan']}_segmentation.nii.gz")
+        count = (written.array == int(record["label"])).sum()
+        assert int(record["voxels"]) == count
+        voxel_ml = {"first": 5 * (4.8 * 6 + 2 * 1.5) / 1000, "series": 0.16}[record["scan"]]
+        assert float(record["volume_ml"]) == pytest.approx(count * voxel_ml, abs=1e-4)
+    assert any(int(record["voxels"]) for record in records)
+
+
+def test_json_holds_the_table_and_the_failures(inputs, tmp_path, capsys):
+    assert run(inputs, tmp_path, "--classes", "liver=2", "5", "--json") == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["out"], answer["found"], answer["segmented"]) == (str(tmp_path), 4, 2)
+    with (tmp_path / "volumes.csv").open() as stream:
+        table = list(csv.DictReader(stream))
+    written = [{key: "" if value is None else str(value) for key, value in each.items()} for each in answer["results"]]
+    assert written == table
+    assert answer["not_segmented"].keys() == {"broken", "four"}
+    assert str(inputs / "scans" / "broken.nii.gz") in answer["not_segmented"]["broken"]
+    assert [Path(path).name for path in answer["left_out"]] == ["old_segmentation.nii.gz"]
+    assert answer["not_drawn"] == {}
+
+
+def test_volume_of_a_sheared_voxel_is_the_determinant():
+    label_map = Volume(
+        np.array([[[7, 7, 7, 1]]], np.uint8), np.array([[10, 5, 0, 0], [0, 10, 0, 0], [0, 0, 10, 0], [0, 0, 0, 1.0]])
+    )
+    (record,) = volumes("a", ScanSegmentation(label_map, {"organ": 0.5}), {"organ": 7})
+    told = {"confidence": 0.5, "review": ""}
+    assert record == {"scan": "a", "label": 7, "structure": "organ", "voxels": 3, "volume_ml": 3.0} | told
+
+
+def test_results_are_kept_unless_told_otherwise_and_come_out_the_same(inputs, tmp_path, finished):
+    assert run(inputs, tmp_path, scans=["scans/first.nii.gz"]) == 0
+    result = tmp_path / "first_segmentation.nii.gz"
+    assert result.read_bytes() == (finished[1] / result.name).read_bytes()
+    result.write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"exists already .*--overwrite"):
+        run(inputs, tmp_path, scans=["scans/first.nii.gz"])
+    assert result.read_bytes() == b"mine"
+    assert run(inputs, tmp_path, "--overwrite", scans=["scans/first.nii.gz"]) == 0
+    assert result.read_bytes() == (finished[1] / result.name).read_bytes()
+
+
+def test_bad_support_names_its_files(inputs, tmp_path):
+    write_nifti(tmp_path / "short.nii.gz", Volume(scan()[1][1:], AFFINE))
+    with pytest.raises(DataError, match=r"A\.nii\.gz, .*short\.nii\.gz: .*Resample"):
+        run(inputs, tmp_path, f"--support-label={tmp_path / 'short.nii.gz'}")
+    with pytest.raises(DataError, match=r"absent\.nii: no such file or folder"):
+        run(inputs, tmp_path, f"--support-label={tmp_path / 'absent.nii'}")
+    with pytest.raises(ConfigError, match="given twice"):
+        run(inputs, tmp_path, "--classes", "liver=2", "liver=5")
+    assert not (tmp_path / "volumes.csv").exists()
+
+
+def test_options_of_images_are_refused(inputs, tmp_path):
+    with pytest.raises(ConfigError, match=r"^--images, --probabilities: not for .*\.pth, .* few-shot .*--support"):
+        run(inputs, tmp_path, "--images", "x", "--probabilities")
+    with pytest.raises(ConfigError, match=r"^--support-label, --scans: missing; .*snapshot\.pth"):
+        main([f"--checkpoint={inputs / 'snapshot.pth'}", f"--out={tmp_path}", "--support-image=A.nii.gz"])
+    with pytest.raises(CheckpointError, match=r"method alpnet is few-shot \(segments scans\); expected .* dense"):
+        DensePredictor.from_checkpoint(inputs / "snapshot.pth")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unexpected_error_does_not_stop_the_others(inputs, tmp_path, monkeypatch, caplog):
+    read_one = scans.read_volume
+
+    def read_all_but_second(path):
+        if path.name == "second.nii.gz":
+            raise RuntimeError("out of memory")
+        return read_one(path)
+
+    write_nifti(tmp_path / "in" / "first.nii.gz", Volume(scan(1)[0], AFFINE))
+    write_nifti(tmp_path / "in" / "second.nii.gz", Volume(scan(1)[0], AFFINE))
+    write_nifti(tmp_path / "in" / "third.nii.gz", Volume(scan(2)[0], AFFINE))
+    monkeypatch.setattr(scans, "read_volume", read_all_but_second)
+    assert run(inputs, tmp_path / "out", scans=[tmp_path / "in"]) == 1
+    (message,) = [each for each in caplog.messages if each.startswith("not segmented: ")]
+    assert (
+        f"{tmp_path / 'in' / 'second.nii.gz'}: RuntimeError: out of memory (tests/models/test_predict.py, line"
+        in message
+    )
+    with (tmp_path / "out" / "volumes.csv").open() as stream:
+        assert {record["scan"] for record in csv.DictReader(stream)} == {"first", "third"}
+
+
+def test_overwriting_removes_overlays_of_replaced_label_maps(inputs, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    assert run(inputs, tmp_path, "--overlays", scans=["scans/first.nii.gz"]) == 0
+    (tmp_path / "other_overlay.png").touch()
+    assert run(inputs, tmp_path, "--overwrite", scans=["scans/first.nii.gz"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
         *("first_segmentation.nii.gz", "other_overlay.png"),
         *("volumes.csv", "segmentations.html", "labels.txt", "labels.ctbl"),
     }
