@@ -67,7 +67,9 @@ def test_masks_of_a_scan_follow_the_relation_of_its_classes(tmp_path, relation):
     tasks = (Task("liver", ("liver",)), Task("kidney", ("left", "right"), relation))
     probabilities = np.zeros((3, DEPTH, SIDE, SIDE), np.float32)
     probabilities[1, :, 8:20, 8:24], probabilities[2, :, 12:24, 8:24] = 0.7, 0.6
-    save_masks(tmp_path / "out", each, Segmented(case, probabilities, probabilities > 0.5), tasks)
+    save_masks(
+        tmp_path / "out", each, Segmented(case, probabilities, probabilities > 0.5, (1.0,) * len(probabilities)), tasks
+    )
     files = {path.name.removeprefix(f"{case.id}_") for path in (tmp_path / "out").iterdir()}
     if relation == "independent":
         assert files == {f"{name}_segmentation.nii.gz" for name in ("liver", "kidney_left", "kidney_right")}
