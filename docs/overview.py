@@ -3,7 +3,7 @@
     python -m docs.overview --out docs/images/overview.png
 
 One phantom scan with its annotation, and three further ones that were segmented by comparison with it (`propagation`,
-as in `frugalseg predict` without a checkpoint). About three minutes on two CPU cores; the same command gives the same
+as in `frugalseg predict` without a checkpoint). About a minute on two CPU cores; the same command gives the same
 picture, up to rounding.
 """
 
@@ -33,8 +33,9 @@ def mean_dice(found: Integer[np.ndarray, "D H W"], truth: Integer[np.ndarray, "D
 
 
 def telling_slice(label: Integer[np.ndarray, "D H W"]) -> int:
-    """The slice in which the structure that shows least of its largest area still shows the most."""
+    """The slice in which the structure that shows least of its largest area shows the most; absent ones do not count."""
     areas = np.stack([(label == value).sum(axis=(1, 2)) for value in NAMES])  # (K, D)
+    areas = areas[areas.any(axis=1)]
     return int(np.argmax((areas / areas.max(axis=1, keepdims=True)).min(axis=0)))
 
 
