@@ -33,7 +33,7 @@ def mean_dice(found: Integer[np.ndarray, "D H W"], truth: Integer[np.ndarray, "D
 
 
 def telling_slice(label: Integer[np.ndarray, "D H W"]) -> int:
-    """The slice in which the structure that shows least of its largest area shows the most; absent ones do not count."""
+    """The slice in which the structure that shows least of its largest area shows the most, absent ones left out."""
     areas = np.stack([(label == value).sum(axis=(1, 2)) for value in NAMES])  # (K, D)
     areas = areas[areas.any(axis=1)]
     return int(np.argmax((areas / areas.max(axis=1, keepdims=True)).min(axis=0)))
