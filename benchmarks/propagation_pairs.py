@@ -112,7 +112,7 @@ def confidence_table(worth: ConfidenceWorth) -> str:
     known, scores = worth.confidence, worth.dice
     lines = [*worth.sentences, "", markdown_header(["confidence", "masks", "mean Dice", f"Dice above {GOOD_DICE}"], 1)]
     for low, high in pairwise(CONFIDENCES):
-        chosen = scores[(known > low) & (known <= high)]
+        chosen = scores[(known >= low) & ((known < high) | (high == CONFIDENCES[-1]))]
         if len(chosen):
             cells = [str(len(chosen)), f"{chosen.mean():.2f}", f"{100 * (chosen > GOOD_DICE).mean():.0f} %"]
             lines.append(markdown_row([f"{low:g} to {high:g}", *cells]))

@@ -44,13 +44,13 @@ def test_several_shots_are_every_combination(monkeypatch, capsys, prepared_folde
 
 
 def test_the_table_of_confidences_by_hand():
-    confidence, dice = np.array([np.nan, 0.5, 0.62, 0.9, 0.95, 0.8]), np.array([0.0, 0.1, 0.75, 0.8, 0.6, np.nan])
+    confidence, dice = np.array([np.nan, 0.0, 0.42, 0.6, 1.0, 0.8]), np.array([0.0, 0.1, 0.75, 0.8, 0.6, np.nan])
     worth = measure_worth(confidence, dice)
     lines = confidence_table(worth).splitlines()
     assert lines[: len(worth.sentences)] == worth.sentences
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| 0")]
     assert cells == [
-        ["0 to 0.6", "1", "0.10", "0 %"],
-        ["0.6 to 0.65", "1", "0.75", "100 %"],
-        ["0.75 to 1", "2", "0.70", "50 %"],
+        ["0 to 0.2", "1", "0.10", "0 %"],
+        ["0.4 to 0.5", "1", "0.75", "100 %"],
+        ["0.6 to 1", "2", "0.70", "50 %"],
     ]

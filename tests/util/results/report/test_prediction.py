@@ -48,7 +48,7 @@ def test_doubtful_masks_and_failures_are_told_first(tmp_path):
     head = page[: page.index("What was found")]
     told = " ".join(re.sub("<[^>]+>", " ", head[head.index("Before you read on") :]).split())
     assert "1 scan could not be segmented." in told
-    assert "1 mask to look at, with a confidence below 40.0: s9 spleen." in told
+    assert "1 mask to look at, with a confidence below 40: s9 spleen." in told
     assert "No overlay was drawn: give --overlays" in told
     row = page[page.index('<th scope="row">s9') :]
     cells = re.findall(r"<td.*?</td>", row[: row.index("</tr>")], re.DOTALL)
