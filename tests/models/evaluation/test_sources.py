@@ -61,7 +61,8 @@ def test_scores_of_frames_and_patients(scored):
         assert joint == pytest.approx((1 + expected) / 2, abs=1e-5)  # half of the slices are empty
         assert values(scores, "hd95_mm", case=f"A{number}_ED") == pytest.approx([2.0 * number] * 2)
     assert len(values(scores, "hd95_pooled_mm")) == 16
-    assert len(scores) == 4 * 2 * 2 * 3 + 4 * 2
+    assert values(scores, "confidence") == [1.0] * 16
+    assert len(scores) == 4 * 2 * 2 * 4 + 4 * 2
     assert result.headline == pytest.approx(np.mean([16 / (16 + n) for n in (1, 2, 3, 4)]))
     assert (result.n_cases, dict(result.failed), result.failures) == (4, {}, ())
     assert method.training
