@@ -236,7 +236,9 @@ def test_snapshots_and_curves_are_written(prepared_folder, tmp_path):
     assert metrics["val/dice/liver"]["steps"] == [6]
     assert metrics["train/lr"] | {"timestamps": []} == {"steps": [2, 4, 6], "values": [1e-3] * 3, "timestamps": []}
     assert (path.parent / "progress.png").read_bytes().startswith(b"\x89PNG")
-    assert read_record(path.parent).curves == {"training": "progress.png"}
+    record = read_record(path.parent)
+    assert record is not None
+    assert record.curves == {"training": "progress.png"}
 
 
 @pytest.mark.parametrize(
