@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import shutil
 import sys
@@ -91,4 +92,13 @@ def print_json(content: Any) -> None:
     Args:
         content: plain values; paths become texts.
     """
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+    print_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def print_text(text: str) -> None:
+    """Prints what was asked for on stdout; a reader such as `head` may leave early."""
+    try:
+        sys.stdout.write(text.encode(errors="backslashreplace").decode())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

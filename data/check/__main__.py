@@ -7,7 +7,6 @@ TARGET is the name of a built-in set, the description of your own data, or a pre
     frugalseg check data/JSRT/prepared_256px --structure lung --noise 0.7 0.7 --superpixels
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -18,12 +17,10 @@ from data.prepare.steps import add_structures, add_target, refuse_options, resol
 from data.superpixels.regions import SCALES
 from dataloaders.images.folder import NoiseConfig, SuperpixelConfig
 from util.cli import number, run_main, whole
-from util.parser import CommandParser, add_json, print_json
+from util.parser import CommandParser, add_json, print_json, print_text
 
 MAIN_OPTIONS = ("data_dir", "jobs", "fold", "structure", "noise", "superpixels", "json")
 SCAN_OPTIONS, IMAGE_OPTIONS = ("scale", "fold"), ("size_px", "structure", "noise", "superpixels")
-
-log = logging.getLogger("data.check")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,9 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             {"folder": folder, "errors": n_errors, "warnings": n_warnings, "findings": [asdict(f) for f in findings]}
         )
         return 1 if n_errors else 0
-    for finding in findings:
-        log.info("%s", finding)
-    log.info("%s: %d error(s), %d warning(s)", folder, n_errors, n_warnings)
+    counts = f"{folder}: {n_errors} error(s), {n_warnings} warning(s)"
+    print_text("".join(f"{line}\n" for line in (*findings, counts)))
     return 1 if n_errors else 0
 
 

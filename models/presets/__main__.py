@@ -4,15 +4,12 @@ frugalseg presets                       # all of them
 frugalseg presets isic2017 tloss 0.7    # those whose line holds all of these words
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from models.presets import noisy, several_tasks, sources
 from util.cli import run_main
-from util.parser import CommandParser, add_json, print_json
-
-logger = logging.getLogger(__name__)
+from util.parser import CommandParser, add_json, print_json, print_text
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -24,8 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.json:
         print_json([asdict(run) for run in found.values()])
         return
-    for line in found:
-        logger.info("%s", line)
+    print_text("".join(f"{line}\n" for line in found))
 
 
 def make_parser() -> CommandParser:

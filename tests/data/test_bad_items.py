@@ -49,6 +49,11 @@ def messages(caplog) -> str:
     return "\n".join(caplog.messages)
 
 
+def printed(capsys) -> list[str]:
+    """The lines on stdout since the last call."""
+    return capsys.readouterr().out.splitlines()
+
+
 def follow(text: str, **places: str) -> list[str]:
     """The command in back-quotes of a message, with places for DIR; runs it and returns its words."""
     command = re.search(r"`frugalseg (\w+) ([^`]*)`", text)
@@ -60,7 +65,7 @@ def follow(text: str, **places: str) -> list[str]:
     return words
 
 
-def test_a_damaged_scan_fails_alone_and_is_done_when_it_is_mended(copied, caplog):
+def test_a_damaged_scan_fails_alone_and_is_done_when_it_is_mended(copied, caplog, capsys):
     caplog.set_level(logging.INFO)
     patients = sorted((copied / "scans/MR").iterdir(), key=lambda path: int(path.name))
     file = sorted((patients[0] / "T2SPIR/DICOM_anon").iterdir())[0]
@@ -81,18 +86,16 @@ def test_a_damaged_scan_fails_alone_and_is_done_when_it_is_mended(copied, caplog
     assert good == {"image", "label", "superpix-MIDDLE"}
     failed = read_json(folder / manifests.FILE_NAME)["failed"]
     assert set(failed) == {patient.name for patient in patients[:2]}
-    caplog.clear()
     assert check([str(folder), "--scale", "none"]) == 1
-    found = [line for line in caplog.messages if "could not be prepared the last time" in line]
+    found = [line for line in printed(capsys) if "could not be prepared the last time" in line]
     assert len(found) == 2
     file.write_bytes(content)
     (copied / "elsewhere").rename(patients[1] / "T2SPIR/Ground")
     words = follow(found[0], raw=str(copied / "scans"), out=str(copied / "data"))
     assert words[-2:] == ["--size-px", "32"]
-    caplog.clear()
     assert "failed" not in read_json(folder / manifests.FILE_NAME)
     check([str(folder)])
-    assert not [line for line in caplog.messages if line.startswith("error")]
+    assert not [line for line in printed(capsys) if line.startswith("error")]
 
 
 def test_two_folders_of_one_patient_are_refused(copied):
@@ -102,7 +105,7 @@ def test_two_folders_of_one_patient_are_refused(copied):
         prepare(["chaost2", "--raw", str(copied / "scans"), "--out", str(copied / "data"), "--step", "convert"])
 
 
-def test_a_damaged_image_fails_alone_and_any_error_does(copied, monkeypatch, caplog):
+def test_a_damaged_image_fails_alone_and_any_error_does(copied, monkeypatch, caplog, capsys):
     caplog.set_level(logging.INFO)
     hash_inputs = prepare_images_module._hash_inputs
     first = []
@@ -121,14 +124,16 @@ def test_a_damaged_image_fails_alone_and_any_error_does(copied, monkeypatch, cap
             prepare(command)
     folder = ImageFolder(copied / "data/ISIC2017/prepared_32px")
     assert len(folder.rows) == 5
+    printed(capsys)
     assert check([str(folder.folder)]) == 1
-    (told,) = [line for line in caplog.messages if "1 images could not be prepared the last time" in line]
+    told = "\n".join(printed(capsys))
+    assert "1 images could not be prepared the last time" in told
     follow(told.replace("--out DIR", "--out DIR --split random:0.34"), raw=command[2], out=command[4])
     assert len(ImageFolder(folder.folder).rows) == 6
     assert check([str(folder.folder)]) == 0
 
 
-def test_noise_and_superpixels_name_bad_files_and_finish_later(copied, caplog):
+def test_noise_and_superpixels_name_bad_files_and_finish_later(copied, capsys):
     places = ["--raw", str(copied / "images"), "--out", str(copied / "data")]
     prepare(["isic2017", *places, "--size-px", "32", "--split", "random:0.34"])
     folder = ImageFolder(copied / "data/ISIC2017/prepared_32px")
@@ -143,14 +148,15 @@ def test_noise_and_superpixels_name_bad_files_and_finish_later(copied, caplog):
     assert made == {"lesion", "superpixels"}
     assert not [*folder.folder.rglob("noise.json"), *folder.folder.rglob("superpixels.json")]
     path.write_bytes(mask)
-    caplog.set_level(logging.INFO)
     check([str(folder.folder), "--noise", "1", "0.5", "--superpixels"])
-    for told in [line for line in caplog.messages if "missing, or not finished" in line]:
+    unfinished = [line for line in printed(capsys) if "missing, or not finished" in line]
+    assert len(unfinished) == 2
+    for told in unfinished:
         follow(told)
     assert check([str(folder.folder), "--noise", "1", "0.5", "--superpixels"]) == 0
 
 
-def test_a_check_that_breaks_is_a_finding(make_prepared, tmp_path, caplog, monkeypatch):
+def test_a_check_that_breaks_is_a_finding(make_prepared, tmp_path, capsys, monkeypatch):
     folder = make_prepared(tmp_path / "prepared", [1, 2])
 
     def broken(prepared):
@@ -159,10 +165,10 @@ def test_a_check_that_breaks_is_a_finding(make_prepared, tmp_path, caplog, monke
 
     monkeypatch.setattr(rules, "RULES", (broken, *rules.RULES))
     (folder / "image_77.nii.gz").symlink_to("nowhere")
-    caplog.set_level(logging.INFO)
     assert check([str(folder), "--dataset", "chaost2", "--scale", "none"]) == 1
-    assert "cannot be checked for broken" in messages(caplog)
-    assert "image_77.nii.gz: no regular file, or a link to nothing" in messages(caplog)
+    found = "\n".join(printed(capsys))
+    assert "cannot be checked for broken" in found
+    assert "image_77.nii.gz: no regular file, or a link to nothing" in found
 
 
 @pytest.mark.parametrize(

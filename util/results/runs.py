@@ -12,14 +12,12 @@ ones have no complete record. See docs/runs.md.
 
 import argparse
 import logging
-import os
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from util.cli import number, run_main
-from util.parser import CommandParser, add_json, print_json
+from util.parser import CommandParser, add_json, print_json, print_text
 from util.results.run_index import DIED_AFTER_S, Run, read_database, read_folder
 from util.results.run_list import distinguishing, ordered, select, to_record, to_text
 from util.results.runs_page import save_page
@@ -39,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.json:
         print_json([to_record(run, differing) for run in runs])
     elif runs:
-        _write(to_text(runs, differing))
+        print_text(to_text(runs, differing))
     else:
         logger.warning("no runs found. A run is a folder with run.json, at any depth; filters may exclude all.")
     if given.html:
@@ -52,15 +50,6 @@ def _read(given: argparse.Namespace) -> list[Run]:
     runs = [run for store in given.store for run in read_database(store, now, died_after_s)]
     folder = given.folder or (None if given.store else DEFAULT_FOLDER)
     return runs if folder is None else runs + read_folder(folder, now, died_after_s)
-
-
-def _write(text: str) -> None:
-    """Prints a text; a reader such as `head` may leave early."""
-    try:
-        sys.stdout.write(text.encode(errors="backslashreplace").decode())
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def make_parser() -> CommandParser:

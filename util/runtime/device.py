@@ -23,7 +23,7 @@ import torch.distributed as dist
 
 from util.cli import run_main
 from util.errors import ConfigError
-from util.parser import CommandParser, add_json, print_json
+from util.parser import CommandParser, add_json, print_json, print_text
 from util.runtime import machine
 from util.runtime.cpu import bf16_instructions
 
@@ -288,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line and prints the report."""
     given = make_parser().parse_args(arguments)
     facts = report()
-    print_json(facts) if given.json else logger.info(format_report(facts))
+    print_json(facts) if given.json else print_text(f"{format_report(facts)}\n")
 
 
 def make_parser() -> CommandParser:

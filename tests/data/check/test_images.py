@@ -1,7 +1,6 @@
 """Every breach that `data.check.images` is to find, one at a time, in a small sound folder."""
 
 import csv
-import logging
 import shutil
 from dataclasses import replace
 
@@ -241,12 +240,11 @@ def test_the_commands_of_a_folder_that_describes_itself(folder):
     assert f"Run `frugalseg noise {folder} --alpha 0.5 --beta 0.7 --structure lesion`" in the_only(check(folder)).text
 
 
-def test_the_command_finds_the_folder_by_name(folder, tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+def test_the_command_finds_the_folder_by_name(folder, tmp_path, capsys):
     (tmp_path / "ISIC2017").mkdir()
     folder.rename(tmp_path / "ISIC2017/prepared_16px")
     assert main(["isic2017", "--data-dir", str(tmp_path), "--size-px", "16"]) == 0
-    assert caplog.messages[-1] == f"{tmp_path / 'ISIC2017/prepared_16px'}: 0 error(s), 0 warning(s)"
+    assert capsys.readouterr().out == f"{tmp_path / 'ISIC2017/prepared_16px'}: 0 error(s), 0 warning(s)\n"
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -312,13 +310,12 @@ def test_only_the_structures_asked_for_are_looked_at(tmp_path):
         check_images(tmp_path, JSRT, ("liver",))
 
 
-def test_the_command_counts_errors(folder, caplog):
-    caplog.set_level(logging.INFO)
+def test_the_command_counts_errors(folder, capsys):
     arguments = [str(folder), "--dataset", "isic2017", "--noise", "0.5", "0.7", "--superpixels"]
     assert main(arguments) == 0
     (folder / "noisy/lesion/a0.5_b0.7/a.png").unlink()
     assert main(arguments) == 1
-    assert caplog.messages[-1] == f"{folder}: 1 error(s), 0 warning(s)"
+    assert capsys.readouterr().out.splitlines()[-1] == f"{folder}: 1 error(s), 0 warning(s)"
     with pytest.raises(ConfigError, match="--fold: not for sets of images"):
         main([*arguments, "--fold", "0"])
     with pytest.raises(ConfigError, match="--noise: not for sets of scans"):

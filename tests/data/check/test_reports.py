@@ -67,21 +67,21 @@ def test_the_command_tells_each_finding_and_fails_on_errors(folder):
     command = [sys.executable, "-m", "data.check", folder, "--dataset", "chaost2", "--scale", "SLIC"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert f"error: {folder / 'superpix-SLIC_1.nii.gz'}: is missing" in done.stderr
-    assert f"error: {folder / 'image_1.nii.gz'}: slices of 32 x 32 pixels are smaller than the crop" in done.stderr
+    assert f"error: {folder / 'superpix-SLIC_1.nii.gz'}: is missing" in done.stdout
+    assert f"error: {folder / 'image_1.nii.gz'}: slices of 32 x 32 pixels are smaller than the crop" in done.stdout
     assert "Traceback" not in done.stderr
 
 
-def test_the_command_succeeds_on_warnings(folder, monkeypatch, caplog):
+def test_the_command_succeeds_on_warnings(folder, monkeypatch, capsys):
     from data.check import __main__ as command
 
     (folder / "manifest.json").unlink()
     monkeypatch.setattr(command, "resolve_target", lambda target, *more: (SPEC, Path(target)))
     monkeypatch.setattr(sys, "argv", ["check", str(folder), "--dataset", "CHAOST2", "--fold", "0"])
-    with caplog.at_level(logging.INFO):
-        assert command.main() == 0
-    assert "warning: " in caplog.messages[0]
-    assert "0 error(s), 1 warning(s)" in caplog.messages[-1]
+    assert command.main() == 0
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert "warning: " in first
+    assert "0 error(s), 1 warning(s)" in last
     monkeypatch.setattr(sys, "argv", ["check", str(folder), "--dataset", "CHAOST2", "--fold", "3"])
     assert command.main() == 1
 

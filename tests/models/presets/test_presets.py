@@ -1,6 +1,5 @@
 """Published settings follow from method and data set: complete, valid, and as the papers say."""
 
-import logging
 from collections import Counter
 from itertools import product
 
@@ -200,8 +199,8 @@ def test_every_rule_names_its_source():
     assert all("20" in rule.source or rule.source == "not published" for rule in RULES)
 
 
-def test_the_list_on_the_command_line(caplog):
-    caplog.set_level(logging.INFO)
+def test_the_list_on_the_command_line(capsys):
     main(["isic2017 tloss", "alpha=0.7"])
-    assert [line.split("  ")[0].split("beta=")[1] for line in caplog.messages] == ["0.5", "0.7"]
-    assert caplog.messages[1].endswith("T-Loss (MICCAI 2023), table 1; one V100, 32 GB; Dice 76.1 (0.6)")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0].split("beta=")[1] for line in lines] == ["0.5", "0.7"]
+    assert lines[1].endswith("T-Loss (MICCAI 2023), table 1; one V100, 32 GB; Dice 76.1 (0.6)")

@@ -255,8 +255,8 @@ def test_the_command_prints_the_report():
     environment = os.environ | {"OMP_NUM_THREADS": "1000"}
     command = [sys.executable, "-m", "util.runtime.device"]
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    assert f"torch {torch.__version__}" in run.stderr
-    assert "WARNING: 1000 threads" in run.stderr
+    assert f"torch {torch.__version__}" in run.stdout
+    assert "WARNING: 1000 threads" in run.stdout
 
 
 def test_the_report_as_json_is_all_of_stdout(capsys):
