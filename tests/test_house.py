@@ -43,7 +43,7 @@ LAW = {
     "training.py": ENTRY,
     "validation.py": ENTRY,
     "benchmarks": {"benchmarks", "data", "dataloaders", "models", "util"},
-    "docs": {"data", "dataloaders", "models", "util"},
+    "docs": {"docs", "data", "dataloaders", "models", "util"},
     # Notebooks: the commands, and functions to look at what they write; partial_study makes the partly labelled sets.
     "examples": {"frugalseg", "benchmarks.partial_study", "data", "dataloaders", "models", "util"},
     # Runs the commands in one process per job: starting them anew would take longer than its small trainings.

@@ -34,7 +34,7 @@ def options_of(monkeypatch, words=(), **defaults):
     ("benchmark", "options", "n_lines", "n_networks"),
     [
         (training_step, {"episodes": 2}, 4, 2),
-        (validation_scan, {"slices": 3}, 1, 1),
+        (validation_scan, {"slices": 3}, 2, 2),
         (propagation_scan, {"slices": 3, "encoder": "resnet18"}, 1, 1),
         (dense_step, {"batch": 2, "base_features": 4}, 8, 6),
         (pseudo_labels, {"slices": 3, "scans": 2, "jobs": 1}, 1, 0),
