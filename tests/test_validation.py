@@ -67,7 +67,7 @@ def only(paths):
 def test_a_validation_leaves_scores_table_pictures_and_masks(trained):
     out = only(trained.glob("*/validation/1"))
     scores = read_scores(out / "scores.csv")
-    assert len(scores) == 2 * 4 * 4 * 7  # protocols, query scans, organs, metrics
+    assert len(scores) == 2 * 4 * 4 * 8  # protocols, query scans, organs, metrics
     shared = scores[["method", "dataset", "split", "fold", "family", "setting", "seed", "weights", "steps", "n_folds"]]
     assert set(shared.itertuples(index=False, name=None)) == {
         ("SSL-ALPNet", "CHAOST2", "test", "0", "fewshot", "1", "1234", "last", "2", "5")
