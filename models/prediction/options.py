@@ -92,14 +92,11 @@ def _class(text: str) -> tuple[str, int]:
 
 def _review_limit(text: str) -> float | Path:
     """`0.7`, or the folder of a validation."""
-    if Path(text).is_dir():
-        return Path(text)
     try:
-        return number(at_least=0.0, at_most=1.0)(text)
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: expected a number from 0 to 1, or the folder of a validation, <experiment>/validation/<number>"
-        ) from None
+        float(text)
+    except ValueError:
+        return Path(text)
+    return number(at_least=0.0, at_most=1.0)(text)
 
 
 def _odd(text: str) -> int:

@@ -9,7 +9,7 @@ from models import predict
 from models.prediction.batch import trust
 from models.prediction.propagation import REVIEW_BELOW
 from tests.models.prediction.test_propagation import files, run
-from util.errors import DataError
+from util.errors import ConfigError, DataError
 from util.results.scores import FILE_NAME, make_scores, write_scores
 
 NEEDED = ["--out=out", "--scans=scans"]
@@ -55,9 +55,11 @@ def test_a_validation_that_does_not_choose_and_what_is_no_limit_are_refused(tmp_
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty: no confidences beside the Dice"):
         limit(f"--review-below={tmp_path / 'empty'}")
+    with pytest.raises(ConfigError, match="--review-below nowhere: no such folder; expected a number from 0 to 1, or"):
+        limit("--review-below=nowhere")
     with pytest.raises(SystemExit):
         _parsed("--review-below=1.5")
-    assert "'1.5': expected a number from 0 to 1, or the folder of a validation" in capsys.readouterr().err
+    assert "'1.5': expected a number of at least 0 and of at most 1" in capsys.readouterr().err
 
 
 def test_doubtful_masks_are_named_at_the_end(tmp_path, caplog):
