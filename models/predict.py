@@ -102,8 +102,8 @@ def _limit(given: argparse.Namespace) -> float | None:
     if isinstance(given.review_below, Path):
         if not given.review_below.is_dir():
             raise ConfigError(
-                f"--review-below {given.review_below}: no such folder; expected a number from 0 to 1, or the folder of a "
-                "validation, <experiment>/validation/<number>."
+                f"--review-below {given.review_below}: no such folder; expected a number from 0 to 1, or the folder of "
+                "a validation, <experiment>/validation/<number>."
             )
         return review_limit(read_run_scores(given.review_below), str(given.review_below))
     return REVIEW_BELOW if given.review_below is None and given.checkpoint is None else given.review_below
