@@ -49,9 +49,12 @@ def _raw(method: ALPNet, options: Namespace) -> Comparison:
     predictor.set_support(image, label, LABELS)
     scan, _ = make_patient("chaost2", 1, size_px=options.size)
     scan = _of_length(scan, options.slices)
-    name = "predicting a raw scan"
+    encoded: list[int] = []  # slices of the prepared scan, which may have other distances
+    counting = method.encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(len(inputs[0])))
+    predictor.segment(scan)
+    counting.remove()
     with torch.inference_mode():
-        return _compare(method, name, lambda: predictor.segment(scan), len(scan.array), options)
+        return _compare(method, "predicting a raw scan", lambda: predictor.segment(scan), sum(encoded), options)
 
 
 def _of_length(scan: Volume, n_slices: int) -> Volume:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ class Segmentation:
     probabilities: Float[Tensor, "K D H W"]
     masks: Bool[Tensor, "K D H W"]
 
-    @property
+    @cached_property
     def confidence(self) -> Float[Tensor, " K"]:
         """Of each class, how firm its outline is in all slices together, see `confidences`; NaN: nothing was found."""
         return confidences(self.masks, self.probabilities)
