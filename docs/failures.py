@@ -7,7 +7,6 @@ upper third of the scan alone, and with inverted contrast. Above each the struct
 a minute on two CPU cores.
 """
 
-import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from data.phantom import make_patient
 from data.phantom.writers.chaos import LABELS
 from dataloaders.samples import Volume
-from docs.overview import HEIGHT, NAMES, draw_slice, telling_slice
+from docs.overview import HEIGHT, NAMES, draw_slice, run, telling_slice
 from models.predict import PropagationPredictor
 from util.results.pictures import draw_legend, panel_grid, save_figure
 
@@ -90,15 +89,5 @@ def draw(path: Path, seed: int, size_px: int) -> None:
     save_figure(figure, path)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Draws synthetic scans in which propagation goes wrong.")
-    parser.add_argument("--out", type=Path, required=True, help="the picture, PNG")
-    parser.add_argument("--seed", type=int, default=0, help="of the patients")
-    parser.add_argument("--size-px", type=int, default=192, help="rows and columns of the scans")
-    options = parser.parse_args(arguments)
-    draw(options.out, options.seed, options.size_px)
-
-
 if __name__ == "__main__":
-    main()
+    run(draw, "Draws synthetic scans in which propagation goes wrong.")

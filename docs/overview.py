@@ -8,6 +8,7 @@ picture, up to rounding.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -95,15 +96,21 @@ def body_window(pixels: Num[np.ndarray, "H W"]) -> tuple[slice, slice]:
     return first, second
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Draws the picture of the README from synthetic patients.")
+def run(draw_with: Callable[[Path, int, int], None], about: str, arguments: list[str] | None = None) -> None:
+    """The command line of a picture.
+
+    Args:
+        draw_with: writes it; path, seed of the patients, rows and columns of the scans.
+        about: what it shows.
+        arguments: None: those of the process.
+    """
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--out", type=Path, required=True, help="the picture, PNG")
     parser.add_argument("--seed", type=int, default=0, help="of the patients")
     parser.add_argument("--size-px", type=int, default=192, help="rows and columns of the scans")
     options = parser.parse_args(arguments)
-    draw(options.out, options.seed, options.size_px)
+    draw_with(options.out, options.seed, options.size_px)
 
 
 if __name__ == "__main__":
-    main()
+    run(draw, "Draws the picture of the README from synthetic patients.")
