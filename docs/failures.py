@@ -89,5 +89,10 @@ def draw(path: Path, seed: int, size_px: int) -> None:
     save_figure(figure, path)
 
 
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    run(draw, "Draws synthetic scans in which propagation goes wrong.", arguments)
+
+
 if __name__ == "__main__":
-    run(draw, "Draws synthetic scans in which propagation goes wrong.")
+    main()

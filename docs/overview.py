@@ -112,5 +112,10 @@ def run(draw_with: Callable[[Path, int, int], None], about: str, arguments: list
     draw_with(options.out, options.seed, options.size_px)
 
 
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    run(draw, "Draws the picture of the README from synthetic patients.", arguments)
+
+
 if __name__ == "__main__":
-    run(draw, "Draws the picture of the README from synthetic patients.")
+    main()
