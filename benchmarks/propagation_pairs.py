@@ -9,7 +9,8 @@ python -m benchmarks.propagation_pairs --data DATA --support 1 2 3 --query 1 2 3
 DATA is the data root or a prepared folder with class index. A run is a named configuration (models/presets) and any
 settings of its method. "blind" scores all slices, "reference" the structure's true ones. One line a run: Dice x 100 of
 each structure, mean over pairs (a scan with itself is no pair), their mean, and seconds per scan after the support was
-encoded. With --confidence, also how the confidence of a mask (blind) goes with its Dice.
+encoded. With --confidence, also how the confidence of a mask (blind) goes with its Dice, and how its mean probability
+does.
 """
 
 import argparse
@@ -37,7 +38,7 @@ from models.presets import NAMED_CONFIGS
 from util.cli import whole
 from util.config_words import parse_words
 from util.errors import ConfigError
-from util.results.confidence import GOOD_DICE, ConfidenceWorth
+from util.results.confidence import GOOD_DICE, ConfidenceWorth, measure_worth
 from util.results.metrics import CONFIDENCE, score_volume
 from util.results.report.scatter import confidence_plot, save_scatter
 from util.results.tables import markdown_header, markdown_row
@@ -45,6 +46,7 @@ from util.runtime.device import choose_device
 from util.schema import merge
 
 PROTOCOLS = ("blind", "reference")
+YARDSTICK = "mean probability within the mask"
 CONFIDENCES = (0.0, 0.2, 0.4, 0.5, 0.6, 1.0)  # edges of the lines of the table
 
 
@@ -53,6 +55,7 @@ class Measured(NamedTuple):
 
     dice: dict[str, list[float]]  # by protocol; of each structure
     confidence: list[float]  # of each structure, blind; NaN: nothing was found
+    mean_probability: list[float]  # within its mask, likewise; a yardstick for the confidence
     seconds: float
 
 
@@ -96,13 +99,17 @@ def main() -> None:
             print(markdown_row([words, protocol, *cells, f"{took:.1f}"]), flush=True)
         if given.confidence:
             masks = [
-                {"case": case, "structure": name, CONFIDENCE: confidence, "dice": dice}
+                {"case": case, "structure": name, CONFIDENCE: confidence, YARDSTICK: probability, "dice": dice}
                 for case, each in zip((f"{' + '.join(s)} to {q}" for s, q in pairs), found, strict=True)
-                for name, confidence, dice in zip(names, each.confidence, each.dice["blind"], strict=True)
+                for name, confidence, probability, dice in zip(
+                    names, each.confidence, each.mean_probability, each.dice["blind"], strict=True
+                )
             ]
-            plot = confidence_plot(pd.DataFrame(masks), {})
+            table = pd.DataFrame(masks)
+            plot = confidence_plot(table, {})
             if plot is not None:
-                print(f"\n{confidence_table(plot.worth)}", flush=True)
+                other = measure_worth(table[YARDSTICK].to_numpy(float), table["dice"].to_numpy(float)).correlation
+                print(f"\n{confidence_table(plot.worth)}\n\nThe same correlation of the {YARDSTICK}: {other:.2f}")
                 if given.picture:
                     save_scatter(given.picture, plot)
 
@@ -166,7 +173,8 @@ def _segment(
         if not method.compares_scans:
             masks = segmenter.segment(cases["reference"].case).masks.cpu().numpy()
         dice["reference"] = _dice(cases["reference"], masks)
-        yield query, Measured(dice, blind.confidence.tolist(), took)
+        inside = (blind.probabilities * blind.masks).flatten(1).sum(1) / blind.masks.flatten(1).sum(1)
+        yield query, Measured(dice, blind.confidence.tolist(), inside.tolist(), took)
 
 
 def _normalisation(data: FewShotData) -> Normalisation:

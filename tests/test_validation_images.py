@@ -88,6 +88,8 @@ def test_a_validation_leaves_scores_table_pictures_and_masks(out, image_folder):
     for weights in ("last", "ema"):
         iou, dice = (scores[weights, name]["value"].to_numpy() for name in ("iou", "dice"))
         assert ((iou >= 0) & (iou <= dice) & (dice <= 1)).all()
+        assert scores[weights, "confidence"]["case"].tolist() == TEST
+        assert scores[weights, "confidence"]["value"].dropna().between(0, 1).all()
     assert (out / "table.md").read_text().count("| T-Loss |") == 3  # last10, last, ema
     for name in ("overlays/last.png", "overlays/ema.png", "memorisation.png", "curves.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG"), name

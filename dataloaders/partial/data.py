@@ -128,10 +128,11 @@ class PartialData(TrainingData):
             found = [self._stores[part][each.name] for part in (LABELLED, PSEUDO) if part in self._stores]
             store = next((store for store in found if channel in store.channels), None)
             column = np.full(len(found[0]), np.nan) if store is None else store.mean_columns(channel)
-            chosen[each.name] = np.where(np.isnan(column), self.config.augmentation.mirror_columns_p, column > 0.5)
+            usual = self.config.augmentation.mirror_columns_p
+            chosen[each.name] = np.where(np.isnan(column), usual, column > 0.5)
             log.info(
-                "%s: %d of %d images have %s on the right and are mirrored in training, %d do not show it and are "
-                "mirrored at random.", each.name, (column > 0.5).sum(), len(column), name, np.isnan(column).sum(),
+                "%s: %d of %d images have %s on the right and are mirrored in training; %d do not show it and are with "
+                "probability %g.", each.name, (column > 0.5).sum(), len(column), name, np.isnan(column).sum(), usual,
             )  # fmt: skip
         return chosen
 

@@ -132,8 +132,8 @@ class PartialEvaluation(Evaluation):
             for channel, one in scores.items():
                 pooled[channel].add(one)
                 values = {**self._about(channel), "case": found.id, **asdict(_origin(found))}
-                each_value = one.values | {CONFIDENCE: found.confidence[channel]}
-                records.extend(context | values | {"metric": name, "value": v} for name, v in each_value.items())
+                measured = one.values | {CONFIDENCE: found.confidence[channel]}
+                records.extend(context | values | {"metric": name, "value": v} for name, v in measured.items())
             dice[found.id] = mean_defined([one.values["dice"] for one in scores.values()])
             if options.save_predictions:
                 with catching(report.unwritten, f"{suffix}{each.name}/{found.id}", f"masks of {found.id}, {each.name}"):

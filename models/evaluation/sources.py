@@ -30,7 +30,7 @@ from util.results.report.views import VIEWS, save_view
 from util.results.scores import FAMILY, FILE_NAME, make_scores, write_scores
 from util.results.tables import make_tables
 
-METRICS = ("dice", "hd95_mm", "hd95_pooled_mm")  # of each frame and structure, beside the confidence
+METRICS = ("dice", "hd95_mm", "hd95_pooled_mm", CONFIDENCE)  # of each frame and structure
 ALL = "all"  # structures together
 DRAWN = {"worst": 0.0, "best": 1.0, "median": 0.5}  # patients in pictures -> place in the order of their Dice
 
@@ -208,10 +208,8 @@ class SourcesEvaluation(Evaluation):
             {**context, "case": result.case, **asdict(result.frame.origin), "structure": spec.class_names[value]}
             | {"label": spec.supplied_value(value), "metric": metric, "value": measured}
             for value, scores in result.scores.items()
-            for metric, measured in [
-                *((metric, getattr(scores, metric)) for metric in METRICS),
-                (CONFIDENCE, result.confidence[value]),
-            ]
+            for metric, measured in (asdict(scores) | {CONFIDENCE: result.confidence[value]}).items()
+            if metric in METRICS
         ]
 
     def _draw(self, candidate: Candidate, patients: Mapping[str, _Patient], out: Path, suffix: str) -> dict[str, Path]:

@@ -31,6 +31,7 @@ def test_every_scan_is_segmented_with_every_other_one(monkeypatch, capsys, prepa
     rows = [line for line in lines if line.startswith(f"| {RUN}")]
     assert [row.split(" | ")[1] for row in rows] == ["blind", "reference"]
     assert any("Spearman's correlation of confidence and Dice" in line for line in lines)
+    assert any(line.startswith("The same correlation of the mean probability within the mask: ") for line in lines)
     drawn = ElementTree.parse(picture).getroot()
     assert drawn.tag == "{http://www.w3.org/2000/svg}svg"
     (told,) = (line for line in lines if "Spearman" in line)

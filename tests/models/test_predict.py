@@ -19,7 +19,7 @@ from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import parameters_of
 from models.predict import main
 from models.prediction import scans
-from models.prediction.batch import Inventory
+from models.prediction.batch import RESULT, Inventory
 from models.prediction.dense import DensePredictor
 from models.prediction.scan_search import find_scans
 from models.prediction.scans import name_scans, volumes
@@ -292,10 +292,12 @@ def test_names_stay_apart(tmp_path):
 
 def test_label_maps_among_scans_are_left_out_and_named(tmp_path):
     touch(tmp_path, *("a/case1.nii.gz", "a/case1_label.nii.gz", "a/case1_liver_seg.nii.gz", "a/segmental_2.nii.gz"))
-    touch(tmp_path, *("b/images/x.nii", "b/labels/x.nii", "c/mask_only.nii.gz"))
+    touch(tmp_path, *("b/images/x.nii", "b/labels/x.nii", "c/mask_only.nii.gz", "c/segmentations.html"))
     inventory = Inventory()
     found = [path.relative_to(tmp_path).as_posix() for path in find_scans(tmp_path, inventory)]
     assert found == ["a/case1.nii.gz", "a/segmental_2.nii.gz", "b/images/x.nii", "c/mask_only.nii.gz"]
     assert inventory.n_used == 4
-    assert [path.name for path in inventory.left_out] == ["case1_label.nii.gz", "case1_liver_seg.nii.gz", "x.nii"]
+    page, *labels = inventory.left_out.items()
+    assert [path.name for path, _ in labels] == ["case1_label.nii.gz", "case1_liver_seg.nii.gz", "x.nii"]
+    assert page == (tmp_path / "c/segmentations.html", RESULT)
     assert find_scans(tmp_path / "a/case1_label.nii.gz") == [tmp_path / "a/case1_label.nii.gz"]

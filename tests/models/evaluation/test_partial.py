@@ -17,6 +17,7 @@ from models.evaluation.partial_scores import PooledClass, score_class
 from tests.models.colours import Colours, ColoursConfig
 from tests.partial_sets import BLOBS, DISCS, LINES, MIXED, SIDE, open_sets, write_set, write_sets
 from util.errors import DataError, FailedItemsError
+from util.results.confidence import paired
 from util.results.metrics import METRICS
 from util.results.scores import read_scores
 
@@ -118,6 +119,10 @@ def test_every_set_is_scored_for_what_it_is_annotated_for(sets, tmp_path):
     assert not result.failed
     dice = scores[(scores["metric"] == "dice") & (scores["dataset"] == "MIXED")]
     assert dice["case"].tolist() == [f"mixed{n}" for n in (2, 3, 4) for _ in range(3)]
+    pairs = paired(scores)
+    assert len(pairs) == (scores["metric"] == "dice").sum()
+    assert pairs["confidence"].dropna().between(0, 1).all()
+    assert pairs["confidence"].nunique() > 3
     assert dict(zip(dice["structure"], dice["task"], strict=True)) == {
         "bright": "lesion", "dark": "lesion", "disc": "disc_cup",
     }  # fmt: skip

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
-
+from util.csv_files import read_csv
 from util.errors import DataError
 from util.files import write_text
 from util.ids import natural_key
@@ -17,8 +16,12 @@ from util.results.report.strip import Plot, make_plot
 
 FILE_NAME = "segmentations.html"
 MOST_PICTURES = 20  # in a page; further ones are in the folder
-# First column of the table -> column of the amount, its unit in the page, and units in one of the table's.
-UNITS = {"scan": ("volume_ml", "ml", 1.0), "image": ("fraction_of_image", "% of the image", 100.0)}
+# Column of the names -> columns of the amount and of the count; unit in the page, and its number in one of the table's.
+UNITS = {
+    "scan": ("volume_ml", "voxels", "ml", 1.0),
+    "image": ("fraction_of_image", "pixels", "% of the image", 100.0),
+}
+AGAIN = "Run the segmentation again."
 
 
 @dataclass(frozen=True)
@@ -120,22 +123,22 @@ def read_items(table: Path) -> tuple[list[Item], str, str]:
     Raises:
         DataError: it cannot be read, or has other columns.
     """
+    rows = read_csv(table, ("structure", CONFIDENCE, "review"), AGAIN)
+    what = next((name for name in UNITS if rows and name in rows[0]), "")
+    if not what:
+        raise DataError(f"{table}: no results of scans or images. {AGAIN}")
+    amount, count, unit, factor = UNITS[what]
+    items: dict[str, Item] = {}
     try:
-        rows = pd.read_csv(table, dtype=str, keep_default_na=False)
-        what = str(rows.columns[0])
-        amount, unit, factor = UNITS[what]
-        items: dict[str, Item] = {}
-        for row in rows.to_dict("records"):
-            name = f"{row[what]}, frame {row['frame']}" if row.get("frame") else str(row[what])
-            item = items.setdefault(name, Item(name, str(row[what]), f"item-{len(items) + 1}"))
-            count = int(row["voxels" if what == "scan" else "pixels"])
-            confidence = float(row[CONFIDENCE]) if row[CONFIDENCE] else math.nan
-            is_doubtful = row["review"] == "yes" and count > 0
-            item.masks[str(row["structure"])] = Mask(
-                factor * float(row[amount]) if count else None, confidence, is_doubtful
-            )
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{table}: not a table of a segmentation ({error!r}). Run the segmentation again.") from error
+        for row in rows:
+            name = f"{row[what]}, frame {row['frame']}" if row.get("frame") else row[what]
+            item = items.setdefault(name, Item(name, row[what], f"item-{len(items) + 1}"))
+            is_there = int(row[count]) > 0
+            confidence = float(row[CONFIDENCE] or "nan")
+            found = factor * float(row[amount]) if is_there else None
+            item.masks[row["structure"]] = Mask(found, confidence, is_there and row["review"] == "yes")
+    except (ValueError, KeyError) as error:
+        raise DataError(f"{table}: a damaged table ({error!r}). {AGAIN}") from error
     return sorted(items.values(), key=lambda item: natural_key(item.name)), unit, what
 
 

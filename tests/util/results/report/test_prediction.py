@@ -79,9 +79,15 @@ def test_a_damaged_overlay_is_told_and_a_foreign_table_refused(tmp_path):
     table = write_scans(tmp_path)
     (tmp_path / "s9_overlay.png").write_bytes(b"\x89PNG cut")
     assert "s9_overlay.png: cannot be read" in page_of(table)
-    (tmp_path / "volumes.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(DataError, match=r"volumes.csv: not a table of a segmentation"):
-        page_of(table)
+    whole = table.read_text()
+    for text, message in {
+        "a,b\n1,2\n": "no column structure, confidence, review",
+        whole.replace("scan,frame", "case,frame"): "no results of scans or images",
+        whole.replace("1234.5", "many"): "a damaged table .*many",
+    }.items():
+        table.write_text(text)
+        with pytest.raises(DataError, match=rf"volumes.csv: {message}.*Run the segmentation again"):
+            page_of(table)
 
 
 def test_images_have_shares_of_the_image_and_nothing_to_warn_of_is_not_warned_of(tmp_path):
