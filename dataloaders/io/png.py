@@ -75,8 +75,11 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def to_8_bit(image: np.ndarray) -> np.ndarray:
-    """An image of 8 or 16 bits in 8 bits, for display."""
-    return image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
+    """An image for display; one of 16 bits from its darkest to its brightest value, as detectors fill few of them."""
+    if image.dtype == np.uint8:
+        return image
+    darkest, brightest = int(image.min()), int(image.max())
+    return ((image - float(darkest)) * (255 / max(brightest - darkest, 1))).round().astype(np.uint8)
 
 
 def read_mask(path: Path) -> np.ndarray:

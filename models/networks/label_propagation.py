@@ -9,7 +9,8 @@ from torch import Tensor
 
 from util.schema import check_bounds, option
 
-ROWS_AT_ONCE = 4  # of the query that are compared together
+ROWS_AT_ONCE = 4  # of the query that are compared together; more on a GPU, where each block costs a launch
+PAIRS_AT_ONCE = 2**26  # of places that are compared together on a GPU, so that memory is bounded: 256 MiB
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,18 @@ def propagate(
     for z, z_query in enumerate(query.z_mm):
         is_near = (z_mm - z_query).abs() <= config.window_z_mm + 1e-3
         places, own_row = (each[is_near if is_near.any() else nearest[z]] for each in (known, row))
-        for first in range(0, len(rows), ROWS_AT_ONCE):
-            block = slice(first, first + ROWS_AT_ONCE)
+        at_once = _rows_at_once(label.device, len(query.column) * len(places))
+        for first in range(0, len(rows), at_once):
+            block = slice(first, first + at_once)
             counts = (rows[block, None] - own_row).abs() <= band  # (r, n)
             is_needed = counts.any(0)
             near = _Places(keys, label, places[is_needed], counts[:, is_needed])
             found[z, block] = _votes(queries[z, block], asked[z, block], near)
     return found
+
+
+def _rows_at_once(device: torch.device, pairs_per_row: int) -> int:
+    return ROWS_AT_ONCE if device.type == "cpu" else max(ROWS_AT_ONCE, PAIRS_AT_ONCE // max(1, pairs_per_row))
 
 
 class _Places(NamedTuple):

@@ -29,6 +29,8 @@ def test_other_kinds_are_refused(tmp_path):
         read_image(tmp_path / "b.png")
 
 
-def test_deep_images_are_shown_by_their_higher_bits():
-    assert to_8_bit(np.array([[0, 255, 256, 65_535]], np.uint16)).tolist() == [[0, 0, 1, 255]]
+def test_deep_images_are_shown_from_their_darkest_to_their_brightest_value():
+    assert to_8_bit(np.array([[0, 257, 65_535]], np.uint16)).tolist() == [[0, 1, 255]]
+    assert to_8_bit(np.array([[95, 2095, 4095]], np.uint16)).tolist() == [[0, 128, 255]]  # 12 bits
+    assert to_8_bit(np.full((1, 2), 700, np.uint16)).tolist() == [[0, 0]]
     assert to_8_bit(np.array([[0, 255]], np.uint8)).tolist() == [[0, 255]]

@@ -103,6 +103,13 @@ def test_no_more_pairs_at_once_however_long_the_scans_are(monkeypatch):
     assert most[0] == most[1] > 0
 
 
+@pytest.mark.parametrize(
+    ("device", "pairs_per_row", "expected"), [("cpu", 100, 4), ("cuda", 2**20, 64), ("cuda", 2**30, 4), ("cuda", 0, 2**26)]
+)
+def test_more_rows_at_once_on_a_gpu_as_long_as_memory_is_bounded(device, pairs_per_row, expected):
+    assert label_propagation._rows_at_once(torch.device(device), pairs_per_row) == expected
+
+
 def test_rows_between_those_of_a_coarse_support_are_compared_with_the_nearest():
     query, support = cells(1, height=20), cells(2, height=2)
     found = propagate(query, support, labels(height=2), torch.ones(9, dtype=torch.bool), CONFIG)
