@@ -31,12 +31,13 @@ def synthetic_stack(size: int, n_slices: int = 32) -> SliceStack:
     cells = torch.arange(size) // 32
     ids = (cells[:, None] * (size // 32) + cells[None] + 1).int().expand(n_slices, -1, -1)
     image = torch.randn(n_slices, 1, size, size, generator=torch.Generator().manual_seed(0)) + ids[:, None] / 20
-    scan, z = np.zeros(n_slices, int), np.arange(n_slices)
+    place, z = np.zeros(n_slices, int), np.arange(n_slices)
     present = (
         np.concatenate([np.unique(each) for each in ids.numpy()]),
         np.arange(n_slices + 1) * len(np.unique(ids[0])),
     )
-    return SliceStack(image[:, 0], ids, np.zeros(n_slices), np.ones(n_slices), scan, z, scan, present)
+    one_scan = [image[:, 0].numpy()], [ids.numpy()]
+    return SliceStack(*one_scan, np.zeros(n_slices), np.ones(n_slices), np.full(n_slices, "1"), z, place, present)
 
 
 def episodes_of(options: Namespace, n_episodes: int) -> EpisodeDataset:

@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import smoke
 from models import METHODS
+from models.training import speed
 from util.runtime.device import bf16_support, compile_support
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +55,20 @@ def test_a_method_that_fails_is_told_and_the_others_go_on(monkeypatch, tmp_path,
     assert told["jocor", "float32"] == ["RuntimeError: HIP error: invalid device function"]
     assert all(told["upper", precision] == [] for precision in PRECISIONS)
     assert "invalid device function" in caplog.text
+
+
+def test_networks_in_channels_last_order_are_tried_too(monkeypatch, tmp_path):
+    monkeypatch.setattr(speed, "prefers_channels_last", lambda device: True)  # as on a GPU
+    n_problems, found = run(monkeypatch, tmp_path / "smoke.json", "--methods", "alpnet", "supervised")
+    assert n_problems == 0, found["methods"]
+
+
+def test_the_loss_on_the_cpu_is_computed_once_for_all_modes(monkeypatch, tmp_path):
+    asked = []
+    original = smoke.loss_on_cpu
+    monkeypatch.setattr(smoke, "loss_on_cpu", lambda name, *rest: asked.append(name) or original(name, *rest))
+    run(monkeypatch, tmp_path / "smoke.json", "--methods", "jocor", "upper")
+    assert asked == ["jocor", "upper"]
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,13 @@ def test_steps_in_another_precision_are_set_against_plain_ones(monkeypatch):
     assert "1 eager float32 step(s)" in found[-1].yardstick
 
 
+def test_slices_on_a_device_give_the_same_episodes():
+    stack = training_step.synthetic_stack(64, n_slices=3)
+    moved = stack.on(torch.device("cpu"))
+    torch.testing.assert_close(moved.images([0, 2]), stack.images([0, 2]), rtol=0, atol=0)
+    torch.testing.assert_close(moved.id_maps([1]), stack.id_maps([1]), rtol=0, atol=0)
+
+
 def test_the_floor_of_a_convolution_is_its_operations(monkeypatch):
     options = options_of(monkeypatch)
     net, image = nn.Conv2d(3, 5, 3, padding=1, bias=False), torch.rand(2, 3, 16, 16)
