@@ -7,10 +7,10 @@ python -m benchmarks.propagation_pairs --data DATA --support 8 10 13 15 --query 
 python -m benchmarks.propagation_pairs --data DATA --support 1 2 3 --query 1 2 3 --confidence --run "propagation"
 
 DATA is the data root or a prepared folder with class index. A run is a named configuration (models/presets) and any
-settings of its method. "blind" scores all slices, "reference" the structure's true ones. One line a run: Dice x 100 of
-each structure, mean over pairs (a scan with itself is no pair), their mean, and seconds per scan after the support was
-encoded. With --confidence, also how the confidence of a mask (blind) goes with its Dice, and how its mean probability
-does.
+settings of its method; "propagation reload_model_path=CHECKPOINT" takes the encoder of a trained few-shot network.
+"blind" scores all slices, "reference" the structure's true ones. One line a run: Dice x 100 of each structure, mean
+over pairs (a scan with itself is no pair), their mean, and seconds per scan after the support was encoded. With
+--confidence, also how the confidence of a mask (blind) goes with its Dice, and how its mean probability does.
 """
 
 import argparse
@@ -35,6 +35,7 @@ from models import build_method, method_class
 from models.methods.base import Method
 from models.prediction.segmenter import Segmenter
 from models.presets import NAMED_CONFIGS
+from models.training.load import load_with_encoder
 from util.cli import whole
 from util.config_words import parse_words
 from util.errors import ConfigError
@@ -89,7 +90,8 @@ def main() -> None:
         method = _method(words).to(given.device)
         if given.reuse_features and hasattr(method, "encoder"):
             key = f"{getattr(method.config, 'modelname', '')} {getattr(method.config, 'encoder_weights', '')}"
-            key += f" {getattr(method.config, 'use_projection', '')} {type(method).__name__}"
+            key += "".join(f" {getattr(method.config, name, '')}" for name in ("use_projection", "n_groups"))
+            key += f" {type(method).__name__} {words if 'reload_model_path' in words else ''}"
             method.encoder = RememberedEncoder(cast(nn.Module, method.encoder), memories.setdefault(key, {}))
         found = _measure(method, data, pairs, given.device, given.verbose)
         for protocol in PROTOCOLS:
@@ -134,8 +136,11 @@ def _method(words: str) -> Method:
             f"--run {words!r}: {unknown[0]} is no named configuration; expected one, such as propagation."
         )
     settings = merge({"method": "alpnet"}, *(NAMED_CONFIGS[name] for name in names), values)
-    defaults = asdict(method_class(settings["method"]).Config())
-    return build_method(merge(defaults, settings)).eval()
+    path = settings.pop("reload_model_path", None)
+    settings = merge(asdict(method_class(settings["method"]).Config()), settings)
+    if path is not None:
+        return load_with_encoder(Path(path), settings, "last", torch.device("cpu")).method
+    return build_method(settings).eval()
 
 
 def _measure(

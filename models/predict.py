@@ -214,7 +214,8 @@ def _fewshot_predictor(given: argparse.Namespace, first: Annotated) -> FewShotPr
         return PropagationPredictor.from_scan(
             first.image, given.device, dataset=given.dataset, normalisation=normalisation, min_confidence=least
         )
-    return FewShotPredictor.from_checkpoint(
+    kind = PropagationPredictor if given.propagate else FewShotPredictor
+    return kind.from_checkpoint(
         given.checkpoint, given.weights, given.device, n_parts=3 if given.parts is None else given.parts,
         dataset=given.dataset, modelname=given.modelname, normalisation=normalisation, min_confidence=least,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from dataloaders.samples import EvalCase, Volume
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import PrepareParameters, parameters_of, paste_back, prepare_image
 from models.methods.base import Method
+from models.networks.similarity import Likeness
 from models.prediction.annotated import (
     Annotated,
     PreparedSupport,
@@ -28,7 +29,7 @@ from models.prediction.annotated import (
 from models.prediction.origin import find_dataset, require_family
 from models.prediction.raw_scans import check_array, warn_of_doubts
 from models.prediction.segmenter import ScanSegmentation, Segmenter, most_probable
-from models.training.load import load_trained, read_trained
+from models.training.load import Trained, load_trained, read_trained
 from util.errors import ConfigError, UserError
 from util.items import naming
 from util.runtime.device import choose_device, set_precision
@@ -116,7 +117,7 @@ class FewShotPredictor:
         settings = {"method": "alpnet", "modelname": modelname} | stored
         target = choose_device(device)
         set_precision("float32", target)
-        trained = load_trained(path, settings, weights, target)
+        trained = cls._load(path, settings, weights, target)
         normalisation = trained.normalisation or normalisation
         if normalisation is None and spec.intensity.normalise_by == "training_scans":
             raise ConfigError(
@@ -125,6 +126,11 @@ class FewShotPredictor:
             )
         parameters = trained.preparation or parameters_of(spec)
         return cls(trained.method, normalisation or Normalisation(), parameters, n_parts, target, spec, min_confidence)
+
+    @classmethod
+    def _load(cls, path: Path, settings: dict[str, Any], weights: str, device: torch.device) -> Trained:
+        """The method with its weights; `settings` are those of the file."""
+        return load_trained(path, settings, weights, device)
 
     def set_support(
         self, image: Volume, label: Volume, classes: Mapping[str, int] | Sequence[int] | None = None
@@ -180,20 +186,32 @@ class FewShotPredictor:
             UserError: `set_support` was not called.
             DataError: not a scan: no numbers, a constant image, or no Hounsfield units where the network expects them.
         """
-        if not self._supports:
-            raise UserError("no annotated scan; call set_support(image, label) before predict(image).")
-        check_array(image, "image")
-        prepared = self._prepare(image, self._parameters_for(image), name)
-        case = self.segmenter.encode(self._case(prepared, name))
+        case, affine = self._encode(image, name)
         found = self.segmenter.segment(case)
         self._warn_if_unlike(case)
         is_kept = (found.confidence >= self.min_confidence)[:, None, None, None]
         number = most_probable(found.probabilities, found.masks & is_kept).cpu().numpy()
         grid = Grid.of(image)
-        pasted = paste_back(Volume(number, prepared.affine), grid.shape, grid.affine)
+        pasted = paste_back(Volume(number, affine), grid.shape, grid.affine)
         values = np.array([0, *self.structures.values()], np.min_scalar_type(max(self.structures.values())))
         label_map = Volume(values[pasted.array], image.affine, image.stored)
         return ScanSegmentation(label_map, found.named_confidence(self.structures))
+
+    def likeness(self, image: Volume, name: str = "the scan") -> Likeness | None:
+        """How like the annotated scans a scan is, see `models.networks.similarity`; None: the method cannot tell.
+
+        Raises:
+            UserError, DataError: see `segment`.
+        """
+        return self.segmenter.likeness(self._encode(image, name)[0])
+
+    def _encode(self, image: Volume, name: str) -> tuple[EvalCase, np.ndarray]:
+        """A scan on the network's grid, with what the method needs of it, and that grid's affine."""
+        if not self._supports:
+            raise UserError("no annotated scan; call set_support(image, label) before predict(image).")
+        check_array(image, "image")
+        prepared = self._prepare(image, self._parameters_for(image), name)
+        return self.segmenter.encode(self._case(prepared, name)), prepared.affine
 
     def _case(self, prepared: Volume, name: str) -> EvalCase:
         image, classes = torch.from_numpy(prepared.array)[:, None], tuple(range(1, len(self.structures) + 1))

@@ -29,7 +29,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
 }
 FURTHER: dict[str, tuple[str, ...]] = {
     "dense": ("probabilities", "flips"),
-    "fewshot": ("classes", "min_confidence", "parts", "modelname", "mean_std", "dicom_seg"),
+    "fewshot": ("classes", "min_confidence", "propagate", "parts", "modelname", "mean_std", "dicom_seg"),
     "sources": ("dicom_seg",),
     "partial": ("probabilities",),
     "partial_scans": ("dicom_seg",),
@@ -39,7 +39,7 @@ DATASET = (
     "(.json5), for other intensities, another grid or names of the label values"
 )
 UNTRAINED = "a segmentation without --checkpoint, which compares scans with annotated ones"
-ONLY_TRAINED = ("parts", "modelname")  # options of few-shot networks that have no meaning without one
+ONLY_TRAINED = ("propagate", "parts", "modelname")  # options of few-shot networks that have no meaning without one
 
 
 def make_parser(description: str) -> CommandParser:
@@ -76,6 +76,8 @@ def make_parser(description: str) -> CommandParser:
     add("--classes", type=_class, nargs="+", metavar="[NAME=]VALUE", help="label values to segment (default: all)")
     confidence = number(at_least=0.0, at_most=1.0)
     add("--min-confidence", type=confidence, help="leave out structures found with less, 0 to 1 (default: none)")
+    text = "with a checkpoint: compare scans as without one, but by its encoder; more accurate than its own comparison"
+    add("--propagate", action="store_true", help=text)
     add("--parts", type=_odd, help="with a checkpoint: annotated slices used per structure; odd (default: 3)")
     add("--modelname", help="encoder, such as dlfcn_res101, of checkpoints released by the authors of SSL-ALPNet")
     add("--mean-std", type=number(), nargs=2, metavar=("MEAN", "STD"), help="of their preprocessed training scans; CT")
@@ -124,6 +126,12 @@ def check_options(given: argparse.Namespace, family: str) -> None:
         raise ConfigError(
             f"{', '.join(foreign)}: not for {reader}. Leave {'it' if len(foreign) == 1 else 'them'} out; expected "
             f"{needed}."
+        )
+    unused = [_option(key) for key in ("parts", "modelname") if getattr(given, key) is not None]
+    if given.propagate and unused:
+        raise ConfigError(
+            f"{', '.join(unused)}: not with --propagate, which uses all annotated slices, and an encoder that the "
+            "checkpoint names. Leave it out."
         )
     missing = [_option(key) for key in NEEDED[family] if getattr(given, key) is None]
     if missing:

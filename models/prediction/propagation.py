@@ -2,9 +2,12 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from dataloaders import catalog
 from dataloaders.samples import Volume
@@ -17,6 +20,7 @@ from models.prediction.annotated import Annotated, PreparedSupport, keep_slices,
 from models.prediction.fewshot import FewShotPredictor
 from models.prediction.raw_scans import check_array
 from models.prediction.segmenter import most_probable
+from models.training.load import Trained, load_with_encoder
 from util.errors import UserError
 from util.runtime.device import choose_device, set_precision
 
@@ -34,6 +38,9 @@ class PropagationPredictor(FewShotPredictor):
         predictor = PropagationPredictor.from_scan(image)
         predictor.set_support(image, label, {"liver": 6})
         label_map = predictor.predict(read_nifti(scan_file))
+
+    `from_checkpoint` takes the encoder of a trained few-shot network in place of the packaged weights, and prepares
+    scans as in its training; `n_parts` has no meaning then.
 
     Attributes:
         holds_whole_scans: the grid of each scan holds all of it; else rows and columns are those of a description.
@@ -88,6 +95,12 @@ class PropagationPredictor(FewShotPredictor):
         made.holds_whole_scans = dataset is None
         made.names = {spec.supplied_value(k): each.name for k, each in enumerate(spec.classes, start=1)}
         return made
+
+    @classmethod
+    def _load(cls, path: Path, settings: dict[str, Any], weights: str, device: torch.device) -> Trained:
+        del settings  # those of the network, which is not used but for its encoder
+        own = {"method": "propagation"} | asdict(PropagationConfig(annotation="labelled"))
+        return load_with_encoder(path, own, weights, device)
 
     def set_supports(
         self, scans: Sequence[Annotated], classes: Mapping[str, int] | Sequence[int] | None = None

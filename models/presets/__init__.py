@@ -30,6 +30,7 @@ AXES = {
     "labels": sources.LABELS,
     "size": {
         "small": fewshot.SMALL,
+        "packaged": fewshot.PACKAGED,
         "noisy_small": noisy.SMALL,
         "semidg_small": sources.SMALL,
         "partial_small": several_tasks.SMALL,

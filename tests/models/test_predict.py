@@ -193,6 +193,27 @@ def test_options_of_images_are_refused(inputs, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_encoder_of_a_network_may_propagate_labels(inputs, tmp_path):
+    one = ["scans/first.nii.gz"]
+    assert run(inputs, tmp_path / "own", scans=one) == 0
+    assert run(inputs, tmp_path / "propagated", "--propagate", scans=one) == 0
+    own, propagated = (
+        read_nifti(tmp_path / name / "first_segmentation.nii.gz").array for name in ("own", "propagated")
+    )
+    assert set(np.unique(propagated)) == {0, 2, 5}
+    assert not np.array_equal(own, propagated)
+    assert "Propagation, snapshot.pth" in (tmp_path / "propagated" / "segmentations.html").read_text()
+
+
+def test_what_propagation_does_not_use_is_refused(inputs, tmp_path):
+    with pytest.raises(ConfigError, match=r"^--parts: not with --propagate, which uses all annotated slices"):
+        run(inputs, tmp_path, "--propagate", "--parts", "1")
+    files = [f"--support-image={inputs / 'A.nii.gz'}", f"--support-label={inputs / 'L.nii.gz'}"]
+    with pytest.raises(ConfigError, match=r"^--propagate: not for a segmentation without --checkpoint"):
+        main([*files, f"--out={tmp_path}", "--propagate", f"--scans={inputs / 'scans'}"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unexpected_error_does_not_stop_the_others(inputs, tmp_path, monkeypatch, caplog):
     read_one = scans.read_volume
 

@@ -104,7 +104,8 @@ def test_no_more_pairs_at_once_however_long_the_scans_are(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("device", "pairs_per_row", "expected"), [("cpu", 100, 4), ("cuda", 2**20, 64), ("cuda", 2**30, 4), ("cuda", 0, 2**26)]
+    ("device", "pairs_per_row", "expected"),
+    [("cpu", 100, 4), ("cuda", 2**20, 64), ("cuda", 2**30, 4), ("cuda", 0, 2**26)],
 )
 def test_more_rows_at_once_on_a_gpu_as_long_as_memory_is_bounded(device, pairs_per_row, expected):
     assert label_propagation._rows_at_once(torch.device(device), pairs_per_row) == expected

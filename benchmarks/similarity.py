@@ -1,0 +1,80 @@
+"""How well the similarity to an annotated scan tells scans of the same body part from others.
+
+    python -m benchmarks.similarity --data DATA --scan 1 2 3 5 8 10 13 15
+
+Pairs of the named scans, each as the annotated one, against strangers: each scan turned by 90 degrees, and phantoms of
+hearts and spinal cords. `frugalseg predict` warns of a scan whose similarity, relative to that of the annotated scan
+with itself, is below the limit.
+"""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from data.phantom import make_cine, make_patient
+from dataloaders.fewshot.config import FewShotConfig
+from dataloaders.fewshot.data import open_fewshot
+from dataloaders.samples import Volume
+from models.networks.similarity import UNLIKE
+from models.prediction.propagation import PropagationPredictor
+from util.errors import ConfigError
+from util.results.tables import markdown_header, markdown_row
+
+N_PHANTOMS = 3  # of hearts, and of spinal cords
+
+
+def main() -> None:
+    """Prints the range of each kind of pairs."""
+    given = _parser().parse_args()
+    if len(given.scan) < 2:
+        raise ConfigError(f"--scan: {len(given.scan)} given; expected at least two.")
+    folder = open_fewshot(FewShotConfig(dataset=given.dataset, label_sets="all", support_idx=(-1,)), given.data).folder
+    scans = {name: folder.image(name) for name in given.scan}
+    strangers = dict(phantoms())
+    found: dict[str, list[float]] = {"scans of the data set": [], "turned by 90 degrees": [], "other body parts": []}
+    for name, image in scans.items():
+        predictor = PropagationPredictor.from_scan(image, given.device)
+        predictor.set_support(image, folder.label(name))
+        others = {other: scan for other, scan in scans.items() if other != name}
+        queries = (others, {f"{name} turned": turned(image)}, strangers)
+        for values, group in zip(found.values(), queries, strict=True):
+            values += similarities(predictor, group)
+    print(markdown_header(["pairs", "number", "lowest", "median", "highest", f"below {UNLIKE:g}"], 1))
+    for what, values in found.items():
+        cells = [f"{value:.3f}" for value in (min(values), np.median(values), max(values))]
+        print(markdown_row([what, str(len(values)), *cells, str(sum(value < UNLIKE for value in values))]))
+
+
+def similarities(predictor: PropagationPredictor, scans: Mapping[str, Volume]) -> list[float]:
+    """Of each scan with the annotated one, relative to that one's with itself."""
+    found = [predictor.likeness(image, name) for name, image in scans.items()]
+    return [each.relative for each in found if each is not None]
+
+
+def turned(image: Volume) -> Volume:
+    """A scan whose slices were turned by 90 degrees, on the same grid of voxels."""
+    _, y, x = image.spacing_mm
+    affine = image.affine @ np.diag([y / x, x / y, 1.0, 1.0])
+    return Volume(np.rot90(image.array, axes=(1, 2)).copy(), affine)
+
+
+def phantoms() -> list[tuple[str, Volume]]:
+    """Hearts and spinal cords."""
+    hearts = [(f"heart {index}", make_cine("mms", index).frames[0]) for index in range(N_PHANTOMS)]
+    return hearts + [(f"cord {index}", make_patient("scgm", index)[0]) for index in range(N_PHANTOMS)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add: Any = parser.add_argument
+    add("--data", required=True, help="data root, or prepared folder")
+    add("--dataset", default="CHAOST2", help="its name or description (default: CHAOST2)")
+    add("--scan", nargs="+", required=True, metavar="SCAN", help="at least two, annotated")
+    add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
