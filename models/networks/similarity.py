@@ -8,14 +8,13 @@ from torch import Tensor
 
 from models.networks.label_propagation import Cells
 
-# Chosen on the 56 pairs of eight CHAOS scans, against 55 pairs of these with other body parts and planes: phantoms of
-# heart and cord, a spinal cord MR, and a scan turned by 90 degrees.
+# Chosen on the 56 pairs of eight CHAOS scans, against scans of other body parts and planes (`benchmarks.similarity`).
 SAME_PLACE = 0.15  # distance in widths and heights of the body
 N_SLICES = 8  # of the query that are compared
 EVERY = 2  # row and column of the query's features
 LEFT_OUT_MM = 24.0  # slices so near do not count where a scan is compared with itself,
 LEFT_OUT_SHARE = 1 / 3  # or so near in extents of the scan, if that is less
-UNLIKE = 0.65  # of the support's similarity with itself: the former are at 0.654 or above, the latter at most 0.639
+UNLIKE = 0.65  # of the support's similarity with itself: the former are at 0.654 or above, of the latter most below
 
 
 @dataclass(frozen=True)
