@@ -407,7 +407,7 @@ def test_equals_the_evaluation_of_prepared_scans(prepared_folder):
         predictor.set_support(folder.image(support), folder.label(support), [value])
         found = predictor.predict(folder.image(scored.case.scan_id)).array == value
         assert found.any()
-        assert (found != expected.numpy()).mean() < 1e-4  # rounding of batches of other sizes differs between processors
+        assert (found != expected.numpy()).mean() < 1e-4  # rounding differs between processors and sizes of batches
 
 
 def test_several_annotated_scans_are_shots_of_one_support_set():
