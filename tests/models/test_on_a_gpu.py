@@ -137,7 +137,7 @@ def test_prediction_stays_on_the_device(fake, name):
 
 @pytest.mark.parametrize("preset", ["sabs_aug", "aug_v3"])
 def test_episodes_are_made_on_the_device(fake, preset):
-    stack = made(synthetic_stack, 64, 8)
+    stack = made(lambda: synthetic_stack(64, 8).on(torch.device("cpu")))
     drawer = PseudoClassDrawer(stack, np.ones(8, bool), seed=0)
     stack = replace(stack, image=fake.from_tensor(stack.image).to(GPU), ids=fake.from_tensor(stack.ids).to(GPU))
     with NoWaiting():
