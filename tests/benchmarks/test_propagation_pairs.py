@@ -4,10 +4,16 @@ import sys
 from xml.etree import ElementTree
 
 import numpy as np
+import torch
 
 from benchmarks import propagation_pairs
 from benchmarks.propagation_pairs import confidence_table
+from dataloaders.scans.normalise import Normalisation
+from models.training.average import AverageConfig
+from models.training.optim import OptimConfig
+from models.training.state import build_state
 from util.results.confidence import measure_worth
+from util.runtime import checkpoint
 
 RUN = "propagation modelname=resnet18 encoder_weights=none"
 
@@ -42,6 +48,16 @@ def test_several_shots_are_every_combination(monkeypatch, capsys, prepared_folde
     first, *lines = printed(monkeypatch, capsys, prepared_folder, "--shots", "2")
     assert first.startswith("3 pairs of CHAOST2")
     assert sum(" + " in line for line in lines) == 3
+
+
+def test_a_run_may_take_the_encoder_of_a_trained_network(tmp_path):
+    settings = {"method": "alpnet", "modelname": "resnet18", "encoder_weights": "none", "dataset": "CHAOST2"}
+    state = build_state(settings, 0, OptimConfig(), AverageConfig(), Normalisation(), torch.device("cpu"))
+    checkpoint.save(tmp_path / "snapshot.pth", state.snapshot())
+    method = propagation_pairs._method(f"propagation reload_model_path={tmp_path / 'snapshot.pth'}")
+    assert method.config.use_projection
+    for key, value in state.method.state_dict().items():
+        torch.testing.assert_close(method.state_dict()[key], value, rtol=0, atol=0)
 
 
 def test_the_table_of_confidences_by_hand():

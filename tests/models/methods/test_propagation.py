@@ -55,10 +55,13 @@ def case_of(image, classes=(1, 2, 5), spacing_mm=SPACING_MM):
 
 
 @pytest.mark.parametrize(
-    ("settings", "channels"), [({}, 112), ({"n_groups": 4}, 80), ({"n_groups": 4, "use_projection": True}, 256)]
+    ("settings", "n_groups", "channels"),
+    [({}, 5, 112), ({"n_groups": 4}, 4, 80), ({"n_groups": 4, "use_projection": True}, 5, 256)],
 )
-def test_features_of_fewer_groups_unless_they_are_projected(settings, channels):
+def test_features_of_fewer_groups_unless_they_are_projected(settings, n_groups, channels):
     method = Propagation(replace(CONFIG, modelname="efficientnet_lite0", **settings))
+    groups = {name.split(".")[2] for name in method.encoder.state_dict() if name.startswith("backbone.blocks.")}
+    assert len(groups) == n_groups
     assert method.encode_scan(body()[0][:3, None], SPACING_MM, "").feature.shape[-1] == channels
 
 
