@@ -9,6 +9,7 @@ import torch
 from benchmarks import propagation_pairs
 from benchmarks.propagation_pairs import confidence_table
 from dataloaders.scans.normalise import Normalisation
+from models.methods.propagation import Propagation
 from models.training.average import AverageConfig
 from models.training.optim import OptimConfig
 from models.training.state import build_state
@@ -55,6 +56,7 @@ def test_a_run_may_take_the_encoder_of_a_trained_network(tmp_path):
     state = build_state(settings, 0, OptimConfig(), AverageConfig(), Normalisation(), torch.device("cpu"))
     checkpoint.save(tmp_path / "snapshot.pth", state.snapshot())
     method = propagation_pairs._method(f"propagation reload_model_path={tmp_path / 'snapshot.pth'}")
+    assert isinstance(method, Propagation)
     assert method.config.use_projection
     for key, value in state.method.state_dict().items():
         torch.testing.assert_close(method.state_dict()[key], value, rtol=0, atol=0)
