@@ -90,8 +90,8 @@ def main() -> None:
         method = _method(words).to(given.device)
         if given.reuse_features and hasattr(method, "encoder"):
             key = f"{getattr(method.config, 'modelname', '')} {getattr(method.config, 'encoder_weights', '')}"
-            key += "".join(f" {getattr(method.config, name, '')}" for name in ("use_projection", "n_groups"))
-            key += f" {type(method).__name__} {words if 'reload_model_path' in words else ''}"
+            key += f" {getattr(method.config, 'use_projection', '')} {type(method).__name__}"
+            key += words if "reload_model_path" in words else ""
             method.encoder = RememberedEncoder(cast(nn.Module, method.encoder), memories.setdefault(key, {}))
         found = _measure(method, data, pairs, given.device, given.verbose)
         for protocol in PROTOCOLS:

@@ -54,7 +54,7 @@ def similarities(predictor: PropagationPredictor, scans: Mapping[str, Volume]) -
 
 
 def turned(image: Volume) -> Volume:
-    """A scan whose slices were turned by 90 degrees, on the same grid of voxels."""
+    """A scan whose slices were turned by 90 degrees, and the sides of its pixels with them."""
     _, y, x = image.spacing_mm
     affine = image.affine @ np.diag([y / x, x / y, 1.0, 1.0])
     return Volume(np.rot90(image.array, axes=(1, 2)).copy(), affine)

@@ -18,7 +18,7 @@ from models.networks.alignment import (
     describe_slices,
     relative_alignment,
 )
-from models.networks.backbones import LITE_GROUPS, OUTPUT_STRIDE, build_encoder
+from models.networks.backbones import OUTPUT_STRIDE, build_encoder
 from models.networks.body import BodyBox, BodyConfig, find_body, find_inside, relative_places
 from models.networks.brightness import BrightnessConfig, with_brightness
 from models.networks.displacement import DisplacementConfig, fit_displacements, shift_field
@@ -45,8 +45,6 @@ class PropagationConfig:
     encoder_weights: str = "package"  # package, imagenet, coco, none (random), or a file
     # whether features pass the 1x1 convolution of the few-shot methods; True with the encoder of such a checkpoint
     use_projection: bool = option(False, "architecture")
-    # of blocks of an EfficientNet-Lite whose features are not projected; fewer are faster (docs/performance.md)
-    n_groups: int = option(LITE_GROUPS, "architecture", ge=3, le=LITE_GROUPS)
     # which slices of a support scan are used: all, those that show any class, or those of the `n_sup_part` parts
     annotation: Literal["all", "labelled", "parts"] = "all"
     align_z: Literal["features", "heights"] = "features"  # heights: relative ones, for scans of the same stretch
@@ -124,8 +122,7 @@ class Propagation(WholeScanMethod):
     def __init__(self, config: PropagationConfig) -> None:
         super().__init__()
         self.config = config
-        n_groups = LITE_GROUPS if config.use_projection else config.n_groups
-        self.encoder = build_encoder(config.modelname, config.encoder_weights, n_groups=n_groups).requires_grad_(False)
+        self.encoder = build_encoder(config.modelname, config.encoder_weights).requires_grad_(False)
         if not config.use_projection:
             self.encoder.localconv = torch.nn.Identity()
         self.eval()

@@ -21,7 +21,6 @@ from models.networks.packaged import PACKAGES, read_packaged, renamed_by_positio
 from util.errors import CheckpointError, ConfigError
 
 OUTPUT_STRIDE = 8
-LITE_GROUPS = 5  # of blocks of an EfficientNet-Lite, of seven
 
 _DILATED = {"dlfcn_res50": zoo.resnet50, "dlfcn_res101": zoo.resnet101}  # layers 1-4, the last two dilated
 _SHALLOW = {"resnet18": zoo.resnet18, "resnet34": zoo.resnet34}  # layers 1-3, the third at stride 1
@@ -71,7 +70,7 @@ class _TimmStage(nn.Module):
 
 
 class _LiteBackbone(nn.Module):
-    """EfficientNet-Lite up to its fifth group of blocks (112 or 120 channels), or fewer; dilated to the output stride.
+    """EfficientNet-Lite up to its fifth group of blocks, dilated to the output stride (112 or 120 channels).
 
     Normalised intensities z become 0.5 z - 0.3, so that most of a scan has the range of the pretraining, -1 to 1.
 
@@ -79,25 +78,25 @@ class _LiteBackbone(nn.Module):
     CHAOST2.
     """
 
-    def __init__(self, name: str, pretrained: bool, n_groups: int) -> None:
+    def __init__(self, name: str, pretrained: bool) -> None:
         super().__init__()
         full: Any = timm.create_model(f"tf_{name}", output_stride=OUTPUT_STRIDE, pretrained=pretrained)
-        self.conv_stem, self.bn1, self.blocks = full.conv_stem, full.bn1, full.blocks[:n_groups]
+        self.conv_stem, self.bn1, self.blocks = full.conv_stem, full.bn1, full.blocks[:5]
         self.channels: int = self.blocks[-1][-1].conv_pwl.out_channels
 
     def forward(self, images: Tensor) -> Tensor:
         return self.blocks(self.bn1(self.conv_stem(0.5 * images - 0.3)))
 
 
-def _lite_encoder(name: str, weights: str, channels: int, n_groups: int) -> Encoder:
-    backbone = download(name, lambda: _LiteBackbone(name, weights == "imagenet", n_groups))
+def _lite_encoder(name: str, weights: str, channels: int) -> Encoder:
+    backbone = download(name, lambda: _LiteBackbone(name, weights == "imagenet"))
     if weights == "package":
         full = timm.create_model(f"tf_{name}").state_dict()
         load_backbone(backbone, renamed_by_position(read_packaged(name), full, name), name, weights)
     return Encoder(backbone, backbone.channels, channels)
 
 
-def build_encoder(name: str, weights: str, channels: int = 256, n_groups: int = LITE_GROUPS) -> Encoder:
+def build_encoder(name: str, weights: str, channels: int = 256) -> Encoder:
     """Builds an encoder by name.
 
     Args:
@@ -107,7 +106,6 @@ def build_encoder(name: str, weights: str, channels: int = 256, n_groups: int = 
         weights: "coco" (DeepLabV3's backbone; dilated ResNets only), "imagenet", "package" (EfficientNet-Lite, see
             `models.networks.packaged`), "none" (random), or the path of a state dict of the backbone.
         channels: width of the output.
-        n_groups: of blocks of an EfficientNet-Lite, 3 to 5, which all have the output stride; others have no groups.
 
     Raises:
         ConfigError: unknown name, or weights that do not exist for it.
@@ -116,7 +114,7 @@ def build_encoder(name: str, weights: str, channels: int = 256, n_groups: int = 
     if weights == "package" and name not in PACKAGES:
         read_packaged(name)  # raises the error that names those that exist
     if name in PACKAGES:
-        encoder = _lite_encoder(name, weights, channels, n_groups)
+        encoder = _lite_encoder(name, weights, channels)
     elif name.startswith("timm:"):
         encoder = _timm_encoder(name.removeprefix("timm:"), weights, channels)
     elif name in _DILATED:

@@ -54,17 +54,6 @@ def case_of(image, classes=(1, 2, 5), spacing_mm=SPACING_MM):
     return EvalCase("1", classes, image[:, None], part, spacing_mm=spacing_mm)
 
 
-@pytest.mark.parametrize(
-    ("settings", "n_groups", "channels"),
-    [({}, 5, 112), ({"n_groups": 4}, 4, 80), ({"n_groups": 4, "use_projection": True}, 5, 256)],
-)
-def test_features_of_fewer_groups_unless_they_are_projected(settings, n_groups, channels):
-    method = Propagation(replace(CONFIG, modelname="efficientnet_lite0", **settings))
-    groups = {name.split(".")[2] for name in method.encoder.state_dict() if name.startswith("backbone.blocks.")}
-    assert len(groups) == n_groups
-    assert method.encode_scan(body()[0][:3, None], SPACING_MM, "").feature.shape[-1] == channels
-
-
 def segment(method, query, *supports, **options):
     return method.predict(case_of(query, **options), method.encode_support(support_of(*supports, **options)))
 

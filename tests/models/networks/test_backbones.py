@@ -16,20 +16,6 @@ def test_every_encoder_has_stride_eight_and_the_asked_width(name):
     assert encoder(torch.randn(2, 1, 64, 48)).shape == (2, 32, 8, 6)
 
 
-@pytest.mark.parametrize(("n_groups", "channels"), [(3, 40), (4, 80), (5, 112)])
-def test_an_efficientnet_lite_may_end_after_fewer_groups(n_groups, channels):
-    encoder, whole = (build_encoder("efficientnet_lite0", "none", n_groups=each).eval() for each in (n_groups, 5))
-    own, full = encoder.backbone.state_dict(), whole.backbone.state_dict()
-    encoder.backbone.load_state_dict({key: full[key] for key in own})
-    image = torch.randn(2, 3, 64, 48)
-    features = encoder.backbone(image)
-    assert features.shape == (2, channels, 8, 6)
-    part = backbones._LiteBackbone("efficientnet_lite0", pretrained=False, n_groups=5).eval()
-    part.load_state_dict(full)
-    part.blocks = part.blocks[:n_groups]
-    torch.testing.assert_close(features, part(image))
-
-
 def test_the_dilated_resnet101_has_the_parameter_names_of_the_released_checkpoints():
     names = list(build_encoder("dlfcn_res101", "none").state_dict())
     assert sum(name.startswith("backbone.") for name in names) == 624
