@@ -84,6 +84,7 @@ class RunConfig:
     surface_scores: bool = option(True, "practical")  # also surface distances, which take most of the scoring time
     hd95: Literal["larger", "pooled"] = option("larger", "practical")  # HD95 shown in tables, see util.results.metrics
     save_predictions: bool = option(True, "practical")  # masks as files
+    pictures: bool = option(True, "practical")  # curves, overlays and report pages; without, short runs are quicker
     # divides the logits of exported probabilities (spguided)
     export_temperature: float = option(5.0, "practical", gt=0)
     export_to: str = option("", "practical")  # folder of exported pseudo-labels; empty: <experiment>/pseudo_labels

@@ -74,9 +74,8 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
     precision = set_precision(run.precision, device)
     evaluation = make_evaluation(state.method.family, data, device)
     name = f"{settings.method_name} on {data.spec.name}"
-    progress = Progress(path.parent, name, state.step, run.n_steps, place.is_first)
+    progress = Progress(path.parent, name, state.step, run.n_steps, place.is_first and run.pictures)
     bar = tqdm(total=run.n_steps, initial=state.step, disable=None if place.is_first else True, desc="training")
-
     for batch in _batches(settings, data, state, options):
         state.train_step(net, batch.to(device, non_blocking=True), precision)
         bar.update()
@@ -114,6 +113,7 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
     bar.close()
     if place.is_first:
         log._emit_heartbeat()  # so that all that was logged is in the run's metrics
+    if progress.is_drawn:
         progress.draw(state.step, state.scalars)
         write_training_page(path.parent, f"{name}, step {state.step}", state.history, settings.values, settings.changed)
     barrier()

@@ -43,7 +43,6 @@ from util.runtime.run_store import refusals_leave_no_record
 from util.runtime.seeding import seed_everything
 
 logger = logging.getLogger(__name__)
-
 WEIGHTS = {"last": ("last",), "ema": ("ema",), "both": ("last", "ema")}
 
 
@@ -74,18 +73,20 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
         own = test_sets[0]
         warn_of_trained_cases(candidates[0].checkpoint, own.spec.name, own.tested_cases())
 
-    options = ScoreOptions(run.surface_scores, run.save_predictions, run.seed, settings.config_hash, run.hd95)
+    asked = run.surface_scores, run.save_predictions, run.pictures
+    options = ScoreOptions(*asked, run.seed, settings.config_hash, run.hd95)
     evaluations = {data.spec.name: make_evaluation(method_type.family, data, device) for data in test_sets}
     result = score_on_each(evaluations, candidates, out, options)
     write_text(out / "table.md", "\n".join(table.to_markdown() for table in result.tables))
     for name, value in result.logged:
         _run.log_scalar(name, value, 0)
-    runs = None if run.reload_model_path else settings.experiment_folder / "runs"
-    curves = draw_training(out, runs, candidates[0].history, candidates[0].name)
-    page = write_validation_page(out, result, curves, settings.values, settings.changed, candidates[0].checkpoint)
-    shown = "".join(f"\noverlay: {path}" for path in list(result.pictures.values())[:1])
-    shown += "" if page is None else f"\nreport: {page}"
-    logger.info("\n%s%s", result.tables[0].to_markdown(), shown)
+    places = [f"\noverlay: {path}" for path in list(result.pictures.values())[:1]]
+    if run.pictures:
+        runs = None if run.reload_model_path else settings.experiment_folder / "runs"
+        curves = draw_training(out, runs, candidates[0].history, candidates[0].name)
+        page = write_validation_page(out, result, curves, settings.values, settings.changed, candidates[0].checkpoint)
+        places += [] if page is None else [f"\nreport: {page}"]
+    logger.info("\n%s%s", result.tables[0].to_markdown(), "".join(places))
     report_failures(result, out)
     return result.headline
 

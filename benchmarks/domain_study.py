@@ -97,6 +97,7 @@ def run(job: Job, out: Path) -> float:
     keys = dict(job.keys) | {
         "seed": job.seed,
         "surface_scores": False,
+        "pictures": False,
         "path": {"data_dir": str(out / "data"), "log_dir": str(out / "exps")},
     }
     return 100 * float(results(run_once(("mms", "semidg_small", *job.words), keys))["validate"])

@@ -147,6 +147,7 @@ def run(job: Job, out: Path, complete: Sequence[str]) -> Scores:
         "scored": list(complete),
         "seed": job.seed,
         "surface_scores": False,
+        "pictures": False,
         "path": {"data_dir": str(out / "data"), "log_dir": str(out / "exps")},
     }
     settings = run_once((job.word, "partial_small"), keys, job.commands)

@@ -39,6 +39,7 @@ class ScoreOptions:
 
     surface_scores: bool = True  # surface distances, which take most of the scoring time
     save_predictions: bool = True  # masks as files
+    pictures: bool = True  # overlays and views
     seed: int = 0  # of the training run
     config_hash: str = ""  # hash that is equal for runs whose scores may be averaged
     hd95: Literal["larger", "pooled"] = "larger"  # convention of HD95 in tables; scores.csv has both

@@ -123,7 +123,8 @@ class DenseEvaluation(Evaluation):
             logged |= {f"test/{name}/{LAST}": value for name, value in recent.items()}
             means = scores.means | {"hd95_px": mean_defined(scores.hd95_px.ravel().tolist())}
             logged |= {f"test/{name}/{candidate.weights}": value for name, value in means.items()}
-            scored[f"{candidate.name}, {candidate.weights} weights"] = candidate, scores
+            if options.pictures:
+                scored[f"{candidate.name}, {candidate.weights} weights"] = candidate, scores
         table = make_scores(with_failed(records, failed, n_cases := len(self.data.ids("test"))))
         write_scores(out / FILE_NAME, table)
         for caption, (candidate, scores) in scored.items():

@@ -128,10 +128,11 @@ class FewShotEvaluation(Evaluation):
                     found += self._records(context, result)
                     caption = f"{protocol} protocol, scan {result.scored.case.scan_id}"
                     caption += f", {candidate.weights} weights" if len(candidates) > 1 else ""
-                    with dispensable(f"overlays of {caption}"):
-                        pictures[caption] = self._draw(folder, context["method"], protocol, result)
-                    with dispensable(f"view of {caption}"):
-                        self._save_view(folder, context, result, pictures.get(caption))
+                    if options.pictures:
+                        with dispensable(f"overlays of {caption}"):
+                            pictures[caption] = self._draw(folder, context["method"], protocol, result)
+                        with dispensable(f"view of {caption}"):
+                            self._save_view(folder, context, result, pictures.get(caption))
                     if options.save_predictions:
                         with catching(failures, caption, f"masks of {caption}"):
                             self._save_masks(folder / "predictions" / protocol, result)

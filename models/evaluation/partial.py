@@ -148,8 +148,9 @@ class PartialEvaluation(Evaluation):
                 values = context | self._about(channel)
                 records += [values | {"metric": name, "value": value} for name, value in together.values.items()]
         report.records += with_failed(records, failed, len(ids))
-        with dispensable(f"overlays of {each.name}{suffix}"):
-            self._draw(candidate, each, dice, folder / "overlays" / f"{each.name}.png", suffix, report)
+        if options.pictures:
+            with dispensable(f"overlays of {each.name}{suffix}"):
+                self._draw(candidate, each, dice, folder / "overlays" / f"{each.name}.png", suffix, report)
 
     def _each(
         self,

@@ -96,7 +96,8 @@ class SourcesEvaluation(Evaluation):
             records += sorted(found, key=lambda record: natural_key(record["case"]))
             records += _patient_records(context, patients)
             suffix = f", {candidate.weights} weights" if len(candidates) > 1 else ""
-            pictures |= self._draw(candidate, patients, folder / "overlays", suffix)
+            if options.pictures:
+                pictures |= self._draw(candidate, patients, folder / "overlays", suffix)
         scores = make_scores(with_failed(records, failed, len(scans)))
         write_scores(out / FILE_NAME, scores)
         dice = scores[(scores["metric"] == "dice") & (scores["weights"] == candidates[0].weights)]

@@ -22,7 +22,7 @@ FINDABLE = ("id", "method", "dataset", "command", "status", "start", "path", "co
 # Settings that say where and how fast a run was computed, which is no reason to tell two runs apart.
 INCIDENTAL = re.compile(
     r"(path|store|device|gpu_id|num_workers|data_on|channels_last|compile|\w+_interval|\w+_every|check_data|"
-    r"accept_changed_data|surface_scores|save_predictions|export_\w+|pseudo_label)(\.|$)"
+    r"accept_changed_data|surface_scores|save_predictions|pictures|export_\w+|pseudo_label)(\.|$)"
 )
 
 
