@@ -52,6 +52,7 @@ SECOND_STAGE: dict[str, dict[str, Any]] = {
 GENERATOR, EXPERTS = "One head per task (stage 1)", "Single-task experts"
 NAIVE, TEACHER = "Missing as background", "Averaged teacher"
 LINES = (EXPERTS, NAIVE, GENERATOR, *SECOND_STAGE, TEACHER)
+LONGEST_FIRST = (*reversed(SECOND_STAGE), TEACHER, NAIVE, GENERATOR, EXPERTS)  # so that no process waits for another
 
 
 class Job(NamedTuple):
@@ -211,6 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scores: list[Scores] = []
     for stage in (first_jobs, second_jobs):
         due = [job for seed in given.seeds for job in stage(seed, trained, labels)]
+        due.sort(key=lambda job: LONGEST_FIRST.index(job.line))
         jobs += due
         scores += parallel_map(work, due, given.jobs, "runs")
     text = table(gather(jobs, scores))

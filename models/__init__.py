@@ -11,6 +11,7 @@ from models.methods.partial.generator import PartialGenerator
 from models.methods.partial.teacher import PartialTeacher
 from models.methods.propagation import Propagation
 from models.methods.registration import Registration
+from models.methods.self_training import SelfTraining
 from models.methods.sources.base import LabelledOnly
 from models.methods.sources.cacps import CACPS, CPS
 from models.methods.sources.mean_teacher import MeanTeacher
@@ -23,6 +24,7 @@ from util.schema import select
 METHODS: dict[str, type[Method]] = {
     "alpnet": ALPNet,
     "propagation": Propagation,
+    "self_training": SelfTraining,
     "registration": Registration,
     "threshold": IntensityThreshold,
     "supervised": Supervised,

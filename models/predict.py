@@ -49,6 +49,7 @@ from models.prediction.partial_scans import PartialScanPredictor as PartialScanP
 from models.prediction.propagation import REVIEW_BELOW
 from models.prediction.propagation import PropagationPredictor as PropagationPredictor
 from models.prediction.scan_search import find_scans
+from models.prediction.self_trained import SelfTrainedPredictor as SelfTrainedPredictor
 from models.prediction.sources import SourcesPredictor as SourcesPredictor
 from models.training.load import read_trained
 from util.cli import command_line, run_main
@@ -63,7 +64,14 @@ from util.results.scores import read_run_scores
 logger = logging.getLogger(__name__)
 
 N_SHOWN = 5  # names of removed files, and of doubtful masks, in the log
-ITEMS = {"dense": "images", "fewshot": "scans", "sources": "scans", "partial": "images", "partial_scans": "scans"}
+ITEMS = {
+    "dense": "images",
+    "fewshot": "scans",
+    "self_trained": "scans",
+    "sources": "scans",
+    "partial": "images",
+    "partial_scans": "scans",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -228,6 +236,14 @@ def _classes(given: Sequence[tuple[str, int]] | None, predictor: FewShotPredicto
     return named or None
 
 
+def _segment_self_trained(given: argparse.Namespace) -> Outcome:
+    outcome, scans = _find_scans(given)
+    predictor = SelfTrainedPredictor.from_checkpoint(
+        given.checkpoint, given.weights, given.device, dataset=given.dataset, min_confidence=given.min_confidence or 0.0
+    )
+    return _apply(predictor, given, scans, outcome)
+
+
 def _segment_frames(kind: type[SourcesPredictor], given: argparse.Namespace) -> Outcome:
     outcome, scans = _find_scans(given)
     predictor = kind.from_checkpoint(given.checkpoint, given.weights, given.device, dataset=given.dataset)
@@ -269,6 +285,7 @@ def _apply(
 COMMANDS: dict[str, Callable[[argparse.Namespace], Outcome]] = {
     "dense": partial(_segment_images, DensePredictor),
     "fewshot": _segment_scans,
+    "self_trained": _segment_self_trained,
     "sources": partial(_segment_frames, SourcesPredictor),
     "partial_scans": partial(_segment_frames, PartialScanPredictor),
     "partial": partial(_segment_images, PartialPredictor),

@@ -15,7 +15,8 @@ def check_scans(data: Any) -> None:
         DataError: there are errors; the message lists them all.
     """
     config = data.config
-    scale = config.superpix_scale if config.train_on == "superpixels" else None
+    needs_superpixels = config.train_on == "superpixels" and not data.learns_label_maps
+    scale = config.superpix_scale if needs_superpixels else None
     require_valid(data.folder.folder, config.spec, scale, config.eval_fold, config.min_size_px, config.support_idx)
 
 

@@ -3,12 +3,15 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from dataloaders import catalog, transforms
 from dataloaders.description import ALL_GROUPS, DatasetSpec
 from dataloaders.fewshot import protocol
-from dataloaders.protocol import DataConfig
+from dataloaders.fewshot.propagated import RECORD, PropagatedFolder
+from dataloaders.protocol import DataConfig, DataFacts
+from dataloaders.transforms.scan_views import ScanViewConfig
 from util.errors import ConfigError
 from util.schema import check_bounds, option
 
@@ -25,6 +28,9 @@ class FewShotConfig(DataConfig):
     label_sets: int | str = option(0, "replicate")  # label group to train on; the others are tested; "all": no group
     exclude_cls_list: tuple[int, ...] = option((), "replicate")  # training slices showing these are left out
     train_on: Literal["superpixels", "labels"] = "superpixels"  # labels: supervised training of the comparison methods
+    # for methods that learn from label maps (self_training): the folder of those that were made of the training scans
+    pseudo_labels: str = option("", "replicate")
+    views: ScanViewConfig = option(ScanViewConfig)  # strength of the views of slices, likewise
     superpix_scale: str = "MIDDLE"  # which pseudo-labels
     min_size_px: int = option(64, "practical", ge=1)  # least side of prepared slices, for enough features
     max_iters_per_load: int | None = option(None, ge=1)  # episodes in one pass over the slices; None: every slice once
@@ -66,6 +72,29 @@ class FewShotConfig(DataConfig):
         """Prepared values of the classes that annotated training sees: the scored ones that are not tested."""
         tested = self.spec.held_out(self.label_sets)
         return tuple(value for value in self.spec.evaluated if value not in tested)
+
+    @property
+    def facts(self) -> DataFacts:
+        """What a network of fixed classes must fit; few-shot networks take any."""
+        return DataFacts(1, len(self.spec.class_names), (self.spec.grid.size_px, self.spec.grid.size_px))
+
+    @property
+    def label_folder(self) -> PropagatedFolder | None:
+        """The folder of the label maps; None: none is given."""
+        return PropagatedFolder(Path(self.pseudo_labels).expanduser()) if self.pseudo_labels else None
+
+    @property
+    def identified(self) -> dict[str, str]:
+        """Also the run that made the label maps."""
+        maker = self.label_folder.maker if self.label_folder else ""
+        return super().identified | ({"pseudo_labels": maker} if maker else {})
+
+    @property
+    def unidentified(self) -> str:
+        """Whether the folder of the label maps holds none."""
+        if self.label_folder is None or self.label_folder.maker:
+            return ""
+        return f"pseudo_labels={self.pseudo_labels!r} holds no {RECORD}, by which the run is found"
 
     def derived(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The length of a pass, the classes that setting 2 keeps from training, and the ranges of the augmentation."""

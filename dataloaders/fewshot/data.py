@@ -17,10 +17,11 @@ from dataloaders.fewshot import protocol
 from dataloaders.fewshot.config import FewShotConfig
 from dataloaders.fewshot.episodes import ClassDrawer, Drawer, EpisodeDataset, PseudoClassDrawer, SliceStack
 from dataloaders.fewshot.folds import Fold, make_fold
+from dataloaders.fewshot.labelled import PROPAGATED, label_maps, labelled_loader, labelled_slices
 from dataloaders.fewshot.slices import pack_slices
 from dataloaders.ordering import LoaderOptions, step_loader
 from dataloaders.protocol import TrainingData
-from dataloaders.samples import Episode, EvalCase, SupportScan, SupportSet, Volume
+from dataloaders.samples import EvalCase, SupportScan, SupportSet, Volume
 from dataloaders.scans.folder import PreparedFolder
 from dataloaders.scans.normalise import Normalisation
 from util.errors import DataError
@@ -32,11 +33,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FewShotData(TrainingData):
-    """A prepared folder of scans, and the scans of the fold."""
+    """A prepared folder of scans, and the scans of the fold.
+
+    Attributes:
+        learns_label_maps: whether what is trained on are the support scans with their labels, and the training scans
+            with label maps that were made of them; else superpixels or labels of the training scans.
+    """
 
     config: FewShotConfig
     folder: PreparedFolder
     fold: Fold
+    learns_label_maps: bool = False
     labels = None  # pseudo-labels are not refined
 
     @property
@@ -55,12 +62,15 @@ class FewShotData(TrainingData):
 
     def loader(
         self, normalisation: Normalisation, seed: int, batch_size: int, steps: range, options: LoaderOptions
-    ) -> DataLoader[Episode]:
+    ) -> DataLoader:
         """Makes a loader whose k-th batch belongs to the k-th of `steps`, for this process.
 
         Raises:
             DataError: no slice can be trained on.
         """
+        if self.learns_label_maps:
+            parts = labelled_slices(self.folder, self.fold, self.config, normalisation)
+            return labelled_loader(parts, self.config, seed, batch_size, steps, options)
         stack, drawer = _training_slices(self, normalisation, seed)
         apply = transforms.apply
         if options.device is not None:
@@ -71,9 +81,14 @@ class FewShotData(TrainingData):
         return step_loader(dataset, steps, options)
 
     @property
+    def learned_scans(self) -> tuple[str, ...]:
+        """The scans that are trained on."""
+        return (*self.fold.support, *self.fold.train) if self.learns_label_maps else self.fold.train
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the training slices on a device: intensities and ids of four bytes each."""
-        voxels = sum(int(np.prod(self.folder.shape(scan))) for scan in self.fold.train)
+        voxels = sum(int(np.prod(self.folder.shape(scan))) for scan in self.learned_scans)
         return 8 * voxels
 
     def task(self, normalisation: Normalisation, which: protocol.Protocol) -> "FewShotTask":
@@ -92,17 +107,22 @@ class FewShotData(TrainingData):
         config, folder, fold = self.config, self.folder, self.fold
         parts = {"train": fold.train, "query": fold.query, "support": fold.support}
         scans = {scan: part for part, members in parts.items() for scan in members}
-        kind = "label" if config.train_on == "labels" else f"superpix-{config.superpix_scale}"
         files = [folder.path("image", scan) for scan in scans]
-        files += [folder.path(kind if part == "train" else "label", scan) for scan, part in scans.items()]
+        files += [folder.path("label", scan) for scan, part in scans.items() if part != "train"]
+        made = {}
+        if self.learns_label_maps:
+            made = label_maps(folder, fold, config).hashes(fold.train)
+        else:
+            kind = "label" if config.train_on == "labels" else f"superpix-{config.superpix_scale}"
+            files += [folder.path(kind, scan) for scan in fold.train]
         thresholds = {1, config.min_fg_data} if config.train_on == "labels" else {1}
         files += [folder.folder / f"classmap_{least}.json" for least in sorted(thresholds)]
         table = {f"scan {scan}": f"{part}, {folder.origin(scan).patient}" for scan, part in scans.items()}
-        return hash_files(files, folder.folder) | table
+        return hash_files(files, folder.folder) | table | made
 
     def trained_cases(self) -> dict[str, str]:
-        """Scan -> patient, of the fold's training scans."""
-        return {scan: self.folder.origin(scan).patient for scan in self.fold.train}
+        """Scan -> patient, of the scans that are trained on."""
+        return {scan: self.folder.origin(scan).patient for scan in self.learned_scans}
 
     def tested_cases(self) -> dict[str, str]:
         """Scan -> patient, of the fold's query scans."""
@@ -110,7 +130,9 @@ class FewShotData(TrainingData):
 
     def describe(self) -> str:
         """The training scans, for the log."""
-        return f"scans {', '.join(self.fold.train)}"
+        shown = f"scans {', '.join(self.fold.train)}"
+        given = ", ".join(self.fold.support)
+        return f"scan {given} with its labels, {shown} without" if self.learns_label_maps else shown
 
 
 def open_fewshot(
@@ -121,8 +143,8 @@ def open_fewshot(
     Args:
         config: names the data set and the fold.
         data_dir: the data root, or the prepared folder itself.
-        trains_on: without effect here, as is `needs`: `config.train_on` says both.
-        needs: see `trains_on`.
+        trains_on: without effect here: `config.train_on` says it.
+        needs: "propagated" if label maps are learned from.
 
     Raises:
         DataError: nothing prepared there, or too few scans for the fold.
@@ -131,7 +153,7 @@ def open_fewshot(
     is_itself = any(root.glob("image_*.nii.gz"))
     folder = PreparedFolder(root if is_itself else root / config.spec.prepared_folder(), config.spec)
     fold = make_fold(config.spec, folder.scan_ids, config.eval_fold, config.support_idx, folder.records)
-    return FewShotData(config, folder, fold)
+    return FewShotData(config, folder, fold, PROPAGATED in needs)
 
 
 def _training_slices(data: FewShotData, normalisation: Normalisation, seed: int) -> tuple[SliceStack, Drawer]:

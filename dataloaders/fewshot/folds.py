@@ -12,8 +12,7 @@ from util.ids import natural_key
 from util.inventory import first_names
 
 FEW_SCANS = (
-    "Prepare more scans or take another fold. With few labelled scans, set a smaller folds.number in the description; "
-    "with a single one, remove its label to train without scores (`frugalseg predict` can use it as support)."
+    "Prepare more scans or take another fold. With few labelled scans, set a smaller folds.number in the description."
 )
 
 
@@ -38,7 +37,8 @@ def make_fold(
     The labelled scans form a circle that is cut into one interval per fold. The held-out list of fold k holds the scans
     of the k-th interval and the `len(support_idx)` scans that follow it. `support_idx` selects the support scans from
     the held-out list (default: the last one), the others are queries. All other scans, and those without a label, are
-    trained on. Further scans of the patients in the held-out list are left out.
+    trained on. Further scans of the patients in the held-out list are left out. A single labelled scan is the support;
+    then nothing is scored.
 
     The intervals are, in this order of preference: the folds of the table of files; `folds.lists` of the description;
     `folds.starts` where all labelled scans are published ones; else parts of equal length (to one patient) of the
@@ -65,6 +65,10 @@ def make_fold(
     if not labelled:
         return Fold(tuple(known), (), ())
     patient = {scan: record.origin.patient or scan for scan, record in known.items()}
+    if len(labelled) == 1 and len(support_idx) == 1:
+        others = tuple(scan for scan in known if patient[scan] not in {patient[each] for each in labelled})
+        if others:
+            return Fold(others, (), tuple(labelled))
     intervals = _intervals(spec, labelled, patient)
     inside = [scan for scan in intervals[eval_fold] if scan in labelled]
     after = _scans_after(eval_fold, intervals, labelled)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dataloaders.fewshot.episodes import SliceStack
+from dataloaders.fewshot.propagated import PropagatedFolder
 from dataloaders.io.packed import packed
 from dataloaders.scans.folder import PreparedFolder
 from dataloaders.scans.normalise import Normalisation
@@ -17,22 +18,31 @@ PACKED = ".packed"  # folder of the packed arrays, in the prepared folder
 
 
 def pack_slices(
-    folder: PreparedFolder, scans: Sequence[str], scale: str | None, normalisation: Normalisation
+    folder: PreparedFolder,
+    scans: Sequence[str],
+    scale: str | None,
+    normalisation: Normalisation,
+    propagated: PropagatedFolder | None = None,
 ) -> SliceStack:
     """Packs the slices of some scans with their superpixels of a scale, or with their labels (`scale` None).
 
-    Each scan is packed at its first use; later uses read a few numbers per slice only.
+    Each scan is packed at its first use; later uses read a few numbers per slice only. With `propagated`, the labels
+    are those of another folder.
 
     Raises:
         DataError: scans of different in-plane sizes, or superpixels that are missing, stale or do not fit their image.
     """
     kind = "label" if scale is None else f"superpix-{scale}"
-    hash_files([folder.path(each, scan) for each in ("image", kind) for scan in scans], folder.folder)  # all at once
+    kinds = ("image",) if propagated else ("image", kind)
+    hash_files([folder.path(each, scan) for each in kinds for scan in scans], folder.folder)  # all at once
     if scale is not None:
         folder.require_current_pseudo_labels(scans, scale)
     image = [_packed(folder, scan, "image", "image", partial(_image, folder, scan)) for scan in scans]
     facts = [_packed(folder, scan, "image", "facts", partial(_facts, folder, scan)) for scan in scans]
-    ids = [_packed(folder, scan, kind, kind, partial(_ids, folder, scan, scale)) for scan in scans]
+    if propagated is None:
+        ids = [_packed(folder, scan, kind, kind, partial(_ids, folder, scan, scale)) for scan in scans]
+    else:
+        ids = [_packed_labels(propagated, scan) for scan in scans]
     for scan, one, other in zip(scans, image, ids, strict=True):
         _check(folder, scan, one, other, image[0])
     lengths = [len(each) for each in image]
@@ -60,6 +70,11 @@ def _packed(folder: PreparedFolder, scan: str, kind: str, name: str, read: Calla
     if not file.exists():
         read(file)  # raises the error that names the file and the remedy
     return packed([file], read, folder.folder / PACKED / f"{name}_{scan}", folder.folder)[0]
+
+
+def _packed_labels(propagated: PropagatedFolder, scan: str) -> np.ndarray:
+    cache = propagated.folder / PACKED / f"label_{scan}"
+    return packed([propagated.path(scan)], lambda _: propagated.read(scan).astype(np.int32), cache)[0]
 
 
 def _per_slice(values: Sequence[float | None] | np.ndarray, lengths: Sequence[int]) -> np.ndarray:

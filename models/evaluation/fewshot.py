@@ -19,7 +19,9 @@ from dataloaders.scans.labels import to_supplied_values
 from dataloaders.scans.normalise import Normalisation
 from models.evaluation.base import Candidate, Evaluation, EvaluationResult, ScoreOptions, mean_defined, with_failed
 from models.evaluation.layouts import FEWSHOT_LAYOUT, organ_heading
+from models.evaluation.propagated import export_label_maps
 from models.methods.base import Method
+from models.prediction.pseudo_labels import PseudoLabelConfig
 from models.prediction.segmenter import Segmenter
 from util.ids import natural_key
 from util.items import Failures, catching, dispensable
@@ -151,6 +153,12 @@ class FewShotEvaluation(Evaluation):
             n_cases=len(query),
             failed=failed,
         )
+
+    def export_pseudo_labels(
+        self, method: Method, folder: Path, run: str, recipe: str, config: PseudoLabelConfig
+    ) -> None:
+        """Writes label maps of the fold's training scans, see `models.evaluation.propagated`."""
+        export_label_maps(method, self.data, folder, run, config, self.device)
 
     def _results(
         self, candidate: Candidate, protocol: str, surface_scores: bool, failed: Failures

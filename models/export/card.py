@@ -28,12 +28,13 @@ from util.schema import build, flatten, names_with_role
 
 CARD = "MODEL_CARD.md"
 ALWAYS = ("n_steps", "batch_size", "seed", "precision")  # settings that are listed even with their defaults
-FOLLOWING = {*PREDICTORS_READ, "dataset", "datasets", "sources"}  # settings that other sections tell
+FOLLOWING = {*PREDICTORS_READ, "dataset", "datasets", "sources"} - {"label_sets"}  # settings that other sections tell
 ONNX_OUTPUTS = {
     "dense": "logits of the background and the classes; their softmax are the probabilities",
     "sources": "logits of the background and the classes; their softmax are the probabilities",
     "partial": "logits of the classes of all tasks, in the order above; their sigmoids are the probabilities",
     "fewshot": "features of the encoder alone; the comparison with annotated scans is not part of the file",
+    "self_trained": "logits of the background and the classes; their softmax are the probabilities",
 }
 LIMITS = """\
 For research only. Not a medical device: it must not be used for diagnosis or treatment, and has no approval of any
@@ -139,7 +140,9 @@ def _classes(network: Network) -> str:
         values = network.task.supplied_values
     else:
         names = network.spec.class_names
-        values = {names[place]: network.spec.supplied_value(place) for place in range(1, len(names))}
+        is_of_some = network.family == "self_trained"
+        places = network.spec.held_out(network.settings["label_sets"]) if is_of_some else range(1, len(names))
+        values = {names[place]: network.spec.supplied_value(place) for place in places}
     return _table(["class", "value in label maps"], [[name, str(value)] for name, value in values.items()])
 
 
@@ -177,6 +180,8 @@ def _of_scans(network: Network) -> list[str]:
         known.append("each scan: minus its mean, divided by its standard deviation")
     else:
         known.append(f"each scan: minus {normalisation['mean']:.6g}, divided by {normalisation['std']:.6g}")
+    if network.family == "self_trained":
+        known.append("network input: 0.5 times this minus 0.3, each slice between its two neighbours")
     return [*known, *([_standardised(network)] if network.family == "partial_scans" else [])]
 
 
@@ -191,7 +196,8 @@ def _files(network: Network, digest: str) -> str:
 
 
 def _onnx(network: Network, onnx: OnnxFile) -> str:
-    output = ONNX_OUTPUTS[type(network.method).family]
+    kind = network.family if network.family in ONNX_OUTPUTS else type(network.method).family
+    output = ONNX_OUTPUTS[kind]
     _, channels, rows, columns = onnx.shape
     return _list(
         [

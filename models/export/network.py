@@ -25,7 +25,8 @@ from util.errors import ConfigError
 from util.files import file_sha256, write_json
 from util.schema import names_with_role
 
-PREDICTORS_READ = ("structures", "size_px", "heads", "mean", "sd")  # settings besides the method's own
+# Settings that predictors read besides the method's own.
+PREDICTORS_READ = ("structures", "size_px", "heads", "mean", "sd", "label_sets")
 IMAGES = ("dense", "partial")  # families that segment images
 A_FILE = "(a file)"  # in place of a path
 
@@ -74,7 +75,7 @@ class Network:
             return self.spec.channels, side, side
         preparation = self.content["preparation"] or {}
         side = (preparation.get("slices") or {}).get("crop_px") or preparation.get("size_px") or self.spec.grid.size_px
-        return 1, side, side
+        return 3 if self.family == "self_trained" else 1, side, side
 
     def write(self, folder: Path) -> str:
         """Writes weights and description; returns the SHA-256 of the weights."""

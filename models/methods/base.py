@@ -26,8 +26,10 @@ class Method(nn.Module, ABC):
     family: ClassVar[str]  # key of dataloaders.build.FAMILIES: the data it takes and how it is scored
     batch_type: ClassVar[type | None]  # the sample it trains on; None: nothing to train
     trains_on: ClassVar[Literal["given", "clean"]] = "given"  # clean: the upper bound of learning from noisy labels
-    needs: ClassVar[frozenset[str]] = frozenset()  # what batches contain besides: "superpixels" or "unlabelled" slices
+    # what batches contain besides: "superpixels", "unlabelled" slices, or slices with "propagated" label maps
+    needs: ClassVar[frozenset[str]] = frozenset()
     compares_scans: ClassVar[bool] = False  # True: takes whole support scans, and not the parts of a few-shot case
+    knows_classes: ClassVar[bool] = False  # True: a few-shot method whose network segments without annotated scans
     has_unused_parameters: ClassVar[bool] = False  # True: in some steps some parameters get no gradient (slower DDP)
 
     @classmethod

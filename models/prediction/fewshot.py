@@ -58,6 +58,8 @@ class FewShotPredictor:
         min_confidence: a structure that is found with less is left out.
     """
 
+    family = "fewshot"
+
     def __init__(
         self,
         method: Method,
@@ -110,7 +112,7 @@ class FewShotPredictor:
         """
         content = read_trained(path)
         stored = content.get("settings", {})
-        require_family(path, content, "fewshot")
+        require_family(path, content, cls.family)
         spec = find_dataset(path, content, "scans", dataset)
         if "modelname" not in stored and modelname is None:
             raise ConfigError(f"{path}: does not contain the name of its encoder; set modelname, e.g. dlfcn_res101.")
@@ -125,7 +127,12 @@ class FewShotPredictor:
                 "prepared training scans (0 to 255)."
             )
         parameters = trained.preparation or parameters_of(spec)
-        return cls(trained.method, normalisation or Normalisation(), parameters, n_parts, target, spec, min_confidence)
+        made = cls(trained.method, normalisation or Normalisation(), parameters, n_parts, target, spec, min_confidence)
+        made.read_settings(stored)
+        return made
+
+    def read_settings(self, settings: Mapping[str, Any]) -> None:
+        """Takes what else matters from the settings of a checkpoint; here nothing."""
 
     @classmethod
     def _load(cls, path: Path, settings: dict[str, Any], weights: str, device: torch.device) -> Trained:
@@ -207,14 +214,13 @@ class FewShotPredictor:
 
     def _encode(self, image: Volume, name: str) -> tuple[EvalCase, np.ndarray]:
         """A scan on the network's grid, with what the method needs of it, and that grid's affine."""
-        if not self._supports:
-            raise UserError("no annotated scan; call set_support(image, label) before predict(image).")
+        self._require_support()
         check_array(image, "image")
         prepared = self._prepare(image, self._parameters_for(image), name)
         return self.segmenter.encode(self._case(prepared, name)), prepared.affine
 
     def _case(self, prepared: Volume, name: str) -> EvalCase:
-        image, classes = torch.from_numpy(prepared.array)[:, None], tuple(range(1, len(self.structures) + 1))
+        image, classes = torch.from_numpy(prepared.array)[:, None], self._classes
         part = torch.from_numpy(np.stack(self._parts(prepared, name)))
         return EvalCase(name, classes, image, part, spacing_mm=prepared.spacing_mm)
 
@@ -230,6 +236,15 @@ class FewShotPredictor:
         return Volume(self.normalisation.apply(prepared.array), prepared.affine)
 
     # What depends on the method
+
+    def _require_support(self) -> None:
+        if not self._supports:
+            raise UserError("no annotated scan; call set_support(image, label) before predict(image).")
+
+    @property
+    def _classes(self) -> tuple[int, ...]:
+        """Values of the structures in the method."""
+        return tuple(range(1, len(self.structures) + 1))
 
     def _parameters_for(self, image: Volume) -> PrepareParameters:
         """How a scan is prepared."""

@@ -23,6 +23,7 @@ MAIN_OPTIONS = (
 NEEDED: dict[str, tuple[str, ...]] = {
     "dense": ("images",),
     "fewshot": ("support_image", "support_label", "scans"),
+    "self_trained": ("scans",),
     "sources": ("scans",),
     "partial": ("images",),
     "partial_scans": ("scans",),
@@ -30,6 +31,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
 FURTHER: dict[str, tuple[str, ...]] = {
     "dense": ("probabilities", "flips"),
     "fewshot": ("classes", "min_confidence", "propagate", "parts", "modelname", "mean_std", "dicom_seg"),
+    "self_trained": ("min_confidence", "dicom_seg"),
     "sources": ("dicom_seg",),
     "partial": ("probabilities",),
     "partial_scans": ("dicom_seg",),

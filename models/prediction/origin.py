@@ -11,6 +11,7 @@ from util.errors import CheckpointError, ConfigError
 
 USES = {
     "fewshot": "few-shot (segments scans)",
+    "self_trained": "self-trained (segments scans without support)",
     "dense": "dense (segments images)",
     "sources": "of several sources (segments scans without support)",
     "partial": "of several tasks (segments images)",
@@ -21,12 +22,16 @@ USES = {
 def family(content: Mapping[str, Any]) -> str:
     """The family of the method in a checkpoint; released checkpoints, which hold weights alone, are few-shot.
 
-    Methods of several tasks that were trained on scans are "partial_scans".
+    Methods of several tasks that were trained on scans are "partial_scans", few-shot ones that need no annotated scan
+    any more "self_trained".
 
     Raises:
         ConfigError: a method that does not exist.
     """
-    found = method_class(content["settings"]["method"]).family if "settings" in content else "fewshot"
+    method = method_class(content["settings"]["method"]) if "settings" in content else None
+    found = "fewshot" if method is None else method.family
+    if method is not None and method.knows_classes:
+        return "self_trained"
     dataset = content.get("dataset")
     is_of_scans = found == "partial" and isinstance(dataset, Mapping) and dataset.get("kind") == "scans"
     return "partial_scans" if is_of_scans else found

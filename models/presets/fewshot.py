@@ -12,6 +12,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "panet": {"method": "alpnet", "prototypes": "global", "train_on": "labels"},  # 38.53 / 31.86
     "alpnet_annotated": {"method": "alpnet", "prototypes": "local", "train_on": "labels"},  # 51.28 / 41.63
     "propagation": {"method": "propagation"},  # our own, without training; not published
+    # our own, on the label maps of propagation (pseudo_labels=FOLDER); not published
+    "self_training": {"method": "self_training"},
     "registration": {"method": "registration"},  # a yardstick without learning, not published
     "threshold": {"method": "threshold"},  # a yardstick, not published
 }
@@ -67,4 +69,25 @@ TRAINING: dict[str, Any] = {
     "save_snapshot_every": 25_000,
 }
 
-RULES = (Rule("SSL-ALPNet (ECCV 2020), section 4.2 and released code", TRAINING, {"method": ("alpnet",)}),)
+# Label maps of propagation: what is less certain is unknown. Chosen, as the training below, on the pairs among the
+# CHAOS scans 8, 10, 13 and 15.
+PROPAGATING: dict[str, Any] = {"pseudo_label": {"min_confidence": 0.7}}
+SELF_TRAINING: dict[str, Any] = PROPAGATING | {
+    "n_steps": 600,
+    "batch_size": 16,
+    "optim": {
+        "name": "adamw",
+        "lr": 1e-3,
+        "weight_decay": 0.01,
+        "schedule": "cosine",
+        "warmup_steps": 50,
+    },
+    "checkpoint_every": 100,
+    "print_interval": 25,
+}
+
+RULES = (
+    Rule("SSL-ALPNet (ECCV 2020), section 4.2 and released code", TRAINING, {"method": ("alpnet",)}),
+    Rule("our own", PROPAGATING, {"method": ("propagation",)}),
+    Rule("our own", SELF_TRAINING, {"method": ("self_training",)}),
+)

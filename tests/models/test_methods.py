@@ -12,6 +12,7 @@ from dataloaders.build import FAMILIES
 from dataloaders.images.labels import LabelStore
 from dataloaders.samples import (
     N_UNIFORM,
+    DenseBatch,
     Episode,
     EvalCase,
     ImageCase,
@@ -29,10 +30,11 @@ from util.errors import ConfigError
 
 SIZE = 32
 SPACING_MM = (8.0, 2.0, 2.0)
-EXCLUSIVE = {"propagation", "registration"}  # at most one class per voxel, and further rules
+EXCLUSIVE = {"propagation", "registration", "self_training"}  # at most one class per voxel, and further rules
 UNET = {"unet": {"in_channels": 1, "halvings": [2, 2], "base_features": 4, "max_features": 8}}
 SMALL = {
     "fewshot": {"modelname": "resnet18", "encoder_weights": "none", "proto_grid_size": 4},
+    "self_trained": {"encoder_weights": "none", "n_classes": 5, "decoder_channels": [8] * 5, "ramp_up_steps": 2},
     "dense": UNET,
     "sources": {
         "network": {"kind": "unet", "n_classes": 2, **UNET},
@@ -68,7 +70,7 @@ def build(name, seed=0) -> Method:
     torch.manual_seed(seed)
     entry = ENTRIES[name]
     method = method_class(entry["method"])
-    small = {} if method.batch_type is None else SMALL[method.family]
+    small = {} if method.batch_type is None else SMALL[kind_of(name)]
     return build_method(small | entry)
 
 
@@ -121,16 +123,30 @@ def partially_labelled():
     return JointBatch(parts)
 
 
-def batch_of(family):
+def with_label_maps():
+    """The box in slices between their neighbours: annotated ones, and as many whose left column is unknown."""
+    generator, parts = torch.Generator().manual_seed(7), {}
+    for name in ("annotated", "propagated"):
+        label = box(4).long()
+        label[:, 26:, 2:20] = 4
+        if name == "propagated":
+            label[:, :, 0] = 255
+        image = (label % 255).view(4, 1, SIZE, SIZE) / 4 + 0.1 * torch.randn(4, 3, SIZE, SIZE, generator=generator)
+        parts[name] = DenseBatch(image, label)
+    return JointBatch(parts)
+
+
+def batch_of(kind):
     samples = {
         "fewshot": lambda: Episode(
             torch.randn(2, 1, 1, SIZE, SIZE), box(2, 1), torch.randn(2, 1, 1, SIZE, SIZE), box(2, 1)
         ),
+        "self_trained": with_label_maps,
         "dense": lambda: labels().batch(slice(None)),
         "sources": sources,
         "partial": partially_labelled,
     }
-    return samples[family]()
+    return samples[kind]()
 
 
 def case_of(family):
@@ -157,6 +173,11 @@ def family_of(name):
     return METHODS[ENTRIES[name]["method"]].family
 
 
+def kind_of(name):
+    """The family, within which methods that know their classes are a kind of their own."""
+    return "self_trained" if METHODS[ENTRIES[name]["method"]].knows_classes else family_of(name)
+
+
 @pytest.fixture(params=ENTRIES)
 def name(request):
     return request.param
@@ -173,7 +194,7 @@ def train(method, n_steps, lr=0.02):
     method.before_training(store)
     optim = OptimConfig("adam", lr, weight_decay=0.0, schedule="constant")
     optimisers = Optimisers(method.optimisers(optim), n_steps)
-    batch = batch_of(method.family)
+    batch = batch_of("self_trained" if method.knows_classes else method.family)
     for step in range(n_steps):
         optimisers.zero_grad()
         method(batch)["loss"].backward()
@@ -192,7 +213,7 @@ def test_a_method_without_training_says_so(name):
 
 def test_one_backward_pass_reaches_every_parameter(trainable):
     method = build(trainable).train()
-    losses = method(batch_of(method.family))
+    losses = method(batch_of(kind_of(trainable)))
     assert losses["loss"].shape == ()
     assert all(value.isfinite() for value in losses.values())
     assert not any(value.requires_grad for key, value in losses.items() if key != "loss")
@@ -246,7 +267,7 @@ def test_all_that_is_remembered_between_steps_is_in_the_state(trainable):
     other.load_state_dict(one.state_dict())
     for name in one.optimisers(OptimConfig()):
         assert one.learning_rate_factor(name) == other.learning_rate_factor(name)
-    batch = batch_of(one.family)
+    batch = batch_of(kind_of(trainable))
     torch.manual_seed(4)
     losses = one(batch)
     torch.manual_seed(4)
@@ -266,7 +287,7 @@ def test_prediction_needs_no_gradient_and_leaves_the_method_as_it_was(name):
     assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
 
 
-@pytest.mark.parametrize("name", [name for name in ENTRIES if family_of(name) == "fewshot"], indirect=True)
+@pytest.mark.parametrize("name", [name for name in ENTRIES if kind_of(name) == "fewshot"], indirect=True)
 def test_what_looks_like_the_support_is_found(name):
     case, support = case_of("fewshot")
     method = build(name).eval()
@@ -276,7 +297,19 @@ def test_what_looks_like_the_support_is_found(name):
     assert (masks[0] & ~truth).sum() / (~truth).sum() < 0.4
 
 
-@pytest.mark.parametrize("name", [name for name in ENTRIES if family_of(name) != "fewshot"], indirect=True)
+@pytest.mark.parametrize("name", [name for name in ENTRIES if kind_of(name) == "self_trained"], indirect=True)
+def test_what_is_in_the_label_maps_is_found(name):
+    method, batch = train(build(name).train(), 60).eval(), with_label_maps()
+    with torch.no_grad():
+        found = method.network(batch["propagated"].image).argmax(1)
+    for value in (1, 4):
+        one, other = found == value, batch["annotated"].label == value
+        assert 2 * (one & other).sum() / (one.sum() + other.sum()) > 0.9
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in ENTRIES if kind_of(name) not in ("fewshot", "self_trained")], indirect=True
+)
 def test_what_was_trained_on_is_found(name):
     method = train(build(name).train(), 60).eval()
     batch = batch_of(method.family)

@@ -93,6 +93,12 @@ def test_a_set_without_any_label_is_trained_on_as_a_whole():
     assert (fold.train, fold.query, fold.support) == (ids("2 10"), (), ())
 
 
+def test_a_single_labelled_scan_is_the_support():
+    records = {"a": ScanRecord(), "b": ScanRecord(is_labelled=False), "c": ScanRecord(False, Origin("a"))}
+    fold = make_fold(OWN, ids("c b a"), 0, records=records)
+    assert (fold.train, fold.query, fold.support) == (("b",), (), ("a",))
+
+
 @pytest.mark.parametrize(
     ("scans", "fold", "support_idx", "message"),
     [
@@ -127,7 +133,11 @@ def test_impossible_folds_are_explained(scans, fold, support_idx, message):
             {scan: ScanRecord(origin=Origin("P")) for scan in "abc"},
             "0 of other patients outside it",
         ),
-        (FoldRule(number=1), {scan: ScanRecord(scan == "a") for scan in "abc"}, "labelled scans a found.*single one"),
+        (
+            FoldRule(number=1),
+            {scan: ScanRecord(scan == "a", Origin("P")) for scan in "abc"},
+            "labelled scans a found.*smaller folds.number",
+        ),
     ],
 )
 def test_impossible_own_folds_are_explained(folds, records, message):
