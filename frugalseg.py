@@ -64,7 +64,7 @@ COMMANDS = {
         "baseline jsrt_lung", "validation", ("probabilities",),
     ),
     "pseudo-labels": Command(
-        "training", "write labels of classes that are not annotated",
+        "training", "write labels of what is not annotated",
         "fundus partial_generator", "validation", ("export",),
     ),
     "predict": Command(

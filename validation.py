@@ -178,7 +178,7 @@ def suspects(_config: dict[str, Any]) -> str:
 
 @command
 def export(_config: dict[str, Any]) -> str:
-    """Writes pseudo-labels of the training images for the classes that they are not annotated for.
+    """Writes pseudo-labels: of unlabelled scans, or of the classes that images are not annotated for.
 
     They go to `export_to`, by default `<experiment>/pseudo_labels`, for methods that learn from them (`pseudo_labels`);
     how probabilities become labels: `pseudo_label`.

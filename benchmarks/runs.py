@@ -16,6 +16,13 @@ from util.files import read_json_object, write_json
 DONE = "headline.json"
 
 
+def settings_of(words: Sequence[str], keys: Mapping[str, Any]) -> Settings:
+    """The whole configuration of named configurations and further settings."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        config = ex.run("print_config", dict(keys), named_configs=tuple(words)).config
+    return read_settings(config)
+
+
 def run_once(
     words: Sequence[str], keys: Mapping[str, Any], commands: Sequence[str] = ("train", "validate")
 ) -> Settings:
@@ -30,9 +37,7 @@ def run_once(
         The settings, whose experiment folder holds what the commands returned, see `results`.
     """
     with _one_quiet_thread():
-        with contextlib.redirect_stdout(io.StringIO()):
-            config = ex.run("print_config", dict(keys), named_configs=tuple(words)).config
-        settings = read_settings(config)
+        settings = settings_of(words, keys)
         done = settings.experiment_folder / DONE
         if not done.exists():
             found = {name: ex.run(name, dict(keys), named_configs=tuple(words)).result for name in commands}

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from config_ssl_upload import Settings, defaults_for, read_settings
+from benchmarks.runs import Settings, settings_of
 from dataloaders.fewshot.data import FewShotData, open_fewshot
 from dataloaders.fewshot.folds import Fold
 from dataloaders.ordering import LoaderOptions
@@ -29,7 +29,6 @@ from models import build_method, method_class
 from models.evaluation.fewshot import evaluate
 from models.evaluation.propagated import export_label_maps
 from models.methods.base import Method
-from models.presets import NAMED_CONFIGS
 from models.training.load import load_with_encoder
 from models.training.state import build_state
 from util.cli import run_main, whole
@@ -47,8 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table, each support's scores as soon as they are measured."""
     given = _parser().parse_args(arguments)
     values, _ = parse_words(given.set)
-    words = merge({"dataset": given.dataset, "label_sets": "all"}, NAMED_CONFIGS["self_training"], values)
-    settings = read_settings(merge(defaults_for(words), words))
+    settings = settings_of(("self_training",), merge({"dataset": given.dataset, "label_sets": "all"}, values))
     needs = method_class("self_training").needs
     opened = open_fewshot(settings.data, given.data, needs=needs)  # type: ignore[arg-type] - of this family
     names = [opened.spec.class_names[value].lower() for value in opened.spec.held_out("all")]

@@ -297,6 +297,9 @@ class SourceBatch(_OnDevice):
 
 
 N_UNIFORM = 64  # random numbers of each image in a `SourceBatch`
+# Parts of a batch for methods that learn from label maps: slices of annotated scans, and of scans whose label maps were
+# made without an annotation.
+ANNOTATED, PROPAGATED = "annotated", "propagated"
 
 
 @dataclass(frozen=True)

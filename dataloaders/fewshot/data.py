@@ -17,11 +17,11 @@ from dataloaders.fewshot import protocol
 from dataloaders.fewshot.config import FewShotConfig
 from dataloaders.fewshot.episodes import ClassDrawer, Drawer, EpisodeDataset, PseudoClassDrawer, SliceStack
 from dataloaders.fewshot.folds import Fold, make_fold
-from dataloaders.fewshot.labelled import PROPAGATED, label_maps, labelled_loader, labelled_slices
+from dataloaders.fewshot.labelled import label_maps, labelled_loader, labelled_slices
 from dataloaders.fewshot.slices import pack_slices
 from dataloaders.ordering import LoaderOptions, step_loader
 from dataloaders.protocol import TrainingData
-from dataloaders.samples import EvalCase, SupportScan, SupportSet, Volume
+from dataloaders.samples import PROPAGATED, EvalCase, SupportScan, SupportSet, Volume
 from dataloaders.scans.folder import PreparedFolder
 from dataloaders.scans.normalise import Normalisation
 from util.errors import DataError

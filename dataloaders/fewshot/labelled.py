@@ -15,15 +15,13 @@ from dataloaders.fewshot.folds import Fold
 from dataloaders.fewshot.propagated import COMMAND, PropagatedFolder
 from dataloaders.fewshot.slices import pack_slices
 from dataloaders.ordering import JointDataset, LoaderOptions, Part, step_loader
-from dataloaders.samples import DenseBatch, JointBatch
+from dataloaders.samples import ANNOTATED, PROPAGATED, DenseBatch, JointBatch
 from dataloaders.scans.folder import PreparedFolder
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.transforms import scan_views
 from dataloaders.transforms.scan_views import UNKNOWN, ScanViewConfig, to_input
 from util.errors import ConfigError, DataError
 from util.records import hash_files
-
-ANNOTATED, PROPAGATED = "annotated", "propagated"  # the parts of a batch
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ class Evaluation(ABC):
     def export_pseudo_labels(
         self, method: Method, folder: Path, run: str, recipe: str, config: PseudoLabelConfig
     ) -> None:
-        """Writes labels of the classes that training images are not annotated for, see `frugalseg pseudo-labels`.
+        """Writes labels of training cases, see `frugalseg pseudo-labels`: of classes without annotation, or of scans.
 
         Args:
             method: trained, on the device.
@@ -110,8 +110,8 @@ class Evaluation(ABC):
             ConfigError: not possible for this family.
         """
         raise ConfigError(
-            "export: for methods of several data sets that are annotated for some classes each; choose such data and "
-            "method."
+            "pseudo-labels: for methods of several data sets that are annotated for some classes each, and for methods "
+            "that take whole scans; choose such data and method."
         )
 
     def rank_suspects(self, method: Method, out: Path) -> Path:

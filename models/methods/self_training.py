@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from dataloaders.fewshot.labelled import ANNOTATED, PROPAGATED
 from dataloaders.protocol import DataFacts
-from dataloaders.samples import DenseBatch, EvalCase, JointBatch
+from dataloaders.samples import ANNOTATED, PROPAGATED, DenseBatch, EvalCase, JointBatch
 from dataloaders.transforms.scan_views import UNKNOWN, to_input
 from models.losses.cross_pseudo import ramp_up
 from models.methods.base import Method, exclusive_masks, requested_classes

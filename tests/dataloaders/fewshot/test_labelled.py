@@ -8,10 +8,10 @@ import torch
 
 from dataloaders.fewshot.config import FewShotConfig
 from dataloaders.fewshot.data import open_fewshot
-from dataloaders.fewshot.labelled import ANNOTATED, PROPAGATED, images_sha256, label_maps, labelled_slices
+from dataloaders.fewshot.labelled import images_sha256, label_maps, labelled_slices
 from dataloaders.fewshot.propagated import RECORD, PropagatedFolder
 from dataloaders.ordering import LoaderOptions
-from dataloaders.samples import Volume
+from dataloaders.samples import ANNOTATED, PROPAGATED, Volume
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.transforms.scan_views import UNKNOWN, ScanViewConfig, to_input
 from util.errors import ConfigError, DataError

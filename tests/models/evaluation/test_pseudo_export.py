@@ -124,5 +124,5 @@ def test_there_must_be_something_to_label(root, tmp_path):
     method = Colours(ColoursConfig(data.config.task_list))
     with pytest.raises(ConfigError, match="LINES are annotated for all of line"):
         make_evaluation("partial", data, CPU).export_pseudo_labels(method, tmp_path, *RUN)
-    with pytest.raises(ConfigError, match="export: for methods of several data sets"):
+    with pytest.raises(ConfigError, match="pseudo-labels: for methods of several data sets"):
         Evaluation.export_pseudo_labels(DenseEvaluation(None, CPU), method, tmp_path, *RUN)
