@@ -26,7 +26,16 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data.phantom import make_image, make_patient
-from dataloaders.samples import N_UNIFORM, DenseBatch, Episode, JointBatch, PartialBatch, SourceBatch
+from dataloaders.samples import (
+    ANNOTATED,
+    N_UNIFORM,
+    PROPAGATED,
+    DenseBatch,
+    Episode,
+    JointBatch,
+    PartialBatch,
+    SourceBatch,
+)
 from dataloaders.scans.normalise import Normalisation
 from models import METHODS
 from models.training.average import AverageConfig
@@ -71,6 +80,8 @@ PARTIAL: dict[str, Any] = {
     "heads": [{"name": name, "classes": [name]} for name in ("lesion", "border")],
     "sources": ["lesions", "borders"],
 }
+# Of label maps, whose weight does not change here from step to step.
+LABEL_MAPS: dict[str, Any] = {"encoder_weights": "none", "n_classes": 2, "ramp_up_steps": 0}
 PARTIAL_SMALL: dict[str, Any] = {
     "network": {"encoder": "test_convnext", "channels": 8},
     "discriminator": {"channels": 4},
@@ -133,10 +144,28 @@ def phantom_partial(size_px: int, rank: int, n_images: int = 2) -> JointBatch:
     return JointBatch({name: part(known, dense.image * (1 + 0.1 * k)) for k, (name, known) in enumerate(views.items())})
 
 
+def phantom_label_maps(size_px: int, rank: int, n_images: int = 2) -> JointBatch:
+    """Lesions in grey, annotated and with label maps that leave a part unknown."""
+    parts = {}
+    for number, name in enumerate((ANNOTATED, PROPAGATED)):
+        dense = phantom_images(size_px, 2 * rank + number, n_images)
+        if name == PROPAGATED:
+            dense.label[:, : size_px // 8] = 255
+        parts[name] = DenseBatch(dense.image, dense.label)
+    return JointBatch(parts)
+
+
+def kind_of(name: str) -> str:
+    """The family of a method; of few-shot ones, those that know their classes are a kind of their own."""
+    return "self_trained" if METHODS[name].knows_classes else METHODS[name].family
+
+
 def settings_of(name: str, is_small: bool) -> dict[str, Any]:
     """The configuration of a method, without keys of other methods."""
     keys = METHODS[name].Config.__dataclass_fields__
     values = FIXED | (SMALL if is_small else PUBLISHED)
+    if kind_of(name) == "self_trained":
+        return {"method": name} | LABEL_MAPS
     if METHODS[name].family == "partial":
         values = merge(FIXED, PARTIAL, PARTIAL_SMALL if is_small else {})
     return {"method": name} | {key: value for key, value in values.items() if key in keys}
@@ -235,18 +264,19 @@ def run_all(target: torch.device, options: argparse.Namespace, rank: int, is_sha
     is_small = options.size_px < 256
     batches = {
         "fewshot": phantom_episode,
+        "self_trained": phantom_label_maps,
         "dense": phantom_images,
         "sources": phantom_sources,
         "partial": phantom_partial,
     }
-    batches = {family: make_batch(options.size_px, rank) for family, make_batch in batches.items()}
+    batches = {kind: make_batch(options.size_px, rank) for kind, make_batch in batches.items()}
     lines: list[dict[str, Any]] = []
     expected: dict[str, float] = {}  # the losses on the CPU take longest, and are the same in every mode
     for mode in modes(target, options.compile):
         for name in options.methods:
             line: dict[str, Any] = {"method": name, "precision": mode.precision, "compiles": mode.compiles}
             try:
-                batch = batches[METHODS[name].family]
+                batch = batches[kind_of(name)]
                 if name not in expected:
                     expected[name] = loss_on_cpu(name, batch, target, is_small)
                 line |= try_method(name, batch, mode, target, is_small, is_shared, expected[name])

@@ -15,15 +15,16 @@
 #   EXTRA                 further settings of all trainings, such as "n_steps=300"
 #   SEED, DATA_DIR, LOG_DIR, DEVICE, PYTHON, DRY_RUN: as in lib.sh
 set -euo pipefail
+# shellcheck source=examples/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 logs=${LOG_DIR:-$root/exps}
 
 # step COMMAND METHOD WORD...: a command of this repository on the data of a fold.
 step() {
-    local file=$1 command=$2 method=$3
-    # shellcheck disable=SC2086 # a command may be none
-    run "$file" $command with "$method" "dataset=${DATASET:-CHAOST2}" label_sets=all "eval_fold=$fold" \
+    local file=$1 what=$2 method=$3
+    # shellcheck disable=SC2086 # there may be no command
+    run "$file" $what with "$method" "dataset=${DATASET:-CHAOST2}" label_sets=all "eval_fold=$fold" \
         "device=${DEVICE:-auto}" "path.data_dir=${DATA_DIR:-$root/data}" "path.log_dir=$logs" "${@:4}"
 }
 
