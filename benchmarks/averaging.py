@@ -1,6 +1,6 @@
 """What averaging gains in prediction: over flipped images, and over networks of several seeds, on phantom skin images.
 
-python -m benchmarks.averaging --out study --jobs 2     # the table in docs/predict.md; four minutes on two CPU cores
+python -m benchmarks.averaging --out study --jobs 2     # the table in docs/predict.md; three minutes on two CPU cores
 
 The networks are those of examples/study_noisy_phantom.sh: plain cross-entropy on masks of which 70 % are wrong by
 70 % of the area. They are averaged as `frugalseg predict --checkpoint A B C --flips` does. Completed runs are not
