@@ -9,11 +9,13 @@ import pytest
 import training  # noqa: F401 - registers its command
 import validation  # noqa: F401
 from config_ssl_upload import InputError, ex
+from data.prepare.class_index import write_class_index
 from dataloaders.catalog import dataset
 from dataloaders.io.nifti import read_nifti
 from dataloaders.scans.preprocess import PrepareParameters
 from models import predict
 from tests.example_scripts import commands, keys
+from util.files import write_json
 from util.results.scores import read_scores
 from util.runtime import checkpoint
 
@@ -33,8 +35,8 @@ TRAINED = SMALL | {
 
 
 def run(command, folder, logs, method, **changes):
-    paths = {"path": {"data_dir": str(folder), "log_dir": str(logs)}}
-    return ex.run(command, named_configs=[method, "chaost2"], config_updates=paths | changes).result
+    updates = {"dataset": "CHAOST2", "path": {"data_dir": str(folder), "log_dir": str(logs)}} | changes
+    return ex.run(command, named_configs=[method], config_updates=updates).result
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +131,27 @@ def test_a_second_round_learns_from_label_maps_of_the_network(finished, prepared
 def test_training_without_label_maps_is_refused(prepared_folder, tmp_path):
     with pytest.raises(InputError, match="pseudo_labels: none given"):
         run("train", prepared_folder, tmp_path, "self_training", **TRAINED)
+
+
+def test_a_single_labelled_scan_is_enough(make_prepared, tmp_path):
+    """Of one's own data; nothing can be scored then."""
+    folder = make_prepared(tmp_path / "own", ["1", "2", "3"])
+    description = tmp_path / "own.json5"
+    classes = [{"name": name} for name in ("first", "second", "third", "fourth")]
+    write_json(description, {"name": "own", "kind": "scans", "classes": classes, "grid": {"size_px": 64}})
+    for scan in ("2", "3"):
+        (folder / f"label_{scan}.nii.gz").unlink()
+    (folder / "manifest.json").unlink()
+    write_class_index(folder, dataset(str(description)))
+    own = {"dataset": str(description)}
+    maps = run("export", folder, tmp_path / "logs", "propagation", **SMALL, **own)
+    assert set(json.loads((Path(maps) / "propagated.json").read_text())["images"]) == {"2", "3"}
+    path = run(
+        "train", folder, tmp_path / "logs", "self_training", **TRAINED | own | {"n_steps": 1}, pseudo_labels=maps
+    )
+    assert set(json.loads((Path(path).parent / "training_cases.json").read_text())["cases"]) == {"1", "2", "3"}
+    with pytest.raises(InputError, match="nothing can be scored"):
+        run("validate", folder, tmp_path / "logs", "propagation", **SMALL, **own)
 
 
 def test_the_script_alternates_label_maps_and_training(tmp_path):
