@@ -22,7 +22,8 @@ from data.noise.__main__ import main as make_noise
 from data.phantom import write_phantom
 from data.prepare.__main__ import main as prepare
 from dataloaders.images.config import DenseConfig
-from dataloaders.images.data import DenseData, open_dense
+from dataloaders.images.data import open_dense
+from dataloaders.samples import ImageCase
 from models.methods.base import Method
 from models.prediction.averaging import AveragedSegmenter
 from models.training.load import load_trained, read_trained
@@ -56,11 +57,14 @@ def train(seed: int, out: Path) -> Path:
     return run_once(("ce", "isic2017", "noisy_small"), keys, ("train",)).experiment_folder / "checkpoint.pt"
 
 
-def mean_dice(methods: Sequence[Method], flips: bool, data: DenseData) -> float:
-    """Mean Dice of the test images, of the average of some networks."""
+Cases = Sequence[tuple[ImageCase, np.ndarray]]  # images, and their true masks (K, D, H, W)
+
+
+def mean_dice(methods: Sequence[Method], flips: bool, cases: Cases) -> float:
+    """Mean Dice of the images, of the average of some networks."""
     segmenter = AveragedSegmenter(methods, torch.device("cpu"), flips)
     found = []
-    for case, truth in data.cases():
+    for case, truth in cases:
         true = torch.from_numpy(np.ascontiguousarray(truth))
         mask = segmenter.segment(case).masks
         both, either = (mask & true).sum((0, 2, 3)), mask.sum((0, 2, 3)) + true.sum((0, 2, 3))
@@ -68,11 +72,11 @@ def mean_dice(methods: Sequence[Method], flips: bool, data: DenseData) -> float:
     return float(np.mean(found))
 
 
-def table(networks: Sequence[Method], data: DenseData) -> str:
+def table(networks: Sequence[Method], cases: Cases) -> str:
     """Dice x 100 with and without flips: of each network, their mean, and of the average of all, in Markdown."""
     groups = {f"network {number}": [one] for number, one in enumerate(networks, start=1)}
     scores = {
-        name: [100 * mean_dice(each, flips, data) for flips in (False, True)]
+        name: [100 * mean_dice(each, flips, cases) for flips in (False, True)]
         for name, each in (*groups.items(), ("average of all networks", networks))
     }
     scores["mean of the single networks"] = list(np.mean([scores[name] for name in groups], 0))
@@ -93,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         load_trained(path, read_trained(path)["settings"], "last", torch.device("cpu")).method for path in paths
     ]
     data = open_dense(DenseConfig(dataset="ISIC2017", size_px=SIZE_PX), str(given.out / "data"))
-    text = table(networks, data)
+    text = table(networks, list(data.cases()))
     write_text(given.out / "averaging.md", text)
     logger.info("Dice x 100, mean of %d test images\n\n%s", len(data.ids("test")), text)
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,8 @@ TRAINED = SMALL | {
 
 def run(command, folder, logs, method, **changes):
     updates = {"dataset": "CHAOST2", "path": {"data_dir": str(folder), "log_dir": str(logs)}} | changes
-    return ex.run(command, named_configs=[method], config_updates=updates).result
+    result: Any = ex.run(command, named_configs=[method], config_updates=updates).result
+    return result
 
 
 @pytest.fixture(scope="module")

@@ -301,7 +301,7 @@ def test_what_looks_like_the_support_is_found(name):
 def test_what_is_in_the_label_maps_is_found(name):
     method, batch = train(build(name).train(), 60).eval(), with_label_maps()
     with torch.no_grad():
-        found = method.network(batch["propagated"].image).argmax(1)
+        found = method.inference_network()(batch["propagated"].image).argmax(1)
     for value in (1, 4):
         one, other = found == value, batch["annotated"].label == value
         assert 2 * (one & other).sum() / (one.sum() + other.sum()) > 0.9
