@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The README's table of few-shot methods with one command: every method on both data sets in both settings, five folds
 # each. Trains and validates what is not finished yet, then collects all folds in LOG_DIR/table.md. Run the same command
-# to resume, or to add methods.
+# to resume, or to add methods. Self-training, whose runs follow from each other, has a script of its own,
+# self_training.sh; its scores go into the same table if LOG_DIR is the same.
 #
 #     bash examples/table_fewshot.sh                                                  # 170 runs, one after the other
 #     METHODS="propagation registration threshold" bash examples/table_fewshot.sh     # without training: hours on a CPU

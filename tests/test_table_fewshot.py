@@ -27,8 +27,9 @@ N_SHARED = 5  # settings of all runs of the few-shot table, which come first
 def test_the_table_of_few_shot_methods_has_every_method_setting_and_fold(tmp_path):
     runs, table = runs_of_table(tmp_path)
     assert table[3:] == [f"path.log_dir={ROOT}/exps"]
-    assert {words[N_SHARED] for words, _ in runs} == set(fewshot.METHODS)
-    for name, values in fewshot.METHODS.items():
+    methods = {name: values for name, values in fewshot.METHODS.items() if name != "self_training"}  # own script
+    assert {words[N_SHARED] for words, _ in runs} == set(methods)
+    for name, values in methods.items():
         is_trained = method_class(values["method"]).batch_type is not None
         assert {trained for words, trained in runs if words[N_SHARED] == name} == {is_trained}
         found = [tuple(words[N_SHARED + 1 :]) for words, _ in runs if words[N_SHARED] == name]

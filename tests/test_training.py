@@ -247,7 +247,7 @@ def test_snapshots_and_curves_are_written(prepared_folder, tmp_path):
         ({"n_step": 3}, "n_step: unknown setting; did you mean n_steps"),
         ({"optim": {"lrr": 1}}, r"optim\.lrr: unknown setting; did you mean lr"),
         ({"n_steps": "many"}, r"n_steps='many' \(str\): expected int"),
-        ({"method": "alpnett"}, "expected one of alpnet, propagation, registration, threshold"),
+        ({"method": "alpnett"}, "expected one of alpnet, propagation, self_training, registration, threshold"),
         ({"dataset": "CHAOS3"}, "expected one of CHAOST2, MMS, SABS, SCGM"),
         ({"eval_fold": 7}, "expected 0 to 4"),
         ({"checkpoint_every": 0}, "checkpoint_every=0: expected 1 or more"),

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.training_step import synthetic_stack
 from dataloaders.fewshot.episodes import EpisodeDataset, PseudoClassDrawer
+from dataloaders.fewshot.labelled import LabelledSlices, ViewDataset
 from dataloaders.images.data import DenseDataset
 from dataloaders.images.labels import LabelsOnDevice
 from dataloaders.ordering import LoaderOptions, Part
@@ -30,10 +31,11 @@ from dataloaders.sources.store import SliceStore
 from dataloaders.transforms import PRESETS
 from dataloaders.transforms.dense import DENSE_PRESETS
 from dataloaders.transforms.histogram import N_QUANTILES
+from dataloaders.transforms.scan_views import ScanViewConfig
 from dataloaders.transforms.slices import SLICE_PRESETS
 from models import build_method, method_class
 from models.methods.whole_scans import WholeScanMethod
-from tests.models.test_methods import ENTRIES, SIZE, SMALL, batch_of, case_of, family_of, is_trainable, labels
+from tests.models.test_methods import ENTRIES, SIZE, SMALL, batch_of, case_of, family_of, is_trainable, kind_of, labels
 from tests.models.toys import TOYS, batches, build_toy
 from util.runtime.meters import RunningMeans
 
@@ -88,7 +90,7 @@ def on_gpu(fake, sample):
 def method_on_gpu(name):
     """Its weights are made there; what its steps make has to name the device."""
     method_type = method_class(ENTRIES[name]["method"])
-    small = {} if method_type.batch_type is None else SMALL[method_type.family]
+    small = {} if method_type.batch_type is None else SMALL[kind_of(name)]
     with GPU:
         return build_method(small | ENTRIES[name])
 
@@ -96,7 +98,7 @@ def method_on_gpu(name):
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("name", [name for name in ENTRIES if is_trainable(name)])
 def test_a_step_neither_waits_nor_mixes_devices(fake, name, precision):
-    batch = on_gpu(fake, made(batch_of, family_of(name)))
+    batch = on_gpu(fake, made(batch_of, kind_of(name)))
     method, means = method_on_gpu(name).train(), RunningMeans()
     with NoWaiting():
         with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
@@ -122,8 +124,8 @@ def test_a_step_of_several_networks_and_streams_neither_waits_nor_mixes_devices(
 
 
 def reads_whole_scans(name):
-    """The body, the body's cells and the alignment follow from a scan's values, which these methods read once."""
-    return issubclass(method_class(ENTRIES[name]["method"]), WholeScanMethod)
+    """What follows from a scan's values, which these methods read once: body, alignment, or pieces of the masks."""
+    return issubclass(method_class(ENTRIES[name]["method"]), WholeScanMethod) or kind_of(name) == "self_trained"
 
 
 @pytest.mark.parametrize("name", [name for name in ENTRIES if not reads_whole_scans(name)])
@@ -144,6 +146,16 @@ def test_episodes_are_made_on_the_device(fake, preset):
         episode = EpisodeDataset(stack, drawer, PRESETS[preset], 0, 3)[5]
     assert episode.query_image.shape == (3, 1, 1, 64, 64)
     assert {value.device for value in vars(episode).values()} == {GPU}
+
+
+def test_views_of_labelled_slices_are_made_on_the_device(fake):
+    stack = made(lambda: synthetic_stack(64, 8).on(torch.device("cpu")))
+    stack = replace(stack, image=fake.from_tensor(stack.image).to(GPU), ids=fake.from_tensor(stack.ids).to(GPU))
+    part = Part(np.arange(8), 3, seed=0, name="annotated")
+    with NoWaiting():
+        batch = ViewDataset(LabelledSlices(stack, (1, 2)), part, ScanViewConfig(), n_classes=3)[5]
+    assert batch.image.shape == (3, 3, 64, 64)
+    assert {batch.image.device, batch.label.device} == {GPU}
 
 
 @pytest.mark.parametrize("preset", DENSE_PRESETS)
