@@ -30,7 +30,7 @@ step() {
 
 for fold in ${FOLDS:-0}; do
     propagation=(propagation ${CHECKPOINT:+"reload_model_path=$CHECKPOINT"})
-    maps=$logs/label_maps/fold${fold}_round
+    maps=$logs/label_maps/$(basename "${DATASET:-CHAOST2}" .json5)_fold${fold}_seed${SEED:-1234}_round
     step validation.py export "${propagation[@]}" "export_to=${maps}1"
     [[ ${SCORE:-1} == 0 ]] || step validation.py validate "${propagation[@]}"
     for ((round = 1; round <= ${ROUNDS:-2}; round++)); do

@@ -15,6 +15,7 @@ from dataloaders.catalog import dataset
 from dataloaders.io.nifti import read_nifti
 from dataloaders.scans.preprocess import PrepareParameters
 from models import predict
+from models.export.__main__ import main as export
 from tests.example_scripts import commands, keys
 from util.files import write_json
 from util.results.scores import read_scores
@@ -76,6 +77,16 @@ def test_the_network_finds_what_propagation_finds(finished):
     assert scores["network"] > 0.7
 
 
+def test_without_pictures_there_are_scores_and_no_page(finished):
+    _, path, _ = finished
+    trained = {each.name for each in Path(path).parent.iterdir()}
+    (validation_folder,) = Path(path).parent.glob("validation/1")
+    scored = {each.name for each in validation_folder.iterdir()}
+    assert {"progress.png", "report.html"} <= trained
+    assert "scores.csv" in scored
+    assert {"overlays", "views", "report.html", "curves.png"}.isdisjoint(scored)
+
+
 def test_annotated_scans_are_among_the_trained_ones(finished, prepared_folder):
     _, path, _ = finished
     content = checkpoint.load(Path(path))
@@ -106,6 +117,17 @@ def test_scans_are_segmented_without_annotated_ones(finished, prepared_folder, t
     assert np.mean(dice) > 0.5
 
 
+def test_an_export_tells_its_input_and_predicts_the_same_classes(finished, tmp_path):
+    _, path, _ = finished
+    export([path, "--out", str(tmp_path / "model")])
+    card = (tmp_path / "model" / "MODEL_CARD.md").read_text()
+    assert "the network sees 3 channel(s)" in card
+    assert "each slice between its two neighbours" in card
+    one, other = (predict.SelfTrainedPredictor.from_checkpoint(each) for each in (Path(path), tmp_path / "model"))
+    assert one.structures == other.structures
+    assert set(one.structures) == {CHAOST2.class_names[value] for value in CHAOST2.evaluated}
+
+
 def test_an_annotated_scan_is_not_asked_for(finished, prepared_folder, tmp_path):
     _, path, _ = finished
     image = str(prepared_folder / "image_1.nii.gz")
@@ -123,8 +145,10 @@ def test_label_maps_of_methods_that_compare_slices_are_refused(prepared_folder, 
 
 def test_a_second_round_learns_from_label_maps_of_the_network(finished, prepared_folder, tmp_path):
     (first, second), path, _ = finished
-    given = TRAINED | {"n_steps": 2}
+    given = TRAINED | {"n_steps": 2, "pictures": False}
     other = run("train", prepared_folder, tmp_path, "self_training", **given, pseudo_labels=second)
+    written = {each.name for each in Path(other).parent.iterdir()}
+    assert {"progress.png", "report.html"}.isdisjoint(written)
     settings = checkpoint.load(Path(other))["settings"]
     assert settings["pseudo_labels"] == Path(path).parent.name  # known by the run that made them
     assert checkpoint.load(Path(path))["settings"]["pseudo_labels"] == Path(first).parent.name
@@ -171,7 +195,7 @@ def test_the_script_alternates_label_maps_and_training(tmp_path):
         ["predict", "--checkpoint", "--scans", "others", "--out", "segmentations", "--overlays"],
     ]
     maps = [(keys(words).get("pseudo_labels"), keys(words).get("export_to")) for words in found[:-1]]
-    first, second = "logs/label_maps/fold1_round1", "logs/label_maps/fold1_round2"
+    first, second = (f"logs/label_maps/my_fold1_seed1234_round{number}" for number in (1, 2))
     assert maps == [(None, first), (None, None), (first, None), (first, None), (first, second), *[(second, None)] * 2]
     assert all(keys(words)["eval_fold"] == "1" and keys(words)["dataset"] == "my.json5" for words in found[:-1])
     unscored = commands("self_training.sh", tmp_path, SCORE="0", ROUNDS="1", CHECKPOINT="net.pt")

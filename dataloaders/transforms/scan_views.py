@@ -38,7 +38,7 @@ class ScanViewConfig:
     unevenness: float = option(0.15, ge=0, le=2)  # standard deviation of the logarithm of the brightness of a node
     gain: float = option(0.2, ge=0, lt=1)  # uniform up to this, both ways
     offset: float = option(0.2, ge=0, le=2)  # likewise
-    noise: float = option(0.08, ge=0, le=2)  # largest half-width of the noise
+    noise: float = option(0.08, ge=0, le=2)  # largest standard deviation of the noise
 
     def __post_init__(self) -> None:
         check_bounds(self, "views.")

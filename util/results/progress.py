@@ -26,7 +26,7 @@ class Progress:
             title: above the curves.
             step: completed steps; more than 0 in a resumed run.
             n_steps: length of the run.
-            is_drawn: False without pictures and on all processes but the first: nothing is drawn.
+            is_drawn: False without pictures and on all processes but the first, where `draw_if_due` does nothing.
         """
         self.path, self.title, self.first_step, self.n_steps = folder / FILE_NAME, title, step, n_steps
         self.is_drawn = is_drawn
@@ -35,7 +35,7 @@ class Progress:
 
     def draw_if_due(self, step: int, scalars: Scalars) -> None:
         """Draws if the last drawing was long enough ago; see `draw`."""
-        if time.monotonic() - self.drawn_s >= self.wait_s:
+        if self.is_drawn and time.monotonic() - self.drawn_s >= self.wait_s:
             self.draw(step, scalars)
 
     def draw(self, step: int, scalars: Scalars) -> None:
@@ -47,7 +47,7 @@ class Progress:
         """
         start_s = time.monotonic()
         curves = {name: (each[0], each[1]) for name, each in scalars.items() if name.startswith(OF_TRAINING)}
-        if curves and self.is_drawn:
+        if curves:
             with dispensable(FILE_NAME):
                 save_curves(self.path, curves, f"{self.title}\n{self._position(step, start_s)}")
         self.drawn_s = time.monotonic()

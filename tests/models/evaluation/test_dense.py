@@ -202,7 +202,8 @@ def test_of_a_batch_that_fails_only_the_image_at_fault_is_lost(squares, tmp_path
 
 
 def test_what_is_not_asked_for_is_not_made(squares, tmp_path):
-    found, scores = scored(squares, tmp_path, truths(squares), options=ScoreOptions(False, False))
+    found, scores = scored(squares, tmp_path, truths(squares), options=ScoreOptions(False, False, False))
+    assert found.pictures == {}
     assert not (tmp_path / "predictions").exists()
     assert scores["last", "hd95_px"]["value"].isna().all()
     assert "test/hd95_px/last" not in dict(found.logged)

@@ -198,7 +198,8 @@ def test_curve_is_of_development_scans_and_opens_no_tested_one(hearts, monkeypat
 def test_further_conditions(tmp_path):
     folder = write_hearts(tmp_path)
     data = open_hearts(folder, train_domains=("B", "C"), selection="random", selection_seed=5)
-    _, scores, _ = score(data, tmp_path / "out", surface_scores=False, save_predictions=False)
+    result, scores, _ = score(data, tmp_path / "out", surface_scores=False, save_predictions=False, pictures=False)
+    assert result.pictures == {}
     first = scores.iloc[0]
     assert [first[name] for name in ("sources", "selection", "selection_seed")] == ["B+C", "random", "5"]
     assert not (tmp_path / "out" / "predictions").exists()
