@@ -50,12 +50,42 @@ class Compared:
     """A run and its differences to the first one; none for the first one itself."""
 
     name: str
-    title: str
     group: CaseGroup
     rows: dict[str, CaseRow]  # of the shared cases
     means: list[float]
     differences: list[Difference]
     plot: Plot | None
+
+
+@dataclass(frozen=True)
+class ComparedSet:
+    """Scores of all runs under the same conditions.
+
+    Attributes:
+        title: the conditions in words; may be empty.
+        number: of the set in the page.
+        structures: that all runs have.
+        shared: cases that all runs have, and the ids of their rows in the page.
+        runs: in the order given.
+        counts: cases of each run, in words.
+    """
+
+    title: str
+    number: int
+    structures: list[str]
+    shared: dict[str, str]
+    runs: list[Compared]
+    counts: str
+
+    @property
+    def metric(self) -> str:
+        """Name and unit of the score."""
+        return self.runs[0].group.title_of_metric
+
+    @property
+    def is_higher_better(self) -> bool:
+        """Whether it is a share; distances are better when they are small."""
+        return _is_higher_better(self.runs[0].group)
 
 
 def save_comparison(paths: Sequence[Path], out: Path) -> Path:
@@ -69,39 +99,58 @@ def save_comparison(paths: Sequence[Path], out: Path) -> Path:
         DataError: a run cannot be read, or they have no case, structure or score in common.
     """
     runs = [read_run(find_run(path)) for path in paths]
-    groups = [_first_group(run) for run in runs]
-    structures = [name for name in groups[0].structures if all(name in group.structures for group in groups)]
-    _require_alike(runs, groups, structures)
-    by_case = [{row.case: row for row in group.rows} for group in groups]
-    shared = sorted(set.intersection(*map(set, by_case)), key=natural_key)
-    counts = [f"{run.name}: {len(rows)} cases" for run, rows in zip(runs, by_case, strict=True)]
-    if not shared:
-        raise DataError(f"no case is in all runs ({'; '.join(counts)}). Compare validations of the same cases.")
-    names = _distinct_names(runs)
-    compared = [
-        _compare(name, run, group, {case: rows[case] for case in shared}, {case: by_case[0][case] for case in shared},
-                 structures, run is runs[0])
-        for name, run, group, rows in zip(names, runs, groups, by_case, strict=True)
-    ]  # fmt: skip
+    groups = [_groups(run) for run in runs]
+    sets = [_compare_set(runs, each, number) for number, each in enumerate(_alike(groups))]
     text = render(
         "compare.html.j2",
-        compared=compared,
-        structures=structures,
-        shared=shared,
-        warnings=_warnings(runs, groups, counts, len(shared)),
-        metric=groups[0].title_of_metric,
-        conditions=groups[0].title,
-        is_higher_better=_is_higher_better(groups[0]),
+        runs=[(name, f"{run.record.title} ({run.name})") for name, run in zip(_names(runs), runs, strict=True)],
+        sets=sets,
+        warnings=_warnings(runs, groups, sets),
     )
     write_text(out, text)
     return out
 
 
-def _first_group(run: Run) -> CaseGroup:
+def _groups(run: Run) -> list[CaseGroup]:
     groups = group_cases(run.scores)
     if not groups:
         raise DataError(f"{run.folder}: no scores of cases to compare. Name a validation that has scored cases.")
-    return groups[0]
+    return groups
+
+
+def _alike(groups: Sequence[list[CaseGroup]]) -> list[list[CaseGroup]]:
+    """The runs' groups that are compared with each other: the first ones, and further ones of equal conditions."""
+    sets = [[own[0] for own in groups]]
+    for group in groups[0][1:]:
+        found = [next((each for each in own[1:] if each.conditions == group.conditions), None) for own in groups]
+        alike = [each for each in found if each is not None]
+        if len(alike) == len(groups) and _shared_structures(alike) and _shared_cases(alike):
+            sets.append(alike)
+    return sets
+
+
+def _shared_structures(groups: Sequence[CaseGroup]) -> list[str]:
+    return [name for name in groups[0].structures if all(name in group.structures for group in groups)]
+
+
+def _shared_cases(groups: Sequence[CaseGroup]) -> list[str]:
+    return sorted(set.intersection(*({row.case for row in group.rows} for group in groups)), key=natural_key)
+
+
+def _compare_set(runs: Sequence[Run], groups: Sequence[CaseGroup], number: int) -> ComparedSet:
+    structures, shared = _shared_structures(groups), _shared_cases(groups)
+    _require_alike(runs, groups, structures)
+    counts = "; ".join(f"{run.name}: {len(group.rows)} cases" for run, group in zip(runs, groups, strict=True))
+    if not shared:
+        raise DataError(f"no case is in all runs ({counts}). Compare validations of the same cases.")
+    anchors = {case: f"case-{number}-{n}" for n, case in enumerate(shared)}
+    by_case = [{row.case: row for row in group.rows} for group in groups]
+    rows = [{case: own[case] for case in shared} for own in by_case]
+    compared = [
+        _compare(name, group, own, None if own is rows[0] else rows[0], structures, anchors)
+        for name, group, own in zip(_names(runs), groups, rows, strict=True)
+    ]
+    return ComparedSet(groups[0].title, number, structures, anchors, compared, counts)
 
 
 def _require_alike(runs: Sequence[Run], groups: Sequence[CaseGroup], structures: Sequence[str]) -> None:
@@ -122,7 +171,7 @@ def _protocol(group: CaseGroup) -> str:
     return " and ".join(group.scores["protocol"].unique()) if "protocol" in group.scores else ""
 
 
-def _distinct_names(runs: Sequence[Run]) -> list[str]:
+def _names(runs: Sequence[Run]) -> list[str]:
     """Letters, by which the tables tell the runs apart; numbers where there are more runs than letters."""
     return [chr(ord("A") + n) if n < len(runs) <= 26 else str(n + 1) for n in range(len(runs))]
 
@@ -134,24 +183,21 @@ def _is_higher_better(group: CaseGroup) -> bool:
 
 
 def _compare(
-    name: str, run: Run, group: CaseGroup, rows: dict[str, CaseRow], first: dict[str, CaseRow],
-    structures: Sequence[str], is_first: bool,
+    name: str, group: CaseGroup, rows: dict[str, CaseRow], first: dict[str, CaseRow] | None,
+    structures: Sequence[str], anchors: dict[str, str],
 ) -> Compared:  # fmt: skip
     columns = {structure: _values(rows, structure, structures) for structure in (*structures, MEAN)}
     means = [group.factor * _mean(values) for values in columns.values()]
-    title = f"{run.record.title} ({run.name})"
-    if is_first:
-        return Compared(name, title, group, rows, means, [], None)
+    if first is None:
+        return Compared(name, group, rows, means, [], None)
     sign = 1 if _is_higher_better(group) else -1
     patients = [row.patient for row in rows.values()]
     differences, points = [], []
     for structure, values in columns.items():
         change = group.factor * (values - _values(first, structure, structures))
         differences.append(_difference(structure, change, patients, sign))
-        points.append(
-            (structure, [(case, f"case-{n}", value) for n, (case, value) in enumerate(zip(rows, change, strict=True))])
-        )
-    return Compared(name, title, group, rows, means, differences, make_plot(points, signed=True))
+        points.append((structure, [(case, anchors[case], value) for case, value in zip(rows, change, strict=True)]))
+    return Compared(name, group, rows, means, differences, make_plot(points, signed=True))
 
 
 def _values(rows: dict[str, CaseRow], structure: str, structures: Sequence[str]) -> np.ndarray:
@@ -176,15 +222,17 @@ def _difference(structure: str, change: np.ndarray, patients: Sequence[str], sig
     return Difference(structure, len(known), float(np.median(known)), float(known.mean()), low, high, better, worse)
 
 
-def _warnings(runs: Sequence[Run], groups: Sequence[CaseGroup], counts: Sequence[str], n_shared: int) -> list[str]:
+def _warnings(runs: Sequence[Run], groups: Sequence[list[CaseGroup]], sets: Sequence[ComparedSet]) -> list[str]:
     told = []
-    if any(len(group.rows) != n_shared for group in groups):
-        told.append(f"Compared on the {n_shared} cases that all runs share ({'; '.join(counts)}).")
-    others = {run.name: "; ".join(each.title for each in group_cases(run.scores)[1:]) for run in runs}
-    if len(set(others.values())) == 1 and others[runs[0].name]:
-        told.append(f"Only the first set of scores is compared, {groups[0].title}; not {others[runs[0].name]}.")
-    else:
-        told += [f"{name}: not compared: {text}." for name, text in others.items() if text]
+    for each in sets:
+        if any(len(run.group.rows) != len(each.shared) for run in each.runs):
+            title = f"{each.title}: compared" if each.title and len(sets) > 1 else "Compared"
+            told.append(f"{title} on the {len(each.shared)} cases that all runs share ({each.counts}).")
+    for number, (run, own) in enumerate(zip(runs, groups, strict=True)):
+        taken = [each.runs[number].group for each in sets]
+        left = [group.title for group in own if not any(group is one for one in taken)]
+        if left:
+            told.append(f"{run.name}: not compared, as not all runs have it: {'; '.join(left)}.")
     failed = {run.name: len(run.record.failed) for run in runs if run.record.failed}
     told += [f"{name}: {number} cases could not be scored." for name, number in failed.items()]
     return told + [f"{run.name}: {each}" for run in runs for each in run.warnings]

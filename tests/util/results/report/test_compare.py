@@ -1,12 +1,14 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from tests.util.results.report.conftest import DICE, STRUCTURES
+from tests.util.results.report.conftest import DICE, STRUCTURES, scores_of
 from util.errors import DataError
 from util.results.intervals import mean_interval
 from util.results.report.compare import default_place, save_comparison
+from util.results.scores import FILE_NAME, write_scores
 
 OTHER = {"1": (0.95, 0.8), "2": (0.6, 0.3), "3": (0.6, 0.9), "77": (0.5, 0.5)}
 
@@ -33,6 +35,23 @@ def test_runs_are_compared_on_the_cases_they_share(write_run, tmp_path):
     assert shared[0][1:3] == ["90.0", "95.0"]
     assert "SECRET" not in page
     assert "<script>alert" not in page
+
+
+def test_every_set_of_scores_that_all_runs_have_is_compared(write_run, tmp_path):
+    protocols = {"a": {"reference": DICE, "blind": DICE}, "b": {"reference": DICE, "blind": OTHER, "told": DICE}}
+    for name, sets in protocols.items():
+        scores = pd.concat([scores_of(dice, protocol=protocol) for protocol, dice in sets.items()], ignore_index=True)
+        write_scores(write_run(tmp_path / name) / FILE_NAME, scores)
+    runs = [tmp_path / name for name in protocols]
+    page = save_comparison(runs, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert cells(page, "B minus A, paired by case, reference")[0][:4] == ["LIVER", "5", "+0.0", "+0.0"]
+    assert cells(page, "B minus A, paired by case, blind")[0][:4] == ["LIVER", "3", "+5.0", "+1.7"]
+    assert cells(page, ", blind of every shared case")[0][:3] == ["1", "90.0", "95.0"]
+    assert "blind: compared on the 3 cases that all runs share (a: 5 cases; b: 4 cases)." in page
+    assert "b: not compared, as not all runs have it: told." in page
+    ids = re.findall('id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall('href="#(case-[^"]+)"', page)) <= set(ids)
 
 
 def test_a_structure_without_a_shared_defined_case_has_no_difference(write_run, tmp_path):
