@@ -50,6 +50,7 @@ class Compared:
     """A run and its differences to the first one; none for the first one itself."""
 
     name: str
+    title: str
     group: CaseGroup
     rows: dict[str, CaseRow]  # of the shared cases
     means: list[float]
@@ -63,19 +64,15 @@ class ComparedSet:
 
     Attributes:
         title: the conditions in words; may be empty.
-        number: of the set in the page.
         structures: that all runs have.
         shared: cases that all runs have, and the ids of their rows in the page.
         runs: in the order given.
-        counts: cases of each run, in words.
     """
 
     title: str
-    number: int
     structures: list[str]
     shared: dict[str, str]
     runs: list[Compared]
-    counts: str
 
     @property
     def metric(self) -> str:
@@ -103,7 +100,8 @@ def save_comparison(paths: Sequence[Path], out: Path) -> Path:
     sets = [_compare_set(runs, each, number) for number, each in enumerate(_alike(groups))]
     text = render(
         "compare.html.j2",
-        runs=[(name, f"{run.record.title} ({run.name})") for name, run in zip(_names(runs), runs, strict=True)],
+        n_runs=len(runs),
+        first=sets[0].runs[0].name,
         sets=sets,
         warnings=_warnings(runs, groups, sets),
     )
@@ -140,17 +138,21 @@ def _shared_cases(groups: Sequence[CaseGroup]) -> list[str]:
 def _compare_set(runs: Sequence[Run], groups: Sequence[CaseGroup], number: int) -> ComparedSet:
     structures, shared = _shared_structures(groups), _shared_cases(groups)
     _require_alike(runs, groups, structures)
-    counts = "; ".join(f"{run.name}: {len(group.rows)} cases" for run, group in zip(runs, groups, strict=True))
     if not shared:
+        counts = _counts(runs, groups)
         raise DataError(f"no case is in all runs ({counts}). Compare validations of the same cases.")
     anchors = {case: f"case-{number}-{n}" for n, case in enumerate(shared)}
     by_case = [{row.case: row for row in group.rows} for group in groups]
     rows = [{case: own[case] for case in shared} for own in by_case]
     compared = [
-        _compare(name, group, own, None if own is rows[0] else rows[0], structures, anchors)
-        for name, group, own in zip(_names(runs), groups, rows, strict=True)
+        _compare(name, run, group, own, None if own is rows[0] else rows[0], structures, anchors)
+        for name, run, group, own in zip(_distinct_names(runs), runs, groups, rows, strict=True)
     ]
-    return ComparedSet(groups[0].title, number, structures, anchors, compared, counts)
+    return ComparedSet(groups[0].title, structures, anchors, compared)
+
+
+def _counts(runs: Sequence[Run], groups: Sequence[CaseGroup]) -> str:
+    return "; ".join(f"{run.name}: {len(group.rows)} cases" for run, group in zip(runs, groups, strict=True))
 
 
 def _require_alike(runs: Sequence[Run], groups: Sequence[CaseGroup], structures: Sequence[str]) -> None:
@@ -171,7 +173,7 @@ def _protocol(group: CaseGroup) -> str:
     return " and ".join(group.scores["protocol"].unique()) if "protocol" in group.scores else ""
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
+def _distinct_names(runs: Sequence[Run]) -> list[str]:
     """Letters, by which the tables tell the runs apart; numbers where there are more runs than letters."""
     return [chr(ord("A") + n) if n < len(runs) <= 26 else str(n + 1) for n in range(len(runs))]
 
@@ -183,13 +185,14 @@ def _is_higher_better(group: CaseGroup) -> bool:
 
 
 def _compare(
-    name: str, group: CaseGroup, rows: dict[str, CaseRow], first: dict[str, CaseRow] | None,
+    name: str, run: Run, group: CaseGroup, rows: dict[str, CaseRow], first: dict[str, CaseRow] | None,
     structures: Sequence[str], anchors: dict[str, str],
 ) -> Compared:  # fmt: skip
     columns = {structure: _values(rows, structure, structures) for structure in (*structures, MEAN)}
     means = [group.factor * _mean(values) for values in columns.values()]
+    title = f"{run.record.title} ({run.name})"
     if first is None:
-        return Compared(name, group, rows, means, [], None)
+        return Compared(name, title, group, rows, means, [], None)
     sign = 1 if _is_higher_better(group) else -1
     patients = [row.patient for row in rows.values()]
     differences, points = [], []
@@ -197,7 +200,7 @@ def _compare(
         change = group.factor * (values - _values(first, structure, structures))
         differences.append(_difference(structure, change, patients, sign))
         points.append((structure, [(case, anchors[case], value) for case, value in zip(rows, change, strict=True)]))
-    return Compared(name, group, rows, means, differences, make_plot(points, signed=True))
+    return Compared(name, title, group, rows, means, differences, make_plot(points, signed=True))
 
 
 def _values(rows: dict[str, CaseRow], structure: str, structures: Sequence[str]) -> np.ndarray:
@@ -225,14 +228,16 @@ def _difference(structure: str, change: np.ndarray, patients: Sequence[str], sig
 def _warnings(runs: Sequence[Run], groups: Sequence[list[CaseGroup]], sets: Sequence[ComparedSet]) -> list[str]:
     told = []
     for each in sets:
-        if any(len(run.group.rows) != len(each.shared) for run in each.runs):
-            title = f"{each.title}: compared" if each.title and len(sets) > 1 else "Compared"
-            told.append(f"{title} on the {len(each.shared)} cases that all runs share ({each.counts}).")
+        compared = [run.group for run in each.runs]
+        if any(len(group.rows) != len(each.shared) for group in compared):
+            start = f"{each.title}: compared" if each.title and len(sets) > 1 else "Compared"
+            told.append(f"{start} on the {len(each.shared)} cases that all runs share ({_counts(runs, compared)}).")
     for number, (run, own) in enumerate(zip(runs, groups, strict=True)):
-        taken = [each.runs[number].group for each in sets]
-        left = [group.title for group in own if not any(group is one for one in taken)]
+        compared = [each.runs[number].group for each in sets]
+        left = [group.title for group in own if not any(group is one for one in compared)]
         if left:
-            told.append(f"{run.name}: not compared, as not all runs have it: {'; '.join(left)}.")
+            reason = "as not all runs have such scores of the same cases"
+            told.append(f"{run.name}: not compared, {reason}: {'; '.join(left)}.")
     failed = {run.name: len(run.record.failed) for run in runs if run.record.failed}
     told += [f"{name}: {number} cases could not be scored." for name, number in failed.items()]
     return told + [f"{run.name}: {each}" for run in runs for each in run.warnings]

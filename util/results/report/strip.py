@@ -9,6 +9,7 @@ import numpy as np
 WIDTH, LEFT, RIGHT = 720, 130, 16  # units of the drawing
 ROW, TOP, BOTTOM = 34, 8, 26
 JITTER = 7.0  # points are spread over this much above and below the line
+LEAST = 0.1  # of either half of an axis of differences: as small as they are printed
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def make_plot(
     if not known:
         return None
     if signed:
-        high = max(*map(abs, known), 1e-9)
+        high = max(*map(abs, known), LEAST)
         low = -high
     low, high = min(known) if low is None else low, max(known) if high is None else high
     ticks = round_ticks(low, high)

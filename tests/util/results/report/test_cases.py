@@ -65,6 +65,9 @@ def test_the_axis_of_differences_is_symmetrical():
     assert plot.zero == pytest.approx((plot.left + plot.right) / 2)
     assert plot.ticks[0][1].startswith("-")
     assert plot.strips[0].points[0].label == "1, LIVER: -3.0"
+    equal = make_plot([("LIVER", [("1", "a", 0.0)])], signed=True)
+    assert equal is not None
+    assert [equal.ticks[n][1] for n in (0, -1)] == ["-0.1", "+0.1"]
 
 
 def test_distances_that_were_not_measured_are_not_spoken_of():

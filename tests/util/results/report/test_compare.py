@@ -38,7 +38,10 @@ def test_runs_are_compared_on_the_cases_they_share(write_run, tmp_path):
 
 
 def test_every_set_of_scores_that_all_runs_have_is_compared(write_run, tmp_path):
-    protocols = {"a": {"reference": DICE, "blind": DICE}, "b": {"reference": DICE, "blind": OTHER, "told": DICE}}
+    protocols = {
+        "a": {"reference": DICE, "blind": DICE, "other": {"8": (0.1, 0.2)}},
+        "b": {"reference": DICE, "told": DICE, "blind": OTHER, "other": {"9": (0.1, 0.2)}},
+    }
     for name, sets in protocols.items():
         scores = pd.concat([scores_of(dice, protocol=protocol) for protocol, dice in sets.items()], ignore_index=True)
         write_scores(write_run(tmp_path / name) / FILE_NAME, scores)
@@ -46,12 +49,13 @@ def test_every_set_of_scores_that_all_runs_have_is_compared(write_run, tmp_path)
     page = save_comparison(runs, tmp_path / "page.html").read_text(encoding="utf-8")
     assert cells(page, "B minus A, paired by case, reference")[0][:4] == ["LIVER", "5", "+0.0", "+0.0"]
     assert cells(page, "B minus A, paired by case, blind")[0][:4] == ["LIVER", "3", "+5.0", "+1.7"]
-    assert cells(page, ", blind of every shared case")[0][:3] == ["1", "90.0", "95.0"]
+    assert cells(page, "of every shared case, blind")[0][:3] == ["1", "90.0", "95.0"]
     assert "blind: compared on the 3 cases that all runs share (a: 5 cases; b: 4 cases)." in page
-    assert "b: not compared, as not all runs have it: told." in page
+    assert "a: not compared, as not all runs have such scores of the same cases: other." in page
+    assert "b: not compared, as not all runs have such scores of the same cases: told; other." in page
     ids = re.findall('id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
-    assert set(re.findall('href="#(case-[^"]+)"', page)) <= set(ids)
+    assert len(set(re.findall('href="#(case-[^"]+)"', page)) & set(ids)) == 5 + 3
 
 
 def test_a_structure_without_a_shared_defined_case_has_no_difference(write_run, tmp_path):
