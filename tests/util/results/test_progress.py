@@ -47,9 +47,14 @@ def test_it_draws_at_most_once_a_minute_and_less_than_a_hundredth_of_the_time(tm
     clock[0] += 2
     picture.draw_if_due(50, SCALARS)
     assert len(drawn) == 2
-    clock[0] += 1000
-    Progress(tmp_path, "mine", 0, 1000, is_drawn=False).draw_if_due(50, SCALARS)
-    assert len(drawn) == 2
+
+
+def test_nothing_is_drawn_where_no_picture_is_wanted(tmp_path, clock, drawn):
+    for is_drawn in (False, True):
+        picture = Progress(tmp_path, "mine", 0, 1000, is_drawn)
+        clock[0] += 1000
+        picture.draw_if_due(50, SCALARS)
+        assert bool(drawn) is is_drawn
 
 
 def test_the_title_tells_step_and_time_left(tmp_path, clock, drawn):
