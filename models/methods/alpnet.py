@@ -164,14 +164,16 @@ class ALPNet(Method):
             chosen = _map(lambda tensor: tensor[organs, part], support)  # (D, K, N, C)
             scores = self.head.scores(features, chosen)[:, 0]  # (D, K, 2, h, w)
             margins = scores[:, :, 1] - scores[:, :, 0]
-            return margins if options.guided_filter else enlarge(margins, images.shape[-2:])
+            return margins if options.follows_image else enlarge(margins, images.shape[-2:])
 
         margins = torch.cat(list(run_in_chunks(of_slices, self.config.slices_per_pass, case.image, case.part.T)))
         found = margins.sigmoid()
-        if options.guided_filter:
+        if options.follows_image:
             if case.spacing_mm is None:
-                raise ConfigError("postprocess.guided_filter needs the spacing of the scan in mm; it is unknown.")
-            found = follow_image(case.image, found, case.spacing_mm, options.guide, self.config.slices_per_pass)
+                raise ConfigError(
+                    "postprocess.appearance and guided_filter need the spacing of the scan in mm; it is unknown."
+                )
+            found = follow_image(case.image, found, case.spacing_mm, options, self.config.slices_per_pass)
         return found.transpose(0, 1)
 
     def masks(self, probabilities: Float[Tensor, "K D H W"]) -> Bool[Tensor, "K D H W"]:

@@ -34,7 +34,7 @@ UNKNOWN = 255  # in label maps
 
 
 def _all_switches() -> PostprocessConfig:
-    return PostprocessConfig(exclusive=True, largest_component=True, guided_filter=True)
+    return PostprocessConfig(exclusive=True, largest_component=True, appearance=True, guided_filter=True)
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,9 @@ class Propagation(WholeScanMethod):
     Looking alike: the cosine of an encoder's features, of which each scan's mean is subtracted. Lying about there: in
     the plane relative to the body, along z in millimetres, after the scans were aligned along z and each structure
     was found as a whole (`models.networks.displacement`). Several supports vote together, and copies with darker and
-    brighter structures, as patients differ (iron in liver and spleen). The maps then follow the image's edges (guided
-    filter), and of each structure the largest piece is kept.
+    brighter structures, as patients differ (iron in liver and spleen). The maps then follow how each structure looks in
+    this scan (`models.networks.appearance`) and the image's edges (guided filter), and of each structure the largest
+    piece is kept.
 
     All classes of an annotated slice count as annotated.
 
@@ -191,15 +192,10 @@ class Propagation(WholeScanMethod):
         votes = torch.stack([self._votes(query, one) for one in support]).sum(0)  # (D, h, w, M)
         total = votes.sum(-1, keepdim=True)
         votes[..., :1] += (total <= 0).to(votes)  # no known place nearby
-        maps = (votes / votes.sum(-1, keepdim=True)).permute(0, 3, 1, 2)  # (D, M, h, w)
-        maps = self._enlarge(case, query, maps)
-        return (maps / maps.sum(1, keepdim=True))[:, 1:].transpose(0, 1)
-
-    def _enlarge(self, case: EvalCase, query: EncodedScan, maps: Float[Tensor, "D M h w"]) -> Float[Tensor, "D M H W"]:
-        if not self.config.postprocess.guided_filter:
-            return F.interpolate(maps, case.image.shape[-2:], mode="bilinear", align_corners=False)
-        guide, per_pass = self.config.postprocess.guide, self.config.slices_per_pass
-        return follow_image(case.image, maps, query.spacing_mm, guide, per_pass)
+        maps = (votes / votes.sum(-1, keepdim=True))[..., 1:].permute(0, 3, 1, 2)  # (D, K, h, w)
+        options, per_pass = self.config.postprocess, self.config.slices_per_pass
+        maps = follow_image(case.image, maps, query.spacing_mm, options, per_pass).transpose(0, 1)
+        return maps / maps.sum(0).clamp_min(1)
 
     def encode_case(self, case: EvalCase) -> EvalCase:
         """The case with its `EncodedScan`."""

@@ -74,9 +74,7 @@ class Registration(WholeScanMethod):
             transform = register(query, atlas.scan, self.config.registration)
             warped.append(warp(atlas.maps, query, atlas.scan, transform))
         maps = torch.from_numpy(np.mean(warped, 0)).to(case.image).clamp(0, 1)
-        if self.config.postprocess.guided_filter:
-            guide = self.config.postprocess.guide
-            maps = follow_image(case.image, maps.transpose(0, 1), spacing_mm, guide).transpose(0, 1)
+        maps = follow_image(case.image, maps.transpose(0, 1), spacing_mm, self.config.postprocess).transpose(0, 1)
         return maps / maps.sum(0).clamp_min(1)
 
     def _read(self, image: Float[Tensor, "D 1 H W"], spacing_mm: Spacing) -> RegisteredScan:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from models.networks.gaussian import blur_along
 from models.networks.label_propagation import Cells
 from util.schema import check_bounds, option
 
@@ -95,11 +96,11 @@ def shift_field(
     support: Cells, label: Float[Tensor, "S h w M"], found: Displacement, config: DisplacementConfig
 ) -> Float[Tensor, "S h w 3"]:
     """The shift of each place: a structure's own within it, a mean of those nearby around it, none far from all."""
-    near = label[..., 1:].permute(3, 0, 1, 2)[:, None]  # (K, 1, S, h, w)
+    near = label[..., 1:].permute(3, 0, 1, 2)  # (K, S, h, w)
     widths = torch.tensor([config.spread_z_mm, config.spread, config.spread]) / _cell_size(support)
-    for axis, width in enumerate(widths.tolist(), start=2):
-        near = _blur(near, width, axis)
-    near = near.movedim(1, -1)  # (K, S, h, w, 1)
+    for axis, width in enumerate(widths.tolist(), start=1):
+        near = blur_along(near, width, axis)
+    near = near[..., None]
     places = torch.stack(torch.meshgrid(support.z_mm, support.row, support.column, indexing="ij"), -1).to(near)
     return (near * found.at(places)).sum(0) / (near.sum(0) + FAR)
 
@@ -160,12 +161,3 @@ def _mean_cosine(
             z, row, column = torch.minimum(reached.clamp_min(0), size - 1).unbind(-1)
             total[number] += (cosine.gather(1, (z * size[1] + row) * size[2] + column) * is_inside).sum(0)
     return total / max(1, len(places))
-
-
-def _blur(maps: Float[Tensor, "K 1 S h w"], sigma: float, axis: int) -> Float[Tensor, "K 1 S h w"]:
-    """Gaussian along one axis; zeros beyond the edges."""
-    radius = max(1, round(2.5 * sigma))
-    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=maps.device) / sigma).square())
-    shape, padding = [1] * 5, [0] * 3
-    shape[axis], padding[axis - 2] = -1, radius
-    return F.conv3d(maps, (kernel / kernel.sum()).reshape(shape).to(maps), padding=padding)

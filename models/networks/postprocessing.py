@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
 
+from models.networks.appearance import AppearanceConfig, follow_appearance
 from models.networks.guided import guided_filter
 from models.networks.passes import run_in_chunks
 from util.schema import check_bounds, option
@@ -35,10 +37,17 @@ class PostprocessConfig:
 
     exclusive: bool = option(False, "practical")  # one structure a voxel, the most probable; else each on its own
     largest_component: bool = option(False, "practical")  # the largest piece of each structure only
+    appearance: bool = option(False, "practical")  # maps follow how each structure looks, see `follow_appearance`
     guided_filter: bool = option(False, "practical")  # outlines follow the image, see `GuideConfig`
     # a structure whose outline is less firm, see `confidences`, counts as absent; 0: off
     min_confidence: float = option(0.0, "practical", ge=0, le=1)
+    look: AppearanceConfig = option(AppearanceConfig, "practical")
     guide: GuideConfig = option(GuideConfig, "practical")
+
+    @property
+    def follows_image(self) -> bool:
+        """Whether `follow_image` does anything but enlarge."""
+        return self.appearance or self.guided_filter
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -46,20 +55,25 @@ class PostprocessConfig:
 
 def follow_image(
     image: Float[Tensor, "D 1 H W"],
-    maps: Float[Tensor, "D M h w"],
+    maps: Float[Tensor, "D K h w"],
     spacing_mm: tuple[float, float, float],
-    config: GuideConfig,
+    options: PostprocessConfig,
     slices_per_pass: int = 16,
-) -> Float[Tensor, "D M H W"]:
-    """Probability maps at the image's size whose outlines follow the image; values in [0, 1].
+) -> Float[Tensor, "D K H W"]:
+    """Probability maps at the image's size that follow the image, as far as switched on; values in [0, 1].
 
     Args:
         image: normalised intensities.
-        maps: on a coarser grid.
+        maps: of structures, on a coarser grid.
         spacing_mm: of the image along (z, y, x).
-        config: of the filter.
-        slices_per_pass: filtered together.
+        options: the switches `appearance` and `guided_filter`; without either, maps are enlarged.
+        slices_per_pass: of the image that are treated together.
     """
+    if options.appearance:
+        maps = follow_appearance(image, maps, spacing_mm, options.look, slices_per_pass)
+    if not options.guided_filter:
+        return F.interpolate(maps, image.shape[-2:], mode="bilinear", align_corners=False)
+    config = options.guide
     rows, columns = (max(1, round(config.radius_mm / (mm * config.stride))) for mm in spacing_mm[1:])
 
     def filtered(images: Tensor, parts: Tensor) -> Tensor:
