@@ -49,6 +49,11 @@ def to_input(image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return 0.5 * image - 0.3
 
 
+def from_input(image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The inverse of `to_input`."""
+    return 2 * (image + 0.3)
+
+
 @dataclass(frozen=True)
 class ScanViews:
     """Drawn parameters of B slices."""

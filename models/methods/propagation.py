@@ -1,15 +1,15 @@
 """Label propagation: segments scans with annotated ones by comparing features and places; nothing is trained."""
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from dataloaders.samples import EvalCase, SupportScan, SupportSet
+from models.methods.calibration import CalibrationConfig, best_kernels, deformed_copy, dice, spread
+from models.methods.encoded_scans import UNKNOWN, EncodedScan, EncodedSupport, PlacedSupport, shrink_labels
 from models.methods.whole_scans import Spacing, WholeScanMethod, require_scans, require_spacing
 from models.networks.alignment import (
     Alignment,
@@ -19,18 +19,16 @@ from models.networks.alignment import (
     relative_alignment,
 )
 from models.networks.backbones import OUTPUT_STRIDE, build_encoder
-from models.networks.body import BodyBox, BodyConfig, find_body, find_inside, relative_places
+from models.networks.body import BodyConfig, find_body, find_inside
 from models.networks.brightness import BrightnessConfig, with_brightness
 from models.networks.displacement import DisplacementConfig, fit_displacements, shift_field
 from models.networks.label_propagation import Cells, KernelConfig, propagate
 from models.networks.passes import run_in_chunks
 from models.networks.postprocessing import PostprocessConfig, follow_image
 from models.networks.prototypes import inverse_norm
-from models.networks.similarity import Likeness, own_similarity, similarity
+from models.networks.similarity import Likeness, similarity
 from util.errors import DataError
 from util.schema import check_bounds, option
-
-UNKNOWN = 255  # in label maps
 
 
 def _all_switches() -> PostprocessConfig:
@@ -52,54 +50,13 @@ class PropagationConfig:
     alignment: AlignmentConfig = option(AlignmentConfig)
     displacement: DisplacementConfig = option(DisplacementConfig)
     kernel: KernelConfig = option(KernelConfig)
+    calibration: CalibrationConfig = option(CalibrationConfig)
     brightness: BrightnessConfig = option(BrightnessConfig)
     postprocess: PostprocessConfig = field(default_factory=_all_switches)
     slices_per_pass: int = option(16, "practical", ge=1)  # slices encoded together
 
     def __post_init__(self) -> None:
         check_bounds(self)
-
-
-@dataclass(frozen=True)
-class EncodedScan:
-    """What is compared of a scan."""
-
-    feature: Float[Tensor, "D h w C"]  # of unit length, without the scan's mean
-    description: Float[Tensor, "D N"]  # see models.networks.alignment
-    box: BodyBox
-    spacing_mm: Spacing
-    inside: Bool[Tensor, "D h w"]  # the body, see `find_inside`; on the host
-
-    def cells(self, stride: int, z_mm: Tensor | None = None, shift: Tensor | None = None) -> Cells:
-        """The features with their places; z_mm: of the slices, by default from the first one; shift: see `Cells`."""
-        row, column = relative_places(self.box, (self.feature.shape[1], self.feature.shape[2]), stride)
-        return Cells(self.feature, row, column, self.z_mm if z_mm is None else z_mm, self.inside, shift)
-
-    @property
-    def body_mm(self) -> tuple[float, float]:
-        """Height and width of the body."""
-        (top, bottom), (left, right) = self.box.rows, self.box.columns
-        return (bottom - top) * self.spacing_mm[1], (right - left) * self.spacing_mm[2]
-
-    @property
-    def z_mm(self) -> Float[Tensor, " D"]:
-        """Of the slices, from the first one; on the host."""
-        return torch.arange(len(self.feature)) * self.spacing_mm[0]
-
-
-@dataclass(frozen=True)
-class EncodedSupport:
-    """An annotated scan, encoded once for all queries."""
-
-    scan: EncodedScan
-    label: Float[Tensor, "D h w M"]  # share of background and classes in each cell
-    is_annotated: Bool[Tensor, " D"]  # slices that are used; on the host
-    copies: tuple["EncodedSupport", ...] = ()  # structures of other brightness, which vote too
-
-    @cached_property
-    def own_similarity(self) -> float | None:
-        """See `models.networks.similarity`."""
-        return own_similarity(self.scan.cells(OUTPUT_STRIDE))
 
 
 class Propagation(WholeScanMethod):
@@ -154,7 +111,36 @@ class Propagation(WholeScanMethod):
             ConfigError: the support has slices only, and no whole scans.
             DataError: a scan without an annotated slice.
         """
-        return tuple(self._encode_annotated(scan, support.classes) for scan in require_scans(support))
+        scans = require_scans(support)
+        encoded = tuple(self._encode_annotated(scan, support.classes) for scan in scans)
+        if not self.config.calibration.copies:
+            return encoded
+        kernels = self._calibrate(scans, support.classes, encoded)
+        return tuple(replace(one, kernels=kernels) for one in encoded)
+
+    @torch.no_grad()
+    def _calibrate(
+        self, scans: tuple[SupportScan, ...], classes: tuple[int, ...], supports: tuple[EncodedSupport, ...]
+    ) -> tuple[KernelConfig, ...]:
+        """The place prior of each class with which all annotated scans find it best in deformed copies of theirs."""
+        config, scores = self.config.calibration, []
+        candidates = config.candidates(self.config.kernel)
+        for scan, own in zip(scans, supports, strict=True):
+            known = own.is_annotated.to(scan.label.device)[:, None, None]
+            scan = replace(scan, label=torch.where(known, scan.label, UNKNOWN))
+            slices = spread(own.is_annotated.nonzero()[:, 0], config.n_slices)
+            for number in range(config.copies):
+                image, label = deformed_copy(scan, classes, number, config.views)
+                query = self.encode_scan(image, scan.spacing_mm, "a deformed copy")
+                placed = [self._place(query, replace(one, copies=())).of_slices(slices) for one in supports]
+                image, label = image[slices.to(image.device)], label[slices.to(label.device)]
+                found = []
+                for kernel in candidates:
+                    shares = self._shares(query.of_slices(slices), placed, kernel)
+                    masks = self.masks(self._follow_image(image, shares[:, 1:], scan.spacing_mm))
+                    found.append(dice(masks, label, classes))
+                scores.append(torch.stack(found))
+        return best_kernels(candidates, torch.stack(scores), config.margin)
 
     def _encode_annotated(self, scan: SupportScan, classes: tuple[int, ...]) -> EncodedSupport:
         encoded = self.encode_scan(scan.image, scan.spacing_mm, "an annotated scan")
@@ -189,12 +175,17 @@ class Propagation(WholeScanMethod):
     def probabilities(self, case: EvalCase, support: tuple[EncodedSupport, ...]) -> Float[Tensor, "K D H W"]:
         """Share of each class among the votes; with the background they sum to 1."""
         query = self._encoded(case)
-        votes = torch.stack([self._votes(query, one) for one in support]).sum(0)  # (D, h, w, M)
-        total = votes.sum(-1, keepdim=True)
-        votes[..., :1] += (total <= 0).to(votes)  # no known place nearby
-        maps = (votes / votes.sum(-1, keepdim=True))[..., 1:].permute(0, 3, 1, 2)  # (D, K, h, w)
+        placed = [self._place(query, one) for one in support]
+        kernels = support[0].kernels or (self.config.kernel,) * len(case.classes)
+        shares = {kernel: self._shares(query, placed, kernel) for kernel in dict.fromkeys(kernels)}
+        maps = torch.stack([shares[kernel][:, k] for k, kernel in enumerate(kernels, start=1)], 1)
+        return self._follow_image(case.image, maps, query.spacing_mm)
+
+    def _follow_image(
+        self, image: Float[Tensor, "D 1 H W"], maps: Float[Tensor, "D K h w"], spacing_mm: Spacing
+    ) -> Float[Tensor, "K D H W"]:
         options, per_pass = self.config.postprocess, self.config.slices_per_pass
-        maps = follow_image(case.image, maps, query.spacing_mm, options, per_pass).transpose(0, 1)
+        maps = follow_image(image, maps, spacing_mm, options, per_pass).transpose(0, 1)
         return maps / maps.sum(0).clamp_min(1)
 
     def encode_case(self, case: EvalCase) -> EvalCase:
@@ -215,16 +206,24 @@ class Propagation(WholeScanMethod):
         ]
         return max(found, key=lambda each: each.relative, default=None)
 
-    def _votes(self, query: EncodedScan, support: EncodedSupport) -> Float[Tensor, "D h w M"]:
-        found, config = self.align(query, support.scan), self.config
-        cells = query.cells(OUTPUT_STRIDE, found.shift_mm + found.scale * query.z_mm)
-        shift = self._shift(cells, query.body_mm, support)
-        votes = [
-            propagate(cells, one.scan.cells(OUTPUT_STRIDE, shift=shift), one.label, one.is_annotated, config.kernel)
-            for one in (support, *support.copies)
-        ]
-        thickness_mm = support.scan.spacing_mm[0]  # scans with thin slices have no more say than others
-        return thickness_mm * torch.stack(votes).sum(0)
+    def _shares(
+        self, query: EncodedScan, placed: list[PlacedSupport], kernel: KernelConfig
+    ) -> Float[Tensor, "D M h w"]:
+        """Of background and classes among the votes of all annotated scans and their copies; they sum to 1."""
+        total = query.feature.new_zeros(())
+        for one in placed:
+            cells = query.cells(OUTPUT_STRIDE, one.z_mm)
+            for each in (one.support, *one.support.copies):
+                known = each.scan.cells(OUTPUT_STRIDE, shift=one.shift)
+                votes = propagate(cells, known, each.label, each.is_annotated, kernel)
+                total = total + each.scan.spacing_mm[0] * votes  # scans with thin slices have no more say than others
+        total[..., :1] += (total.sum(-1, keepdim=True) <= 0).to(total)  # no known place nearby
+        return (total / total.sum(-1, keepdim=True)).permute(0, 3, 1, 2)
+
+    def _place(self, query: EncodedScan, support: EncodedSupport) -> PlacedSupport:
+        found = self.align(query, support.scan)
+        z_mm = found.shift_mm + found.scale * query.z_mm
+        return PlacedSupport(support, z_mm, self._shift(query.cells(OUTPUT_STRIDE, z_mm), query.body_mm, support))
 
     def _shift(
         self, query: Cells, body_mm: tuple[float, float], support: EncodedSupport
@@ -245,17 +244,3 @@ class Propagation(WholeScanMethod):
         if self.config.align_z == "heights":
             return relative_alignment(len(query.feature), query_mm, len(support.feature), support_mm)
         return align_slices(query.description, support.description, query_mm, support_mm, self.config.alignment)
-
-
-def shrink_labels(
-    label: UInt8[Tensor, "D H W"], classes: tuple[int, ...], size: tuple[int, int]
-) -> Float[Tensor, "D h w M"]:
-    """Share of the background and of each class in each cell; other classes count as background, unknown pixels not."""
-    known = label != UNKNOWN
-    masks = [label == value for value in classes]
-    background = known.clone()
-    for mask in masks:
-        background &= ~mask
-    return torch.stack(
-        [F.interpolate(mask[:, None].float(), size, mode="area")[:, 0] for mask in [background, *masks]], -1
-    )

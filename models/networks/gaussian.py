@@ -15,7 +15,7 @@ def blur_along(values: Tensor, sigma: float, dim: int) -> Tensor:
         sigma: standard deviation in elements, greater than 0; the kernel has at least three taps.
         dim: the axis.
     """
-    radius = max(1, round(TRUNCATED_AT * sigma))
+    radius = max(1, int(TRUNCATED_AT * sigma + 0.5))
     kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=values.device) / sigma).square())
     lines = values.movedim(dim, -1)
     smooth = F.conv1d(

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 
 from dataloaders.samples import EvalCase, SupportScan, SupportSet
 from models.methods.alpnet import ALPNet, ALPNetConfig
-from models.methods.propagation import Propagation, PropagationConfig, shrink_labels
+from models.methods.calibration import CalibrationConfig
+from models.methods.encoded_scans import shrink_labels
+from models.methods.propagation import Propagation, PropagationConfig
 from models.methods.registration import Registration, RegistrationConfig
 from models.networks.brightness import BrightnessConfig, with_brightness
 from models.networks.displacement import DisplacementConfig
@@ -15,7 +17,10 @@ from models.networks.postprocessing import PostprocessConfig
 from util.errors import ConfigError, DataError
 
 NO_COPIES = BrightnessConfig(levels=())  # random weights do not tell what differs in brightness alone
-CONFIG = PropagationConfig(modelname="resnet18", encoder_weights="none", brightness=NO_COPIES)
+NOT_CALIBRATED = CalibrationConfig(copies=0)  # for speed
+CONFIG = PropagationConfig(
+    modelname="resnet18", encoder_weights="none", brightness=NO_COPIES, calibration=NOT_CALIBRATED
+)
 SPACING_MM = (7.7, 1.25, 1.25)
 SIZE, DEPTH = 128, 12
 
@@ -72,8 +77,8 @@ def test_a_scan_gives_its_own_labels_back():
     method = Propagation(config)
     image, label = body()
     (encoded,) = method.encode_support(support_of((image, label)))
-    votes = method._votes(encoded.scan, encoded)
-    found = F.one_hot((votes / votes.sum(-1, keepdim=True)).argmax(-1), 4).bool()
+    shares = method._shares(encoded.scan, [method._place(encoded.scan, encoded)], config.kernel)
+    found = F.one_hot(shares.argmax(1), 4).bool()
     truth = F.one_hot(encoded.label.argmax(-1), 4).bool()
     both = (found & truth).flatten(0, 2).sum(0)
     assert (2 * both / (found.flatten(0, 2).sum(0) + truth.flatten(0, 2).sum(0))).min() > 0.97
@@ -148,7 +153,7 @@ def test_fewer_slices_are_enough_for_most(annotation):
 
 def test_unannotated_slices_are_not_looked_at():
     torch.manual_seed(0)
-    method = Propagation(replace(CONFIG, annotation="parts"))
+    method = Propagation(replace(CONFIG, annotation="parts", calibration=CalibrationConfig(copies=1)))
     (image, _), (other, known) = body(seed=1), body()
     changed = known.clone()
     changed[[0, 1, 2, 3, 5, 7, 9, 10, 11]] = 3
