@@ -1,5 +1,6 @@
 """Label propagation: segments scans with annotated ones by comparing features and places; nothing is trained."""
 
+import logging
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -29,6 +30,8 @@ from models.networks.prototypes import inverse_norm
 from models.networks.similarity import Likeness, similarity
 from util.errors import DataError
 from util.schema import check_bounds, option
+
+logger = logging.getLogger(__name__)
 
 
 def _all_switches() -> PostprocessConfig:
@@ -64,7 +67,8 @@ class Propagation(WholeScanMethod):
 
     Looking alike: the cosine of an encoder's features, of which each scan's mean is subtracted. Lying about there: in
     the plane relative to the body, along z in millimetres, after the scans were aligned along z and each structure
-    was found as a whole (`models.networks.displacement`). Several supports vote together, and copies with darker and
+    was found as a whole (`models.networks.displacement`). How near, is calibrated for each structure on deformed copies
+    of the annotated scans (`models.methods.calibration`). Several supports vote together, and copies with darker and
     brighter structures, as patients differ (iron in liver and spleen). The maps then follow how each structure looks in
     this scan (`models.networks.appearance`) and the image's edges (guided filter), and of each structure the largest
     piece is kept.
@@ -140,7 +144,12 @@ class Propagation(WholeScanMethod):
                     masks = self.masks(self._follow_image(image, shares[:, 1:], scan.spacing_mm))
                     found.append(dice(masks, label, classes))
                 scores.append(torch.stack(found))
-        return best_kernels(candidates, torch.stack(scores), config.margin)
+        kernels = best_kernels(candidates, torch.stack(scores), config.margin)
+        chosen = (
+            f"{value}: {one.sigma_xy:.3f}, {one.sigma_z_mm:.0f} mm" for value, one in zip(classes, kernels, strict=True)
+        )
+        logger.info("place prior of each class, in the plane (shares of the body) and along z: %s", "; ".join(chosen))
+        return kernels
 
     def _encode_annotated(self, scan: SupportScan, classes: tuple[int, ...]) -> EncodedSupport:
         encoded = self.encode_scan(scan.image, scan.spacing_mm, "an annotated scan")

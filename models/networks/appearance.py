@@ -57,8 +57,8 @@ def follow_appearance(
     Returns:
         On a grid of `config.stride` pixels; unchanged where a structure is not near.
 
-    Source: our own. Related: van der Lijn et al., "Hippocampus segmentation in MR images using atlas registration,
-    voxel classification, and graph cuts", NeuroImage 2008, section 2 (a classifier per image, trained by an atlas).
+    Source: our own. Related: Ashburner and Friston, "Unified segmentation", NeuroImage 2005 (intensities of each tissue
+    that are fitted to the image, with an atlas as prior).
     """
     size = [max(1, side // config.stride) for side in image.shape[-2:]]
     window = [max(1, round(config.texture_mm / (mm * config.stride))) for mm in spacing_mm[1:]]

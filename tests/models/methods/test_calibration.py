@@ -55,7 +55,8 @@ def test_narrower_widths_are_found_where_structures_are_small():
         method = build(calibration=CalibrationConfig(copies=copies))
         masks = method.predict(case_of(query), method.encode_support(support_of(scan())))
         scores.append(dice(masks, query.label, CLASSES).mean())
-    assert scores[0] < 0.2 and scores[1] > 0.9
+    assert scores[0] < 0.2
+    assert scores[1] > 0.9
 
 
 def test_each_class_is_segmented_with_its_own_widths():
@@ -74,7 +75,8 @@ def test_each_class_is_segmented_with_its_own_widths():
 
 def test_all_annotated_scans_share_the_widths():
     supports = build(calibration=CalibrationConfig(copies=1, n_slices=2)).encode_support(support_of(scan(), scan(4, 2)))
-    assert supports[0].kernels == supports[1].kernels and len(supports[0].kernels) == 2
+    assert supports[0].kernels == supports[1].kernels
+    assert len(supports[0].kernels) == 2
 
 
 def test_a_copy_is_changed_in_all_slices_alike_and_repeats():
@@ -85,7 +87,8 @@ def test_a_copy_is_changed_in_all_slices_alike_and_repeats():
     image, label = deformed_copy(original, CLASSES, 3, ScanViewConfig())
     assert torch.equal(original.image, before)
     assert set(label.unique().tolist()) == {0, *CLASSES, UNKNOWN}
-    assert torch.equal(label[1], label[2]) and (label[1] != original.label[1]).any()
+    assert torch.equal(label[1], label[2])
+    assert (label[1] != original.label[1]).any()
     again, _ = deformed_copy(original, CLASSES, 3, ScanViewConfig())
     assert torch.equal(image, again)
     other, _ = deformed_copy(original, CLASSES, 4, ScanViewConfig())
@@ -121,5 +124,6 @@ def test_slices_are_spread(number, expected):
 
 def test_the_kernel_itself_is_the_first_candidate():
     found = CalibrationConfig(factors_xy=(0.5, 1.0), factors_z=(1.0, 2.0)).candidates(KERNEL)
-    assert found[0] == KERNEL and len(found) == len(set(found)) == 4
+    assert found[0] == KERNEL
+    assert len(found) == len(set(found)) == 4
     assert replace(KERNEL, sigma_xy=0.15, sigma_z_mm=44.0) in found
