@@ -250,3 +250,11 @@ def test_alpnet_takes_the_switches_and_is_unchanged_without():
     probabilities = plain.probabilities(case, plain.encode_support(support))
     assert torch.equal(before, probabilities > 0.5)
     assert after.sum(0).max() == 1 < before.sum(0).max()
+    look = replace(plain.config, postprocess=PostprocessConfig(appearance=True))
+    other_look = ALPNet(look).eval()
+    other_look.load_state_dict(plain.state_dict())
+    corrected = other_look.probabilities(case, other_look.encode_support(support))
+    assert corrected.shape == probabilities.shape
+    assert (corrected - probabilities).abs().max() > 0.1
+    with pytest.raises(ConfigError, match="appearance and guided_filter need the spacing"):
+        other_look.probabilities(case_of(image, spacing_mm=None), other_look.encode_support(support))

@@ -1,8 +1,16 @@
 import math
 
 import torch
+import torch.nn.functional as F
 
-from models.networks.postprocessing import PostprocessConfig, confidences, largest_components, postprocess_masks
+from models.networks.appearance import AppearanceConfig, follow_appearance
+from models.networks.postprocessing import (
+    PostprocessConfig,
+    confidences,
+    follow_image,
+    largest_components,
+    postprocess_masks,
+)
 
 
 def two_pieces():
@@ -34,3 +42,21 @@ def test_a_structure_of_low_confidence_is_absent():
 def test_nothing_is_done_by_default():
     masks = two_pieces()
     assert postprocess_masks(masks, torch.zeros(3, 3, 6, 6), PostprocessConfig()) is masks
+
+
+def test_maps_follow_the_image_as_far_as_switched_on():
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    organ = ((y - 30) ** 2 + (x - 34) ** 2 <= 200).float().expand(2, 1, 64, 64)
+    image = 2 * organ + 0.1 * torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    maps = F.interpolate(0.1 + 0.7 * organ.roll(4, -1), (8, 8), mode="area")
+    spacing_mm, neither = (5.0, 1.5, 1.5), PostprocessConfig()
+    look, edges = PostprocessConfig(appearance=True), PostprocessConfig(guided_filter=True)
+    both = PostprocessConfig(appearance=True, guided_filter=True)
+    assert [each.follows_image for each in (neither, look, edges, both)] == [False, True, True, True]
+    found = [follow_image(image, maps, spacing_mm, each) for each in (neither, look, edges, both)]
+    torch.testing.assert_close(found[0], F.interpolate(maps, (64, 64), mode="bilinear"))
+    small = follow_appearance(image, maps, spacing_mm, AppearanceConfig())
+    torch.testing.assert_close(found[1], F.interpolate(small, (64, 64), mode="bilinear"))
+    torch.testing.assert_close(found[3], follow_image(image, small, spacing_mm, edges))
+    errors = [float((each - organ).abs().mean()) for each in found]
+    assert errors[1] < errors[0] - 0.01
