@@ -16,7 +16,6 @@ NEAR = 0.05  # share of a structure around a place, from which on the place is n
 N_BINS = 24  # of the histograms, along each of their two axes
 RANGE = 6.0  # standard deviations on either side of the mean that the bins cover
 LEAST_SD = 0.05  # is added to a standard deviation; of normalised intensities
-LEAST_PLACES = 1.0  # of a structure
 UNSURE = 50.0  # places of both kinds alike that are added to either histogram, so that few places prove little
 COUNTS_PER_PLACE = 2**16  # histograms count in whole numbers, so that the order of summation does not matter
 
@@ -93,17 +92,18 @@ def _near(
 
 
 def _likelihood_ratio(looks: Float[Tensor, "2 N"], share: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """Of how each place looks, within the structure and around it; 1 if the structure was not found anywhere."""
+    """Of how each place looks, within the structure and around it; 1 if no place is possible."""
     weight = share * (share > POSSIBLE)
     total = weight.sum()
     mean = (looks * weight).sum(1, keepdim=True) / total
     sd = ((looks - mean).square() * weight).sum(1, keepdim=True).div(total).sqrt() + LEAST_SD
-    bins = (((looks - mean) / sd + RANGE) * (N_BINS / (2 * RANGE))).nan_to_num().clamp(0, N_BINS - 1).long()
+    bins = ((looks - mean) / sd + RANGE) * (N_BINS / (2 * RANGE))
+    bins = bins.nan_to_num().clamp(0, N_BINS - 1).long()  # no place is possible: all in one bin
     place = bins[0] * N_BINS + bins[1]
     counts = _histograms(place, share)
     overall = counts.sum(0) / counts.sum()
     inside, around = (counts + UNSURE * overall) / (counts.sum(1, keepdim=True) + UNSURE)
-    return torch.where(total >= LEAST_PLACES, (inside / around)[place], 1.0).to(share)
+    return (inside / around)[place].to(share)
 
 
 def _histograms(place: Int[Tensor, " N"], share: Float[Tensor, " N"]) -> Float[Tensor, "2 M"]:

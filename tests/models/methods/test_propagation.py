@@ -153,7 +153,7 @@ def test_fewer_slices_are_enough_for_most(annotation):
 
 def test_unannotated_slices_are_not_looked_at():
     torch.manual_seed(0)
-    method = Propagation(replace(CONFIG, annotation="parts", calibration=CalibrationConfig(copies=1)))
+    method = Propagation(replace(CONFIG, annotation="parts", calibration=CalibrationConfig()))
     (image, _), (other, known) = body(seed=1), body()
     changed = known.clone()
     changed[[0, 1, 2, 3, 5, 7, 9, 10, 11]] = 3
