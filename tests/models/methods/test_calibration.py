@@ -8,6 +8,7 @@ import torch
 
 from dataloaders.samples import EvalCase, SupportScan, SupportSet
 from dataloaders.transforms.scan_views import UNKNOWN, ScanViewConfig
+from models.methods import propagation
 from models.methods.calibration import CalibrationConfig, best_kernels, deformed_copy, dice, spread
 from models.methods.propagation import Propagation, PropagationConfig
 from models.networks.brightness import BrightnessConfig
@@ -128,3 +129,13 @@ def test_the_kernel_itself_is_the_first_candidate():
     assert found[0] == KERNEL
     assert len(found) == len(set(found)) == 4
     assert replace(KERNEL, sigma_xy=0.15, sigma_z_mm=44.0) in found
+
+
+def test_labels_of_unannotated_slices_say_nothing(monkeypatch):
+    seen = []
+    monkeypatch.setattr(propagation, "best_kernels", lambda kernels, scores, _: seen.append(scores) or kernels[:2])
+    for value in (0, 4):
+        annotated = scan()
+        annotated.label[1:, 40:60] = value  # the parts are those of the first slice
+        build(annotation="parts").encode_support(support_of(annotated))
+    assert torch.equal(seen[0], seen[1])
