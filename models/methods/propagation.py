@@ -154,7 +154,6 @@ class Propagation(WholeScanMethod):
     def _encode_annotated(self, scan: SupportScan, classes: tuple[int, ...]) -> EncodedSupport:
         encoded = self.encode_scan(scan.image, scan.spacing_mm, "an annotated scan")
         label = shrink_labels(scan.label, classes, (encoded.feature.shape[1], encoded.feature.shape[2]))
-        encoded = replace(encoded, inside=encoded.inside | (label[..., 1:] > 0).any(-1).cpu())
         is_annotated = torch.ones(len(label), dtype=torch.bool)
         if self.config.annotation == "labelled":
             is_annotated = (label[..., 1:] > 0).flatten(1).any(1).cpu()
@@ -166,6 +165,8 @@ class Propagation(WholeScanMethod):
                 f"the annotated scan shows none of the classes {', '.join(map(str, classes))} on its "
                 f"{int(is_annotated.sum())} annotated slices. Choose another support scan, or other classes."
             )
+        label = label * is_annotated.to(label.device)[:, None, None, None]
+        encoded = replace(encoded, inside=encoded.inside | (label[..., 1:] > 0).any(-1).cpu())
         original, levels = EncodedSupport(encoded, label, is_annotated), self.config.brightness.levels
         return replace(original, copies=tuple(self._encode_copy(scan, classes, original, level) for level in levels))
 
