@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from dataloaders.samples import SupportScan
@@ -52,11 +52,6 @@ def deformed_copy(
     is_class = torch.isin(scan.label, scan.label.new_tensor([*classes, UNKNOWN]))
     image, label = apply(to_input(scan.image), torch.where(is_class, scan.label, 0), drawn)
     return from_input(image), label
-
-
-def spread(slices: Int[Tensor, " S"], number: int) -> Int[Tensor, " N"]:
-    """At most so many of the slices, spread evenly."""
-    return slices[torch.linspace(0, len(slices) - 1, min(number, len(slices))).round().long()]
 
 
 def dice(masks: Bool[Tensor, "K D H W"], label: UInt8[Tensor, "D H W"], classes: Sequence[int]) -> Float[Tensor, " K"]:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dataloaders.samples import EvalCase, SupportScan, SupportSet
-from models.methods.calibration import CalibrationConfig, best_kernels, deformed_copy, dice, spread
+from models.methods.calibration import CalibrationConfig, best_kernels, deformed_copy, dice
 from models.methods.encoded_scans import UNKNOWN, EncodedScan, EncodedSupport, PlacedSupport, shrink_labels
 from models.methods.whole_scans import Spacing, WholeScanMethod, require_scans, require_spacing
 from models.networks.alignment import (
@@ -28,6 +28,7 @@ from models.networks.passes import run_in_chunks
 from models.networks.postprocessing import PostprocessConfig, follow_image
 from models.networks.prototypes import inverse_norm
 from models.networks.similarity import Likeness, similarity
+from models.networks.spread import spread
 from util.errors import DataError
 from util.schema import check_bounds, option
 
@@ -132,7 +133,8 @@ class Propagation(WholeScanMethod):
         for scan, own in zip(scans, supports, strict=True):
             known = own.is_annotated.to(scan.label.device)[:, None, None]
             scan = replace(scan, label=torch.where(known, scan.label, UNKNOWN))
-            slices = spread(own.is_annotated.nonzero()[:, 0], config.n_slices)
+            annotated = own.is_annotated.nonzero()[:, 0]
+            slices = annotated[spread(len(annotated), config.n_slices)]
             for number in range(config.copies):
                 image, label = deformed_copy(scan, classes, number, config.views)
                 query = self.encode_scan(image, scan.spacing_mm, "a deformed copy")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.networks.gaussian import blur_along
 from models.networks.label_propagation import Cells
+from models.networks.spread import spread
 from util.schema import check_bounds, option
 
 PLACES_AT_ONCE = 32  # that are compared together, so that memory is bounded
@@ -139,8 +140,7 @@ def _places_of(label: Tensor, is_annotated: Tensor, n_places: int) -> list[Int[T
     found = []
     for share in label[..., 1:].unbind(-1):
         places = (is_known & (share > LEAST_SHARE)).nonzero()
-        chosen = torch.linspace(0, max(0, len(places) - 1), min(n_places, len(places))).round().long()
-        found.append(places[chosen.to(places.device)])
+        found.append(places[spread(len(places), n_places).to(places.device)])
     return found
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.networks.label_propagation import Cells
+from models.networks.spread import spread
 
 # Chosen on the 56 pairs of eight CHAOS scans, against scans of other body parts and planes (`benchmarks.similarity`).
 SAME_PLACE = 0.15  # distance in widths and heights of the body
@@ -44,21 +45,17 @@ def similarity(query: Cells, support: Cells) -> float:
         query: slices of any number; their z is not used.
         support: a whole scan.
     """
-    slices = _spread(len(query.feature))
+    slices = spread(len(query.feature), N_SLICES)
     return _share_in_place(query, support, slices, torch.ones(len(slices), len(support.feature), dtype=torch.bool))
 
 
 def own_similarity(scan: Cells) -> float | None:
     """The same of a scan with itself, without each slice's neighbourhood; None: it has too few slices."""
-    slices = _spread(len(scan.feature))
+    slices = spread(len(scan.feature), N_SLICES)
     distance = (scan.z_mm[slices, None] - scan.z_mm).abs()
     extent = float(scan.z_mm.max() - scan.z_mm.min())
     is_compared = distance > min(LEFT_OUT_MM, LEFT_OUT_SHARE * extent) + 1e-3
     return _share_in_place(scan, scan, slices, is_compared) if is_compared.any(1).all() else None
-
-
-def _spread(n_slices: int) -> Tensor:
-    return torch.linspace(0, n_slices - 1, min(N_SLICES, n_slices)).round().long()
 
 
 def _within(places: Float[Tensor, " N"], step: int = 1, margin: float = 0.0) -> Tensor:

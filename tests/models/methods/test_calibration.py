@@ -9,10 +9,11 @@ import torch
 from dataloaders.samples import EvalCase, SupportScan, SupportSet
 from dataloaders.transforms.scan_views import UNKNOWN, ScanViewConfig
 from models.methods import propagation
-from models.methods.calibration import CalibrationConfig, best_kernels, deformed_copy, dice, spread
+from models.methods.calibration import CalibrationConfig, best_kernels, deformed_copy, dice
 from models.methods.propagation import Propagation, PropagationConfig
 from models.networks.brightness import BrightnessConfig
 from models.networks.label_propagation import KernelConfig
+from models.networks.spread import spread
 
 SPACING_MM = (7.7, 1.25, 1.25)
 KERNEL = KernelConfig(sigma_xy=0.3, temperature=4.0)  # too wide for two small discs where features count little
@@ -119,9 +120,11 @@ def test_the_best_mean_wins_by_a_margin():
     assert best_kernels(kernels, torch.stack([first, second]), 0.0)[0] == kernels[1]
 
 
-@pytest.mark.parametrize(("number", "expected"), [(3, [2, 5, 9]), (10, [2, 4, 5, 7, 9]), (1, [2])])
-def test_slices_are_spread(number, expected):
-    assert spread(torch.tensor([2, 4, 5, 7, 9]), number).tolist() == expected
+@pytest.mark.parametrize(
+    ("length", "number", "expected"), [(5, 3, [0, 2, 4]), (3, 10, [0, 1, 2]), (5, 1, [0]), (0, 4, [])]
+)
+def test_slices_are_spread(length, number, expected):
+    assert spread(length, number).tolist() == expected
 
 
 def test_the_kernel_itself_is_the_first_candidate():
@@ -132,10 +135,19 @@ def test_the_kernel_itself_is_the_first_candidate():
 
 
 def test_labels_of_unannotated_slices_say_nothing(monkeypatch):
-    seen = []
+    seen, copies = [], []
+
+    def make(*arguments):
+        copies.append(deformed_copy(*arguments))
+        return copies[-1]
+
     monkeypatch.setattr(propagation, "best_kernels", lambda kernels, scores, _: seen.append(scores) or kernels[:2])
+    monkeypatch.setattr(propagation, "deformed_copy", make)
+    views = ScanViewConfig(structures_p=1.0)
     for value in (0, 4):
         annotated = scan()
         annotated.label[1:, 40:60] = value  # the parts are those of the first slice
-        build(annotation="parts").encode_support(support_of(annotated))
+        calibration = CalibrationConfig(copies=1, views=views)
+        build(annotation="parts", calibration=calibration).encode_support(support_of(annotated))
+    assert torch.equal(copies[0][0], copies[1][0])
     assert torch.equal(seen[0], seen[1])
