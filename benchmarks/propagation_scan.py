@@ -1,4 +1,4 @@
-"""Segmenting a scan by label propagation against the bare encoder's forward pass over its slices, and memory by length.
+"""Segmenting a scan by label propagation against the bare encoder's passes over its slices, and memory by length.
 
 python -m benchmarks.propagation_scan --encoder efficientnet_lite0 --size 256 --slices 36 --repeats 9
 """
@@ -7,9 +7,11 @@ import weakref
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -94,13 +96,24 @@ def measure(options: Namespace) -> list[Comparison]:
         with torch.inference_mode(), options.autocast:
             function()
 
+    enlarged = [
+        F.interpolate(case.image, scale_factor=factor, mode="bilinear").split(
+            max(1, int(method.config.slices_per_pass / factor**2))
+        )
+        for factor in method.config.enlargements
+    ]
+
     def bare() -> None:
-        for images in case.image.split(method.config.slices_per_pass):
+        for images in chain.from_iterable(enlarged):
             method.encoder(images)
 
     name = f"propagation to {options.slices} slices, {len(CLASSES)} organs, {options.encoder}, {options.size} px"
     segment = partial(run, lambda: method.predict(case, encoded))
-    return [compare(name, segment, "encoder forward of its slices", partial(run, bare), options, is_network=True)]
+    return [
+        compare(
+            name, segment, "encoder forward of its slices, at all sizes", partial(run, bare), options, is_network=True
+        )
+    ]
 
 
 def measure_memory(options: Namespace) -> list[str]:

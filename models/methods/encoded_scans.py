@@ -2,20 +2,25 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from dataloaders.samples import SupportScan
 from models.methods.whole_scans import Spacing
 from models.networks.backbones import OUTPUT_STRIDE
 from models.networks.body import BodyBox, relative_places
+from models.networks.displacement import Displacement
 from models.networks.label_propagation import Cells, KernelConfig
 from models.networks.similarity import own_similarity
+from util.errors import DataError
 
 UNKNOWN = 255  # in label maps
+
+Annotation = Literal["all", "labelled", "parts"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class EncodedSupport:
     is_annotated: Bool[Tensor, " D"]  # slices that are used; on the host
     copies: tuple["EncodedSupport", ...] = ()  # structures of other brightness, which vote too
     kernels: tuple[KernelConfig, ...] = ()  # one per class, the same in all annotated scans; (): that of the config
+    details: tuple["Detail | None", ...] = ()  # one per class, see `models.methods.second_look`; None: no second look
 
     @cached_property
     def own_similarity(self) -> float | None:
@@ -71,11 +77,40 @@ class PlacedSupport(NamedTuple):
 
     support: EncodedSupport
     z_mm: Float[Tensor, " D"]  # of the case's slices, in the annotated scan's coordinates; on the host
+    found: Displacement | None  # of its structures; None: they were not looked for
     shift: Float[Tensor, "S h w 3"] | None  # see `Cells`
 
     def of_slices(self, slices: Int[Tensor, " N"]) -> "PlacedSupport":
         """The same for some slices of the case."""
         return self._replace(z_mm=self.z_mm[slices])
+
+
+@dataclass(frozen=True)
+class Detail:
+    """The surroundings of a structure in an annotated scan."""
+
+    box: BodyBox  # its edges, in pixels of the scan
+    size: tuple[int, int]  # height and width of the enlarged part, in its own pixels
+    support: EncodedSupport  # the enlarged part; the structure is its only one
+
+    def box_in(self, query: EncodedScan, placed: PlacedSupport, number: int) -> BodyBox:
+        """Where this part lies in another scan, in its pixels.
+
+        Args:
+            query: the other scan.
+            placed: it, in the annotated one.
+            number: of the structure, from 0.
+        """
+        axes, own = (1, 2), placed.support.scan.box
+        edges = []
+        for axis, sides in zip(axes, zip(self.box, own, query.box, strict=True), strict=True):
+            (first, last), (start, end), (there, there_end) = sides
+            places = (torch.tensor([first, last]) - start) / (end - start)
+            if placed.found is not None:
+                shift, scale, centre = (each[number, axis] for each in placed.found)
+                places = places + shift + (scale - 1) * (places - centre)
+            edges.append(tuple((there + places * (there_end - there)).tolist()))
+        return BodyBox(*edges)
 
 
 def shrink_labels(
@@ -90,3 +125,24 @@ def shrink_labels(
     return torch.stack(
         [F.interpolate(mask[:, None].float(), size, mode="area")[:, 0] for mask in [background, *masks]], -1
     )
+
+
+def annotated_slices(scan: SupportScan, classes: tuple[int, ...], annotation: Annotation) -> Bool[Tensor, " D"]:
+    """Those whose labels are used; on the host.
+
+    Raises:
+        DataError: they show none of the classes.
+    """
+    shows_any = torch.isin(scan.label, scan.label.new_tensor(classes)).flatten(1).any(1).cpu()
+    is_annotated = torch.ones_like(shows_any)
+    if annotation == "labelled":
+        is_annotated = shows_any
+    elif annotation == "parts":
+        is_annotated = torch.zeros_like(shows_any)
+        is_annotated[scan.slices.flatten().cpu()] = True
+    if not (shows_any & is_annotated).any():
+        raise DataError(
+            f"the annotated scan shows none of the classes {', '.join(map(str, classes))} on its "
+            f"{int(is_annotated.sum())} annotated slices. Choose another support scan, or other classes."
+        )
+    return is_annotated

@@ -2,15 +2,33 @@
 
 import logging
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dataloaders.samples import EvalCase, SupportScan, SupportSet
 from models.methods.calibration import CalibrationConfig, best_kernels, deformed_copy, dice
-from models.methods.encoded_scans import UNKNOWN, EncodedScan, EncodedSupport, PlacedSupport, shrink_labels
+from models.methods.encoded_scans import (
+    UNKNOWN,
+    Annotation,
+    Detail,
+    EncodedScan,
+    EncodedSupport,
+    PlacedSupport,
+    annotated_slices,
+    shrink_labels,
+)
+from models.methods.second_look import (
+    SecondLookConfig,
+    cut_out,
+    enlarge,
+    largest,
+    mean_box,
+    put_back,
+    surroundings,
+    whole,
+)
 from models.methods.whole_scans import Spacing, WholeScanMethod, require_scans, require_spacing
 from models.networks.alignment import (
     Alignment,
@@ -23,13 +41,12 @@ from models.networks.backbones import OUTPUT_STRIDE, build_encoder
 from models.networks.body import BodyConfig, find_body, find_inside
 from models.networks.brightness import BrightnessConfig, with_brightness
 from models.networks.displacement import DisplacementConfig, fit_displacements, shift_field
-from models.networks.label_propagation import Cells, KernelConfig, propagate
-from models.networks.passes import run_in_chunks
+from models.networks.label_propagation import KernelConfig, propagate
 from models.networks.postprocessing import PostprocessConfig, follow_image
-from models.networks.prototypes import inverse_norm
+from models.networks.scan_features import scan_features
 from models.networks.similarity import Likeness, similarity
 from models.networks.spread import spread
-from util.errors import DataError
+from util.errors import ConfigError
 from util.schema import check_bounds, option
 
 logger = logging.getLogger(__name__)
@@ -47,8 +64,10 @@ class PropagationConfig:
     encoder_weights: str = "package"  # package, imagenet, coco, none (random), or a file
     # whether features pass the 1x1 convolution of the few-shot methods; True with the encoder of such a checkpoint
     use_projection: bool = option(False, "architecture")
+    # factors on the sides of slices that are encoded; all sizes count alike, see `models.networks.scan_features`
+    enlargements: tuple[float, ...] = option((1.0, 2.0), gt=0, le=8)
     # which slices of a support scan are used: all, those that show any class, or those of the `n_sup_part` parts
-    annotation: Literal["all", "labelled", "parts"] = "all"
+    annotation: Annotation = "all"
     align_z: Literal["features", "heights"] = "features"  # heights: relative ones, for scans of the same stretch
     body: BodyConfig = option(BodyConfig)
     alignment: AlignmentConfig = option(AlignmentConfig)
@@ -56,11 +75,14 @@ class PropagationConfig:
     kernel: KernelConfig = option(KernelConfig)
     calibration: CalibrationConfig = option(CalibrationConfig)
     brightness: BrightnessConfig = option(BrightnessConfig)
+    second_look: SecondLookConfig = option(SecondLookConfig)
     postprocess: PostprocessConfig = field(default_factory=_all_switches)
     slices_per_pass: int = option(16, "practical", ge=1)  # slices encoded together
 
     def __post_init__(self) -> None:
         check_bounds(self)
+        if not self.enlargements:
+            raise ConfigError("enlargements: empty; expected at least one, such as 1.0.")
 
 
 class Propagation(WholeScanMethod):
@@ -98,16 +120,14 @@ class Propagation(WholeScanMethod):
             ConfigError: the spacing is unknown.
         """
         spacing_mm = require_spacing(spacing_mm)
-        features = self._features(image)
+        features = self._features(image, self.config.enlargements)
         box = find_body(image, self.config.body, name)
         description = describe_slices(features.permute(0, 3, 1, 2), box, OUTPUT_STRIDE, self.config.alignment)
         inside = find_inside(image, self.config.body, (features.shape[1], features.shape[2]))
         return EncodedScan(features, description, box, spacing_mm, inside)
 
-    def _features(self, image: Float[Tensor, "D 1 H W"]) -> Float[Tensor, "D h w C"]:
-        features = torch.cat(list(run_in_chunks(self.encoder, self.config.slices_per_pass, image))).float()
-        features = features - features.mean((0, 2, 3), keepdim=True)
-        return (features * inverse_norm(features, 1)).permute(0, 2, 3, 1).contiguous()
+    def _features(self, image: Float[Tensor, "D 1 H W"], enlargements: tuple[float, ...]) -> Float[Tensor, "D h w C"]:
+        return scan_features(self.encoder, image, enlargements, self.config.slices_per_pass)
 
     def encode_support(self, support: SupportSet) -> tuple[EncodedSupport, ...]:
         """Features and labels of each annotated scan.
@@ -117,7 +137,7 @@ class Propagation(WholeScanMethod):
             DataError: a scan without an annotated slice.
         """
         scans = require_scans(support)
-        encoded = tuple(self._encode_annotated(scan, support.classes) for scan in scans)
+        encoded = tuple(self._with_details(scan, support.classes) for scan in scans)
         if not self.config.calibration.copies:
             return encoded
         kernels = self._calibrate(scans, support.classes, encoded)
@@ -153,35 +173,53 @@ class Propagation(WholeScanMethod):
         logger.info("place prior of each class, in the plane (shares of the body) and along z: %s", "; ".join(chosen))
         return kernels
 
-    def _encode_annotated(self, scan: SupportScan, classes: tuple[int, ...]) -> EncodedSupport:
+    def _with_details(self, scan: SupportScan, classes: tuple[int, ...]) -> EncodedSupport:
+        """An annotated scan, and the surroundings of its small structures."""
         encoded = self.encode_scan(scan.image, scan.spacing_mm, "an annotated scan")
+        is_annotated = annotated_slices(scan, classes, self.config.annotation)
+        scan = replace(scan, label=torch.where(is_annotated.to(scan.label.device)[:, None, None], scan.label, 0))
+        support = self._with_labels(encoded, scan, classes, is_annotated, self.config.enlargements)
+        return replace(support, details=tuple(self._detail(scan, value, is_annotated) for value in classes))
+
+    def _detail(self, scan: SupportScan, value: int, is_annotated: Bool[Tensor, " D"]) -> Detail | None:
+        spacing_mm = require_spacing(scan.spacing_mm)
+        part = surroundings(scan.label, value, spacing_mm, self.config.second_look)
+        if part is None:
+            return None
+        box, size = part
+        label = cut_out(scan.label[:, None].float(), box, size, "nearest")[:, 0].to(scan.label)
+        image, spacing_mm = enlarge(scan.image, spacing_mm, box, size)
+        scan = replace(scan, image=image, label=label, spacing_mm=spacing_mm)
+        encoded = self._encode_part(image, spacing_mm)
+        return Detail(box, size, self._with_labels(encoded, scan, (value,), is_annotated, (1.0,)))
+
+    def _encode_part(self, image: Float[Tensor, "D 1 h w"], spacing_mm: Spacing) -> EncodedScan:
+        """Of enlarged slices, where everything counts as inside."""
+        features = self._features(image, (1.0,))
+        inside = torch.ones(features.shape[:3], dtype=torch.bool)
+        height, width = image.shape[-2:]
+        return EncodedScan(features, features.new_zeros(len(image), 0), whole((height, width)), spacing_mm, inside)
+
+    def _with_labels(
+        self,
+        encoded: EncodedScan,
+        scan: SupportScan,
+        classes: tuple[int, ...],
+        is_annotated: Bool[Tensor, " D"],
+        enlargements: tuple[float, ...],
+    ) -> EncodedSupport:
+        """With copies of other brightness: structures at the original's places; nothing else of a copy votes."""
         label = shrink_labels(scan.label, classes, (encoded.feature.shape[1], encoded.feature.shape[2]))
-        is_annotated = torch.ones(len(label), dtype=torch.bool)
-        if self.config.annotation == "labelled":
-            is_annotated = (label[..., 1:] > 0).flatten(1).any(1).cpu()
-        elif self.config.annotation == "parts":
-            is_annotated = torch.zeros(len(label), dtype=torch.bool)
-            is_annotated[scan.slices.flatten().cpu()] = True
-        if not (label[is_annotated.to(label.device)][..., 1:] > 0).any():
-            raise DataError(
-                f"the annotated scan shows none of the classes {', '.join(map(str, classes))} on its "
-                f"{int(is_annotated.sum())} annotated slices. Choose another support scan, or other classes."
-            )
         label = label * is_annotated.to(label.device)[:, None, None, None]
         encoded = replace(encoded, inside=encoded.inside | (label[..., 1:] > 0).any(-1).cpu())
-        original, levels = EncodedSupport(encoded, label, is_annotated), self.config.brightness.levels
-        return replace(original, copies=tuple(self._encode_copy(scan, classes, original, level) for level in levels))
-
-    def _encode_copy(
-        self, scan: SupportScan, classes: tuple[int, ...], original: EncodedSupport, level: float
-    ) -> EncodedSupport:
-        """Structures of another brightness, at the original's places; nothing else of the copy votes."""
-        annotated = scan.label * original.is_annotated.to(scan.label.device)[:, None, None]
-        image = with_brightness(scan.image, annotated, classes, level)
-        is_structure = original.label[..., 1:].sum(-1) > self.config.brightness.least_share
-        label = self.config.brightness.weight * original.label * is_structure[..., None]
-        scan_of_copy = replace(original.scan, feature=self._features(image), inside=is_structure.cpu())
-        return replace(original, scan=scan_of_copy, label=label)
+        original, config, copies = EncodedSupport(encoded, label, is_annotated), self.config.brightness, []
+        is_structure = label[..., 1:].sum(-1) > config.least_share
+        votes = config.weight * label * is_structure[..., None]
+        for level in config.levels:
+            feature = self._features(with_brightness(scan.image, scan.label, classes, level), enlargements)
+            copy = replace(encoded, feature=feature, inside=is_structure.cpu())
+            copies.append(replace(original, scan=copy, label=votes))
+        return replace(original, copies=tuple(copies))
 
     @torch.no_grad()
     def probabilities(self, case: EvalCase, support: tuple[EncodedSupport, ...]) -> Float[Tensor, "K D H W"]:
@@ -191,7 +229,30 @@ class Propagation(WholeScanMethod):
         kernels = support[0].kernels or (self.config.kernel,) * len(case.classes)
         shares = {kernel: self._shares(query, placed, kernel) for kernel in dict.fromkeys(kernels)}
         maps = torch.stack([shares[kernel][:, k] for k, kernel in enumerate(kernels, start=1)], 1)
-        return self._follow_image(case.image, maps, query.spacing_mm)
+        maps = self._follow_image(case.image, maps, query.spacing_mm)
+        for number in range(len(maps)):
+            details = [(one, detail) for one in placed for detail in one.support.details[number : number + 1] if detail]
+            if details:
+                maps[number] = self._look_again(case.image, query, details, number)
+        return maps / maps.sum(0).clamp_min(1)
+
+    def _look_again(
+        self,
+        image: Float[Tensor, "D 1 H W"],
+        query: EncodedScan,
+        details: list[tuple[PlacedSupport, Detail]],
+        number: int,
+    ) -> Float[Tensor, "D H W"]:
+        """Probability of a structure, from its enlarged surroundings; 0 elsewhere."""
+        box = mean_box([detail.box_in(query, one, number) for one, detail in details])
+        size = largest([detail for _, detail in details])
+        part, spacing_mm = enlarge(image, query.spacing_mm, box, size)
+        encoded = self._encode_part(part, spacing_mm)
+        placed = [self._shifted(encoded, detail.support, one.z_mm) for one, detail in details]
+        maps = self._shares(encoded, placed, self.config.kernel)[:, 1:]
+        found = self._follow_image(part, maps, spacing_mm)
+        height, width = image.shape[-2:]
+        return put_back(found.transpose(0, 1), box, (height, width))[:, 0]
 
     def _follow_image(
         self, image: Float[Tensor, "D 1 H W"], maps: Float[Tensor, "D K h w"], spacing_mm: Spacing
@@ -234,21 +295,18 @@ class Propagation(WholeScanMethod):
 
     def _place(self, query: EncodedScan, support: EncodedSupport) -> PlacedSupport:
         found = self.align(query, support.scan)
-        z_mm = found.shift_mm + found.scale * query.z_mm
-        return PlacedSupport(support, z_mm, self._shift(query.cells(OUTPUT_STRIDE, z_mm), query.body_mm, support))
+        return self._shifted(query, support, found.shift_mm + found.scale * query.z_mm)
 
-    def _shift(
-        self, query: Cells, body_mm: tuple[float, float], support: EncodedSupport
-    ) -> Float[Tensor, "S h w 3"] | None:
-        """Of the support's places, by where its structures lie in the query; None: none. `body_mm` is the query's."""
+    def _shifted(self, query: EncodedScan, support: EncodedSupport, z_mm: Float[Tensor, " D"]) -> PlacedSupport:
+        """With the shift of the support's places, by where its structures lie in the query; `z_mm`: of its slices."""
         config = self.config.displacement
         if not config.reach:
-            return None
-        (height, width), (own_height, own_width) = body_mm, support.scan.body_mm
+            return PlacedSupport(support, z_mm, None, None)
+        (height, width), (own_height, own_width) = query.body_mm, support.scan.body_mm
         stretch = own_height / height, own_width / width
-        cells = support.scan.cells(OUTPUT_STRIDE)
-        found = fit_displacements(query, cells, support.label, support.is_annotated, config, stretch)
-        return shift_field(cells, support.label, found, config)
+        places, cells = query.cells(OUTPUT_STRIDE, z_mm), support.scan.cells(OUTPUT_STRIDE)
+        found = fit_displacements(places, cells, support.label, support.is_annotated, config, stretch)
+        return PlacedSupport(support, z_mm, found, shift_field(cells, support.label, found, config))
 
     def align(self, query: EncodedScan, support: EncodedScan) -> Alignment:
         """Which heights correspond."""

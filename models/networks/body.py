@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +29,7 @@ class BodyConfig:
         check_bounds(self)
 
 
-@dataclass(frozen=True)
-class BodyBox:
+class BodyBox(NamedTuple):
     """First and last row and column of the body, in pixels; the centre of the first pixel is 0."""
 
     rows: tuple[float, float]

@@ -14,7 +14,7 @@ from models.networks.spread import spread
 from util.schema import check_bounds, option
 
 PLACES_AT_ONCE = 32  # that are compared together, so that memory is bounded
-LEAST_SHARE = 0.5  # of a place that a structure takes up, for the place to be compared
+LEAST_SHARE = 0.5  # of a place that a structure takes up, relative to its fullest one, for the place to be compared
 POWERS = (0.0, 0.5, 1.0)  # a structure keeps its share of the body (0), its size in mm (1), or half of either
 FAR = 0.02  # shares around a place, below which structures are far and the place stays
 
@@ -74,7 +74,7 @@ def fit_displacements(
         stretch: height and width of the support's body divided by those of the query's, in mm.
 
     Returns:
-        No shift for structures that fill no place.
+        No shift for structures that are not shown.
     """
     steps, size = _steps(support, config), _cell_size(support)
     shifts = steps * size
@@ -139,7 +139,8 @@ def _places_of(label: Tensor, is_annotated: Tensor, n_places: int) -> list[Int[T
     is_known = is_annotated.to(label.device)[:, None, None]
     found = []
     for share in label[..., 1:].unbind(-1):
-        places = (is_known & (share > LEAST_SHARE)).nonzero()
+        share = share * is_known
+        places = (share > LEAST_SHARE * share.max()).nonzero()
         found.append(places[spread(len(places), n_places).to(places.device)])
     return found
 

@@ -11,6 +11,7 @@ from dataloaders.transforms.scan_views import UNKNOWN, ScanViewConfig
 from models.methods import propagation
 from models.methods.calibration import CalibrationConfig, best_kernels, deformed_copy, dice
 from models.methods.propagation import Propagation, PropagationConfig
+from models.methods.second_look import SecondLookConfig
 from models.networks.brightness import BrightnessConfig
 from models.networks.label_propagation import KernelConfig
 from models.networks.spread import spread
@@ -44,7 +45,14 @@ def case_of(one):
 
 def build(**options):
     torch.manual_seed(0)
-    plain = PropagationConfig("resnet18", "none", kernel=KERNEL, brightness=BrightnessConfig(levels=()))
+    plain = PropagationConfig(
+        "resnet18",
+        "none",
+        enlargements=(1.0,),
+        kernel=KERNEL,
+        brightness=BrightnessConfig(levels=()),
+        second_look=SecondLookConfig(below_cells=0.0),
+    )
     return Propagation(replace(plain, **options))
 
 

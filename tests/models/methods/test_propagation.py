@@ -11,6 +11,7 @@ from models.methods.calibration import CalibrationConfig
 from models.methods.encoded_scans import shrink_labels
 from models.methods.propagation import Propagation, PropagationConfig
 from models.methods.registration import Registration, RegistrationConfig
+from models.methods.second_look import SecondLookConfig
 from models.networks.brightness import BrightnessConfig, with_brightness
 from models.networks.displacement import DisplacementConfig
 from models.networks.postprocessing import PostprocessConfig
@@ -19,7 +20,12 @@ from util.errors import ConfigError, DataError
 NO_COPIES = BrightnessConfig(levels=())  # random weights do not tell what differs in brightness alone
 NOT_CALIBRATED = CalibrationConfig(copies=0)  # for speed
 CONFIG = PropagationConfig(
-    modelname="resnet18", encoder_weights="none", brightness=NO_COPIES, calibration=NOT_CALIBRATED
+    modelname="resnet18",
+    encoder_weights="none",
+    enlargements=(1.0,),
+    brightness=NO_COPIES,
+    calibration=NOT_CALIBRATED,
+    second_look=SecondLookConfig(below_cells=0.0),
 )
 SPACING_MM = (7.7, 1.25, 1.25)
 SIZE, DEPTH = 128, 12
@@ -225,6 +231,11 @@ def test_the_spacing_must_be_known(build):
     encoded = method.encode_support(support_of((image, label)))
     with pytest.raises(ConfigError, match="needs the spacing"):
         method.probabilities(case_of(image, spacing_mm=None), encoded)
+
+
+def test_some_size_of_the_slices_must_be_given():
+    with pytest.raises(ConfigError, match="enlargements: empty"):
+        PropagationConfig(enlargements=())
 
 
 def test_unknown_pixels_belong_to_no_class():

@@ -49,7 +49,8 @@ def patient(move=(0, 0), seed=0, shape=SHAPE, affine=AFFINE):
 def make_predictor(monkeypatch):
     """Makes a predictor on a small grid, with a small network of random weights."""
     torch.manual_seed(0)
-    config = PropagationConfig("resnet18", "none", annotation="labelled", brightness=BrightnessConfig(levels=()))
+    brightness = BrightnessConfig(levels=())
+    config = PropagationConfig("resnet18", "none", annotation="labelled", enlargements=(1.0,), brightness=brightness)
     method = Propagation(config)
     monkeypatch.setattr(guess, "SIZE_PX", 160)
     monkeypatch.setattr(propagation, "Propagation", lambda config: method)
