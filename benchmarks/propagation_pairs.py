@@ -87,7 +87,7 @@ def main() -> None:
     print(markdown_header(["run", "protocol", *names, "mean", "s per scan"], 2), flush=True)
     memories: dict[str, dict[str, Tensor]] = {}
     for words in given.run:
-        method = _method(words).to(given.device)
+        method = method_of(words).to(given.device)
         if given.reuse_features and hasattr(method, "encoder"):
             key = f"{getattr(method.config, 'modelname', '')} {getattr(method.config, 'encoder_weights', '')}"
             key += f" {getattr(method.config, 'use_projection', '')} {type(method).__name__}"
@@ -128,7 +128,15 @@ def confidence_table(worth: ConfidenceWorth) -> str:
     return "\n".join(lines)
 
 
-def _method(words: str) -> Method:
+def method_of(words: str) -> Method:
+    """The method that a run names.
+
+    Args:
+        words: a named configuration and settings of its method, in one string.
+
+    Raises:
+        ConfigError: an unknown word or setting.
+    """
     values, names = parse_words(words.split())
     unknown = [name for name in names if name not in NAMED_CONFIGS]
     if unknown:
