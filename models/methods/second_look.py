@@ -20,7 +20,7 @@ class SecondLookConfig:
     """Which structures are looked at again, and how closely. Source: our own choice."""
 
     # structures with a smaller mean area, on the slices that show them, in cells of the features (8 x 8 pixels)
-    below_cells: float = option(8.0, ge=0)  # 0: no second look
+    below_cells: float = option(3.0, ge=0)  # 0: no second look
     surroundings: float = option(1.0, ge=0)  # that are shown on each side, in the structure's own height and width
     surroundings_mm: float = option(10.0, ge=0)  # and at least
     enlargement: float = option(4.0, ge=1)  # at most
