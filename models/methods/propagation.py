@@ -95,7 +95,7 @@ class Propagation(WholeScanMethod):
     of the annotated scans (`models.methods.calibration`). Several supports vote together, and copies with darker and
     brighter structures, as patients differ (iron in liver and spleen). The maps then follow how each structure looks in
     this scan (`models.networks.appearance`) and the image's edges (guided filter), and of each structure the largest
-    piece is kept.
+    piece is kept. Small structures are looked at again, enlarged, where they were found (`models.methods.second_look`).
 
     All classes of an annotated slice count as annotated.
 
@@ -224,7 +224,10 @@ class Propagation(WholeScanMethod):
 
     @torch.no_grad()
     def probabilities(self, case: EvalCase, support: tuple[EncodedSupport, ...]) -> Float[Tensor, "K D H W"]:
-        """Share of each class among the votes; with the background they sum to 1."""
+        """Share of each class among the votes; with the background they sum to 1.
+
+        Of a structure that is looked at again, those of the second look, by the scans in which it is small.
+        """
         query = self._encoded(case)
         placed = [self._place(query, one) for one in support]
         kernels = support[0].kernels or (self.config.kernel,) * len(case.classes)
