@@ -55,7 +55,7 @@ def test_a_run_may_take_the_encoder_of_a_trained_network(tmp_path):
     settings = {"method": "alpnet", "modelname": "resnet18", "encoder_weights": "none", "dataset": "CHAOST2"}
     state = build_state(settings, 0, OptimConfig(), AverageConfig(), Normalisation(), torch.device("cpu"))
     checkpoint.save(tmp_path / "snapshot.pth", state.snapshot())
-    method = propagation_pairs._method(f"propagation reload_model_path={tmp_path / 'snapshot.pth'}")
+    method = propagation_pairs.method_of(f"propagation reload_model_path={tmp_path / 'snapshot.pth'}")
     assert isinstance(method, Propagation)
     assert method.config.use_projection
     for key, value in state.method.state_dict().items():
