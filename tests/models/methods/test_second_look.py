@@ -56,7 +56,7 @@ def test_the_enlarged_part_has_a_largest_size():
     assert size == (96, 48)
 
 
-def test_a_structure_as_long_as_large_is_seen_on_the_slices_that_show_it():
+def test_small_is_what_has_a_small_mean_area_on_the_slices_that_show_it():
     label = label_of((40, 62), (30, 53))  # 506 pixels, eight cells have 512
     assert surroundings(label, 3, SPACING_MM, CONFIG) is not None
     label[1:3, 62] = label[1:3, 61]
