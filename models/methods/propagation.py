@@ -231,13 +231,16 @@ class Propagation(WholeScanMethod):
         query = self._encoded(case)
         placed = [self._place(query, one) for one in support]
         kernels = support[0].kernels or (self.config.kernel,) * len(case.classes)
-        shares = {kernel: self._shares(query, placed, kernel) for kernel in dict.fromkeys(kernels)}
-        maps = torch.stack([shares[kernel][:, k] for k, kernel in enumerate(kernels, start=1)], 1)
-        maps = self._follow_image(case.image, maps, query.spacing_mm)
-        for number in range(len(maps)):
-            details = [(one, detail) for one in placed for detail in one.support.details[number : number + 1] if detail]
-            if details:
-                maps[number] = self._look_again(case.image, query, details, number)
+        again = [[(one, part) for one in placed if (part := one.support.details[k])] for k in range(len(kernels))]
+        once = [k for k, parts in enumerate(again) if not parts]
+        maps = case.image.new_zeros(len(kernels), len(case.image), *case.image.shape[-2:])
+        if once:
+            shares = {kernel: self._shares(query, placed, kernel) for kernel in dict.fromkeys(kernels[k] for k in once)}
+            of_first_look = torch.stack([shares[kernels[k]][:, k + 1] for k in once], 1)
+            maps[once] = self._follow_image(case.image, of_first_look, query.spacing_mm)
+        for k, parts in enumerate(again):
+            if parts:
+                maps[k] = self._look_again(case.image, query, parts, k)
         return maps / maps.sum(0).clamp_min(1)
 
     def _look_again(

@@ -171,6 +171,10 @@ def test_a_small_structure_is_found_by_the_second_look_only():
     assert again[0] == pytest.approx(plain[0].item(), abs=0.02)
 
 
+def test_all_structures_may_be_looked_at_again():
+    assert dice_of_both(100.0, body()).min() > 0.75
+
+
 @pytest.mark.parametrize("annotation", ["labelled", "parts"])
 def test_a_small_structure_is_found_from_fewer_annotated_slices(annotation):
     assert dice_of_both(8.0, body(), annotation=annotation)[1] > 0.7
