@@ -41,6 +41,7 @@ from models.networks.alignment import (
 from models.networks.backbones import OUTPUT_STRIDE, build_encoder
 from models.networks.body import BodyConfig, find_body, find_inside
 from models.networks.brightness import BrightnessConfig, with_brightness
+from models.networks.deformation import DeformationConfig, fit_deformation
 from models.networks.displacement import DisplacementConfig, fit_displacements, shift_field
 from models.networks.label_propagation import KernelConfig, propagate
 from models.networks.postprocessing import PostprocessConfig, follow_image
@@ -73,6 +74,7 @@ class PropagationConfig:
     body: BodyConfig = option(BodyConfig)
     alignment: AlignmentConfig = option(AlignmentConfig)
     displacement: DisplacementConfig = option(DisplacementConfig)
+    deformation: DeformationConfig = option(DeformationConfig)
     kernel: KernelConfig = option(KernelConfig)
     calibration: CalibrationConfig = option(CalibrationConfig)
     brightness: BrightnessConfig = option(BrightnessConfig)
@@ -305,15 +307,18 @@ class Propagation(WholeScanMethod):
         return self._shifted(query, support, found.shift_mm + found.scale * query.z_mm)
 
     def _shifted(self, query: EncodedScan, support: EncodedSupport, z_mm: Float[Tensor, " D"]) -> PlacedSupport:
-        """With the shift of the support's places, by where its structures lie in the query; `z_mm`: of its slices."""
+        """With the shift of the support's places, by where they lie in the query; `z_mm`: of its slices."""
         config = self.config.displacement
-        if not config.reach:
-            return PlacedSupport(support, z_mm, None, None)
-        (height, width), (own_height, own_width) = query.body_mm, support.scan.body_mm
-        stretch = own_height / height, own_width / width
         places, cells = query.cells(OUTPUT_STRIDE, z_mm), support.scan.cells(OUTPUT_STRIDE)
-        found = fit_displacements(places, cells, support.label, support.is_annotated, config, stretch)
-        return PlacedSupport(support, z_mm, found, shift_field(cells, support.label, found, config))
+        found = None
+        if config.reach:
+            (height, width), (own_height, own_width) = query.body_mm, support.scan.body_mm
+            stretch = own_height / height, own_width / width
+            found = fit_displacements(places, cells, support.label, support.is_annotated, config, stretch)
+            cells = replace(cells, shift=shift_field(cells, support.label, found, config))
+        if self.config.deformation.reach:
+            cells = replace(cells, shift=fit_deformation(places, cells, self.config.deformation))
+        return PlacedSupport(support, z_mm, found, cells.shift)
 
     def align(self, query: EncodedScan, support: EncodedScan) -> Alignment:
         """Which heights correspond."""

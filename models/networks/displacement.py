@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -76,11 +75,11 @@ def fit_displacements(
     Returns:
         No shift for structures that are not shown.
     """
-    steps, size = _steps(support, config), _cell_size(support)
+    steps, size = _steps(support, config), support.size
     shifts = steps * size
     typical = shifts.new_tensor([config.typical_z_mm, config.typical, config.typical])
     cost = config.cost * (shifts / typical).square().sum(1)
-    there, first = _on_grid_of(query, support), _first_place(support)
+    there = query.sample(support.places())
     scales = torch.tensor([[1.0, *stretch]]) ** torch.tensor(POWERS)[:, None]  # (P, 3)
     worse = cost + config.scale_cost * scales.log().abs().amax(1, keepdim=True)  # (P, A)
     found = []
@@ -89,7 +88,7 @@ def fit_displacements(
         goals = (centre + scales.to(centre)[:, None] * (places - centre)).round().long()  # (P, n, 3)
         score = _mean_cosine(there, support.feature, places, goals, steps) - worse.to(there)
         power, step = divmod(int(score.argmax()), len(steps))
-        found.append((shifts[step], scales[power], first + centre.cpu() * size))
+        found.append((shifts[step], scales[power], support.first + centre.cpu() * size))
     return Displacement(*map(torch.stack, zip(*found, strict=True)))
 
 
@@ -98,40 +97,18 @@ def shift_field(
 ) -> Float[Tensor, "S h w 3"]:
     """The shift of each place: a structure's own within it, a mean of those nearby around it, none far from all."""
     near = label[..., 1:].permute(3, 0, 1, 2)  # (K, S, h, w)
-    widths = torch.tensor([config.spread_z_mm, config.spread, config.spread]) / _cell_size(support)
+    widths = torch.tensor([config.spread_z_mm, config.spread, config.spread]) / support.size
     for axis, width in enumerate(widths.tolist(), start=1):
         near = blur_along(near, width, axis)
     near = near[..., None]
-    places = torch.stack(torch.meshgrid(support.z_mm, support.row, support.column, indexing="ij"), -1).to(near)
-    return (near * found.at(places)).sum(0) / (near.sum(0) + FAR)
-
-
-def _first_place(cells: Cells) -> Float[Tensor, "3"]:
-    return torch.stack([axis[0] for axis in (cells.z_mm, cells.row, cells.column)])
-
-
-def _cell_size(cells: Cells) -> Float[Tensor, "3"]:
-    """Distance between neighbours along (z, row, column); 1 along an axis of one place."""
-    axes = (cells.z_mm, cells.row, cells.column)
-    return torch.stack([axis[1] - axis[0] if len(axis) > 1 else axis.new_ones(()) for axis in axes])
+    return (near * found.at(support.places())).sum(0) / (near.sum(0) + FAR)
 
 
 def _steps(support: Cells, config: DisplacementConfig) -> Int[Tensor, "A 3"]:
     """Candidate shifts in places along (z, row, column); no shift is first, so that it wins where all are equal."""
-    reach = torch.tensor([config.reach_z_mm, config.reach, config.reach]) / _cell_size(support)
+    reach = torch.tensor([config.reach_z_mm, config.reach, config.reach]) / support.size
     steps = torch.cartesian_prod(*(torch.arange(-n, n + 1) for n in reach.floor().long().tolist()))
     return steps[steps.abs().sum(1).argsort(stable=True)]
-
-
-def _on_grid_of(query: Cells, support: Cells) -> Float[Tensor, "S h w C"]:
-    """The query's features at the support's places; zeros outside the query."""
-    axes = []
-    pairs = zip((query.z_mm, query.row, query.column), (support.z_mm, support.row, support.column), strict=True)
-    for (own, other), size in zip(pairs, _cell_size(query), strict=True):
-        axes.append((2 * (other - own[0]) / size + 1) / len(own) - 1)
-    grid = torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], -1).to(query.feature)
-    found = F.grid_sample(query.feature.permute(3, 0, 1, 2)[None], grid[None], align_corners=False)
-    return found[0].permute(1, 2, 3, 0)
 
 
 def _places_of(label: Tensor, is_annotated: Tensor, n_places: int) -> list[Int[Tensor, "n 3"]]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -49,6 +50,35 @@ class Cells:
     z_mm: Float[Tensor, " D"]
     inside: Bool[Tensor, "D h w"] | None = None
     shift: Float[Tensor, "D h w 3"] | None = None
+
+    @property
+    def axes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Z in mm, rows and columns."""
+        return self.z_mm, self.row, self.column
+
+    @property
+    def first(self) -> Float[Tensor, "3"]:
+        """The first place (z, row, column), without its shift; on the host."""
+        return torch.stack([axis[0] for axis in self.axes])
+
+    @property
+    def size(self) -> Float[Tensor, "3"]:
+        """Distance between neighbours along (z, row, column); 1 along an axis of one place. On the host."""
+        return torch.stack([axis[1] - axis[0] if len(axis) > 1 else axis.new_ones(()) for axis in self.axes])
+
+    def places(self, slices: slice = slice(None)) -> Float[Tensor, "d h w 3"]:
+        """(z, row, column) of each place of these slices, after its shift; on the device."""
+        z_mm, row, column = self.axes
+        places = torch.stack(torch.meshgrid(z_mm[slices], row, column, indexing="ij"), -1).to(self.feature)
+        return places if self.shift is None else places + self.shift[slices]
+
+    def sample(self, places: Float[Tensor, "d y x 3"]) -> Float[Tensor, "d y x C"]:
+        """Features at any places (z, row, column), interpolated linearly; zeros outside."""
+        lengths = torch.tensor(self.feature.shape[:3])
+        first, size, lengths = (each.to(places) for each in (self.first, self.size, lengths))
+        grid = (2 * (places - first) / size + 1) / lengths - 1
+        found = F.grid_sample(self.feature.permute(3, 0, 1, 2)[None], grid.flip(-1)[None], align_corners=False)
+        return found[0].permute(1, 2, 3, 0)
 
 
 def propagate(
