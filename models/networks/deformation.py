@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from models.networks.gaussian import TRUNCATED_AT, blur_along
+from models.networks.gaussian import blur_along, reach_of
 from models.networks.label_propagation import Cells
 from util.schema import check_bounds, option
 
@@ -53,7 +53,7 @@ def fit_deformation(query: Cells, support: Cells, config: DeformationConfig) -> 
     steps = torch.cartesian_prod(*(torch.arange(-n, n + 1) for n in reach.tolist())).float()
     widths = (torch.tensor([config.width_z_mm, config.width, config.width]) / size).tolist()
     cost = (config.cost * (steps / reach.clamp_min(1)).square().sum(1)).to(support.feature)
-    margin = int(reach[0]) + max(1, int(TRUNCATED_AT * widths[0] + 0.5))
+    margin = int(reach[0]) + reach_of(widths[0])
     found = []
     for first in range(0, depth, SLICES_AT_ONCE):
         last = min(first + SLICES_AT_ONCE, depth)

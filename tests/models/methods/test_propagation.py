@@ -13,6 +13,7 @@ from models.methods.propagation import Propagation, PropagationConfig
 from models.methods.registration import Registration, RegistrationConfig
 from models.methods.second_look import SecondLookConfig
 from models.networks.brightness import BrightnessConfig, with_brightness
+from models.networks.deformation import DeformationConfig
 from models.networks.displacement import DisplacementConfig
 from models.networks.postprocessing import PostprocessConfig
 from util.errors import ConfigError, DataError
@@ -135,7 +136,7 @@ def test_classes_are_independent_of_their_number_and_values(method):
 
 def test_structures_of_another_brightness_are_found_by_copies():
     torch.manual_seed(0)
-    fixed = replace(CONFIG, displacement=DisplacementConfig(reach=0.0))
+    fixed = replace(CONFIG, displacement=DisplacementConfig(reach=0.0), deformation=DeformationConfig(reach=0.0))
     with_copies, method = (Propagation(replace(fixed, brightness=each)) for each in (BrightnessConfig(), NO_COPIES))
     image, label = body()
     query, truth = body(seed=1)

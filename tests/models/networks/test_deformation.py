@@ -84,9 +84,9 @@ def test_flips_of_both_flip_the_field(axis):
     query = cells(smooth_noise())
     support = as_seen_with(bent(), query)
     found = fit_deformation(query, support, CONFIG)
-    turned = [cells(each.feature.flip(axis)) for each in (query, support)]
+    other, own = (cells(each.feature.flip(axis)) for each in (query, support))
     expected = found.flip(axis) * torch.where(torch.arange(3) == axis, -1, 1)
-    torch.testing.assert_close(fit_deformation(*turned, CONFIG), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(fit_deformation(other, own, CONFIG), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_one_slice_moves_in_the_plane_alone():
