@@ -9,7 +9,8 @@ with itself, is below the limit.
 
 import argparse
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from data.phantom import make_cine, make_patient
 from dataloaders.fewshot.config import FewShotConfig
 from dataloaders.fewshot.data import open_fewshot
 from dataloaders.samples import Volume
+from models.methods.propagation import Propagation
 from models.networks.similarity import UNLIKE
 from models.prediction.propagation import PropagationPredictor
 from util.errors import ConfigError
@@ -36,6 +38,7 @@ def main() -> None:
     found: dict[str, list[float]] = {"scans of the data set": [], "turned by 90 degrees": [], "other body parts": []}
     for name, image in scans.items():
         predictor = PropagationPredictor.from_scan(image, given.device)
+        leave_out_what_is_not_compared(predictor)
         predictor.set_support(image, folder.label(name))
         others = {other: scan for other, scan in scans.items() if other != name}
         queries = (others, {f"{name} turned": turned(image)}, strangers)
@@ -45,6 +48,17 @@ def main() -> None:
     for what, values in found.items():
         cells = [f"{value:.3f}" for value in (min(values), np.median(values), max(values))]
         print(markdown_row([what, str(len(values)), *cells, str(sum(value < UNLIKE for value in values))]))
+
+
+def leave_out_what_is_not_compared(predictor: PropagationPredictor) -> None:
+    """Leaves out further sizes, copies and calibration: similarity does not depend on them, and they take long."""
+    method = cast(Propagation, predictor.segmenter.method)
+    method.config = replace(
+        method.config,
+        enlargements=method.config.enlargements[:1],
+        brightness=replace(method.config.brightness, levels=()),
+        calibration=replace(method.config.calibration, copies=0),
+    )
 
 
 def similarities(predictor: PropagationPredictor, scans: Mapping[str, Volume]) -> list[float]:

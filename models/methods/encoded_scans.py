@@ -32,6 +32,12 @@ class EncodedScan:
     box: BodyBox
     spacing_mm: Spacing
     inside: Bool[Tensor, "D h w"]  # the body, see `find_inside`; on the host
+    n_sizes: int = 1  # at which slices were encoded; their features follow one another in `feature`
+
+    def of_first_size(self) -> Cells:
+        """The places with features of the first size only, which are of equal length, but not of unit length."""
+        cells = self.cells(OUTPUT_STRIDE)
+        return replace(cells, feature=cells.feature[..., : cells.feature.shape[-1] // self.n_sizes])
 
     def cells(self, stride: int, z_mm: Tensor | None = None, shift: Tensor | None = None) -> Cells:
         """The features with their places; z_mm: of the slices, by default from the first one; shift: see `Cells`."""
@@ -69,7 +75,7 @@ class EncodedSupport:
     @cached_property
     def own_similarity(self) -> float | None:
         """See `models.networks.similarity`."""
-        return own_similarity(self.scan.cells(OUTPUT_STRIDE))
+        return own_similarity(self.scan.of_first_size())
 
 
 class PlacedSupport(NamedTuple):

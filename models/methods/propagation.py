@@ -127,7 +127,7 @@ class Propagation(WholeScanMethod):
         box = find_body(image, self.config.body, name)
         description = describe_slices(features.permute(0, 3, 1, 2), box, OUTPUT_STRIDE, self.config.alignment)
         inside = find_inside(image, self.config.body, (features.shape[1], features.shape[2]))
-        return EncodedScan(features, description, box, spacing_mm, inside)
+        return EncodedScan(features, description, box, spacing_mm, inside, len(self.config.enlargements))
 
     def _features(self, image: Float[Tensor, "D 1 H W"], enlargements: tuple[float, ...]) -> Float[Tensor, "D h w C"]:
         return scan_features(self.encoder, image, enlargements, self.config.slices_per_pass)
@@ -279,10 +279,13 @@ class Propagation(WholeScanMethod):
 
     @torch.no_grad()
     def likeness(self, case: EvalCase, support: tuple[EncodedSupport, ...]) -> Likeness | None:
-        """The most similar of the supports, relative to itself; see `models.networks.similarity`."""
-        query = self._encoded(case).cells(OUTPUT_STRIDE)
+        """The most similar of the supports, relative to itself; see `models.networks.similarity`.
+
+        By slices at the first size: larger ones tell other planes and body parts less well.
+        """
+        query = self._encoded(case).of_first_size()
         found = [
-            Likeness(similarity(query, one.scan.cells(OUTPUT_STRIDE)), one.own_similarity)
+            Likeness(similarity(query, one.scan.of_first_size()), one.own_similarity)
             for one in support
             if one.own_similarity is not None
         ]

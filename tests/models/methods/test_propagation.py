@@ -202,6 +202,19 @@ def test_a_case_is_encoded_once_for_its_labels_and_its_likeness(method, monkeypa
     assert likeness.case > 0.9 * likeness.support
 
 
+def test_likeness_is_that_of_the_first_size():
+    """The encoder's weights are random, and the same ones."""
+    cases = (body((4, 5), seed=1)[0], body(seed=2)[0].mT.flip(1))
+    found = []
+    for sizes in ((1.0,), (1.0, 2.0)):
+        torch.manual_seed(0)
+        method = Propagation(replace(CONFIG, enlargements=sizes))
+        support = method.encode_support(support_of(body()))
+        found.append([method.likeness(case_of(image), support) for image in cases])
+    assert found[0] == found[1]
+    assert found[0][0] != found[0][1]
+
+
 def test_an_unlike_scan_is_told_and_the_most_similar_support_counts(method):
     (image, _), other = body((4, 5), seed=1), body()
     turned = case_of(image.roll(3, 0).mT.flip(1))
