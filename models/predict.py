@@ -172,7 +172,9 @@ def _write_page(given: argparse.Namespace, family: str, outcome: Outcome) -> Non
     if not outcome.n_done:
         return
     method = f"Compared with {len(given.support_image)} annotated scan(s)" if family == "fewshot" else "Segmented"
-    method += f" by {outcome.method}" + (f", {given.checkpoint.name}" if given.checkpoint else "")
+    method += f" by {outcome.method}"
+    if given.checkpoint:  # the name of its folder tells which run it is of
+        method += f", {'/'.join(given.checkpoint.resolve().parts[-2:])}"
     about = About(method, command_line(), outcome.failures, given.limit)
     with dispensable(PAGE):
         page = save_prediction_page(given.out / files.TABLE, files.OVERLAY, about)

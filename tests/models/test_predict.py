@@ -202,7 +202,7 @@ def test_the_encoder_of_a_network_may_propagate_labels(inputs, tmp_path):
     )
     assert set(np.unique(propagated)) == {0, 2, 5}
     assert not np.array_equal(own, propagated)
-    assert "Propagation, snapshot.pth" in (tmp_path / "propagated" / "segmentations.html").read_text()
+    assert f"Propagation, {inputs.name}/snapshot.pth" in (tmp_path / "propagated" / "segmentations.html").read_text()
 
 
 def test_what_propagation_does_not_use_is_refused(inputs, tmp_path):

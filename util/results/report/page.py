@@ -25,6 +25,7 @@ from util.schema import flatten
 
 FILE_NAME = "report.html"
 MOST_PICTURES = 12  # in a page; further ones are in the run's folder
+MOST_FURTHER_TABLES = 3  # of other scores than the main one that are shown; more of them have to be unfolded
 TEMPLATES = Path(__file__).parent / "templates"
 LETTERS = {"R": "right", "L": "left", "A": "front", "P": "back", "S": "head", "I": "feet"}
 
@@ -119,8 +120,13 @@ def _content(run: Run) -> dict[str, Any]:
         "views": _views(shown[0]) if shown else [],
     }
     flat = flatten(record.settings)
+    main = [table for table in record.tables if table.title == record.tables[0].title]
+    further = [table for table in record.tables if table.title != record.tables[0].title]
+    is_short = len(further) <= MOST_FURTHER_TABLES
     return drawn | {
         "record": record,
+        "main_tables": record.tables if is_short else main,
+        "further_tables": [] if is_short else further,
         "sentence": _sentence(run, groups),
         "headline": record.headline and _headline(record.headline),
         "warnings": _told(run) + warnings,  # by now with those of the pictures

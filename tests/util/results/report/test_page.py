@@ -12,6 +12,7 @@ from util.errors import DataError
 from util.results.report import Record, save_report
 from util.results.report.__main__ import main
 from util.results.report.images import niivue
+from util.results.report.record import PrintedTable
 from util.results.report.runs import find_run, read_run
 from util.results.scores import FILE_NAME, read_scores, write_scores
 
@@ -181,3 +182,19 @@ def test_a_training_has_a_page_of_its_own(tmp_path):
     text = text_of(save_report(find_run(tmp_path)).read_text(encoding="utf-8"))
     assert "Training of Mine, 26 November 2026." in text
     assert "Cases" not in text
+
+
+@pytest.mark.parametrize("n_further", [3, 4])
+def test_many_tables_of_further_scores_are_folded(tmp_path, n_further):
+    titles = ["Dice × 100", *(f"Score {n}" for n in range(n_further)), "Dice × 100"]
+    cells = [["Mine", "0.00 ± 0.00, n = 2", "1.50 ± 0.20 [1.00, 2.00], n = 3"]]
+    tables = [PrintedTable(["Method", "LIVER", "Mean"], cells, 1, ["a note"], title) for title in titles]
+    Record(title="Mine", tables=tables).save(tmp_path)
+    page = save_report(find_run(tmp_path)).read_text(encoding="utf-8")
+    before, summary, folded = page.partition(f"<summary>{n_further} tables of further scores</summary>")
+    assert bool(summary) == (n_further > 3)
+    shown = [text.count("<caption>Score") for text in (before, folded)]
+    assert shown == ([0, n_further] if summary else [n_further, 0])
+    assert before.count("<caption>Dice") == 2
+    assert before.count(">0.00 ± 0.00<small>n\u00a0=\u00a02</small>") == len(tables) - shown[1]
+    assert ">1.50 ± 0.20<small>[1.00, 2.00], n\u00a0=\u00a03</small>" in before
