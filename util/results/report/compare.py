@@ -63,7 +63,7 @@ class ComparedSet:
     """Scores of all runs under the same conditions.
 
     Attributes:
-        title: the conditions in words; may be empty.
+        title: the conditions in words, of all runs where they differ; may be empty.
         structures: that all runs have.
         shared: cases that all runs have, and the ids of their rows in the page.
         runs: in the order given.
@@ -148,7 +148,8 @@ def _compare_set(runs: Sequence[Run], groups: Sequence[CaseGroup], number: int) 
         _compare(name, run, group, own, None if own is rows[0] else rows[0], structures, anchors)
         for name, run, group, own in zip(_distinct_names(runs), runs, groups, rows, strict=True)
     ]
-    return ComparedSet(groups[0].title, structures, anchors, compared)
+    titles = dict.fromkeys(group.title for group in groups)  # the first sets of runs may differ, as in their weights
+    return ComparedSet(" and ".join(filter(None, titles)), structures, anchors, compared)
 
 
 def _counts(runs: Sequence[Run], groups: Sequence[CaseGroup]) -> str:

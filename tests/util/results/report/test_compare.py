@@ -58,6 +58,15 @@ def test_every_set_of_scores_that_all_runs_have_is_compared(write_run, tmp_path)
     assert len(set(re.findall('href="#(case-[^"]+)"', page)) & set(ids)) == 5 + 3
 
 
+def test_first_sets_that_differ_are_both_named(write_run, tmp_path):
+    orders = {"a": ("last", "ema"), "b": ("ema", "last")}
+    for name, order in orders.items():
+        scores = pd.concat([scores_of(DICE, weights=weights) for weights in order], ignore_index=True)
+        write_scores(write_run(tmp_path / name) / FILE_NAME, scores)
+    page = save_comparison([tmp_path / name for name in orders], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Dice × 100, last and ema, on 5 shared cases" in page
+
+
 def test_a_structure_without_a_shared_defined_case_has_no_difference(write_run, tmp_path):
     runs = [write_run(tmp_path / name, {"10": DICE["10"]}) for name in "ab"]
     page = save_comparison(runs, tmp_path / "page.html").read_text(encoding="utf-8")
