@@ -177,3 +177,11 @@ def _listed(names: list[str]) -> str:
 def digest(contents: Mapping[str, str]) -> str:
     """Hexadecimal SHA-256 over names and contents, in their order."""
     return hashlib.sha256(json.dumps(list(contents.items())).encode()).hexdigest()
+
+
+def read_record(path: Path) -> Record | None:
+    """The record in a file; None where there is none, or it is damaged or of an earlier version."""
+    try:
+        return Record.from_json(read_json(path))
+    except UserError:
+        return None

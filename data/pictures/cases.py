@@ -110,6 +110,15 @@ class CaseSource(ABC):
     def unfinished(self) -> tuple[str, ...]:
         """Folders of layers that are left out, because the command that writes them has not ended."""
 
+    @property
+    @abstractmethod
+    def stale(self) -> dict[str, str]:
+        """Layer -> what has changed since of the files that it was made from; pseudo-labels are not compared.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+
     @abstractmethod
     def path(self, case_id: str) -> Path:
         """The file of an image."""

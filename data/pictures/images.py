@@ -11,6 +11,7 @@ from dataloaders.description import DatasetSpec
 from dataloaders.images.folder import SPLITS, ImageFolder
 from dataloaders.io.png import read_image, read_mask, read_superpixels, to_8_bit
 from util.ids import natural_key
+from util.records import read_record
 
 PLACES = {SUPERPIXELS: "superpixels/*", NOISE: "noisy/*/*"}  # folders of PNG files
 RECORDS = {SUPERPIXELS: "superpixels.json", NOISE: "noise.json"}  # written last
@@ -42,6 +43,17 @@ class ImageCases(CaseSource):
         found = {kind: [each for each in self.folder.glob(place) if each.is_dir()] for kind, place in PLACES.items()}
         left = [each for kind, folders in found.items() for each in folders if each not in self._finished[kind]]
         return tuple(sorted(each.relative_to(self.folder).as_posix() for each in left))
+
+    @property
+    def stale(self) -> dict[str, str]:
+        """By folder; a damaged record, or one of an earlier version, has nothing to compare."""
+        found = {}
+        for kind, folders in self._finished.items():
+            for folder in folders:
+                record = read_record(folder / RECORDS[kind])
+                if record and (reason := record.staleness(self.folder)):
+                    found[folder.relative_to(self.folder).as_posix()] = reason
+        return dict(sorted(found.items()))
 
     def path(self, case_id: str) -> Path:
         """The image."""

@@ -54,9 +54,14 @@ def save_page(
     log.info("%s: %s", source.spec.name, statement)
     for folder in source.unfinished:
         log.warning("%s: left out, as the command that writes it has not ended", folder)
+    stale = source.stale
+    for layer, reason in stale.items():
+        log.warning("%s: what it was made from has changed since (%s); make it again", layer, reason)
     content = _content(source, tiles, chosen, colours, suspects or {})
     failed = {name: reason.replace(f"{source.folder}/", "") for name, reason in failures.items()}
-    write_text(path, render("pictures.html.j2", own=TEMPLATES, statement=statement, failed=failed, **content))
+    write_text(
+        path, render("pictures.html.j2", own=TEMPLATES, statement=statement, stale=stale, failed=failed, **content)
+    )
     return failures
 
 

@@ -10,6 +10,8 @@ from data.superpixels.regions import SCALES
 from dataloaders.description import DatasetSpec
 from dataloaders.scans.folder import PreparedFolder, scan_files
 from util.errors import DataError
+from util.ids import natural_key
+from util.inventory import first_names
 from util.results.overlays import for_viewing
 from util.results.pictures import stretch_greys
 
@@ -42,6 +44,21 @@ class ScanCases(CaseSource):
     def unfinished(self) -> tuple[str, ...]:
         """None: each scan has a file of its own."""
         return ()
+
+    @property
+    def stale(self) -> dict[str, str]:
+        """By scale, with the scans; those without a record have nothing to compare."""
+        found = {}
+        for scale in (layer.name for layer in self.layers if layer.kind == SUPERPIXELS):
+            reasons = {
+                scan: reason
+                for scan in scan_files(self.folder, f"superpix-{scale}")
+                if (reason := self.scans.staleness(f"superpix-{scale}_{scan}"))
+            }
+            if reasons:
+                scans = sorted(reasons, key=natural_key)
+                found[f"superpix-{scale} of scans {first_names(scans)}"] = reasons[scans[0]]
+        return found
 
     def path(self, case_id: str) -> Path:
         """The scan."""

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dataloaders.images.folder import ImageFolder, NoiseConfig, SuperpixelConfig, as_settings, command_options
-from util.errors import DataError, UserError
-from util.files import read_json
-from util.records import Record
+from util.errors import DataError
+from util.records import Record, read_record
 
 IMPORTED = "imported_from"  # setting of labels that were imported, not made here
 
@@ -64,10 +63,7 @@ class Derived:
 
     def record(self) -> Record | None:
         """The record of a finished folder; None where there is none, or it is of an earlier version."""
-        try:
-            return Record.from_json(read_json(self.record_path))
-        except UserError:
-            return None
+        return read_record(self.record_path)
 
     def require_current(self) -> "Derived":
         """Itself.

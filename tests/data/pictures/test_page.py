@@ -15,6 +15,7 @@ from data.pictures.__main__ import main
 from data.pictures.cases import CasePicture
 from data.pictures.choice import Suspicion, choose, read_suspects
 from data.pictures.tiles import class_colours, make_tile
+from data.superpixels.scans import write_pseudo_labels
 from dataloaders.io.nifti import read_nifti, write_nifti
 from dataloaders.io.png import read_mask, write_png
 from dataloaders.samples import Volume
@@ -204,6 +205,27 @@ def test_an_unfinished_layer_is_named_and_left_out(chest_folder, tmp_path):
     assert "noisy/heart/a0.7_b0.7: left out, as the command that writes it has not ended." in page
     assert "heart: Dice" not in page
     assert "lung: Dice" in page
+
+
+def test_layers_of_changed_images_are_named(chest_folder, tmp_path):
+    folder = shutil.copytree(chest_folder, tmp_path / "set")
+    mask = folder / "masks/heart/img_00.png"
+    write_png(mask, 255 * read_mask(mask).T.astype(np.uint8))
+    assert main([str(folder), "--dataset", "jsrt", "--out", str(tmp_path / "page.html")]) == 0
+    text = text_of((tmp_path / "page.html").read_text())
+    assert "noisy/heart/a0.7_b0.7: shown, but what it was made from has changed since" in text
+    assert "img_00.png" in text
+    assert "noisy/lung/a0.7_b0.7: shown" not in text
+
+
+def test_superpixels_of_changed_scans_are_named(prepared_folder, tmp_path):
+    folder = shutil.copytree(prepared_folder, tmp_path / "set")
+    write_pseudo_labels(folder, CHAOST2)
+    assert ScanCases(CHAOST2, folder).stale == {}
+    shutil.copy(folder / "image_2.nii.gz", folder / "image_1.nii.gz")
+    ((layer, reason),) = ScanCases(CHAOST2, folder).stale.items()
+    assert layer == "superpix-MIDDLE of scans 1"
+    assert "image_1.nii.gz" in reason
 
 
 def test_a_set_of_which_no_case_can_be_read_has_a_page_that_says_so(make_prepared, tmp_path):
