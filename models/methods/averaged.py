@@ -3,7 +3,8 @@
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from models.training.average import tensors_by_kind
@@ -28,9 +29,9 @@ class Teacher(nn.Module):
         """Stays in evaluation mode."""
         return super().train(False)
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Any:
         """What the network returns."""
-        return self.network(*inputs)
+        return self.network(image)
 
     @torch.no_grad()
     def follow(self, student: nn.Module, decay: float, step: int) -> None:

@@ -7,6 +7,7 @@ from models.export import onnx as onnx_export
 from models.export.__main__ import main
 from models.predict import FewShotPredictor, SourcesPredictor
 from tests.models.export_helpers import card, write_checkpoint
+from tests.models.methods.sources_helpers import make
 from util.errors import ConfigError, UserError
 
 
@@ -32,6 +33,14 @@ def test_onnx_has_the_logits_for_images_of_other_sizes(trained, tmp_path):
         image = torch.rand(shape)
         found = run_onnx(tmp_path / "out/model.onnx", image).softmax(1)
         torch.testing.assert_close(found, method.class_probabilities(image), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["mean_teacher", "mixed_teacher"])
+def test_onnx_of_a_teacher_keeps_its_free_axes(method, tmp_path):
+    """The mixed teacher has MixStyle in its networks, which predicts nothing of its own."""
+    network = make(method).inference_network()
+    written = onnx_export.write_onnx(network, (1, 32, 32), tmp_path / "model.onnx")
+    assert written.free == "batch, height and width"
 
 
 def test_onnx_of_a_few_shot_network_is_its_encoder(trained, tmp_path, monkeypatch):
