@@ -18,12 +18,12 @@ PAIRS_AT_ONCE = 2**26  # of places that are compared together on a GPU, so that 
 class KernelConfig:
     """How much of a place's label another place takes.
 
-    Source: the band was chosen on folds 1 and 2 of CHAOST2, temperature and widths (once places are found, see
-    `models.networks.displacement` and `deformation`) on the twelve pairs among its scans 8, 10, 13 and 15.
+    Source: temperature and band were chosen on folds 1 and 2 of CHAOST2, the widths (once structures are found, see
+    `models.networks.displacement`) on the twelve pairs among its scans 8, 10, 13 and 15.
     """
 
-    temperature: float = option(30.0, gt=0, le=40)  # factor on the cosine of two features
-    sigma_xy: float = option(0.045, gt=0)  # width of the place prior in the plane, in widths and heights of the body
+    temperature: float = option(20.0, gt=0, le=40)  # factor on the cosine of two features
+    sigma_xy: float = option(0.055, gt=0)  # width of the place prior in the plane, in widths and heights of the body
     sigma_z_mm: float = option(22.0, gt=0)  # the same along z
     window_z_mm: float = option(55.0, ge=0)  # slices further apart are not compared, except the nearest
     band: float = option(2.5, gt=0)  # rows further apart are not compared; in units of `sigma_xy`

@@ -4,6 +4,16 @@ from typing import Any
 
 from models.presets.rules import Rule
 
+# Propagation without what makes it slow: slices at their own size, structures found as a whole, one place prior for all.
+# Less accurate; not published.
+PLAIN_PROPAGATION: dict[str, Any] = {
+    "method": "propagation",
+    "enlargements": [1.0],
+    "deformation": {"reach": 0.0},
+    "calibration": {"copies": 0},
+    "postprocess": {"appearance": False},
+}
+
 # Words of the methods. Expected Dice x 100, mean over organs and folds, MR / CT. Source: SSL-ALPNet (ECCV 2020), tables
 # 1 and 2.
 METHODS: dict[str, dict[str, Any]] = {
@@ -12,6 +22,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "panet": {"method": "alpnet", "prototypes": "global", "train_on": "labels"},  # 38.53 / 31.86
     "alpnet_annotated": {"method": "alpnet", "prototypes": "local", "train_on": "labels"},  # 51.28 / 41.63
     "propagation": {"method": "propagation"},  # our own, without training; not published
+    "propagation_plain": PLAIN_PROPAGATION,
     # our own, on the label maps of propagation (pseudo_labels=FOLDER); not published
     "self_training": {"method": "self_training"},
     "registration": {"method": "registration"},  # a yardstick without learning, not published

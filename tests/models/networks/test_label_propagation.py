@@ -66,7 +66,7 @@ def test_the_banded_product_equals_the_full_one(monkeypatch, n_rows, annotated, 
         support = replace(support, shift=2 * farthest * shift * torch.tensor([100.0, 1.0, 1.0]))
     is_annotated = torch.zeros(9, dtype=torch.bool)
     is_annotated[list(annotated)] = True
-    config = replace(CONFIG, temperature=20.0, sigma_xy=0.055, window_z_mm=15.0, band=2.1)
+    config = replace(CONFIG, window_z_mm=15.0, band=2.1)
     found = propagate(query, support, labels(), is_annotated, config)
     full = in_full(query, support, labels(), is_annotated, config)
     is_reached = full.sum(-1) > 1e-30  # shifts may leave no place in the band, or none that float32 could tell
