@@ -4,8 +4,8 @@ from typing import Any
 
 from models.presets.rules import Rule
 
-# Propagation without what makes it slow: slices at their own size, structures found as a whole only, one place prior for
-# all of them. Less accurate; not published.
+# Propagation without what makes it slow: slices at their own size, structures found as a whole only, one place prior
+# for all of them. Less accurate; not published.
 PLAIN_PROPAGATION: dict[str, Any] = {
     "method": "propagation",
     "enlargements": [1.0],
