@@ -96,6 +96,35 @@ def test_another_scan_is_segmented(method):
     assert dice(segment(method, image, other), label).min() > 0.75  # the least: the structure at the edge
 
 
+def bent(image, label):
+    """The scan with its columns shifted by up to 12 pixels, to either side, in its upper and its lower half."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, SIZE), torch.linspace(-1, 1, SIZE), indexing="ij")
+    grid = torch.stack([x + 24 / SIZE * torch.sin(3 * y), y], -1).expand(len(image), -1, -1, -1)
+    warped = F.grid_sample(image[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+    moved = F.grid_sample(label[:, None].float(), grid, "nearest", align_corners=False)[:, 0]
+    return warped, moved.to(label.dtype)
+
+
+def test_a_deformation_is_followed():
+    """Structures are not looked for as a whole, and how places look hardly counts, so that it alone can find them."""
+    own, (query, truth) = body(), bent(*body(seed=1))
+    found = []
+    for reach in (0.0, 0.3):
+        torch.manual_seed(0)
+        kernel = replace(CONFIG.kernel, sigma_xy=0.03, temperature=1.0)
+        deformation = replace(CONFIG.deformation, reach=reach)
+        config = replace(
+            CONFIG,
+            displacement=DisplacementConfig(reach=0.0),
+            kernel=kernel,
+            deformation=deformation,
+            postprocess=PostprocessConfig(exclusive=True),
+        )
+        found.append(dice(segment(Propagation(config), query, own), truth))
+    assert (found[1] > found[0]).all()
+    assert found[1].mean() > found[0].mean() + 0.1
+
+
 def test_the_unit_of_intensities_does_not_matter(method):
     (image, _), (other, label) = body((4, 5), seed=1), body()
     scaled = 37 * other + 400
