@@ -3,8 +3,8 @@
     python -m docs.failures --out docs/images/failures.png
 
 The annotated scan of the README's picture, and another patient: as it is, with a spleen as dark as muscle, with the
-upper third of the scan alone, and with inverted contrast. Above each the structure with the lowest confidence. About
-a minute on two CPU cores.
+upper third of the scan alone, and with inverted contrast. Above each the structure with the lowest confidence. A few
+minutes on two CPU cores.
 """
 
 from collections.abc import Callable

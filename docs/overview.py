@@ -3,7 +3,7 @@
     python -m docs.overview --out docs/images/overview.png
 
 One phantom scan with its annotation, and three further ones that were segmented by comparison with it (`propagation`,
-as in `frugalseg predict` without a checkpoint). About a minute on two CPU cores; the same command gives the same
+as in `frugalseg predict` without a checkpoint). A few minutes on two CPU cores; the same command gives the same
 picture, up to rounding.
 """
 
