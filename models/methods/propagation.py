@@ -92,8 +92,9 @@ class Propagation(WholeScanMethod):
     """Each place of a scan takes its label from the places of annotated scans that look alike and lie about there.
 
     Looking alike: the cosine of an encoder's features, of which each scan's mean is subtracted. Lying about there: in
-    the plane relative to the body, along z in millimetres, after the scans were aligned along z and each structure
-    was found as a whole (`models.networks.displacement`). How near, is calibrated for each structure on deformed copies
+    the plane relative to the body, along z in millimetres, after the scans were aligned along z, each structure was
+    found as a whole (`models.networks.displacement`), and a smooth deformation was fitted
+    (`models.networks.deformation`). How near, is calibrated for each structure on deformed copies
     of the annotated scans (`models.methods.calibration`). Several supports vote together, and copies with darker and
     brighter structures, as patients differ (iron in liver and spleen). The maps then follow how each structure looks in
     this scan (`models.networks.appearance`) and the image's edges (guided filter), and of each structure the largest

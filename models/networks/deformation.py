@@ -11,7 +11,8 @@ from models.networks.gaussian import blur_along, reach_of
 from models.networks.label_propagation import Cells
 from util.schema import check_bounds, option
 
-SLICES_AT_ONCE = 16  # of the support whose shifts are found together, so that memory is bounded
+SLICES_AT_ONCE = 16  # of the support whose shifts are found together, so that memory is bounded;
+VALUES_AT_ONCE = 2**24  # fewer where they have more places or steps: cosines that are kept together, 64 MiB
 
 
 @dataclass(frozen=True)
@@ -47,20 +48,21 @@ def fit_deformation(query: Cells, support: Cells, config: DeformationConfig) -> 
     Source: our own. Related: Heinrich, "Closing the gap between deep and conventional image registration using
     probabilistic dense displacement networks", MICCAI 2019 (mean displacement over a softmax of a cost volume).
     """
-    size, depth = support.size, len(support.feature)
+    size, (depth, height, width) = support.size, support.feature.shape[:3]
     reach = (torch.tensor([config.reach_z_mm, config.reach, config.reach]) / size + 1e-4).floor().long()
-    reach = torch.minimum(reach, torch.tensor(support.feature.shape[:3]) - 1)
+    reach = torch.minimum(reach, torch.tensor([depth, height, width]) - 1)
     steps = torch.cartesian_prod(*(torch.arange(-n, n + 1) for n in reach.tolist())).float()
     widths = (torch.tensor([config.width_z_mm, config.width, config.width]) / size).tolist()
     cost = (config.cost * (steps / reach.clamp_min(1)).square().sum(1)).to(support.feature)
     margin = int(reach[0]) + reach_of(widths[0])
+    at_once = max(1, min(SLICES_AT_ONCE, VALUES_AT_ONCE // (len(steps) * height * width)))
     found = []
-    for first in range(0, depth, SLICES_AT_ONCE):
-        last = min(first + SLICES_AT_ONCE, depth)
+    for first in range(0, depth, at_once):
+        last = min(first + at_once, depth)
         near = slice(max(0, first - margin), min(last + margin, depth))
         cosine = _cosines(support.feature[near], query.sample(support.places(near)), reach.tolist())
-        for dim, width in enumerate(widths, start=1):
-            cosine = blur_along(cosine, width, dim)
+        for dim, sigma in enumerate(widths, start=1):
+            cosine = blur_along(cosine, sigma, dim)
         cosine = cosine[:, first - near.start : last - near.start]
         weight = torch.softmax(config.sharpness * (cosine - cost[:, None, None, None]), 0)
         found.append(torch.einsum("azyx,ac->zyxc", weight, (steps * size).to(weight)))

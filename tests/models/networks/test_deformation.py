@@ -57,11 +57,13 @@ def test_a_shift_that_is_known_is_refined():
     assert (inner(found - truth) / SIZE).abs().mean() < 0.3
 
 
-def test_slabs_of_slices_are_those_of_the_whole(monkeypatch):
+@pytest.mark.parametrize(("slices", "values"), [(3, 2**24), (16, 1)])
+def test_slabs_of_slices_are_those_of_the_whole(monkeypatch, slices, values):
     query = cells(smooth_noise())
     support = replace(as_seen_with(bent(), query), shift=0.2 * bent())
     found = fit_deformation(query, support, CONFIG)
-    monkeypatch.setattr(deformation, "SLICES_AT_ONCE", 3)
+    monkeypatch.setattr(deformation, "SLICES_AT_ONCE", slices)
+    monkeypatch.setattr(deformation, "VALUES_AT_ONCE", values)
     torch.testing.assert_close(fit_deformation(query, support, CONFIG), found)
 
 
