@@ -4,7 +4,7 @@
 # to resume, or to add methods. Self-training, whose runs follow from each other, has a script of its own,
 # self_training.sh; its scores go into the same table if LOG_DIR is the same.
 #
-#     bash examples/table_fewshot.sh                                                  # 170 runs, one after the other
+#     bash examples/table_fewshot.sh                                                  # 180 runs, one after the other
 #     METHODS="propagation registration threshold" bash examples/table_fewshot.sh     # without training: hours on a CPU
 #     SITE=nvidia LAUNCH="--time 08:00:00" bash examples/table_fewshot.sh             # one job array, see docs/clusters.md
 #
@@ -12,7 +12,8 @@
 # Data: see data/CHAOST2/README.md and data/SABS/README.md. Expected Dice: see models/presets/fewshot.py.
 #
 # Settings are environment variables:
-#   METHODS      alpnet ssl_panet alpnet_annotated panet propagation registration threshold    words of models.presets
+#   METHODS      alpnet ssl_panet alpnet_annotated panet propagation propagation_plain registration threshold
+#                             words of models.presets
 #   DATASETS     chaost2 sabs
 #   SETTINGS     1 2          of the paper; methods without training, which are the same in both, run in the first only
 #   FOLDS        0 1 2 3 4
@@ -33,9 +34,9 @@ set -euo pipefail
 # shellcheck source=examples/lib_run.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib_run.sh"
 
-METHODS=${METHODS:-alpnet ssl_panet alpnet_annotated panet propagation registration threshold}
+METHODS=${METHODS:-alpnet ssl_panet alpnet_annotated panet propagation propagation_plain registration threshold}
 SETTINGS=${SETTINGS:-1 2}
-untrained=" propagation registration threshold "
+untrained=" propagation propagation_plain registration threshold "
 from_annotations=" alpnet_annotated panet " # of other organs than the tested ones, in both settings
 
 # run_of METHOD WORD...: the line of a run in a list of runs, see `python -m util.launch.item --help`.

@@ -1,8 +1,9 @@
 """Label propagation: segments scans with annotated ones by comparing features and places; nothing is trained."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -115,6 +116,16 @@ class Propagation(WholeScanMethod):
         if not config.use_projection:
             self.encoder.localconv = torch.nn.Identity()
         self.eval()
+
+    @classmethod
+    def title(cls, settings: Mapping[str, Any]) -> str:
+        """Its name; "plain" without all that the named configuration `propagation_plain` leaves out."""
+        parts = (
+            settings["deformation"]["reach"],
+            settings["calibration"]["copies"],
+            settings["postprocess"]["appearance"],
+        )
+        return "propagation" if any(parts) or len(settings["enlargements"]) > 1 else "plain propagation"
 
     @torch.no_grad()
     def encode_scan(self, image: Float[Tensor, "D 1 H W"], spacing_mm: Spacing | None, name: str) -> EncodedScan:

@@ -1,5 +1,5 @@
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -16,7 +16,9 @@ from models.networks.brightness import BrightnessConfig, with_brightness
 from models.networks.deformation import DeformationConfig
 from models.networks.displacement import DisplacementConfig
 from models.networks.postprocessing import PostprocessConfig
+from models.presets import NAMED_CONFIGS
 from util.errors import ConfigError, DataError
+from util.schema import merge
 
 NO_COPIES = BrightnessConfig(levels=())  # random weights do not tell what differs in brightness alone
 NOT_CALIBRATED = CalibrationConfig(copies=0)  # for speed
@@ -312,3 +314,15 @@ def test_alpnet_takes_the_switches_and_is_unchanged_without():
     assert (corrected - probabilities).abs().max() > 0.1
     with pytest.raises(ConfigError, match="appearance and guided_filter need the spacing"):
         other_look.probabilities(case_of(image, spacing_mm=None), other_look.encode_support(support))
+
+
+def test_the_plain_configuration_has_a_title_of_its_own():
+    plain = merge(asdict(PropagationConfig()), NAMED_CONFIGS["propagation_plain"])
+    assert Propagation.title(plain) == "plain propagation"
+    for change in (
+        {"deformation": {"reach": 0.1}},
+        {"enlargements": [1.0, 2.0]},
+        {"postprocess": {"appearance": True}},
+    ):
+        assert Propagation.title(merge(plain, change)) == "propagation"
+    assert Propagation.title(asdict(PropagationConfig())) == "propagation"
