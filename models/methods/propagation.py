@@ -95,8 +95,8 @@ class Propagation(WholeScanMethod):
     Looking alike: the cosine of an encoder's features, of which each scan's mean is subtracted. Lying about there: in
     the plane relative to the body, along z in millimetres, after the scans were aligned along z, each structure was
     found as a whole (`models.networks.displacement`), and a smooth deformation was fitted
-    (`models.networks.deformation`). How near, is calibrated for each structure on deformed copies
-    of the annotated scans (`models.methods.calibration`). Several supports vote together, and copies with darker and
+    (`models.networks.deformation`). How near, is calibrated for each structure on deformed copies of the annotated
+    scans (`models.methods.calibration`). Several supports vote together, and copies with darker and
     brighter structures, as patients differ (iron in liver and spleen). The maps then follow how each structure looks in
     this scan (`models.networks.appearance`) and the image's edges (guided filter), and of each structure the largest
     piece is kept. Small structures are looked at again, enlarged, where they were found (`models.methods.second_look`).

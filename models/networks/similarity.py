@@ -15,7 +15,7 @@ N_SLICES = 8  # of the query that are compared
 EVERY = 2  # row and column of the query's features
 LEFT_OUT_MM = 24.0  # slices so near do not count where a scan is compared with itself,
 LEFT_OUT_SHARE = 1 / 3  # or so near in extents of the scan, if that is less
-UNLIKE = 0.65  # of the support's similarity with itself: of the former 55 are above, of the latter most below
+UNLIKE = 0.65  # of the support's similarity with itself: the former are all above, most of the latter below
 
 
 @dataclass(frozen=True)

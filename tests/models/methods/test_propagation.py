@@ -321,6 +321,7 @@ def test_the_plain_configuration_has_a_title_of_its_own():
     assert Propagation.title(plain) == "plain propagation"
     for change in (
         {"deformation": {"reach": 0.1}},
+        {"calibration": {"copies": 1}},
         {"enlargements": [1.0, 2.0]},
         {"postprocess": {"appearance": True}},
     ):
