@@ -21,6 +21,7 @@ from models.methods.encoded_scans import (
     annotated_slices,
     shrink_labels,
 )
+from models.methods.placing import Placer
 from models.methods.second_look import (
     SecondLookConfig,
     cut_out,
@@ -32,20 +33,14 @@ from models.methods.second_look import (
     whole,
 )
 from models.methods.whole_scans import Spacing, WholeScanMethod, require_scans, require_spacing
-from models.networks.alignment import (
-    Alignment,
-    AlignmentConfig,
-    align_slices,
-    describe_slices,
-    relative_alignment,
-)
+from models.networks.alignment import AlignmentConfig, describe_slices
 from models.networks.backbones import OUTPUT_STRIDE, build_encoder
 from models.networks.body import BodyConfig, find_body, find_inside
 from models.networks.brightness import BrightnessConfig, with_brightness
-from models.networks.deformation import DeformationConfig, fit_deformation
-from models.networks.displacement import DisplacementConfig, fit_displacements, shift_field
+from models.networks.deformation import DeformationConfig
+from models.networks.displacement import DisplacementConfig
 from models.networks.label_propagation import KernelConfig, propagate
-from models.networks.postprocessing import PostprocessConfig, follow_image
+from models.networks.postprocessing import PostprocessConfig, firmness, follow_image
 from models.networks.scan_features import scan_features
 from models.networks.similarity import Likeness, similarity
 from models.networks.spread import spread
@@ -95,11 +90,13 @@ class Propagation(WholeScanMethod):
     Looking alike: the cosine of an encoder's features, of which each scan's mean is subtracted. Lying about there: in
     the plane relative to the body, along z in millimetres, after the scans were aligned along z, each structure was
     found as a whole (`models.networks.displacement`), and a smooth deformation was fitted
-    (`models.networks.deformation`). How near, is calibrated for each structure on deformed copies of the annotated
-    scans (`models.methods.calibration`). Several supports vote together, and copies with darker and
-    brighter structures, as patients differ (iron in liver and spleen). The maps then follow how each structure looks in
-    this scan (`models.networks.appearance`) and the image's edges (guided filter), and of each structure the largest
-    piece is kept. Small structures are looked at again, enlarged, where they were found (`models.methods.second_look`).
+    (`models.networks.deformation`). Where a structure by its looks lies elsewhere than the other structures let expect,
+    the scan is segmented both ways, and the firmer map of each structure is kept. How near, is calibrated for each
+    structure on deformed copies of the annotated scans (`models.methods.calibration`). Several supports vote together,
+    and copies with darker and brighter structures, as patients differ (iron in liver and spleen). The maps then follow
+    how each structure looks in this scan (`models.networks.appearance`) and the image's edges (guided filter), and of
+    each structure the largest piece is kept. Small structures are looked at again, enlarged, where they were found
+    (`models.methods.second_look`).
 
     All classes of an annotated slice count as annotated.
 
@@ -115,6 +112,7 @@ class Propagation(WholeScanMethod):
         self.encoder = build_encoder(config.modelname, config.encoder_weights).requires_grad_(False)
         if not config.use_projection:
             self.encoder.localconv = torch.nn.Identity()
+        self.placer = Placer(config.align_z, config.alignment, config.displacement, config.deformation)
         self.eval()
 
     @classmethod
@@ -173,7 +171,7 @@ class Propagation(WholeScanMethod):
             for number in range(config.copies):
                 image, label = deformed_copy(scan, classes, number, config.views)
                 query = self.encode_scan(image, scan.spacing_mm, "a deformed copy")
-                placed = [self._place(query, replace(one, copies=())).of_slices(slices) for one in supports]
+                placed = [next(self.placer.place(query, replace(one, copies=()))).of_slices(slices) for one in supports]
                 image, label = image[slices.to(image.device)], label[slices.to(label.device)]
                 found = []
                 for kernel in candidates:
@@ -238,13 +236,19 @@ class Propagation(WholeScanMethod):
 
     @torch.no_grad()
     def probabilities(self, case: EvalCase, support: tuple[EncodedSupport, ...]) -> Float[Tensor, "K D H W"]:
-        """Share of each class among the votes; with the background they sum to 1.
-
-        Of a structure that is looked at again, those of the second look, by the scans in which it is small.
-        """
+        """Share of each class among the votes; with the background they sum to 1."""
         query = self._encoded(case)
-        placed = [self._place(query, one) for one in support]
-        kernels = support[0].kernels or (self.config.kernel,) * len(case.classes)
+        candidates = [list(self.placer.place(query, one)) for one in support]
+        maps = self._maps(case, query, [found[0] for found in candidates])
+        if any(len(found) > 1 for found in candidates):
+            others = self._maps(case, query, [found[-1] for found in candidates])
+            is_firmer = firmness(others) > firmness(maps)
+            maps = torch.where(is_firmer[:, None, None, None], others, maps)
+        return maps / maps.sum(0).clamp_min(1)
+
+    def _maps(self, case: EvalCase, query: EncodedScan, placed: list[PlacedSupport]) -> Float[Tensor, "K D H W"]:
+        """Share of each class; of one that is looked at again, by the scans in which it is small."""
+        kernels = placed[0].support.kernels or (self.config.kernel,) * len(case.classes)
         again = [[(one, part) for one in placed if (part := one.support.details[k])] for k in range(len(kernels))]
         once = [k for k, parts in enumerate(again) if not parts]
         maps = case.image.new_zeros(len(kernels), len(case.image), *case.image.shape[-2:])
@@ -255,7 +259,7 @@ class Propagation(WholeScanMethod):
         for k, parts in enumerate(again):
             if parts:
                 maps[k] = self._look_again(case.image, query, parts, k)
-        return maps / maps.sum(0).clamp_min(1)
+        return maps
 
     def _look_again(
         self,
@@ -269,7 +273,7 @@ class Propagation(WholeScanMethod):
         size = largest([detail for _, detail in details])
         part, spacing_mm = enlarge(image, query.spacing_mm, box, size)
         encoded = self._encode_part(part, spacing_mm)
-        placed = [self._shifted(encoded, detail.support, one.z_mm) for one, detail in details]
+        placed = [next(self.placer.shift(encoded, detail.support, one.z_mm)) for one, detail in details]
         maps = self._shares(encoded, placed, self.config.kernel)[:, 1:]
         found = self._follow_image(part, maps, spacing_mm)
         height, width = image.shape[-2:]
@@ -316,28 +320,3 @@ class Propagation(WholeScanMethod):
                 total = total + each.scan.spacing_mm[0] * votes  # scans with thin slices have no more say than others
         total[..., :1] += (total.sum(-1, keepdim=True) <= 0).to(total)  # no known place nearby
         return (total / total.sum(-1, keepdim=True)).permute(0, 3, 1, 2)
-
-    def _place(self, query: EncodedScan, support: EncodedSupport) -> PlacedSupport:
-        found = self.align(query, support.scan)
-        return self._shifted(query, support, found.shift_mm + found.scale * query.z_mm)
-
-    def _shifted(self, query: EncodedScan, support: EncodedSupport, z_mm: Float[Tensor, " D"]) -> PlacedSupport:
-        """With the shift of the support's places, by where they lie in the query; `z_mm`: of its slices."""
-        config = self.config.displacement
-        places, cells = query.cells(OUTPUT_STRIDE, z_mm), support.scan.cells(OUTPUT_STRIDE)
-        found = None
-        if config.reach:
-            (height, width), (own_height, own_width) = query.body_mm, support.scan.body_mm
-            stretch = own_height / height, own_width / width
-            found = fit_displacements(places, cells, support.label, support.is_annotated, config, stretch)
-            cells = replace(cells, shift=shift_field(cells, support.label, found, config))
-        if self.config.deformation.reach:
-            cells = replace(cells, shift=fit_deformation(places, cells, self.config.deformation))
-        return PlacedSupport(support, z_mm, found, cells.shift)
-
-    def align(self, query: EncodedScan, support: EncodedScan) -> Alignment:
-        """Which heights correspond."""
-        query_mm, support_mm = query.spacing_mm[0], support.spacing_mm[0]
-        if self.config.align_z == "heights":
-            return relative_alignment(len(query.feature), query_mm, len(support.feature), support_mm)
-        return align_slices(query.description, support.description, query_mm, support_mm, self.config.alignment)

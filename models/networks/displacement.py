@@ -16,6 +16,11 @@ PLACES_AT_ONCE = 32  # that are compared together, so that memory is bounded
 LEAST_SHARE = 0.5  # of a place that a structure takes up, relative to its fullest one, for the place to be compared
 POWERS = (0.0, 0.5, 1.0)  # a structure keeps its share of the body (0), its size in mm (1), or half of either
 FAR = 0.02  # shares around a place, below which structures are far and the place stays
+# of the second placement, see `fit_displacements`; distances in units of `typical` and `typical_z_mm`
+SHARPNESS = 50.0  # how sure the best shift of a structure is: factor on the mean cosine
+LEAST_VARIANCE = 0.05  # of a structure's shift, so that none is trusted without limit
+NEARBY = 3.0  # structures further away than this count less
+ELSEWHERE = 0.6  # a structure that differs by less keeps its first shift
 
 
 @dataclass(frozen=True)
@@ -29,12 +34,31 @@ class DisplacementConfig:
     typical: float = option(0.15, gt=0)
     typical_z_mm: float = option(40.0, gt=0)
     scale_cost: float = option(0.02, ge=0)  # of the logarithm of a scale, see `POWERS`
+    # what a shift by `typical` away from the other structures' costs in the second placement; 0: no second one
+    agreement: float = option(0.05, ge=0)
     n_places: int = option(256, ge=1)  # of a structure that are compared
     spread: float = option(0.1, gt=0)  # how far from a structure its shift holds, in widths and heights of the body
     spread_z_mm: float = option(20.0, gt=0)  # the same along z
 
     def __post_init__(self) -> None:
         check_bounds(self)
+
+
+class _Candidates(NamedTuple):
+    """Shifts and scales, and how much the structures look like the query there, less what these cost."""
+
+    score: Float[Tensor, "K P A"]
+    shift: Float[Tensor, "A 3"]
+    scale: Float[Tensor, "P 3"]
+    centre: Float[Tensor, "K 3"]
+    is_shown: Bool[Tensor, " K"]
+
+    @property
+    def best(self) -> "Displacement":
+        """The most similar shift and scale of each structure."""
+        best = self.score.flatten(1).argmax(1)
+        power, step = best // len(self.shift), best % len(self.shift)
+        return Displacement(self.shift[step], self.scale[power], self.centre)
 
 
 class Displacement(NamedTuple):
@@ -57,12 +81,16 @@ def fit_displacements(
     is_annotated: Bool[Tensor, " S"],
     config: DisplacementConfig,
     stretch: tuple[float, float] = (1.0, 1.0),
-) -> Displacement:
+) -> tuple[Displacement, ...]:
     """For each structure the shift and scale at which its places look most like the query's there, on average.
 
     A structure as a whole is found where each of its places alone would be doubtful: people differ most in where an
     organ lies in the body (fat behind the kidneys), and less in how it is built. It keeps either its share of the body
     or its size.
+
+    A structure that looks unlike itself in the query may be found where something else looks like it. So there is a
+    second answer where any lies elsewhere in it: neighbouring organs move together, and a shift costs the more, the
+    further it is from the mean of the other structures' shifts, in which nearby and surely found ones count more.
 
     Args:
         query: its z in the support's coordinates.
@@ -73,8 +101,44 @@ def fit_displacements(
         stretch: height and width of the support's body divided by those of the query's, in mm.
 
     Returns:
-        No shift for structures that are not shown.
+        By features alone, and, where it differs, in agreement with the other structures. No shift for structures that
+        are not shown.
     """
+    found = _candidates(query, support, label, is_annotated, config, stretch)
+    best = found.best
+    if not config.agreement or not found.is_shown.any():
+        return (best,)
+    typical = found.shift.new_tensor([config.typical_z_mm, config.typical, config.typical])
+    agreeing = found._replace(score=found.score - config.agreement * _disagreement(found, typical)[:, None]).best
+    differs = ((agreeing.shift - best.shift) / typical).norm(dim=1) > ELSEWHERE
+    differs = (differs & found.is_shown)[:, None]
+    if not differs.any():
+        return (best,)
+    shift, scale = (torch.where(differs, other, own) for other, own in zip(agreeing[:2], best[:2], strict=True))
+    return best, Displacement(shift, scale, best.centre)
+
+
+def _disagreement(found: _Candidates, typical: Float[Tensor, "3"]) -> Float[Tensor, "K A"]:
+    """Squared distance of each shift to the one that the other structures let expect, in typical shifts."""
+    shift, centre = found.shift / typical, found.centre / typical
+    weight = torch.softmax(SHARPNESS * found.score.flatten(1), 1).view_as(found.score).sum(1)  # (K, A)
+    mean = weight @ shift
+    variance = (weight * torch.cdist(mean, shift).square()).sum(1)
+    trust = torch.exp(-0.5 * (torch.cdist(centre, centre) / NEARBY).square()) / (variance + LEAST_VARIANCE)
+    trust = trust.fill_diagonal_(0) * found.is_shown
+    expected = trust @ mean / (trust.sum(1, keepdim=True) + 1)  # 1: for no shift
+    return torch.cdist(expected, shift).square()
+
+
+def _candidates(
+    query: Cells,
+    support: Cells,
+    label: Float[Tensor, "S h w M"],
+    is_annotated: Bool[Tensor, " S"],
+    config: DisplacementConfig,
+    stretch: tuple[float, float],
+) -> _Candidates:
+    """Likewise; on the host."""
     steps, size = _steps(support, config), support.size
     shifts = steps * size
     typical = shifts.new_tensor([config.typical_z_mm, config.typical, config.typical])
@@ -82,14 +146,14 @@ def fit_displacements(
     there = query.sample(support.places())
     scales = torch.tensor([[1.0, *stretch]]) ** torch.tensor(POWERS)[:, None]  # (P, 3)
     worse = cost + config.scale_cost * scales.log().abs().amax(1, keepdim=True)  # (P, A)
-    found = []
+    scores, centres, is_shown = [], [], []
     for places in _places_of(label, is_annotated, config.n_places):
         centre = places.float().mean(0) if len(places) else places.new_zeros(3, dtype=torch.float)
         goals = (centre + scales.to(centre)[:, None] * (places - centre)).round().long()  # (P, n, 3)
-        score = _mean_cosine(there, support.feature, places, goals, steps) - worse.to(there)
-        power, step = divmod(int(score.argmax()), len(steps))
-        found.append((shifts[step], scales[power], support.first + centre.cpu() * size))
-    return Displacement(*map(torch.stack, zip(*found, strict=True)))
+        scores.append(_mean_cosine(there, support.feature, places, goals, steps) - worse.to(there))
+        centres.append(support.first + centre.cpu() * size)
+        is_shown.append(len(places) > 0)
+    return _Candidates(torch.stack(scores).float().cpu(), shifts, scales, torch.stack(centres), torch.tensor(is_shown))
 
 
 def shift_field(

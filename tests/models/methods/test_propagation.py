@@ -86,7 +86,7 @@ def test_a_scan_gives_its_own_labels_back():
     method = Propagation(config)
     image, label = body()
     (encoded,) = method.encode_support(support_of((image, label)))
-    shares = method._shares(encoded.scan, [method._place(encoded.scan, encoded)], config.kernel)
+    shares = method._shares(encoded.scan, [next(method.placer.place(encoded.scan, encoded))], config.kernel)
     found = F.one_hot(shares.argmax(1), 4).bool()
     truth = F.one_hot(encoded.label.argmax(-1), 4).bool()
     both = (found & truth).flatten(0, 2).sum(0)

@@ -41,7 +41,7 @@ def test_each_structure_has_a_shift_of_its_own():
     for value, move in moves.items():
         places = (label[..., value] > 0).nonzero()
         query[tuple((places + torch.tensor(move)).T)] = support[tuple(places.T)]
-    found = fit_displacements(cells(query), cells(support), label, ALL, CONFIG)
+    found, *_ = fit_displacements(cells(query), cells(support), label, ALL, CONFIG)
     torch.testing.assert_close(found.shift, torch.tensor([moves[1], moves[2]]) * SIZE)
     assert (found.scale == 1).all()
 
@@ -52,7 +52,7 @@ def test_the_grids_may_differ():
     support = F.normalize(smooth[0].permute(1, 2, 3, 0), dim=-1)
     moved = cells(support[::2].roll((2, -1), (1, 2)))
     query = replace(moved, z_mm=torch.arange(len(moved.feature)) * 16.0, row=moved.row + 0.05)
-    found = fit_displacements(query, cells(support), labels(ONE), ALL, CONFIG)
+    found, *_ = fit_displacements(query, cells(support), labels(ONE), ALL, CONFIG)
     assert found.shift[0].tolist() == pytest.approx([0, 0.15, -0.04], abs=1e-6)
 
 
@@ -61,17 +61,17 @@ def test_what_does_not_look_like_it_anywhere_stays():
     same = torch.ones(*SHAPE, 6) / 6**0.5
     label = labels(ONE, OTHER)
     for known in (ALL, ~ALL):
-        assert not fit_displacements(cells(same), cells(same), label, known, CONFIG).shift.any()
-    assert not fit_displacements(cells(same), cells(same), 0 * label, ALL, CONFIG).shift.any()
+        assert not fit_displacements(cells(same), cells(same), label, known, CONFIG)[0].shift.any()
+    assert not fit_displacements(cells(same), cells(same), 0 * label, ALL, CONFIG)[0].shift.any()
     dear = replace(CONFIG, cost=100.0)
-    assert not fit_displacements(cells(noise(1)), cells(noise()), label, ALL, dear).shift.any()
+    assert not fit_displacements(cells(noise(1)), cells(noise()), label, ALL, dear)[0].shift.any()
 
 
 def test_structures_that_fill_no_place_are_found_by_their_fullest_ones():
     support, label, query = noise(), labels(ONE), noise(1)
     query[3:6, 5:9, 6:10] = support[ONE]
     faint = 0.3 * label + 0.1 * labels(OTHER)
-    shift = fit_displacements(cells(query), cells(support), faint, ALL, CONFIG).shift
+    shift = fit_displacements(cells(query), cells(support), faint, ALL, CONFIG)[0].shift
     torch.testing.assert_close(shift[0], torch.tensor([1, 2, 2]) * SIZE)
 
 
@@ -80,13 +80,13 @@ def test_slices_without_annotation_do_not_count():
     query[2, 6:10, 4:8] = support[2, 3:7, 4:8]
     query[3:5, 3:7, 7:11] = support[3:5, 3:7, 4:8]
     known = torch.arange(SHAPE[0]) == 2
-    found = fit_displacements(cells(query), cells(support), label, known, CONFIG)
+    found, *_ = fit_displacements(cells(query), cells(support), label, known, CONFIG)
     torch.testing.assert_close(found.shift[0], torch.tensor([0, 3, 0]) * SIZE)
 
 
 def test_no_shift_is_beyond_reach():
     config = replace(CONFIG, reach=0.1, reach_z_mm=8.0, cost=0.0)
-    found = fit_displacements(cells(noise(1)), cells(noise()), labels(ONE, OTHER), ALL, config)
+    found, *_ = fit_displacements(cells(noise(1)), cells(noise()), labels(ONE, OTHER), ALL, config)
     assert (found.shift.abs() <= torch.tensor([8.0, 0.1, 0.1]) + 1e-6).all()
 
 
@@ -97,7 +97,7 @@ def test_a_structure_keeps_its_size_where_the_body_is_larger():
     centre = places.float().mean(0)
     goals = (centre + (places - centre) * torch.tensor([1, 1, 0.5])).round().long() + torch.tensor([0, 4, 3])
     query[tuple(goals.T)] = support[tuple(places.T)]
-    found = fit_displacements(cells(query), cells(support), label, ALL, CONFIG, (1.0, 0.5))
+    found, *_ = fit_displacements(cells(query), cells(support), label, ALL, CONFIG, (1.0, 0.5))
     assert found.scale.tolist() == [[1, 1, 0.5]]
     torch.testing.assert_close(found.shift[0], torch.tensor([0, 4, 3]) * SIZE)
 
@@ -109,7 +109,7 @@ def test_places_outside_the_query_look_like_nothing():
     support[label[..., 1] > 0] = alike
     query[:, :, -1] = alike
     query[2:5, 3:7, 9:12] = alike
-    found = fit_displacements(cells(query), cells(support), label, ALL, CONFIG)
+    found, *_ = fit_displacements(cells(query), cells(support), label, ALL, CONFIG)
     assert not found.shift.any()
 
 
