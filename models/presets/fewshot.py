@@ -9,6 +9,7 @@ from models.presets.rules import Rule
 PLAIN_PROPAGATION: dict[str, Any] = {
     "method": "propagation",
     "enlargements": [1.0],
+    "displacement": {"agreement": 0.0},
     "deformation": {"reach": 0.0},
     "calibration": {"copies": 0},
     "postprocess": {"appearance": False},

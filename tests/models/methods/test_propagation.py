@@ -9,6 +9,7 @@ from dataloaders.samples import EvalCase, SupportScan, SupportSet
 from models.methods.alpnet import ALPNet, ALPNetConfig
 from models.methods.calibration import CalibrationConfig
 from models.methods.encoded_scans import shrink_labels
+from models.methods.placing import Placer
 from models.methods.propagation import Propagation, PropagationConfig
 from models.methods.registration import Registration, RegistrationConfig
 from models.methods.second_look import SecondLookConfig
@@ -137,6 +138,18 @@ def test_the_unit_of_intensities_does_not_matter(method):
 
 def _classes(masks):
     return sum(masks[k].to(torch.uint8) * value for k, value in enumerate((1, 2, 5)))
+
+
+def test_of_two_placements_each_structure_has_the_firmer_map(method, monkeypatch):
+    (image, label), other = body((4, 5), seed=1), body()
+    case, support = case_of(image), method.encode_support(support_of(other))
+    placed = next(method.placer.place(method.encode_case(case).encoded, support[0]))
+    sure, unsure = 0.9 * F.one_hot(label.long(), 6).movedim(-1, 0)[[1, 2, 5]], 0.0
+    maps = [sure * torch.tensor(levels)[:, None, None, None] for levels in ((1.0, 0.7, unsure), (0.8, 1.0, 1.0))]
+    monkeypatch.setattr(Placer, "place", lambda *_: iter([placed, placed._replace(found=None)]))
+    monkeypatch.setattr(method, "_maps", lambda case, query, placed: maps[placed[0].found is None])
+    found = method.probabilities(case, support)
+    torch.testing.assert_close(found, torch.stack([maps[0][0], maps[1][1], maps[1][2]]))
 
 
 @pytest.mark.parametrize("axes", [(0,), (1, 2)])

@@ -132,3 +132,35 @@ def test_a_scaled_structure_shrinks_towards_its_centre():
     field = shift_field(one, labels(ONE), found, replace(CONFIG, spread=0.03, spread_z_mm=4.0))
     torch.testing.assert_close(field[3, 3, 6], torch.tensor([0, 0.5 * 2 * SIZE[1], 0]), rtol=0.1, atol=1e-6)
     assert not field[..., [0, 2]].any()
+
+
+THIRD = (slice(3, 6), slice(9, 12), slice(3, 6))
+DECOY, COMMON = torch.tensor([0, 1, 1]), torch.tensor([2, -3, 2])
+
+
+def moved_together(likeness):
+    """Two structures move by `COMMON`; the third looks more like something else, one place beside where it was."""
+    support, label, query = noise(), labels(ONE, OTHER, THIRD), noise(1)
+    for value, move, share in ((1, COMMON, 1.0), (2, COMMON, 1.0), (3, COMMON, likeness), (3, DECOY, 0.65)):
+        places = (label[..., value] > 0).nonzero()
+        mixed = share * support[tuple(places.T)] + (1 - share**2) ** 0.5 * noise(2)[tuple(places.T)]
+        query[tuple((places + move).T)] = F.normalize(mixed, dim=-1)
+    return cells(query), cells(support), label
+
+
+def test_a_structure_that_lies_elsewhere_is_found_again_in_agreement_with_the_others():
+    first, second = fit_displacements(*moved_together(0.6), ALL, CONFIG)
+    torch.testing.assert_close(first.shift, torch.stack([COMMON, COMMON, DECOY]) * SIZE)
+    torch.testing.assert_close(second.shift, torch.stack([COMMON] * 3) * SIZE)
+
+
+def test_there_is_one_answer_where_structures_agree():
+    assert len(fit_displacements(*moved_together(0.9), ALL, CONFIG)) == 1
+    assert len(fit_displacements(*moved_together(0.6), ALL, replace(CONFIG, agreement=0.0))) == 1
+
+
+def test_a_structure_that_is_not_shown_is_looked_for_nowhere():
+    query, support, label = moved_together(0.9)
+    label[..., 3] = 0
+    (found,) = fit_displacements(query, support, label, ALL, CONFIG)
+    assert not found.shift[2].any()

@@ -7,6 +7,7 @@ from models.networks.appearance import AppearanceConfig, follow_appearance
 from models.networks.postprocessing import (
     PostprocessConfig,
     confidences,
+    firmness,
     follow_image,
     largest_components,
     postprocess_masks,
@@ -37,6 +38,12 @@ def test_a_structure_of_low_confidence_is_absent():
     torch.testing.assert_close(confidences(masks[:, None], probabilities[:, None])[:, 0], expected, equal_nan=True)
     kept = postprocess_masks(masks, probabilities, PostprocessConfig(min_confidence=0.6))
     assert kept.flatten(1).any(1).tolist() == [True, False, False]
+
+
+def test_a_map_is_as_firm_as_what_is_likely_in_it():
+    maps = torch.tensor([0.9, 0.5, 0.45])[:, None, None, None].expand(3, 3, 6, 6).clone()
+    maps[1, 0, 0, :4] = torch.tensor([0.6, 0.8, 1.0, 0.2])
+    torch.testing.assert_close(firmness(maps), torch.tensor([0.9, 0.8, 0.0]))
 
 
 def test_nothing_is_done_by_default():
