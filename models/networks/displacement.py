@@ -43,6 +43,11 @@ class DisplacementConfig:
     def __post_init__(self) -> None:
         check_bounds(self)
 
+    @property
+    def typical_shift(self) -> Float[Tensor, "3"]:
+        """Along (z, row, column), in mm and in heights and widths of the body."""
+        return torch.tensor([self.typical_z_mm, self.typical, self.typical])
+
 
 class _Candidates(NamedTuple):
     """Shifts and scales, and how much the structures look like the query there, less what these cost."""
@@ -88,9 +93,9 @@ def fit_displacements(
     organ lies in the body (fat behind the kidneys), and less in how it is built. It keeps either its share of the body
     or its size.
 
-    A structure that looks unlike itself in the query may be found where something else looks like it. So there is a
-    second answer where any lies elsewhere in it: neighbouring organs move together, and a shift costs the more, the
-    further it is from the mean of the other structures' shifts, in which nearby and surely found ones count more.
+    A structure that looks unlike itself in the query may be found where something else looks like it. In a second
+    answer, structures move together: a shift costs the more, the further it is from the mean of the other structures'
+    shifts, in which nearby and surely found ones count more. It is given if any structure lies elsewhere in it.
 
     Args:
         query: its z in the support's coordinates.
@@ -108,9 +113,9 @@ def fit_displacements(
     best = found.best
     if not config.agreement or not found.is_shown.any():
         return (best,)
-    typical = found.shift.new_tensor([config.typical_z_mm, config.typical, config.typical])
-    agreeing = found._replace(score=found.score - config.agreement * _disagreement(found, typical)[:, None]).best
-    differs = ((agreeing.shift - best.shift) / typical).norm(dim=1) > ELSEWHERE
+    worse = config.agreement * _disagreement(found, config.typical_shift)
+    agreeing = found._replace(score=found.score - worse[:, None]).best
+    differs = ((agreeing.shift - best.shift) / config.typical_shift).norm(dim=1) > ELSEWHERE
     differs = (differs & found.is_shown)[:, None]
     if not differs.any():
         return (best,)
@@ -138,11 +143,10 @@ def _candidates(
     config: DisplacementConfig,
     stretch: tuple[float, float],
 ) -> _Candidates:
-    """Likewise; on the host."""
+    """All shifts and scales within reach, for arguments as of `fit_displacements`; on the host."""
     steps, size = _steps(support, config), support.size
     shifts = steps * size
-    typical = shifts.new_tensor([config.typical_z_mm, config.typical, config.typical])
-    cost = config.cost * (shifts / typical).square().sum(1)
+    cost = config.cost * (shifts / config.typical_shift).square().sum(1)
     there = query.sample(support.places())
     scales = torch.tensor([[1.0, *stretch]]) ** torch.tensor(POWERS)[:, None]  # (P, 3)
     worse = cost + config.scale_cost * scales.log().abs().amax(1, keepdim=True)  # (P, A)
