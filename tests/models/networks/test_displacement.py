@@ -138,10 +138,15 @@ THIRD = (slice(3, 6), slice(9, 12), slice(3, 6))
 DECOY, COMMON = torch.tensor([0, 1, 1]), torch.tensor([2, -3, 2])
 
 
-def moved_together(likeness):
-    """Two structures move by `COMMON`; the third looks more like something else, one place beside where it was."""
-    support, label, query = noise(), labels(ONE, OTHER, THIRD), noise(1)
-    for value, move, share in ((1, COMMON, 1.0), (2, COMMON, 1.0), (3, COMMON, likeness), (3, DECOY, 0.65)):
+def moved_together(likeness, *others):
+    """Two structures move by `COMMON`; the third looks more like something else, one place beside where it was.
+
+    others: further structures, each with moves and how much it looks like itself after each.
+    """
+    support, label, query = noise(), labels(ONE, OTHER, THIRD, *(box for box, *_ in others)), noise(1)
+    moves = [(1, COMMON, 1.0), (2, COMMON, 1.0), (3, COMMON, likeness), (3, DECOY, 0.65)]
+    moves += [(value, *move) for value, (_, *found) in enumerate(others, start=4) for move in found]
+    for value, move, share in moves:
         places = (label[..., value] > 0).nonzero()
         mixed = share * support[tuple(places.T)] + (1 - share**2) ** 0.5 * noise(2)[tuple(places.T)]
         query[tuple((places + move).T)] = F.normalize(mixed, dim=-1)
@@ -152,6 +157,16 @@ def test_a_structure_that_lies_elsewhere_is_found_again_in_agreement_with_the_ot
     first, second = fit_displacements(*moved_together(0.6), ALL, CONFIG)
     torch.testing.assert_close(first.shift, torch.stack([COMMON, COMMON, DECOY]) * SIZE)
     torch.testing.assert_close(second.shift, torch.stack([COMMON] * 3) * SIZE)
+
+
+def test_a_structure_that_differs_little_keeps_its_place():
+    near = COMMON - torch.tensor([2, 0, 0])  # 16 mm
+    fourth = ((slice(1, 2), slice(8, 13), slice(1, 8)), (near, 0.85), (COMMON, 0.8))
+    config = replace(CONFIG, agreement=1.0)
+    query, support, label = moved_together(0.6, fourth)
+    first, second = fit_displacements(query, support, label, ALL, config)
+    torch.testing.assert_close(first.shift[2:], torch.stack([DECOY, near]) * SIZE)
+    torch.testing.assert_close(second.shift[2:], torch.stack([COMMON, near]) * SIZE)
 
 
 def test_there_is_one_answer_where_structures_agree():
