@@ -119,6 +119,7 @@ class Propagation(WholeScanMethod):
     def title(cls, settings: Mapping[str, Any]) -> str:
         """Its name; "plain" without all that the named configuration `propagation_plain` leaves out."""
         parts = (
+            settings["displacement"]["agreement"],
             settings["deformation"]["reach"],
             settings["calibration"]["copies"],
             settings["postprocess"]["appearance"],

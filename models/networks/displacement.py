@@ -109,9 +109,27 @@ def fit_displacements(
         By features alone, and, where it differs, in agreement with the other structures. No shift for structures that
         are not shown.
     """
-    found = _candidates(query, support, label, is_annotated, config, stretch)
+    steps, size = _steps(support, config), support.size
+    shifts = steps * size
+    cost = config.cost * (shifts / config.typical_shift).square().sum(1)
+    there = query.sample(support.places())
+    scales = torch.tensor([[1.0, *stretch]]) ** torch.tensor(POWERS)[:, None]  # (P, 3)
+    worse = cost + config.scale_cost * scales.log().abs().amax(1, keepdim=True)  # (P, A)
+    scores, centres, is_shown = [], [], []
+    for places in _places_of(label, is_annotated, config.n_places):
+        centre = places.float().mean(0) if len(places) else places.new_zeros(3, dtype=torch.float)
+        goals = (centre + scales.to(centre)[:, None] * (places - centre)).round().long()  # (P, n, 3)
+        scores.append(_mean_cosine(there, support.feature, places, goals, steps) - worse.to(there))
+        centres.append(support.first + centre.cpu() * size)
+        is_shown.append(len(places) > 0)
+    scores = torch.stack(scores).float().cpu()
+    return _placements(_Candidates(scores, shifts, scales, torch.stack(centres), torch.tensor(is_shown)), config)
+
+
+def _placements(found: _Candidates, config: DisplacementConfig) -> tuple[Displacement, ...]:
+    """The most similar one, and the one in agreement where it differs."""
     best = found.best
-    if not config.agreement or not found.is_shown.any():
+    if not config.agreement:
         return (best,)
     worse = config.agreement * _disagreement(found, config.typical_shift)
     agreeing = found._replace(score=found.score - worse[:, None]).best
@@ -133,31 +151,6 @@ def _disagreement(found: _Candidates, typical: Float[Tensor, "3"]) -> Float[Tens
     trust = trust.fill_diagonal_(0) * found.is_shown
     expected = trust @ mean / (trust.sum(1, keepdim=True) + 1)  # 1: for no shift
     return torch.cdist(expected, shift).square()
-
-
-def _candidates(
-    query: Cells,
-    support: Cells,
-    label: Float[Tensor, "S h w M"],
-    is_annotated: Bool[Tensor, " S"],
-    config: DisplacementConfig,
-    stretch: tuple[float, float],
-) -> _Candidates:
-    """All shifts and scales within reach, for arguments as of `fit_displacements`; on the host."""
-    steps, size = _steps(support, config), support.size
-    shifts = steps * size
-    cost = config.cost * (shifts / config.typical_shift).square().sum(1)
-    there = query.sample(support.places())
-    scales = torch.tensor([[1.0, *stretch]]) ** torch.tensor(POWERS)[:, None]  # (P, 3)
-    worse = cost + config.scale_cost * scales.log().abs().amax(1, keepdim=True)  # (P, A)
-    scores, centres, is_shown = [], [], []
-    for places in _places_of(label, is_annotated, config.n_places):
-        centre = places.float().mean(0) if len(places) else places.new_zeros(3, dtype=torch.float)
-        goals = (centre + scales.to(centre)[:, None] * (places - centre)).round().long()  # (P, n, 3)
-        scores.append(_mean_cosine(there, support.feature, places, goals, steps) - worse.to(there))
-        centres.append(support.first + centre.cpu() * size)
-        is_shown.append(len(places) > 0)
-    return _Candidates(torch.stack(scores).float().cpu(), shifts, scales, torch.stack(centres), torch.tensor(is_shown))
 
 
 def shift_field(

@@ -333,6 +333,7 @@ def test_the_plain_configuration_has_a_title_of_its_own():
     plain = merge(asdict(PropagationConfig()), NAMED_CONFIGS["propagation_plain"])
     assert Propagation.title(plain) == "plain propagation"
     for change in (
+        {"displacement": {"agreement": 0.1}},
         {"deformation": {"reach": 0.1}},
         {"calibration": {"copies": 1}},
         {"enlargements": [1.0, 2.0]},
