@@ -52,14 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = [opened.spec.class_names[value].lower() for value in opened.spec.held_out("all")]
     found: dict[str, Dice] = {}
     for support in given.support:
-        others = tuple(scan for scan in opened.folder.scan_ids if scan != support)
+        others = tuple(scan for scan in given.unlabelled or opened.folder.scan_ids if scan != support)
         queries = tuple(scan for scan in given.query if scan != support)
         data = replace(opened, fold=Fold(others, queries, (support,)))
         start = time.perf_counter()
         method = _propagation(given.checkpoint).to(given.device)
         for step in range(given.rounds + 1):
             name = f"round {step}" if step else "propagation"
-            found.setdefault(name, {}).update(_scores(method, data, given.device))
+            scores = _scores(method, data, given.device)
+            found.setdefault(name, {}).update(scores)
+            if given.verbose:
+                for pair, dice in scores.items():
+                    logger.info("%s, %s", " to ".join(pair), f"{name}: " + " ".join(f"{100 * x:.1f}" for x in dice))
             took = time.perf_counter() - start
             shown = " ".join(f"{value:.1f}" for value in _means(found[name], (support,)))
             logger.info("%s, %s: %s (%.0f s)", support, name, shown, took)
@@ -115,11 +119,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--dataset", default="CHAOST2", help="its name or description (default: CHAOST2)")
     add("--support", nargs="+", required=True, metavar="SCAN", help="annotated scans, one at a time")
     add("--query", nargs="+", required=True, metavar="SCAN", help="scans that are scored")
+    add("--unlabelled", nargs="+", metavar="SCAN", help="scans to learn from without labels (default: all others)")
     add("--rounds", type=whole(1), default=2, help="networks trained one after the other (default: 2)")
     add("--out", type=Path, required=True, help="folder of the label maps")
     add("--checkpoint", type=Path, help="trained few-shot network whose encoder propagates")
     add("--device", default="auto", type=choose_device, help="auto, cpu or cuda (default: auto)")
     add("--precision", choices=("float32", "bf16"), default="float32", help="of the training (default: float32)")
+    add("--verbose", action="store_true", help="also print the scores of each pair")
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="further settings of the trainings")
     return parser
 

@@ -10,6 +10,7 @@ import gc
 import math
 import resource
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -105,13 +106,25 @@ def compare(
     ratio = median(ratios)
     floor = None
     if is_network:
-        with FlopCounterMode(display=False) as counter:
-            yardstick()
-        floor = counter.get_total_flops() / product_rate(device, options.precision)
+        floor = _count_operations(yardstick) / product_rate(device, options.precision)
     return Comparison(
         name, yardstick_name, first, second, ratio, *interval(ratios), floor,
         1 - 1 / ratio if is_network else None, peak, _busy_share(computation, device, first),
     )  # fmt: skip
+
+
+def _count_operations(function: Callable[[], object]) -> int:
+    """Floating-point operations of a call, which runs uncompiled.
+
+    The counter's hooks would have compiled networks compiled anew, and slower from then on.
+    """
+    with (
+        warnings.catch_warnings(action="ignore", category=UserWarning),  # of hooks on what is compiled
+        torch.compiler.set_stance("force_eager"),
+        FlopCounterMode(display=False) as counter,
+    ):
+        function()
+    return counter.get_total_flops()
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:

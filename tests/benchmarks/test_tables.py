@@ -76,6 +76,21 @@ def test_the_floor_of_a_convolution_is_its_operations(monkeypatch):
     assert line.floor_seconds == pytest.approx(operations / product_rate(options.device, "float32"))
 
 
+def test_counting_the_operations_of_a_compiled_network_leaves_it_compiled(monkeypatch):
+    n_compiled = []
+
+    def backend(graph, _):
+        n_compiled.append(graph)
+        return graph.forward
+
+    net, image = nn.Sequential(nn.Conv2d(3, 5, 3)), torch.rand(2, 3, 16, 16)
+    compiled = torch.compile(net, backend=backend)
+    line = compare("a", lambda: compiled(image), "b", lambda: compiled(image), options_of(monkeypatch), is_network=True)
+    compiled(image)
+    assert line.floor_seconds > 0
+    assert len(n_compiled) == 1
+
+
 @pytest.mark.parametrize(("number", "beyond"), [(1, 0), (5, 0), (6, 0), (8, 0), (9, 1), (15, 3), (40, 13)])
 def test_the_interval_of_a_median(number, beyond):
     assert interval([1.0 + (7 * each) % number for each in range(number)]) == (1 + beyond, number - beyond)
