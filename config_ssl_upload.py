@@ -72,7 +72,7 @@ class RunConfig:
     device: str = option("auto", "practical")  # auto, cpu or cuda (NVIDIA and AMD)
     data_on: Literal["auto", "device", "host"] = option("auto", "practical")  # auto: on a GPU where they fit
     precision: Literal["float32", "tf32", "bf16"] = "float32"  # of the networks; losses are always float32
-    channels_last: Literal["auto", "on", "off"] = option("auto", "practical")  # memory order; auto: on for a GPU
+    channels_last: Literal["auto", "on", "off"] = option("auto", "practical")  # memory order; auto: on
     compile: Literal["off", "auto", "on"] = option("off", "practical")  # torch.compile where the machine can
     store: str = option("file", "practical")  # of Sacred runs: file, sql:ADDRESS or mongodb://..., see run_store
     check_data: bool = option(True, "practical")  # validate the prepared folder first

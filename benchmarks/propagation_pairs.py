@@ -14,6 +14,7 @@ over pairs (a scan with itself is no pair), their mean, and seconds per scan aft
 """
 
 import argparse
+import copy
 import hashlib
 import time
 from collections.abc import Iterator
@@ -73,6 +74,9 @@ class RememberedEncoder(nn.Module):
         if key not in self.memory:
             self.memory[key] = self.encoder(images)
         return self.memory[key]
+
+    def __deepcopy__(self, _: Any) -> "RememberedEncoder":
+        return RememberedEncoder(copy.deepcopy(self.encoder), self.memory)
 
 
 def main() -> None:

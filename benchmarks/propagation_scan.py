@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.timing import HEADER, Comparison, compare, describe, parse
 from dataloaders.samples import EvalCase, SupportScan, SupportSet
 from models.methods.propagation import Propagation, PropagationConfig
+from models.prediction.segmenter import Segmenter
 from util.results.tables import markdown_header, markdown_row
 
 CLASSES = (1, 2, 3, 4)
@@ -70,15 +71,16 @@ def scan(n_slices: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
     return ((image - image.mean()) / image.std())[:, None], label
 
 
-def prepare(options: Namespace) -> tuple[Propagation, Any]:
-    """The method, and the encoded annotated scan, which all scans of a fold share."""
+def prepare(options: Namespace) -> tuple[Propagation, Segmenter]:
+    """The method, and what segments with it, the annotated scan being encoded, as for all scans of a fold."""
     torch.manual_seed(0)
     method = Propagation(PropagationConfig(modelname=options.encoder, encoder_weights="none")).to(options.device)
     image, label = scan(options.slices, options.size, seed=1)
     known = SupportScan(image, label, SPACING_MM, torch.arange(3).expand(len(CLASSES), -1))
     empty = torch.zeros(len(CLASSES), 3, 1, 1, options.size, options.size)
-    support = SupportSet(CLASSES, empty, empty[:, :, :, 0] > 0, (known,)).to(options.device)
-    return method, method.encode_support(support)
+    segmenter = Segmenter(method, options.device)
+    segmenter.set_support(SupportSet(CLASSES, empty, empty[:, :, :, 0] > 0, (known,)))
+    return method, segmenter
 
 
 def case_of(options: Namespace, n_slices: int) -> EvalCase:
@@ -90,7 +92,7 @@ def case_of(options: Namespace, n_slices: int) -> EvalCase:
 
 def measure(options: Namespace) -> list[Comparison]:
     """One scan, with the support encoded beforehand."""
-    (method, encoded), case = prepare(options), case_of(options, options.slices)
+    (method, segmenter), case = prepare(options), case_of(options, options.slices)
 
     def run(function: Callable[[], object]) -> None:
         with torch.inference_mode(), options.autocast:
@@ -104,11 +106,12 @@ def measure(options: Namespace) -> list[Comparison]:
     ]
 
     def bare() -> None:
+        encoder = method.fast_encoder(case.image)
         for images in chain.from_iterable(enlarged):
-            method.encoder(images)
+            encoder(images)
 
     name = f"propagation to {options.slices} slices, {len(CLASSES)} organs, {options.encoder}, {options.size} px"
-    segment = partial(run, lambda: method.predict(case, encoded))
+    segment = partial(run, lambda: segmenter.segment(case))
     return [
         compare(
             name, segment, "encoder forward of its slices, at all sizes", partial(run, bare), options, is_network=True
@@ -118,11 +121,11 @@ def measure(options: Namespace) -> list[Comparison]:
 
 def measure_memory(options: Namespace) -> list[str]:
     """Tensors that live at once beyond probabilities and masks, for scans of several lengths and one annotated scan."""
-    (method, encoded), lines, above = prepare(options), [], []
+    (method, segmenter), lines, above = prepare(options), [], []
     for n_slices in (times * options.slices for times in TIMES_AS_LONG):
         case = case_of(options, n_slices)
         with torch.inference_mode(), LiveTensors() as tensors:
-            probabilities = method.probabilities(case, encoded)
+            probabilities = method.probabilities(case, segmenter.support)
             masks = method.masks(probabilities)
         output = probabilities.nbytes + masks.nbytes
         above.append(tensors.peak_bytes - output)

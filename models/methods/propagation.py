@@ -39,6 +39,7 @@ from models.networks.body import BodyConfig, find_body, find_inside
 from models.networks.brightness import BrightnessConfig, with_brightness
 from models.networks.deformation import DeformationConfig
 from models.networks.displacement import DisplacementConfig
+from models.networks.folding import FoldedForm
 from models.networks.label_propagation import KernelConfig, propagate
 from models.networks.postprocessing import PostprocessConfig, firmness, follow_image
 from models.networks.scan_features import scan_features
@@ -112,6 +113,7 @@ class Propagation(WholeScanMethod):
         self.encoder = build_encoder(config.modelname, config.encoder_weights).requires_grad_(False)
         if not config.use_projection:
             self.encoder.localconv = torch.nn.Identity()
+        self._fast = FoldedForm()
         self.placer = Placer(config.align_z, config.alignment, config.displacement, config.deformation)
         self.eval()
 
@@ -140,8 +142,12 @@ class Propagation(WholeScanMethod):
         inside = find_inside(image, self.config.body, (features.shape[1], features.shape[2]))
         return EncodedScan(features, description, box, spacing_mm, inside, len(self.config.enlargements))
 
+    def fast_encoder(self, image: Float[Tensor, "D 1 H W"]) -> torch.nn.Module:
+        """The encoder as it runs: with folded batch norms; the image is an example of its input."""
+        return self._fast.of(self.encoder, image[:1])
+
     def _features(self, image: Float[Tensor, "D 1 H W"], enlargements: tuple[float, ...]) -> Float[Tensor, "D h w C"]:
-        return scan_features(self.encoder, image, enlargements, self.config.slices_per_pass)
+        return scan_features(self.fast_encoder(image), image, enlargements, self.config.slices_per_pass)
 
     def encode_support(self, support: SupportSet) -> tuple[EncodedSupport, ...]:
         """Features and labels of each annotated scan.

@@ -15,6 +15,7 @@ from dataloaders.samples import EvalCase, ImageCase, SupportSet, Volume
 from models.methods.base import Method
 from models.networks.postprocessing import confidences
 from models.networks.similarity import Likeness
+from models.training.speed import to_memory_format
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Segmenter:
     """Applies a method to prepared cases, in evaluation mode and without gradients; its mode is restored after each.
 
     Args:
-        method: on `device`.
+        method: on `device`; unless it is being trained, its weights take the memory order that is faster there.
         device: where to compute.
 
     Attributes:
@@ -66,7 +67,8 @@ class Segmenter:
     """
 
     def __init__(self, method: Method, device: torch.device) -> None:
-        self.method, self.device = method, device
+        self.method = method if method.training else to_memory_format(method, device, "auto")
+        self.device = device
         self.support: Any = None
 
     def set_support(self, support: SupportSet) -> None:

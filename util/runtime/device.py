@@ -112,8 +112,8 @@ def architecture(device: torch.device) -> str:
 
 
 def prefers_channels_last(device: torch.device) -> bool:
-    """Whether weights and images in channels-last order make the networks faster: on a GPU."""
-    return device.type == "cuda"
+    """Whether weights and images in channels-last order make the networks faster: on a GPU, and on a CPU."""
+    return device.type in ("cuda", "cpu")
 
 
 def compile_support(device: torch.device | None = None) -> tuple[bool, str]:
