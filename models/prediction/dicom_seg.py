@@ -31,7 +31,8 @@ MAY_BE_EMPTY = (
     *("StudyTime", "ReferringPhysicianName"),
 )  # required by DICOM, with or without a value
 PIXEL_GROUP = 0x7FE0
-LONGEST_LABEL = 64  # characters that DICOM allows
+DECIMALS = ("SliceThickness", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient")  # that SEGs take over
+LONGEST_LABEL, LONGEST_DECIMAL = 64, 16  # characters that DICOM allows; many programs write longer decimals
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 # Names as in the catalogue or in plain words -> SNOMED CT, with the side where the code has none.
@@ -87,7 +88,7 @@ def source_of(slices: Sequence[DicomSlice]) -> Source:
 
 
 def _without_pixels(header: Dataset, thickness_mm: float | None = None) -> Dataset:
-    """A copy without pixels, with the attributes that anonymisation may have removed and DICOM wants empty.
+    """A copy without pixels, with valid decimals, and the attributes that anonymisation may have removed, empty.
 
     Args:
         header: of a file.
@@ -101,6 +102,12 @@ def _without_pixels(header: Dataset, thickness_mm: float | None = None) -> Datas
             setattr(copied, keyword, None)
     if thickness_mm is not None and not copied.get("SliceThickness"):
         copied.SliceThickness = f"{thickness_mm:.6g}"
+    for keyword in DECIMALS:
+        value = copied.get(keyword)
+        numbers = [value] if isinstance(value, float) else value or ()
+        if any(len(str(number)) > LONGEST_DECIMAL for number in numbers):
+            shorter = [f"{number:.9g}" for number in numbers]
+            setattr(copied, keyword, shorter if len(shorter) > 1 else shorter[0])
     return copied
 
 

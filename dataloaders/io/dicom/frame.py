@@ -17,7 +17,7 @@ from util.errors import DataError, UserError
 
 MOST_SHOWN = 60  # characters of a value in a message
 PICTURES = frozenset({"CR", "DX", "MG", "XA", "RF", "OP", "ES", "GM", "SM"})  # modalities without volumes
-PYDICOM_LOG = logging.getLogger("pydicom")
+LIBRARY_LOGS = tuple(map(logging.getLogger, ("pydicom", "highdicom")))
 
 
 @contextmanager
@@ -40,15 +40,17 @@ def one_file(path: Path) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps pydicom's remarks, which quote values and so may identify the patient, out of logs and warnings."""
-    level = PYDICOM_LOG.level
-    PYDICOM_LOG.setLevel(logging.CRITICAL)
+    """Keeps the libraries' remarks, which quote values and so may identify the patient, out of logs and warnings."""
+    levels = [log.level for log in LIBRARY_LOGS]
+    for log in LIBRARY_LOGS:
+        log.setLevel(logging.CRITICAL)
     try:
         with catch_warnings(), disable_value_validation():
             simplefilter("ignore")
             yield
     finally:
-        PYDICOM_LOG.setLevel(level)
+        for log, level in zip(LIBRARY_LOGS, levels, strict=True):
+            log.setLevel(level)
 
 
 @dataclass(frozen=True)

@@ -197,6 +197,31 @@ def test_names_keep_their_letters(series, tmp_path, monkeypatch, encoding, name)
     assert content.SegmentSequence[-1].SegmentLabel == "Läsion 肝"
 
 
+def test_decimals_are_no_longer_than_dicom_allows(series, tmp_path):
+    spacing, position = (1.2345678901234567, 1.1111111111111112), (-40.123456789012345, 1 / 3, 100.0)
+    folder = series(SliceThickness=7.699999809265137, pixel_mm=spacing)
+    for number, file in enumerate(sorted(folder.iterdir())):
+        header = pydicom.dcmread(file)
+        header["ImagePositionPatient"].value = [position[0], position[1], position[2] + 8 * number]
+        header.save_as(file)
+    assert not segment(folder, tmp_path / "out")
+    content = pydicom.dcmread(tmp_path / "out/series_segmentation.dcm")
+    measures = content.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    frame = content.PerFrameFunctionalGroupsSequence[0]
+    places = frame.PlanePositionSequence[0].ImagePositionPatient
+    for numbers, wanted in ((measures.PixelSpacing, spacing), (places[:2], position[:2])):
+        assert max(len(str(number)) for number in numbers) <= 16
+        np.testing.assert_allclose(np.array(numbers, float), wanted, rtol=1e-8)
+    assert str(measures.SliceThickness) == "7.69999981"
+
+
+def test_the_log_is_silent_about_the_series(series, tmp_path, caplog):
+    with caplog.at_level("DEBUG"):
+        segment(series(**PATIENT, StudyInstanceUID="1.2.3.4567"), tmp_path / "out")
+    assert "1.2.3.4567" not in caplog.text
+    assert not [record for record in caplog.records if record.name.startswith(("highdicom", "pydicom"))]
+
+
 def test_an_anonymous_series_stays_anonymous(series, tmp_path):
     segment(series(), tmp_path / "out")
     content = pydicom.dcmread(tmp_path / "out/series_segmentation.dcm")
