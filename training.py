@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from config_ssl_upload import Settings, command, ex, read_settings
 from data.check.training import require_fit
@@ -37,6 +36,7 @@ from models.training.speed import batch_size_per_process, should_keep_on_device
 from models.training.state import TrainingState, build_state
 from models.training.trained_on import record_cases, record_data
 from util.errors import ConfigError
+from util.progress import ProgressBar
 from util.results.progress import Progress
 from util.runtime.compiling import Compiled, can_compile
 from util.runtime.device import keep_freed_memory, set_precision
@@ -75,7 +75,7 @@ def _train(settings: Settings, log: Any, place: Plan, device: torch.device, stop
     evaluation = make_evaluation(state.method.family, data, device)
     name = f"{settings.method_name} on {data.spec.name}"
     progress = Progress(path.parent, name, state.step, run.n_steps, place.is_first and run.pictures)
-    bar = tqdm(total=run.n_steps, initial=state.step, disable=None if place.is_first else True, desc="training")
+    bar = ProgressBar(total=run.n_steps, initial=state.step, desc="training", is_shown=place.is_first)
     for batch in _batches(settings, data, state, options):
         state.train_step(net, batch.to(device, non_blocking=True), precision)
         bar.update()

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from benchmarks.runs import Settings, settings_of
 from dataloaders.fewshot.data import FewShotData, open_fewshot
@@ -33,6 +32,7 @@ from models.training.load import load_with_encoder
 from models.training.state import build_state
 from util.cli import run_main, whole
 from util.config_words import parse_words
+from util.progress import ProgressBar
 from util.results.tables import markdown_header, markdown_row
 from util.runtime.device import choose_device, set_precision
 from util.schema import merge
@@ -106,7 +106,7 @@ def _train(data: FewShotData, settings: Settings, given: argparse.Namespace) -> 
     net, precision = state.method.train(), set_precision(given.precision, given.device)
     options = LoaderOptions(device=given.device)
     batches = data.loader(state.normalisation, run.seed, run.batch_size, range(run.n_steps), options)
-    for batch in tqdm(batches, desc="training", total=run.n_steps, disable=None):
+    for batch in ProgressBar(batches, desc="training", total=run.n_steps):
         state.train_step(net, batch.to(given.device), precision)
     set_precision("float32", given.device)
     return state.method.eval()

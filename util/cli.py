@@ -12,9 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from util.errors import UserError
+from util.progress import ProgressBar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -113,7 +112,7 @@ def parallel_map(
         UserError: a process was ended from outside, as when memory runs out.
     """
     items = list(items)
-    with tqdm(total=len(items), desc=description, disable=None, leave=False) as bar:
+    with ProgressBar(total=len(items), desc=description, leave=False) as bar:
         if jobs <= 1 or len(items) <= 1:
             for item in items:
                 yield function(item)

@@ -32,6 +32,9 @@ class CommandParser(argparse.ArgumentParser):
 
     def short_help(self) -> str:
         """The page of `--help`."""
+        unknown = set(self.main or ()) - {action.dest for action in self._actions}
+        if unknown:
+            raise ValueError(f"{self.prog}: {', '.join(sorted(unknown))} among the main options; there is none")
         about = self.description or ""
         examples = re.findall(rf"^ {{0,4}}({re.escape(self.prog)}(?: (?:.*\\\n)*.*)?)$", about, re.MULTILINE)[
             :MOST_EXAMPLES

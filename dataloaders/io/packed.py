@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from tqdm import tqdm
 
 from util.errors import DataError, UserError
 from util.files import atomic_write
+from util.progress import ProgressBar
 from util.records import digest, hash_files
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def _mapped(path: Path, count: int) -> np.ndarray | None:
 def _arrays(files: Sequence[Path], read: Callable[[Path], np.ndarray], name: str) -> Iterator[np.ndarray]:
     """The files' arrays, all of one shape and type."""
     first = None
-    for file in tqdm(files, desc=f"packing {name}", disable=None, leave=False):
+    for file in ProgressBar(files, desc=f"packing {name}", leave=False):
         array = read(file)
         first = array if first is None else first
         if (array.shape, array.dtype) != (first.shape, first.dtype):

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from dataloaders.images.data import DenseData
 from dataloaders.io.png import write_png, write_pngs
@@ -26,6 +25,7 @@ from models.prediction.dense import segmentation_files
 from models.prediction.segmenter import Segmenter
 from util.ids import natural_key
 from util.items import Failures, catching, dispensable
+from util.progress import ProgressBar
 from util.results.metrics import CONFIDENCE
 from util.results.overlays import save_image_overlays
 from util.results.scores import FAMILY, FILE_NAME, make_scores, write_scores
@@ -184,7 +184,7 @@ class DenseEvaluation(Evaluation):
         ids: list[str] = []
         counts, distances, confidence = [], [], []
         batches = self._batches(method, with_distances, failed)
-        for batch in tqdm(batches, desc="test batches", disable=failed is None or None):
+        for batch in ProgressBar(batches, desc="test batches", is_shown=failed is not None):
             ids += batch.case.ids
             counts.append(batch.overlap)
             distances.append(batch.distances)

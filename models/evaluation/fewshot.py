@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, UInt8
-from tqdm import tqdm
 
 from dataloaders.fewshot.data import FewShotData, FewShotTask, ScoredCase
 from dataloaders.io.geometry import Grid, paste_back
@@ -25,6 +24,7 @@ from models.prediction.pseudo_labels import PseudoLabelConfig
 from models.prediction.segmenter import Segmenter
 from util.ids import natural_key
 from util.items import Failures, catching, dispensable
+from util.progress import ProgressBar
 from util.results.metrics import CONFIDENCE, Scores, score_volume
 from util.results.overlays import save_overlays
 from util.results.report.views import VIEWS, save_view
@@ -167,7 +167,7 @@ class FewShotEvaluation(Evaluation):
         task = self.data.task(normalisation, "blind" if protocol == "blind" else "reference")
         tolerance_mm = self.data.config.nsd_tolerance_mm if surface_scores else None
         results = evaluate(candidate.method, task, self.device, tolerance_mm, failed)
-        return iter(tqdm(results, total=len(task.query_scans), desc=f"{protocol} protocol", disable=None))
+        return iter(ProgressBar(results, total=len(task.query_scans), desc=f"{protocol} protocol"))
 
     def _context(self, candidate: Candidate, options: ScoreOptions) -> dict[str, Any]:
         """What all scores of a candidate share."""

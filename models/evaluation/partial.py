@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from dataloaders.partial.data import PartialData
 from dataloaders.partial.sets import PartialSet
@@ -24,6 +23,7 @@ from models.prediction.segmenter import Segmenter
 from util.errors import DataError
 from util.ids import natural_key
 from util.items import Failures, catching, dispensable
+from util.progress import ProgressBar
 from util.results.metrics import CONFIDENCE
 from util.results.scores import FAMILY, FILE_NAME, make_scores, write_scores
 from util.results.tables import make_tables
@@ -139,7 +139,7 @@ class PartialEvaluation(Evaluation):
                 with catching(report.unwritten, f"{suffix}{each.name}/{found.id}", f"masks of {found.id}, {each.name}"):
                     save_masks(folder / "predictions" / each.name, each, found, self.data.config.task_list)
 
-        for _ in tqdm(self._each(candidate.method, each, "test", work, failed), each.name, len(ids), disable=None):
+        for _ in ProgressBar(self._each(candidate.method, each, "test", work, failed), each.name, len(ids)):
             pass
         report.failed |= failed
         records.sort(key=lambda record: natural_key(record["case"]))

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from dataloaders.images.data import DenseData
 from dataloaders.io.png import write_png
 from models.methods.base import Method
 from models.prediction.segmenter import Segmenter
+from util.progress import ProgressBar
 
 
 def export_probabilities(
@@ -28,7 +28,7 @@ def export_probabilities(
     """
     ids, chunks = data.ids("train"), data.labels.chunks(data.config.test_batch)
     segmenter = Segmenter(method, device)
-    for where, batch in tqdm(chunks, desc="probabilities", disable=None):
+    for where, batch in ProgressBar(chunks, desc="probabilities"):
         found = segmenter.class_probabilities(batch.image, temperature)[:, 1].cpu()
         for image_id, one in zip(ids[where], found, strict=True):
             write_png(folder / f"{image_id}.png", data.in_full((one * 65535).round().to(torch.int32).numpy()))

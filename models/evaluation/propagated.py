@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from tqdm import tqdm
 
 from dataloaders.fewshot.data import FewShotData
 from dataloaders.fewshot.labelled import images_sha256
@@ -19,6 +18,7 @@ from models.prediction.pseudo_labels import UNKNOWN, PseudoLabelConfig
 from models.prediction.segmenter import Segmentation, Segmenter, most_probable
 from util.errors import ConfigError, DataError
 from util.items import Failures, catching, raise_failures
+from util.progress import ProgressBar
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def export_label_maps(
     segmenter = Segmenter(method, device)
     segmenter.set_support(task.support)
     classes, failures, shares = task.support.classes, Failures(), []
-    for scan in tqdm(train, desc="label maps", disable=None):
+    for scan in ProgressBar(train, desc="label maps"):
         with catching(failures, scan, f"scan {scan}"):
             stored = data.folder.image(scan)
             found = segmenter.segment(_case(stored, normalisation, scan, classes))

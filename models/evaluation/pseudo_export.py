@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from tqdm import tqdm
 
 from dataloaders.partial.data import PartialData
 from dataloaders.partial.pseudo import PseudoLabelFolder
@@ -20,6 +19,7 @@ from models.prediction.pseudo_labels import PseudoLabelConfig, PseudoLabels, mak
 from models.prediction.segmenter import Segmenter
 from util.errors import ConfigError
 from util.items import Failures, catching, dispensable, raise_failures
+from util.progress import ProgressBar
 from util.results.overlays import Case, save_image_overlays
 
 PICTURE = "pseudo_labels.png"
@@ -118,7 +118,7 @@ def _export_set(
     names = list(each.training_images())
     drawn = {names[int(place)] for place in np.linspace(0, len(names) - 1, min(N_SHOWN, len(names)))}
     where = [data.names.index(name) for name in tallies]
-    for name in tqdm(names, f"pseudo-labels of {each.name}", disable=None):
+    for name in ProgressBar(names, f"pseudo-labels of {each.name}"):
         with catching(failures, f"{each.name}: {name}", f"image {name} of {each.name}"):
             image = each.training_image(name)
             found = segmenter.segment(ImageCase((name,), each.classes, data.config.normalise(image)))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from dataloaders.io.nifti import write_nifti
 from dataloaders.samples import Origin, Volume
@@ -24,6 +23,7 @@ from models.prediction.segmenter import Segmenter
 from util.errors import ConfigError, DataError
 from util.ids import natural_key
 from util.items import Failures, catching, dispensable
+from util.progress import ProgressBar
 from util.results.metrics import CONFIDENCE, NSD_TOLERANCE_MM
 from util.results.overlays import save_overlays
 from util.results.report.views import VIEWS, save_view
@@ -85,9 +85,7 @@ class SourcesEvaluation(Evaluation):
             context, patients = self._context(candidate, options), {}
             found: list[dict[str, Any]] = []
             results = self._evaluate(candidate, scans, grid, options.surface_scores, failed)
-            for result in (
-                each for scan in tqdm(results, desc="scans", total=len(scans), disable=None) for each in scan
-            ):
+            for result in (each for scan in ProgressBar(results, desc="scans", total=len(scans)) for each in scan):
                 found += self._records(context | {"grid": grid}, result)
                 patients.setdefault(result.frame.origin.patient, _Patient(result.frame.origin)).add(result)
                 if options.save_predictions:

@@ -2,10 +2,11 @@
 
 import copy
 from itertools import chain, pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from timm.layers import BatchNormAct2d
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -51,8 +52,8 @@ def folded(network: nn.Module, example: Float[Tensor, "B C H W"]) -> nn.Module:
         for (name, convolution), (norm_name, norm) in pairwise(list(parent.named_children())):
             if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and not norm.training:
                 parent.set_submodule(name, fuse_conv_bn_eval(convolution, norm))
-                rest = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
-                parent.set_submodule(norm_name, rest)
+                rest: Any = (norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else ()
+                parent.set_submodule(norm_name, nn.Sequential(*rest))
     expected, found = network(example), copied(example)
     largest = expected.abs().max()
     return copied if bool((found - expected).abs().max() <= TOLERANCE * largest) else network

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from util.csv_files import read_table
 from util.errors import DataError, UserError
 from util.files import write_text
 from util.ids import IMAGE_WORDS, LABEL_WORDS
 from util.inventory import summary
 from util.items import Failures, catching
+from util.progress import ProgressBar
 from util.results.pictures import literal
 from util.results.scores import csv_text
 
@@ -220,7 +219,7 @@ def process_each(
     results = Table(table, columns)
     n_done = 0
     try:
-        for name, path in tqdm(items.items(), desc=what, disable=None):
+        for name, path in ProgressBar(items.items(), desc=what):
             with catching(failures, name, path):
                 records = work(name, path)
                 results.put(name, records)

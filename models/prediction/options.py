@@ -9,7 +9,7 @@ from util.errors import ConfigError
 from util.parser import CommandParser, add_json
 
 MAIN_OPTIONS = (
-    "checkpoint",
+    "checkpoints",
     "images",
     "scans",
     "support_image",

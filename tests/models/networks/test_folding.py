@@ -15,11 +15,12 @@ def seed():
 
 def with_statistics(network):
     """The network in evaluation mode, its batch norms with statistics and weights that do something."""
-    for norm in (each for each in network.modules() if isinstance(each, nn.BatchNorm2d)):
-        for values in (norm.running_mean, norm.bias.data):
-            values.normal_(std=0.1)
-        for values in (norm.running_var, norm.weight.data):
-            values.uniform_(0.5, 2)
+    for norm in norms(network):
+        for name, value in norm.state_dict().items():
+            if name in ("running_mean", "bias"):
+                value.normal_(std=0.1)
+            elif name in ("running_var", "weight"):
+                value.uniform_(0.5, 2)
     return network.eval()
 
 

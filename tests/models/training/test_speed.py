@@ -1,6 +1,7 @@
 """How a network runs must not change what it learns."""
 
 import dataclasses
+from typing import Literal
 
 import pytest
 import torch
@@ -99,8 +100,8 @@ def test_data_go_to_a_gpu_that_has_room(monkeypatch, free, fits):
 
 
 def test_channels_last_where_it_is_asked_for_or_faster():
-    expected = {"on": True, "off": False, "auto": True}
-    for choice, is_last in expected.items():
+    expected: list[tuple[Literal["on", "off", "auto"], bool]] = [("on", True), ("off", False), ("auto", True)]
+    for choice, is_last in expected:
         net = to_memory_format(torch.nn.Conv2d(3, 4, 3), CPU, choice)
         assert net.get_parameter("weight").is_contiguous(memory_format=torch.channels_last) == is_last
 
