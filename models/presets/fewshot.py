@@ -84,7 +84,7 @@ TRAINING: dict[str, Any] = {
 # Label maps of propagation: what is less certain is unknown. Not published: chosen on the pairs among the CHAOS scans
 # 8, 10, 13 and 15.
 PROPAGATING: dict[str, Any] = {"pseudo_label": {"min_confidence": 0.7}}
-# The training on them: 50 minutes on two CPU cores, a minute on an H100. Not published: chosen likewise.
+# The training on them: 35 minutes on two CPU cores, a minute on an H100. Not published: chosen likewise.
 SELF_TRAINING: dict[str, Any] = PROPAGATING | {
     "n_steps": 600,
     "batch_size": 16,
