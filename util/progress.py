@@ -3,6 +3,7 @@
 import io
 import logging
 import sys
+import time
 from typing import Any
 
 from tqdm import tqdm
@@ -22,15 +23,18 @@ class ProgressBar(tqdm):
     """
 
     def __init__(self, *arguments: Any, is_shown: bool = True, **options: Any) -> None:
-        self.is_logged = not sys.stderr.isatty()
+        self.is_logged, self._logged_at = not sys.stderr.isatty(), time.monotonic()
         if self.is_logged:
             often = {"mininterval": INTERVAL_S, "maxinterval": INTERVAL_S, "delay": INTERVAL_S}
             options |= often | {"bar_format": LINE, "file": io.StringIO()}
         super().__init__(*arguments, disable=not is_shown, **options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
-        """Draws the bar, or logs the line."""
+        """Draws the bar, or logs the line, unless the last one is recent: tqdm also asks for it at every postfix."""
         if not self.is_logged:
             return bool(super().display(msg, pos))
-        logger.info("%s", msg if msg is not None else str(self))
+        now = time.monotonic()
+        if now - self._logged_at > 0.9 * INTERVAL_S:  # tqdm's own interval may begin a little earlier
+            logger.info("%s", msg if msg is not None else str(self))
+            self._logged_at = now
         return True

@@ -36,6 +36,16 @@ def test_short_work_and_what_is_not_shown_leave_none(monkeypatch, caplog):
     assert not caplog.messages
 
 
+def test_a_new_postfix_is_no_reason_for_a_line(monkeypatch, caplog):
+    monkeypatch.setattr(progress, "INTERVAL_S", 0.2)
+    with caplog.at_level(logging.INFO), ProgressBar(total=50, desc="training") as bar:
+        for step in range(50):
+            time.sleep(0.01)
+            bar.update()
+            bar.set_postfix({"loss": f"{step}"})
+    assert 1 <= len(caplog.messages) <= 5
+
+
 def test_of_unknown_length(caplog):
     with caplog.at_level(logging.INFO):
         for _ in ProgressBar(iter(range(3)), desc="scans"):
