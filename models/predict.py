@@ -6,7 +6,7 @@ r"""Segments your own images or scans: scans with an annotated one, or both with
     frugalseg predict --checkpoint checkpoint.pt --scans FOLDER --out RESULTS --overlays
     frugalseg predict --checkpoint checkpoint.pt --support-image A.nii.gz --support-label A_label.nii.gz \
         --scans FOLDER --out RESULTS --overlays
-    frugalseg predict --checkpoint fold0.pt fold1.pt fold2.pt --flips --images FOLDER --out RESULTS
+    frugalseg predict --checkpoint fold0.pt fold1.pt fold2.pt --flips --images FOLDER --out RESULTS --probabilities
 
 Without a checkpoint, scans are compared with one or several annotated scans, without any training. Else the checkpoint
 decides: dense networks and those of several tasks segment images: PNG, JPEG, TIFF and BMP files, or folders of them.
@@ -32,7 +32,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from dataloaders.io.volumes import read_volume
 from dataloaders.scans.normalise import Normalisation
@@ -40,6 +40,7 @@ from models.prediction import images as image_files
 from models.prediction import options, origin
 from models.prediction import scans as scan_files
 from models.prediction.annotated import Annotated, check_annotated
+from models.prediction.averaging import averaged as averaged
 from models.prediction.batch import Inventory, Record, find_all, refuse_existing
 from models.prediction.dense import DensePredictor as DensePredictor
 from models.prediction.fewshot import FewShotPredictor as FewShotPredictor
@@ -63,6 +64,7 @@ from util.results.scores import read_run_scores
 
 logger = logging.getLogger(__name__)
 
+P = TypeVar("P", bound=DensePredictor | PartialPredictor | FewShotPredictor | SourcesPredictor)
 N_SHOWN = 5  # names of removed files, and of doubtful masks, in the log
 ITEMS = {
     "dense": "images",
@@ -185,8 +187,7 @@ def _segment_images(kind: type[DensePredictor | PartialPredictor], given: argpar
     outcome = Outcome()
     files, outcome.inventory = find_all(given.images, image_files.find_images, outcome.failures)
     images = image_files.name_images(files)
-    averaged = {"further": given.checkpoints[1:], "flips": given.flips} if kind is DensePredictor else {}
-    predictor = kind.from_checkpoint(given.checkpoint, given.weights, given.device, dataset=given.dataset, **averaged)
+    predictor = _trained(kind, given)
     if not given.overwrite:
         refuse_existing(given.out, image_files.result_names(predictor, images))
     outcome.n_found, outcome.method = len(images) + len(outcome.failures), type(predictor.segmenter.method).__name__
@@ -224,11 +225,9 @@ def _fewshot_predictor(given: argparse.Namespace, first: Annotated) -> FewShotPr
         return PropagationPredictor.from_scan(
             first.image, given.device, dataset=given.dataset, normalisation=normalisation, min_confidence=least
         )
-    kind = PropagationPredictor if given.propagate else FewShotPredictor
-    return kind.from_checkpoint(
-        given.checkpoint, given.weights, given.device, n_parts=3 if given.parts is None else given.parts,
-        dataset=given.dataset, modelname=given.modelname, normalisation=normalisation, min_confidence=least,
-    )  # fmt: skip
+    kind, n_parts = PropagationPredictor if given.propagate else FewShotPredictor, given.parts or 3
+    more = {"modelname": given.modelname, "normalisation": normalisation, "min_confidence": least}
+    return _trained(kind, given, n_parts=n_parts, **more)
 
 
 def _classes(given: Sequence[tuple[str, int]] | None, predictor: FewShotPredictor) -> dict[str, int] | None:
@@ -240,16 +239,19 @@ def _classes(given: Sequence[tuple[str, int]] | None, predictor: FewShotPredicto
 
 def _segment_self_trained(given: argparse.Namespace) -> Outcome:
     outcome, scans = _find_scans(given)
-    predictor = SelfTrainedPredictor.from_checkpoint(
-        given.checkpoint, given.weights, given.device, dataset=given.dataset, min_confidence=given.min_confidence or 0.0
-    )
+    predictor = _trained(SelfTrainedPredictor, given, min_confidence=given.min_confidence or 0.0)
     return _apply(predictor, given, scans, outcome)
 
 
 def _segment_frames(kind: type[SourcesPredictor], given: argparse.Namespace) -> Outcome:
     outcome, scans = _find_scans(given)
-    predictor = kind.from_checkpoint(given.checkpoint, given.weights, given.device, dataset=given.dataset)
-    return _apply(predictor, given, scans, outcome)
+    return _apply(_trained(kind, given), given, scans, outcome)
+
+
+def _trained(kind: type[P], given: argparse.Namespace, **more: Any) -> P:
+    """The predictor of the checkpoints, which are averaged."""
+    read = partial(kind.from_checkpoint, weights=given.weights, device=given.device, dataset=given.dataset, **more)
+    return averaged(cast(Callable[[Path], P], read), given.checkpoints, given.flips)
 
 
 def _find_scans(given: argparse.Namespace) -> tuple[Outcome, dict[str, Path]]:
@@ -273,6 +275,7 @@ def _apply(
 ) -> Outcome:
     further = scan_files.Further(
         outcome.pictures if given.overlays else None,
+        given.probabilities,
         outcome.dicom_seg if given.dicom_seg else None,
         outcome.removed if given.overwrite else None,
         given.limit,

@@ -247,21 +247,43 @@ def paste_back(
     Returns:
         The same dtype on the original grid; background beyond the outer faces of the mask's voxels.
     """
-    # Voxel of the original (x, y, z) -> voxel of the mask; then both in (z, y, x).
-    between = np.linalg.inv(mask.affine) @ original_affine
-    matrix, offset = between[2::-1, 2::-1], between[2::-1, 3]
     order = {"nearest": 0, "linear": 1}[interpolation]
+    grid = Grid(original_shape, original_affine)
     result = np.zeros(original_shape, mask.array.dtype)
     for value in np.unique(mask.array[mask.array != 0]):
-        is_value = mask.array == value
-        box = _reach(is_value, matrix, offset, original_shape)
-        shift = (matrix @ [part.start for part in box] + offset).tolist()
-        shape = tuple(part.stop - part.start for part in box)
-        if min(shape) > 0:
-            weights = is_value.astype(np.float32)
-            share = ndimage.affine_transform(weights, matrix, shift, shape, order=order, mode="grid-constant")
-            result[box][share > 0.5] = value
+        box, share = _resampled(Volume((mask.array == value).astype(np.float32), mask.affine), grid, order)
+        result[box][share > 0.5] = value
     return Volume(result, original_affine)
+
+
+def interpolate_to(values: Volume, grid: Grid) -> np.ndarray:
+    """Interpolates values of at least 0, linearly, on another grid, through the patient's coordinates alone.
+
+    Args:
+        values: (D, H, W) float32 on any grid, such as a probability.
+        grid: where they are wanted.
+
+    Returns:
+        float32 of the grid's shape; 0 beyond the outer faces of the voxels of `values`.
+    """
+    result = np.zeros(grid.shape, np.float32)
+    if values.array.any():
+        box, found = _resampled(values, grid, order=1)
+        result[box] = found
+    return result
+
+
+def _resampled(values: Volume, grid: Grid, order: int) -> tuple[tuple[slice, slice, slice], np.ndarray]:
+    """The part of a grid that values above 0 can reach, and the values there."""
+    # Voxel of the grid (x, y, z) -> voxel of the values; then both in (z, y, x).
+    between = np.linalg.inv(values.affine) @ grid.affine
+    matrix, offset = between[2::-1, 2::-1], between[2::-1, 3]
+    box = _reach(values.array > 0, matrix, offset, grid.shape)
+    shift = (matrix @ [part.start for part in box] + offset).tolist()
+    shape = tuple(part.stop - part.start for part in box)
+    if min(shape) == 0:
+        return box, np.zeros(shape, np.float32)
+    return box, ndimage.affine_transform(values.array, matrix, shift, shape, order=order, mode="grid-constant")
 
 
 def _reach(

@@ -1,16 +1,16 @@
 """Averages the probabilities of several networks of one method, and of flipped images."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from dataloaders.images.task import ImageTask
-from dataloaders.samples import EvalCase, ImageCase
-from models import canonical_name
+from dataloaders.samples import EvalCase, ImageCase, SupportSet
 from models.methods.base import Method
 from models.prediction.segmenter import Segmentation, Segmenter, inference
 from util.errors import CheckpointError
@@ -18,59 +18,149 @@ from util.errors import CheckpointError
 FLIPS = ((), (-1,), (-2,), (-2, -1))  # axes of images that are turned round
 
 
+@dataclass(frozen=True)
+class Intensities:
+    """How the images that a network sees were normalised: (x - mean) / sd of each of the C channels."""
+
+    mean: tuple[float, ...] = (0.0,)
+    sd: tuple[float, ...] = (1.0,)
+
+    def to(self, other: "Intensities", image: Float[Tensor, "*n C H W"]) -> Float[Tensor, "*n C H W"]:
+        """An image that was normalised by this mean and deviation, as if it had been by those of another network."""
+        if other == self:
+            return image
+        mean, sd, new_mean, new_sd = (
+            image.new_tensor(each).view(-1, 1, 1) for each in (self.mean, self.sd, other.mean, other.sd)
+        )
+        return (image * sd + mean - new_mean) / new_sd
+
+
+@runtime_checkable
+class Averageable(Protocol):
+    """A predictor whose probabilities can be averaged with those of others."""
+
+    segmenter: Segmenter
+
+    @property
+    def intensities(self) -> Intensities:
+        """How the images that its network sees are normalised; it may differ between those that are averaged."""
+        ...
+
+    def agreement(self) -> dict[str, Any]:
+        """What must be equal in networks that are averaged: name -> value."""
+        ...
+
+
+P = TypeVar("P", bound=Averageable)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One network that sees images turned round along some axes."""
+
+    segmenter: Segmenter
+    first: Intensities  # of the images that are given
+    own: Intensities
+    axes: tuple[int, ...]
+
+    @property
+    def is_as_given(self) -> bool:
+        """Whether the network sees images as they are given."""
+        return not self.axes and self.own == self.first
+
+    def set_support(self, support: SupportSet) -> None:
+        """Encodes the annotated slices and scans, turned round as well."""
+        scans = tuple(
+            replace(scan, image=self._seen(scan.image), label=scan.label.flip(self.axes)) for scan in support.scans
+        )
+        mask = support.mask.flip(self.axes)
+        self.segmenter.set_support(replace(support, image=self._seen(support.image), mask=mask, scans=scans))
+
+    def probabilities(self, case: EvalCase | ImageCase) -> Float[Tensor, "K D H W"]:
+        """Of each class, turned back."""
+        if not self.is_as_given:
+            image = self._seen(case.image)
+            known = {} if isinstance(case, ImageCase) else {"encoded": None}  # what was encoded was the image as given
+            case = replace(case, image=image, **known)
+        return self.segmenter.probabilities(case).flip(self.axes)
+
+    def _seen(self, image: Tensor) -> Tensor:
+        return self.first.to(self.own, image).flip(self.axes)
+
+
 class AveragedSegmenter(Segmenter):
-    """Segments images by the mean of the probabilities that several methods find in an image and in flipped ones.
+    """Segments by the mean of the probabilities that several methods find in a case and in its mirror images.
+
+    Each method compares with the support set by itself; the support set is mirrored with the case. Masks follow from
+    the mean by the rule of the first method.
 
     Args:
-        methods: on `device`; masks follow from the mean by the rule of the first.
+        methods: on `device`.
         device: where to compute.
-        flips: whether to average over the image and its three flips, horizontal, vertical and both.
+        flips: whether to average over each image and its three flips, horizontal, vertical and both.
+        intensities: of each method; cases are given as the first expects them. Empty: all expect the same.
     """
 
-    def __init__(self, methods: Sequence[Method], device: torch.device, flips: bool = False) -> None:
+    def __init__(
+        self,
+        methods: Sequence[Method],
+        device: torch.device,
+        flips: bool = False,
+        intensities: Sequence[Intensities] = (),
+    ) -> None:
         super().__init__(methods[0], device)
-        self.members = [Segmenter(method, device) for method in methods]
-        self.flips = FLIPS if flips else FLIPS[:1]
+        known = intensities or [Intensities()] * len(methods)
+        self.passes = [
+            _Pass(Segmenter(method, device), known[0], own, axes)
+            for (method, own), axes in product(zip(methods, known, strict=True), FLIPS if flips else FLIPS[:1])
+        ]
+
+    def set_support(self, support: SupportSet) -> None:
+        """Encodes the annotated slices with which all following cases are compared."""
+        for each in self.passes:
+            each.set_support(support)
+        self.support = self.passes[0].segmenter.support
 
     def segment(self, case: EvalCase | ImageCase) -> Segmentation:
         """Segments a case into its classes."""
-        found = [
-            member.segment(replace(case, image=case.image.flip(axes))).probabilities.flip(axes)
-            for member, axes in product(self.members, self.flips)
-        ]
+        total = self.passes[0].probabilities(case)
         with inference(self.method):
-            mean = torch.stack(found).mean(0)
+            for each in self.passes[1:]:
+                total = total + each.probabilities(case)
+            mean = total / len(self.passes)
             return Segmentation(mean, self.method.masks(mean))
 
 
-def require_agreement(first: Path, path: Path, settings: Sequence[dict[str, Any]], tasks: Sequence[ImageTask]) -> None:
-    """Checks that the probabilities of two networks can be averaged.
+def averaged(read: Callable[[Path], P], paths: Sequence[Path], flips: bool = False) -> P:
+    """A predictor that averages the probabilities of several networks: folds, seeds or snapshots of one method.
+
+        predictor = averaged(DensePredictor.from_checkpoint, [Path("fold0.pt"), Path("fold1.pt")], flips=True)
 
     Args:
-        first: checkpoint of the first network.
-        path: of the second.
-        settings: of both.
-        tasks: of both.
+        read: makes a predictor of a checkpoint.
+        paths: of the checkpoints; the predictor of the first is changed and returned. A support set is set afterwards.
+        flips: whether to average also over flipped images, for networks to which left and right are alike.
 
     Raises:
-        CheckpointError: another method or other classes, or images that are prepared in another way.
+        CheckpointError: the networks are of different methods, or differ in classes or in the preparation of images.
     """
-    one, other = (_agreed(*each) for each in zip(settings, tasks, strict=True))
-    differing = [key for key in one if one[key] != other[key]]
+    first, *others = made = [read(path) for path in paths]
+    wanted = first.agreement()
+    for path, other in zip(paths[1:], others, strict=True):
+        _require(paths[0], wanted, path, other.agreement())
+    if others or flips:
+        segmenter = first.segmenter
+        methods, intensities = [each.segmenter.method for each in made], [each.intensities for each in made]
+        first.segmenter = AveragedSegmenter(methods, segmenter.device, flips, intensities)
+    return first
+
+
+def _require(first: Path, wanted: dict[str, Any], path: Path, found: dict[str, Any]) -> None:
+    differing = [key for key in wanted if wanted[key] != found[key]]
     if differing:
         key = differing[0]
         raise CheckpointError(
-            f"{path}: {key} {other[key]}, but {one[key]} in {first}. Checkpoints are averaged only if they are of one "
-            "method, with the same classes and preparation of images: folds, seeds or snapshots. Leave one of them out."
+            f"{path}: {key} {found[key]}, but {wanted[key]} in {first}. Checkpoints are averaged only if they are of "
+            "one method, with the same classes and preparation of images: folds, seeds or snapshots. Leave one of them "
+            "out."
         )
-
-
-def _agreed(settings: dict[str, Any], task: ImageTask) -> dict[str, Any]:
-    return {
-        "method": canonical_name(settings["method"]),
-        "classes": task.supplied_values,
-        "size_px": task.side_px,
-        "channels": task.spec.channels,
-        "grid": task.spec.grid,
-        "intensity": task.spec.intensity,
-    }

@@ -1,7 +1,7 @@
 """Segments images of any size with a trained dense network; validation writes its masks with the same functions."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from dataloaders.images.preprocess import read_image
 from dataloaders.images.task import ImageTask
 from dataloaders.samples import ImageCase
 from models.methods.base import Method
-from models.prediction.averaging import AveragedSegmenter, require_agreement
+from models.prediction.averaging import Intensities
 from models.prediction.label_tables import write_label_tables
 from models.prediction.origin import find_dataset, require_family
 from models.prediction.segmenter import Segmenter
@@ -83,24 +83,13 @@ class DensePredictor:
         method: Method,
         task: ImageTask,
         device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
-        *,
-        further: Sequence[Method] = (),
-        flips: bool = False,
     ) -> None:
-        methods = [each.to(device).eval() for each in (method, *further)]
-        self.segmenter = AveragedSegmenter(methods, device, flips) if further or flips else Segmenter(method, device)
+        self.segmenter = Segmenter(method.to(device).eval(), device)
         self.task = task
 
     @classmethod
     def from_checkpoint(
-        cls,
-        path: Path,
-        weights: Literal["last", "ema"] = "last",
-        device: str = "auto",
-        *,
-        dataset: str | None = None,
-        further: Sequence[Path] = (),
-        flips: bool = False,
+        cls, path: Path, weights: Literal["last", "ema"] = "last", device: str = "auto", *, dataset: str | None = None
     ) -> "DensePredictor":
         """Makes a predictor with the weights, the data set's description and the settings of a file.
 
@@ -109,23 +98,35 @@ class DensePredictor:
             weights: which of the weights in the file.
             device: auto, cpu or cuda. PyTorch computes there in full single precision.
             dataset: name or description of the data set, for checkpoints that store none.
-            further: files of other folds or snapshots of the method, with which probabilities are averaged.
-            flips: whether to average also over flipped images.
 
         Raises:
-            CheckpointError: unreadable, of a method that is not dense, or one of `further` with another method, other
-                classes, or another preparation of images.
+            CheckpointError: unreadable, or of a method that is not dense.
             ConfigError: the data set is unknown, or another one than `dataset`.
         """
         target = choose_device(device)
         set_precision("float32", target)
-        paths = [path, *further]
-        read = [_read(each, weights, target, dataset) for each in paths]
-        for each, other in zip(paths, read, strict=True):
-            pair = (read[0], other)
-            require_agreement(path, each, [one[1] for one in pair], [one[2] for one in pair])
-        method, *others = [each[0] for each in read]
-        return cls(method, read[0][2], target, further=others, flips=flips)
+        content = read_trained(path)
+        require_family(path, content, "dense")
+        settings = content["settings"]
+        spec = find_dataset(path, content, "images", dataset)
+        task = ImageTask(spec, tuple(settings["structures"]), settings["size_px"])
+        return cls(load_trained(path, settings, weights, target).method, task, target)
+
+    @property
+    def intensities(self) -> Intensities:
+        """Of the images that the network sees: those of all dense networks are normalised alike."""
+        return Intensities()
+
+    def agreement(self) -> dict[str, Any]:
+        """What must be equal in networks that are averaged, see `averaged`."""
+        return {
+            "method": type(self.segmenter.method).__name__,
+            "classes": self.values,
+            "size_px": self.task.side_px,
+            "channels": self.task.spec.channels,
+            "grid": self.task.spec.grid,
+            "intensity": self.task.spec.intensity,
+        }
 
     @property
     def values(self) -> dict[str, int]:
@@ -182,18 +183,6 @@ class DensePredictor:
         """Names of all label maps and masks that an image may have."""
         ends = ("", *(f"_{structure}" for structure in self.task.names))
         return [f"{name}{end}{SEGMENTATION}" for end in ends]
-
-
-def _read(
-    path: Path, weights: str, device: torch.device, dataset: str | None
-) -> tuple[Method, dict[str, Any], ImageTask]:
-    """The method of a checkpoint, its settings, and what it segments."""
-    content = read_trained(path)
-    require_family(path, content, "dense")
-    settings = content["settings"]
-    spec = find_dataset(path, content, "images", dataset)
-    task = ImageTask(spec, tuple(settings["structures"]), settings["size_px"])
-    return load_trained(path, settings, weights, device).method, settings, task
 
 
 def require_picture(image: np.ndarray, channels: int) -> None:

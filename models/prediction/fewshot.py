@@ -26,9 +26,10 @@ from models.prediction.annotated import (
     prepare_numbers,
     supporting_slices,
 )
+from models.prediction.averaging import Intensities
 from models.prediction.origin import find_dataset, require_family
 from models.prediction.raw_scans import check_array, warn_of_doubts
-from models.prediction.segmenter import ScanSegmentation, Segmenter, most_probable
+from models.prediction.segmenter import ScanSegmentation, Segmenter, most_probable, on_scan, to_host
 from models.training.load import Trained, load_trained, read_trained
 from util.errors import ConfigError, UserError
 from util.items import naming
@@ -134,6 +135,21 @@ class FewShotPredictor:
     def read_settings(self, settings: Mapping[str, Any]) -> None:
         """Takes what else matters from the settings of a checkpoint; here nothing."""
 
+    @property
+    def intensities(self) -> Intensities:
+        """Of the scans that the network sees; those of MR are normalised one by one."""
+        mean, std = self.normalisation.mean, self.normalisation.std
+        return Intensities() if mean is None or std is None else Intensities((mean,), (std,))
+
+    def agreement(self) -> dict[str, Any]:
+        """What must be equal in networks that are averaged, see `averaged`."""
+        return {
+            "method": type(self.segmenter.method).__name__,
+            "classes": self.structures,
+            "preparation": self.parameters,
+            "statistics": "of each scan" if self.normalisation.mean is None else "of the training scans",
+        }
+
     @classmethod
     def _load(cls, path: Path, settings: dict[str, Any], weights: str, device: torch.device) -> Trained:
         """The method with its weights; `settings` are those of the file."""
@@ -179,7 +195,7 @@ class FewShotPredictor:
         """The label map of a scan; see `segment`."""
         return self.segment(image, name).label_map
 
-    def segment(self, image: Volume, name: str = "the scan") -> ScanSegmentation:
+    def segment(self, image: Volume, name: str = "the scan", *, with_probabilities: bool = False) -> ScanSegmentation:
         """Segments a scan. A voxel in the masks of several structures gets the most probable one.
 
         Methods of single slices compare each slice with the supporting slice at the most similar relative height, so
@@ -188,6 +204,7 @@ class FewShotPredictor:
         Args:
             image: raw scan; CT in Hounsfield units.
             name: of the scan, for warnings.
+            with_probabilities: whether these are wanted, too, also of structures that are left out.
 
         Raises:
             UserError: `set_support` was not called.
@@ -202,7 +219,8 @@ class FewShotPredictor:
         pasted = paste_back(Volume(number, affine), grid.shape, grid.affine)
         values = np.array([0, *self.structures.values()], np.min_scalar_type(max(self.structures.values())))
         label_map = Volume(values[pasted.array], image.affine, image.stored)
-        return ScanSegmentation(label_map, found.named_confidence(self.structures))
+        maps = on_scan(self.structures, to_host(found.probabilities), affine, image) if with_probabilities else {}
+        return ScanSegmentation(label_map, found.named_confidence(self.structures), maps)
 
     def likeness(self, image: Volume, name: str = "the scan") -> Likeness | None:
         """How like the annotated scans a scan is, see `models.networks.similarity`; None: the method cannot tell.

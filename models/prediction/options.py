@@ -6,6 +6,7 @@ from pathlib import Path
 from models.prediction import origin
 from util.cli import number, whole
 from util.errors import ConfigError
+from util.ids import invalid_id_reason
 from util.parser import CommandParser, add_json
 
 MAIN_OPTIONS = (
@@ -29,31 +30,35 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "partial_scans": ("scans",),
 }
 FURTHER: dict[str, tuple[str, ...]] = {
-    "dense": ("probabilities", "flips"),
-    "fewshot": ("classes", "min_confidence", "propagate", "parts", "modelname", "mean_std", "dicom_seg"),
+    "dense": ("flips",),
+    "fewshot": ("classes", "min_confidence", "propagate", "parts", "flips", "modelname", "mean_std", "dicom_seg"),
     "self_trained": ("min_confidence", "dicom_seg"),
-    "sources": ("dicom_seg",),
-    "partial": ("probabilities",),
-    "partial_scans": ("dicom_seg",),
+    "sources": ("flips", "dicom_seg"),
+    "partial": ("flips",),
+    "partial_scans": ("flips", "dicom_seg"),
 }
 DATASET = (
     "of the training, for checkpoints that do not contain it; without a checkpoint the description of your scans "
     "(.json5), for other intensities, another grid or names of the label values"
 )
 UNTRAINED = "a segmentation without --checkpoint, which compares scans with annotated ones"
-ONLY_TRAINED = ("propagate", "parts", "modelname")  # options of few-shot networks that have no meaning without one
+# Options of few-shot networks that have no meaning without one.
+ONLY_TRAINED = ("propagate", "parts", "flips", "modelname")
 
 
 def make_parser(description: str) -> CommandParser:
     """The parser of the command line."""
     parser = CommandParser("predict", description, MAIN_OPTIONS)
     add = parser.add_argument
-    text = "trained network; not needed for scans with an annotated one. Several of one dense method are averaged"
+    text = "trained network; not needed for scans with an annotated one. Several of one method are averaged"
     add("--checkpoint", type=Path, nargs="+", dest="checkpoints", default=[], metavar="FILE", help=text)
     add("--out", type=Path, required=True, help="folder for the results")
     add("--weights", choices=("last", "ema"), default="last", help="ema: the averaged ones (default: last)")
     add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     add("--overlays", action="store_true", help="also draw a picture per image or scan")
+    add("--probabilities", action="store_true", help="also write the probability of each structure: 16-bit PNG, NIfTI")
+    text = "average over flipped images or slices, for networks to which left and right are alike; four times as long"
+    add("--flips", action="store_true", help=text)
     text = "name structures found with less confidence: 0 to 1, or a validation's folder, whose scores choose it"
     add("--review-below", type=_review_limit, metavar="LIMIT", help=text)
     add("--overwrite", action="store_true", help="replace existing results")
@@ -61,8 +66,6 @@ def make_parser(description: str) -> CommandParser:
     add_json(parser)
     add = parser.add_argument_group("images, with a dense network or one of several tasks").add_argument
     add("--images", type=Path, nargs="+", metavar="PLACE", help="files or folders to segment")
-    add("--probabilities", action="store_true", help="also write the probability of each structure, 16-bit PNG")
-    add("--flips", action="store_true", help="dense networks: average over the image and its flips; four times as long")
     add = parser.add_argument_group("scans").add_argument
     add("--scans", type=Path, nargs="+", metavar="PLACE", help="files or folders to segment")
     add("--dicom-seg", action="store_true", help="also write DICOM SEG of DICOM series; it names the patient")
@@ -91,6 +94,9 @@ def _class(text: str) -> tuple[str, int]:
     name, _, value = text.rpartition("=")
     if not value.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r}: expected VALUE or NAME=VALUE with a whole number, e.g. liver=6")
+    reason = invalid_id_reason(name) if name else ""
+    if reason:
+        raise argparse.ArgumentTypeError(f"{text!r}: the name becomes a part of file names, but {reason}")
     return name, int(value)
 
 
@@ -129,20 +135,18 @@ def check_options(given: argparse.Namespace, family: str) -> None:
             f"{', '.join(foreign)}: not for {reader}. Leave {'it' if len(foreign) == 1 else 'them'} out; expected "
             f"{needed}."
         )
-    unused = [_option(key) for key in ("parts", "modelname") if getattr(given, key) is not None]
+    unused = [_option(key) for key in ("parts", "flips", "modelname") if getattr(given, key) not in (None, False)]
     if given.propagate and unused:
         raise ConfigError(
-            f"{', '.join(unused)}: not with --propagate, which uses all annotated slices, and an encoder that the "
-            "checkpoint names. Leave it out."
+            f"{', '.join(unused)}: not with --propagate, which uses all annotated slices, an encoder that the "
+            "checkpoint names, and finds the same in mirrored scans. Leave it out."
         )
     missing = [_option(key) for key in NEEDED[family] if getattr(given, key) is None]
     if missing:
         raise ConfigError(f"{', '.join(missing)}: missing; {reader} needs {needed}.")
-    if len(given.checkpoints) > 1 and (family != "dense" or len(set(given.checkpoints)) < len(given.checkpoints)):
-        raise ConfigError(
-            f"--checkpoint: {len(given.checkpoints)} files, the first {reader}; expected one. Only dense methods are "
-            "averaged over several checkpoints, each given once."
-        )
+    twice = [path for place, path in enumerate(given.checkpoints) if path in given.checkpoints[:place]]
+    if twice:
+        raise ConfigError(f"--checkpoint: {twice[0]} was given twice; expected different ones, which are averaged.")
     if not is_trained and given.weights != "last":
         raise ConfigError(f"--weights={given.weights}: not for {reader}. Leave it out.")
     if family == "fewshot" and len(given.support_image) != len(given.support_label):

@@ -19,6 +19,7 @@ from dataloaders.partial.store import to_unit
 from dataloaders.partial.tasks import channels_of
 from dataloaders.samples import ImageCase, Task
 from models.methods.base import Method
+from models.prediction.averaging import Intensities
 from models.prediction.dense import SEGMENTATION, require_picture, segmentation_files, to_16_bits
 from models.prediction.label_tables import write_label_tables
 from models.prediction.origin import find_dataset, require_family
@@ -156,6 +157,22 @@ class PartialPredictor:
         return cls(
             trained.method, spec, tasks, (intensities[0], intensities[1]), content["settings"]["size_px"], target
         )
+
+    @property
+    def intensities(self) -> Intensities:
+        """Of the images that the network sees, of 0 to 255 before."""
+        return Intensities(self.mean, self.sd)
+
+    def agreement(self) -> dict[str, Any]:
+        """What must be equal in networks that are averaged, see `averaged`."""
+        return {
+            "method": type(self.segmenter.method).__name__,
+            "tasks": self.tasks,
+            "size_px": self.side_px,
+            "channels": self.spec.channels,
+            "grid": self.spec.grid,
+            "intensity": self.spec.intensity,
+        }
 
     @property
     def values(self) -> dict[str, int]:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dataloaders.partial.config import standardise
+from models.prediction.averaging import Intensities
 from models.prediction.partial import network_settings
 from models.prediction.sources import SourcesPredictor
 
@@ -17,7 +18,12 @@ class PartialScanPredictor(SourcesPredictor):
     """Segments scans slice by slice into the classes of all tasks; a voxel of several gets the most probable one."""
 
     family = "partial_scans"
-    intensities: tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of slices of 0 to 255
+    _intensities = Intensities()  # of slices of 0 to 255
+
+    @property
+    def intensities(self) -> Intensities:
+        """Of the slices that the network sees, of 0 to 255 before."""
+        return self._intensities
 
     def read_settings(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Takes the intensities from the settings of a checkpoint.
@@ -26,8 +32,8 @@ class PartialScanPredictor(SourcesPredictor):
             CheckpointError: they are missing.
         """
         _, *(mean, sd) = network_settings(path, settings)
-        self.intensities = mean, sd
+        self._intensities = Intensities(mean, sd)
 
     def network_input(self, prepared: np.ndarray) -> Float[Tensor, "D 1 h w"]:
         """The slices of a prepared scan (D, H, W) as the network sees them."""
-        return standardise(super().network_input(prepared), *self.intensities)
+        return standardise(super().network_input(prepared), self.intensities.mean, self.intensities.sd)

@@ -16,6 +16,7 @@ TABLE = "volumes.csv"
 SEGMENTATION = "_segmentation.nii.gz"
 OVERLAY = "_overlay.png"
 DICOM_SEG = "_segmentation.dcm"
+PROBABILITY = "_probability.nii.gz"  # after the name of a structure
 RESULTS = (OVERLAY, DICOM_SEG)
 NIFTI = r"\.(nii|hdr|img)(\.gz)?$"
 DICOM_NAMES = r"(\.ima|\.\d+)?"  # suffixes that scanners give, where they do not give ".dcm"
@@ -108,7 +109,7 @@ def _whole_volumes(files: Sequence[Path], left_out: dict[Path, str]) -> dict[Pat
         kind = re.search(NIFTI, file.name, re.IGNORECASE)[1].lower()  # type: ignore[index]
         if kind != "nii":
             halves.setdefault(nifti_stem(file), {})[kind] = file
-        elif file.name.endswith(SEGMENTATION):
+        elif file.name.endswith((SEGMENTATION, PROBABILITY)):
             left_out[file] = RESULT
         else:
             left_out.pop(file, None)  # a link to nothing

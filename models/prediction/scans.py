@@ -17,7 +17,7 @@ from models.prediction.batch import TRUST, Record, name_files, process_each, rem
 from models.prediction.dicom_seg import Source, source_of, write_dicom_seg
 from models.prediction.fewshot import FewShotPredictor
 from models.prediction.label_tables import write_label_tables
-from models.prediction.scan_search import DICOM_SEG, OVERLAY, RESULTS, SEGMENTATION, TABLE
+from models.prediction.scan_search import DICOM_SEG, OVERLAY, PROBABILITY, RESULTS, SEGMENTATION, TABLE
 from models.prediction.segmenter import ScanSegmentation
 from models.prediction.sources import SourcesPredictor
 from util.errors import DataError
@@ -92,13 +92,15 @@ class Further:
 
     Attributes:
         pictures: None: no overlays; else name -> reason of those that could not be drawn, which cost nothing else.
+        probabilities: whether to write a file of each structure's probability.
         dicom_seg: None: no DICOM segmentations; else name -> reason of those that could not be written, likewise.
-        removed: receives the names of overlays and DICOM segmentations of an earlier run that this one does not
-            replace: they are removed, as they belong to other label maps. None: they stay.
+        removed: receives the names of overlays, probabilities and DICOM segmentations of an earlier run that this one
+            does not replace: they are removed, as they belong to other label maps. None: they stay.
         limit: confidence below which a structure is to be looked at; None: not known.
     """
 
     pictures: Failures | None = None
+    probabilities: bool = False
     dicom_seg: Failures | None = None
     removed: list[str] | None = None
     limit: float | None = None
@@ -142,14 +144,18 @@ def _segment(predictor: Predictor, out: Path, further: Further, name: str, path:
             f"{type(predictor).__name__}.predict."
         )
     if isinstance(predictor, SourcesPredictor):
-        found = predictor.segment(frames, name)
+        found = predictor.segment(frames, name, with_probabilities=further.probabilities)
         records = frame_volumes(name, found, predictor.structures, further.limit)
     else:
-        found = [predictor.segment(frames[0], name)]
+        found = [predictor.segment(frames[0], name, with_probabilities=further.probabilities)]
         records = volumes(name, found[0], predictor.structures, further.limit)
     label_maps = [each.label_map for each in found]
     write_frames(out / f"{name}{SEGMENTATION}", label_maps, path)
     written = set()
+    for structure in found[0].probabilities:
+        end = f"_{structure}{PROBABILITY}"
+        write_frames(out / f"{name}{end}", [rounded(each.probabilities[structure]) for each in found], path)
+        written.add(end)
     if further.pictures is not None:
         with catching(further.pictures, name, path):
             title = name if len(frames) == 1 else f"{name}, frame 0 of {len(frames)}"
@@ -161,8 +167,14 @@ def _segment(predictor: Predictor, out: Path, further: Further, name: str, path:
             write_dicom_seg(out / f"{name}{DICOM_SEG}", label_maps[0].array, predictor.structures, source, method)
             written.add(DICOM_SEG)
     if further.removed is not None:
-        further.removed.extend(remove_files(out, [f"{name}{end}" for end in RESULTS if end not in written]))
+        ends = (*RESULTS, *(f"_{structure}{PROBABILITY}" for structure in predictor.structures))
+        further.removed.extend(remove_files(out, [f"{name}{end}" for end in ends if end not in written]))
     return records
+
+
+def rounded(probability: Volume) -> Volume:
+    """In steps of 0.001, which compress well."""
+    return Volume(probability.array.round(3), probability.affine, probability.stored)
 
 
 def _read(predictor: Predictor, path: Path, with_source: bool) -> tuple[list[Volume], Source | None]:

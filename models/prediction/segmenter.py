@@ -3,14 +3,16 @@
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from dataloaders.io.geometry import Grid, interpolate_to
 from dataloaders.samples import EvalCase, ImageCase, SupportSet, Volume
 from models.methods.base import Method
 from models.networks.postprocessing import confidences
@@ -49,10 +51,36 @@ class ScanSegmentation:
         label_map: unsigned integers, on the grid of the scan.
         confidence: structure -> how firm its outline is, 0 to 1, also where the mask was left out for it; None:
             nothing of the structure was found.
+        probabilities: structure -> float32 on the grid of the scan, 0 outside what the network saw; empty unless
+            asked for.
     """
 
     label_map: Volume
     confidence: dict[str, float | None]
+    probabilities: dict[str, Volume] = field(default_factory=dict)
+
+
+def to_host(probabilities: Float[Tensor, "K D H W"]) -> Float[np.ndarray, "K D H W"]:
+    """The same as float32 on the host."""
+    return probabilities.float().cpu().numpy()
+
+
+def on_scan(
+    structures: Iterable[str], probabilities: Float[np.ndarray, "K D H W"], affine: np.ndarray, scan: Volume
+) -> dict[str, Volume]:
+    """Probabilities on the network's grid, interpolated to the grid of a scan; see `ScanSegmentation.probabilities`.
+
+    Args:
+        structures: K names.
+        probabilities: of each.
+        affine: of the network's grid.
+        scan: raw.
+    """
+    grid = Grid.of(scan)
+    return {
+        name: Volume(interpolate_to(Volume(each, affine), grid), scan.affine, scan.stored)
+        for name, each in zip(structures, probabilities, strict=True)
+    }
 
 
 class Segmenter:
@@ -86,10 +114,15 @@ class Segmenter:
         with inference(self.method):
             return self.method.likeness(case.to(self.device), self.support)
 
+    def probabilities(self, case: EvalCase | ImageCase) -> Float[Tensor, "K D H W"]:
+        """Of each class at every voxel of a case."""
+        with inference(self.method):
+            return self.method.probabilities(case.to(self.device), self.support)
+
     def segment(self, case: EvalCase | ImageCase) -> Segmentation:
         """Segments a case into its classes; masks follow from probabilities by the method's rule."""
+        probabilities = self.probabilities(case)
         with inference(self.method):
-            probabilities = self.method.probabilities(case.to(self.device), self.support)
             return Segmentation(probabilities, self.method.masks(probabilities))
 
     def class_probabilities(

@@ -17,9 +17,10 @@ from dataloaders.scans.labels import to_supplied_values
 from dataloaders.scans.preprocess import PrepareParameters, parameters_of, prepare_frames
 from dataloaders.sources.frames import SliceRule
 from models.methods.base import Method
+from models.prediction.averaging import Intensities
 from models.prediction.origin import find_dataset, require_family
 from models.prediction.raw_scans import check_array, warn_of_doubts
-from models.prediction.segmenter import ScanSegmentation, Segmentation, Segmenter, most_probable
+from models.prediction.segmenter import ScanSegmentation, Segmentation, Segmenter, most_probable, on_scan, to_host
 from models.training.load import load_trained, read_trained
 from util.errors import CheckpointError, DataError
 from util.runtime.device import choose_device, set_precision
@@ -116,12 +117,29 @@ class SourcesPredictor:
         """The label map of each frame of a scan; see `segment`."""
         return [found.label_map for found in self.segment(frames, name)]
 
-    def segment(self, frames: Sequence[Volume], name: str = "the scan") -> list[ScanSegmentation]:
+    @property
+    def intensities(self) -> Intensities:
+        """Of the slices that the network sees: `rule` says all of it."""
+        return Intensities()
+
+    def agreement(self) -> dict[str, Any]:
+        """What must be equal in networks that are averaged, see `averaged`."""
+        return {
+            "method": type(self.segmenter.method).__name__,
+            "classes": self.structures,
+            "preparation": self.parameters,
+            "slices": self.rule,
+        }
+
+    def segment(
+        self, frames: Sequence[Volume], name: str = "the scan", *, with_probabilities: bool = False
+    ) -> list[ScanSegmentation]:
         """Segments the frames of a scan.
 
         Args:
             frames: raw, of one grid; one frame for a scan without time.
             name: of the scan, for warnings.
+            with_probabilities: whether these are wanted, too.
 
         Returns:
             Of each frame a label map with the values of the data set's own label maps, on the frame's grid.
@@ -135,18 +153,24 @@ class SourcesPredictor:
         rows, columns = (side - side % MULTIPLE_PX for side in stack.array.shape[1:])
         parts = np.split(stack.array[:, :rows, :columns], len(frames))
         return [
-            self._segment(Volume(part, stack.affine), frame, name) for part, frame in zip(parts, frames, strict=True)
+            self._segment(Volume(part, stack.affine), frame, name, with_probabilities)
+            for part, frame in zip(parts, frames, strict=True)
         ]
 
-    def _segment(self, prepared: Volume, frame: Volume, name: str) -> ScanSegmentation:
+    def _segment(self, prepared: Volume, frame: Volume, name: str, with_probabilities: bool) -> ScanSegmentation:
         ids = tuple(f"{name} {z}" for z in range(len(prepared.array)))
         case = ImageCase(ids, tuple(range(1, len(self.spec.class_names))), self.network_input(prepared.array))
         label, found = segment_slices(self.segmenter, case)
-        whole = self.rule.in_full(label, prepared.array.shape[1:])
+        shape = prepared.array.shape[1:]
+        whole = self.rule.in_full(label, shape)
         grid = Grid.of(frame)
         pasted = paste_back(Volume(whole, prepared.affine), grid.shape, grid.affine)
         label_map = Volume(to_supplied_values(pasted.array, self.spec), frame.affine, frame.stored)
-        return ScanSegmentation(label_map, found.named_confidence(self.structures))
+        maps = {}
+        if with_probabilities:
+            shares = self.rule.in_full(to_host(found.probabilities), shape)
+            maps = on_scan(self.structures, shares, prepared.affine, frame)
+        return ScanSegmentation(label_map, found.named_confidence(self.structures), maps)
 
 
 def _check_frames(frames: Sequence[Volume]) -> None:

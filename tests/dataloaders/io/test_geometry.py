@@ -11,6 +11,7 @@ from dataloaders.io.geometry import (
     Grid,
     corner_distance_mm,
     crop_or_pad,
+    interpolate_to,
     paste_back,
     remove_border,
     reorient,
@@ -190,6 +191,24 @@ def test_pasting_back_a_bool_mask_leaves_background_outside_it():
     back = paste_back(mask, (1, 1, 8), fine)
     assert back.array.dtype == bool
     assert back.array[0, 0].tolist() == [False, False, True, True, True, True, False, False]
+
+
+@every_affine
+def test_values_are_interpolated_through_the_patients_coordinates(affine):
+    original = Volume(np.random.default_rng(0).random((6, 12, 10)).astype(np.float32), affine)
+    turned = crop_or_pad(reorient(original, "LAS"), 20, 0.0)
+    np.testing.assert_allclose(interpolate_to(turned, Grid.of(original)), original.array, atol=1e-4)
+
+
+def test_between_voxels_values_are_interpolated_and_beyond_them_zero():
+    affine = np.array([[2.0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    row = Volume(np.array([[[0.2, 0.6]]], np.float32), affine)
+        np.array([[[0.2, 0.6]]], np.float32), np.array([[2.0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    )
+    found = interpolate_to(row, Grid((1, 1, 8), np.diag([1.0, 1, 1, 1])))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[0, 0], [0.1, 0.2, 0.4, 0.6, 0.3, 0, 0, 0], atol=1e-6)  # 0 fades in and out
+    assert not interpolate_to(Volume(np.zeros((1, 2, 3), np.float32), np.eye(4)), Grid((2, 2, 2), np.eye(4))).any()
 
 
 def test_a_mask_beside_the_scan_leaves_only_background():

@@ -1,5 +1,7 @@
 """Dense networks: probabilities averaged over several checkpoints and over flipped images."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from dataloaders.catalog import dataset
 from dataloaders.io.png import write_png
 from dataloaders.scans.normalise import Normalisation
 from models.predict import main
+from models.prediction.averaging import averaged
 from models.prediction.dense import DensePredictor
 from models.training.average import AverageConfig
 from models.training.optim import OptimConfig
@@ -50,7 +53,7 @@ def probabilities(predictor, image):
 
 
 def load(paths, flips=False):
-    return DensePredictor.from_checkpoint(paths[0], device="cpu", further=paths[1:], flips=flips)
+    return averaged(partial(DensePredictor.from_checkpoint, device="cpu"), paths, flips)
 
 
 def test_probabilities_of_checkpoints_are_averaged(folds, picture):
@@ -91,7 +94,7 @@ def test_the_command_averages(folds, picture, tmp_path):
     ("changes", "message"),
     [
         ({"structures": ["lung"]}, r"other\.pt: classes \{'lung': 1\}, but \{'lung': 1, 'heart': 2\} in .*fold0\.pt"),
-        ({"method": "jocor"}, r"other\.pt: method jocor, but supervised in"),
+        ({"method": "jocor"}, r"other\.pt: method JoCoR, but Supervised in"),
         ({"size_px": 64}, r"other\.pt: size_px 64, but 32 in"),
         ({"dataset": "SHENZHEN", "structures": ["lung"]}, r"other\.pt: classes"),
     ],
@@ -108,12 +111,12 @@ def test_a_network_of_another_family_is_refused(folds, tmp_path):
     with pytest.raises(CheckpointError, match=r"few\.pt: method alpnet is few-shot.*expected one that is dense"):
         load([folds[0], tmp_path / "few.pt"])
     options = [f"--out={tmp_path / 'out'}", "--device=cpu", "--support-image=a", "--support-label=b", "--scans=c"]
-    with pytest.raises(ConfigError, match=r"--checkpoint: 2 files.*few-shot.*expected one"):
-        main(["--checkpoint", str(tmp_path / "few.pt"), str(folds[0]), *options])
-    with pytest.raises(ConfigError, match="--flips: not for"):
-        main([f"--checkpoint={tmp_path / 'few.pt'}", "--flips", *options])
+    with pytest.raises(ConfigError, match=r"--flips: not with --propagate.*the same in mirrored scans"):
+        main([f"--checkpoint={tmp_path / 'few.pt'}", "--flips", "--propagate", *options])
+    with pytest.raises(ConfigError, match=r"--flips: not for a segmentation without --checkpoint"):
+        main(["--flips", *options])
 
 
 def test_a_checkpoint_given_twice_is_refused(folds, tmp_path):
-    with pytest.raises(ConfigError, match="each given once"):
+    with pytest.raises(ConfigError, match=r"fold0\.pt was given twice"):
         main(["--checkpoint", str(folds[0]), str(folds[0]), f"--out={tmp_path}", "--images=x"])

@@ -104,6 +104,19 @@ def test_label_maps_come_back_exactly_on_the_scans_own_grid(name):
 
 
 @pytest.mark.parametrize("name", GRIDS)
+def test_probabilities_lie_on_the_scans_own_grid(name):
+    image, truth = patient(*GRIDS[name])
+    predictor = make_predictor()
+    assert predictor.segment(image).probabilities == {}
+    found = predictor.segment(image, with_probabilities=True).probabilities
+    assert list(found) == ["label 1", "label 2"]
+    for value, each in enumerate(found.values(), start=1):
+        assert each.array.dtype == np.float32
+        np.testing.assert_array_equal(each.affine, image.affine)
+        np.testing.assert_array_equal(each.array > 0.5, truth.array == value)
+
+
+@pytest.mark.parametrize("name", GRIDS)
 def test_the_annotated_scan_may_have_any_orientation(name):
     image, truth = patient(*AXIAL)
     np.testing.assert_array_equal(make_predictor(support=GRIDS[name]).predict(image).array, truth.array)

@@ -18,7 +18,7 @@ class Everything(FewShotPredictor):
     def __init__(self):
         self.structures = {"liver": 1}
 
-    def segment(self, image, name="the scan"):
+    def segment(self, image, name="the scan", *, with_probabilities=False):
         return ScanSegmentation(Volume(np.ones(image.array.shape, np.uint8), image.affine), {"liver": 0.5})
 
 

@@ -18,7 +18,9 @@ from dataloaders.scans.preprocess import PrepareParameters, parameters_of
 from dataloaders.sources.frames import SliceRule
 from models.methods.base import Method
 from models.predict import main
+from models.prediction.batch import Inventory
 from models.prediction.fewshot import FewShotPredictor
+from models.prediction.scan_search import find_scans
 from models.prediction.sources import SourcesPredictor
 from models.training.average import AverageConfig
 from models.training.optim import OptimConfig
@@ -205,6 +207,26 @@ def test_results_are_kept_unless_told_otherwise(inputs):
     before = (out / "volumes.csv").read_text()
     assert run(inputs, out, "--overwrite") == 1
     assert (out / "volumes.csv").read_text() == before
+
+
+def test_probabilities_are_written_as_the_label_maps_are(inputs):
+    out = inputs / "out"
+    run(inputs, out, "--probabilities")
+    for name in ("cine", "single", "series"):
+        label = load(out / f"{name}_segmentation.nii.gz")
+        for structure, value in (("LV", 10), ("RV", 300)):
+            image = load(out / f"{name}_{structure}_probability.nii.gz")
+            assert image.get_data_dtype() == np.float32
+            assert image.shape == label.shape
+            np.testing.assert_array_equal(image.affine, label.affine)
+            found = np.asarray(image.dataobj)
+            assert 0 <= found.min() < 0.01 < 0.99 < found.max() <= 1
+            assert 2 * ((found > 0.5) & (np.asarray(label.dataobj) == value)).sum() > 1.9 * (found > 0.5).sum()
+    inventory = Inventory()
+    assert not {path.name for path in find_scans(inputs, inventory) if "probability" in path.name}
+    assert sum("probability" in path.name for path in inventory.left_out) == 6
+    run(inputs, out, "--overwrite")
+    assert not list(out.glob("*probability*"))
 
 
 def test_options_of_other_families_are_refused(inputs):
