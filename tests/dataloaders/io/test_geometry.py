@@ -203,8 +203,6 @@ def test_values_are_interpolated_through_the_patients_coordinates(affine):
 def test_between_voxels_values_are_interpolated_and_beyond_them_zero():
     affine = np.array([[2.0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     row = Volume(np.array([[[0.2, 0.6]]], np.float32), affine)
-        np.array([[[0.2, 0.6]]], np.float32), np.array([[2.0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    )
     found = interpolate_to(row, Grid((1, 1, 8), np.diag([1.0, 1, 1, 1])))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[0, 0], [0.1, 0.2, 0.4, 0.6, 0.3, 0, 0, 0], atol=1e-6)  # 0 fades in and out

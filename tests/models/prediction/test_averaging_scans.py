@@ -13,6 +13,7 @@ from dataloaders.scans.preprocess import PrepareParameters
 from models.methods.alpnet import ALPNet, ALPNetConfig
 from models.methods.calibration import CalibrationConfig
 from models.methods.propagation import Propagation, PropagationConfig
+from models.methods.second_look import SecondLookConfig
 from models.networks.brightness import BrightnessConfig
 from models.networks.deformation import DeformationConfig
 from models.prediction.averaging import AveragedSegmenter, Intensities, averaged
@@ -32,6 +33,7 @@ PLAIN = {
     "enlargements": (1.0,),
     "brightness": BrightnessConfig(levels=()),
     "calibration": CalibrationConfig(copies=0),
+    "second_look": SecondLookConfig(below_cells=0.0),
     "deformation": DeformationConfig(reach=0.0),
 }
 BODY = Normalisation(120.0, 60.0)
