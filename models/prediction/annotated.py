@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from dataloaders.fewshot import protocol
 from dataloaders.io.geometry import on_grid_of
 from dataloaders.samples import SupportScan, SupportSet, Volume
+from dataloaders.scans.brightness_profile import brightness_profile
 from dataloaders.scans.labels import whole_values
 from dataloaders.scans.preprocess import PrepareParameters, prepare_label
 from models.prediction.raw_scans import check_array
@@ -47,6 +50,11 @@ class PreparedSupport:
     image: Volume
     number: np.ndarray
     slices: tuple[list[int], ...]
+
+    @cached_property
+    def profile(self) -> Float[np.ndarray, "100"]:
+        """How its brightness is distributed, see `brightness_profile`."""
+        return brightness_profile(self.image.array)
 
 
 def check_annotated(scan: Annotated) -> Annotated:

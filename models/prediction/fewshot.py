@@ -28,7 +28,7 @@ from models.prediction.annotated import (
 )
 from models.prediction.averaging import Intensities
 from models.prediction.origin import find_dataset, require_family
-from models.prediction.raw_scans import check_array, warn_of_doubts
+from models.prediction.raw_scans import check_array, warn_of_brightness, warn_of_doubts
 from models.prediction.segmenter import ScanSegmentation, Segmenter, most_probable, on_scan, to_host
 from models.training.load import Trained, load_trained, read_trained
 from util.errors import ConfigError, UserError
@@ -235,6 +235,7 @@ class FewShotPredictor:
         self._require_support()
         check_array(image, "image")
         prepared = self._prepare(image, self._parameters_for(image), name)
+        warn_of_brightness(prepared.array, [each.profile for each in self._supports], name)
         return self.segmenter.encode(self._case(prepared, name)), prepared.affine
 
     def _case(self, prepared: Volume, name: str) -> EvalCase:

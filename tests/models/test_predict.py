@@ -184,8 +184,8 @@ def test_bad_support_names_its_files(inputs, tmp_path):
 
 
 def test_options_of_images_are_refused(inputs, tmp_path):
-    with pytest.raises(ConfigError, match=r"^--images, --probabilities: not for .*\.pth, .* few-shot .*--support"):
-        run(inputs, tmp_path, "--images", "x", "--probabilities")
+    with pytest.raises(ConfigError, match=r"^--images: not for .*\.pth, .* few-shot .*--support"):
+        run(inputs, tmp_path, "--images", "x")
     with pytest.raises(ConfigError, match=r"^--support-label, --scans: missing; .*snapshot\.pth"):
         main([f"--checkpoint={inputs / 'snapshot.pth'}", f"--out={tmp_path}", "--support-image=A.nii.gz"])
     with pytest.raises(CheckpointError, match=r"method alpnet is few-shot \(segments scans\); expected .* dense"):

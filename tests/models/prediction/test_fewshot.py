@@ -447,3 +447,13 @@ def test_a_structure_is_left_out_below_the_least_confidence():
     assert strict.confidence == found.confidence
     label.array[:] = 0
     assert predictor.segment(Volume(image.array // 9, image.affine)).confidence == {"label 1": None, "label 2": None}
+
+
+def test_other_intensities_than_those_of_the_annotated_scan_are_named(caplog):
+    predictor = make_predictor()
+    image, _ = patient(*AXIAL)
+    predictor.predict(image, "like it")
+    assert not caplog.messages
+    predictor.predict(dataclasses.replace(image, array=400 - image.array), "inverted")
+    (message,) = caplog.messages
+    assert message.startswith("inverted: brightness is distributed unlike in the annotated scan: ")
