@@ -29,7 +29,6 @@ Research software, not a medical device. See docs/predict.md.
 import argparse
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -41,7 +40,7 @@ from models.prediction import options, origin
 from models.prediction import scans as scan_files
 from models.prediction.annotated import Annotated, check_annotated
 from models.prediction.averaging import averaged as averaged
-from models.prediction.batch import Inventory, Record, find_all, refuse_existing
+from models.prediction.batch import Outcome, Record, find_all, refuse_existing
 from models.prediction.dense import DensePredictor as DensePredictor
 from models.prediction.fewshot import FewShotPredictor as FewShotPredictor
 from models.prediction.options import check_options
@@ -55,7 +54,7 @@ from models.prediction.sources import SourcesPredictor as SourcesPredictor
 from models.training.load import read_trained
 from util.cli import command_line, run_main
 from util.errors import ConfigError
-from util.items import Failures, dispensable, exit_code, naming
+from util.items import dispensable, exit_code, naming
 from util.parser import CommandParser, print_json
 from util.results.confidence import review_limit
 from util.results.report.prediction import FILE_NAME as PAGE
@@ -130,44 +129,6 @@ def make_parser() -> CommandParser:
     return options.make_parser(__doc__ or "")
 
 
-@dataclass
-class Outcome:
-    """What became of a run: number of images or scans found and segmented, and the reasons of the others.
-
-    Attributes:
-        failures: name -> reason of what could not be segmented.
-        pictures: name -> reason of what could not be drawn.
-        dicom_seg: name -> reason of DICOM segmentations that could not be written.
-        inventory: of the files.
-        removed: names of files of an earlier run that belonged to results which this one has replaced.
-        records: lines of the table.
-        method: name of the method.
-    """
-
-    failures: Failures = field(default_factory=dict)
-    pictures: Failures = field(default_factory=dict)
-    dicom_seg: Failures = field(default_factory=dict)
-    inventory: Inventory = field(default_factory=Inventory)
-    removed: list[str] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
-    method: str = ""
-    n_found: int = 0
-    n_done: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """As printed by `--json`: the lines of the table by structure, and failed items with reasons."""
-        return {
-            "found": self.n_found,
-            "segmented": self.n_done,
-            "results": [{key: None if value == "" else value for key, value in each.items()} for each in self.records],
-            "not_segmented": self.failures,
-            "not_drawn": self.pictures,
-            "without_dicom_seg": self.dicom_seg,
-            "left_out": {str(path): reason for path, reason in self.inventory.left_out.items()},
-            "removed": self.removed,
-        }
-
-
 def _write_page(given: argparse.Namespace, family: str, outcome: Outcome) -> None:
     """Writes the page of all results in the folder; whatever prevents it costs nothing else."""
     files = scan_files if ITEMS[family] == "scans" else image_files
@@ -203,15 +164,16 @@ def _segment_scans(given: argparse.Namespace) -> Outcome:
     outcome, scans = _find_scans(given)
     if given.mean_std and given.mean_std[1] <= 0:
         raise ConfigError(f"--mean-std: a standard deviation of {given.mean_std[1]:g}; expected more than 0.")
-    supports = [_read_annotated(*files) for files in zip(given.support_image, given.support_label, strict=True)]
+    pairs = zip(given.support_image, given.support_label, strict=True)
+    supports = [_read_annotated(image, label, given.series or "") for image, label in pairs]
     predictor = _fewshot_predictor(given, supports[0])
     predictor.set_supports(supports, _classes(given.classes, predictor))
     return _apply(predictor, given, scans, outcome)
 
 
-def _read_annotated(image: Path, label: Path) -> Annotated:
+def _read_annotated(image: Path, label: Path, series: str) -> Annotated:
     with naming(image):
-        scan = read_volume(image)
+        scan = read_volume(image, series)
     with naming(label):
         return Annotated(scan, read_volume(label), f"{image}, {label}")
 
@@ -279,6 +241,7 @@ def _apply(
         outcome.dicom_seg if given.dicom_seg else None,
         outcome.removed if given.overwrite else None,
         given.limit,
+        given.series or "",
     )
     outcome.method = type(predictor.segmenter.method).__name__
     outcome.n_done = scan_files.segment_scans(predictor, scans, given.out, outcome.failures, further, outcome.records)

@@ -12,36 +12,42 @@ from util.errors import DataError
 logger = logging.getLogger(__name__)
 
 
-def read_volume(path: Path) -> Volume:
+def read_volume(path: Path, series: str = "") -> Volume:
     """Reads a NIfTI or Analyze file or the DICOM series of a folder; warns where the file leaves its place uncertain.
+
+    Args:
+        path: of the file or folder.
+        series: SeriesNumber of what is read of a folder with several DICOM series; empty: there must be only one.
 
     Raises:
         DataError: there is no such file or folder, or it cannot be read.
     """
     _require_readable(path)
     if path.is_dir():
-        return read_dicom_series(path)
+        return read_dicom_series(path, series)
     return _with_doubts(path, [read_nifti(path)])[0]
 
 
-def read_series(path: Path) -> DicomSeries:
-    """Reads the DICOM series of a folder, with its slices.
+def read_series(path: Path, series: str = "") -> DicomSeries:
+    """Reads the DICOM series of a folder, with its slices; `series`: see `read_volume`.
 
     Raises:
         DataError: there is no such folder, or it cannot be read.
     """
     _require_readable(path)
-    return read_dicom_slices(path)
+    return read_dicom_slices(path, series)
 
 
-def read_cine(path: Path) -> list[Volume]:
+def read_cine(path: Path, series: str = "") -> list[Volume]:
     """Reads the frames of a scan: of a NIfTI file with time as fourth axis; any other scan has one frame.
+
+    `series`: see `read_volume`.
 
     Raises:
         DataError: see `read_volume`.
     """
     _require_readable(path)
-    return [read_dicom_series(path)] if path.is_dir() else _with_doubts(path, read_frames(path))
+    return [read_dicom_series(path, series)] if path.is_dir() else _with_doubts(path, read_frames(path))
 
 
 def _require_readable(path: Path) -> None:

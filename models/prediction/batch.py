@@ -123,6 +123,44 @@ def find_all(
     return found, inventory
 
 
+@dataclass
+class Outcome:
+    """What became of a run: number of images or scans found and segmented, and the reasons of the others.
+
+    Attributes:
+        failures: name -> reason of what could not be segmented.
+        pictures: name -> reason of what could not be drawn.
+        dicom_seg: name -> reason of DICOM segmentations that could not be written.
+        inventory: of the files.
+        removed: names of files of an earlier run that belonged to results which this one has replaced.
+        records: lines of the table.
+        method: name of the method.
+    """
+
+    failures: Failures = field(default_factory=dict)
+    pictures: Failures = field(default_factory=dict)
+    dicom_seg: Failures = field(default_factory=dict)
+    inventory: Inventory = field(default_factory=Inventory)
+    removed: list[str] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    method: str = ""
+    n_found: int = 0
+    n_done: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As printed by `--json`: the lines of the table by structure, and failed items with reasons."""
+        return {
+            "found": self.n_found,
+            "segmented": self.n_done,
+            "results": [{key: None if value == "" else value for key, value in each.items()} for each in self.records],
+            "not_segmented": self.failures,
+            "not_drawn": self.pictures,
+            "without_dicom_seg": self.dicom_seg,
+            "left_out": {str(path): reason for path, reason in self.inventory.left_out.items()},
+            "removed": self.removed,
+        }
+
+
 class Table:
     """The table of all results in a folder: that of an earlier run, and the records of this one.
 

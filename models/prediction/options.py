@@ -29,13 +29,14 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "partial": ("images",),
     "partial_scans": ("scans",),
 }
+FOR_SCANS = ("series", "dicom_seg")
 FURTHER: dict[str, tuple[str, ...]] = {
     "dense": ("flips",),
-    "fewshot": ("classes", "min_confidence", "propagate", "parts", "flips", "modelname", "mean_std", "dicom_seg"),
-    "self_trained": ("min_confidence", "dicom_seg"),
-    "sources": ("flips", "dicom_seg"),
+    "fewshot": ("classes", "min_confidence", "propagate", "parts", "flips", "modelname", "mean_std", *FOR_SCANS),
+    "self_trained": ("min_confidence", *FOR_SCANS),
+    "sources": ("flips", *FOR_SCANS),
     "partial": ("flips",),
-    "partial_scans": ("flips", "dicom_seg"),
+    "partial_scans": ("flips", *FOR_SCANS),
 }
 DATASET = (
     "of the training, for checkpoints that do not contain it; without a checkpoint the description of your scans "
@@ -68,6 +69,7 @@ def make_parser(description: str) -> CommandParser:
     add("--images", type=Path, nargs="+", metavar="PLACE", help="files or folders to segment")
     add = parser.add_argument_group("scans").add_argument
     add("--scans", type=Path, nargs="+", metavar="PLACE", help="files or folders to segment")
+    add("--series", metavar="NUMBER", help="SeriesNumber to take of folders with several DICOM series")
     add("--dicom-seg", action="store_true", help="also write DICOM SEG of DICOM series; it names the patient")
     add = parser.add_argument_group("scans, compared with annotated ones").add_argument
     add("--support-image", type=Path, nargs="+", metavar="SCAN", help="annotated: NIfTI files, folders of DICOM files")

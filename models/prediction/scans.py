@@ -88,7 +88,7 @@ def frame_volumes(
 
 @dataclass(frozen=True)
 class Further:
-    """What is written besides label maps and the table.
+    """What is read of folders, and what is written besides label maps and the table.
 
     Attributes:
         pictures: None: no overlays; else name -> reason of those that could not be drawn, which cost nothing else.
@@ -97,6 +97,7 @@ class Further:
         removed: receives the names of overlays, probabilities and DICOM segmentations of an earlier run that this one
             does not replace: they are removed, as they belong to other label maps. None: they stay.
         limit: confidence below which a structure is to be looked at; None: not known.
+        series: SeriesNumber of what is read of folders with several DICOM series.
     """
 
     pictures: Failures | None = None
@@ -104,6 +105,7 @@ class Further:
     dicom_seg: Failures | None = None
     removed: list[str] | None = None
     limit: float | None = None
+    series: str = ""
 
 
 def segment_scans(
@@ -136,7 +138,7 @@ def segment_scans(
 
 
 def _segment(predictor: Predictor, out: Path, further: Further, name: str, path: Path) -> list[Record]:
-    frames, source = _read(predictor, path, further.dicom_seg is not None)
+    frames, source = _read(predictor, path, further.dicom_seg is not None, further.series)
     doubt = label_map_doubt(frames[0].array)
     if doubt:
         raise DataError(
@@ -177,12 +179,12 @@ def rounded(probability: Volume) -> Volume:
     return Volume(probability.array.round(3), probability.affine, probability.stored)
 
 
-def _read(predictor: Predictor, path: Path, with_source: bool) -> tuple[list[Volume], Source | None]:
+def _read(predictor: Predictor, path: Path, with_source: bool, number: str) -> tuple[list[Volume], Source | None]:
     """The frames of a scan; of a DICOM series also what a segmentation of it refers to, if that is wanted."""
     if with_source and path.is_dir():
-        series = read_series(path)
+        series = read_series(path, number)
         return [series.volume], source_of(series.slices)
-    return read_cine(path) if isinstance(predictor, SourcesPredictor) else [read_volume(path)], None
+    return read_cine(path, number) if isinstance(predictor, SourcesPredictor) else [read_volume(path, number)], None
 
 
 def _draw(path: Path, name: str, image: Volume, label_map: Volume, predictor: Predictor) -> None:

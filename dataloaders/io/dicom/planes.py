@@ -112,6 +112,26 @@ def _is_parallel(first: DicomSlice, second: DicomSlice) -> bool:
     return np.allclose(first.axes, second.axes, atol=AXES_TOLERANCE)
 
 
+def of_series(folder: Path, slices: Sequence[DicomSlice], number: str) -> tuple[list[DicomSlice], list[Skipped]]:
+    """The slices of the series with a SeriesNumber, where there are several series, and the others.
+
+    Args:
+        folder: for messages.
+        slices: of one or more series; those of a single one are kept, whatever its number.
+        number: to choose; empty: none is chosen.
+
+    Raises:
+        DataError: no series has the number, see `check_one_series`.
+    """
+    if not number or len({each.series for each in slices}) == 1:
+        return list(slices), []
+    chosen = [each for each in slices if each.frame.text("SeriesNumber") == number]
+    if not chosen:
+        check_one_series(folder, slices)
+    others = [each for each in slices if each.frame.text("SeriesNumber") != number]
+    return chosen, [Skipped(each.path, f"of other series than number {number}") for each in others]
+
+
 def check_one_series(folder: Path, slices: Sequence[DicomSlice]) -> None:
     """Refuses several series.
 
@@ -130,7 +150,8 @@ def check_one_series(folder: Path, slices: Sequence[DicomSlice]) -> None:
     remedy = "Move the others to folders of their own."
     if len(numbers) == len(counts):
         remedy = (
-            f"{split_command(folder, ['SeriesNumber'])} copies each to a folder of its own; use the one that you need."
+            "`frugalseg predict --series NUMBER` takes the one that you need; or "
+            f"{split_command(folder, ['SeriesNumber'])} copies each to a folder of its own."
         )
     raise DataError(
         f"{folder}: {len(counts)} DICOM series found (SeriesInstanceUID differs): {listed}{', ...' * (len(counts) > 4)}"

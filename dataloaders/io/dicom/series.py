@@ -12,7 +12,14 @@ from dataloaders.io.dicom.differences import without_copies
 from dataloaders.io.dicom.files import Skipped, describe, read_files
 from dataloaders.io.dicom.frame import frames_of, one_file, quiet
 from dataloaders.io.dicom.pixels import MOST_VOXELS, RESCALE, has_rescale, intensities, read_stored
-from dataloaders.io.dicom.planes import DicomSlice, check_one_series, check_same_plane, slice_of, without_strays
+from dataloaders.io.dicom.planes import (
+    DicomSlice,
+    check_one_series,
+    check_same_plane,
+    of_series,
+    slice_of,
+    without_strays,
+)
 from dataloaders.samples import Volume
 from util.errors import DataError
 
@@ -35,12 +42,12 @@ class DicomSeries:
     skipped: tuple[Skipped, ...] = ()
 
 
-def read_dicom_series(folder: Path) -> Volume:
+def read_dicom_series(folder: Path, number: str = "") -> Volume:
     """Reads the one series of a folder; see `read_dicom_slices`."""
-    return read_dicom_slices(folder).volume
+    return read_dicom_slices(folder, number).volume
 
 
-def read_dicom_slices(folder: Path) -> DicomSeries:
+def read_dicom_slices(folder: Path, number: str = "") -> DicomSeries:
     """Reads the one series of DICOM files in a folder and remembers which slice came from which file.
 
     Single-frame and enhanced multi-frame files are read, compressed ones too. Files that are no slices of the scan
@@ -53,6 +60,7 @@ def read_dicom_slices(folder: Path) -> DicomSeries:
 
     Args:
         folder: holds the files; folders in it are not searched.
+        number: SeriesNumber of the series to read where the folder holds several; empty: there must be only one.
 
     Raises:
         DataError: no slices; a file that is damaged or lacks geometry; colour; several series; slices that differ in
@@ -60,20 +68,21 @@ def read_dicom_slices(folder: Path) -> DicomSeries:
             spaced slices.
     """
     with quiet():
-        return _read_dicom_slices(folder)
+        return _read_dicom_slices(folder, number)
 
 
-def _read_dicom_slices(folder: Path) -> DicomSeries:
+def _read_dicom_slices(folder: Path, number: str) -> DicomSeries:
     files, skipped = read_files(folder)
     slices = []
     for file in files:
         with one_file(file.path):
             slices += [slice_of(frame) for frame in frames_of(file.path, file.header)]
+    slices, unwanted = of_series(folder, slices, number)
     slices, strays = without_strays(slices)
     check_one_series(folder, slices)
     check_same_plane(slices)
     slices, copies = without_copies(folder, slices)
-    skipped = [*skipped, *strays, *copies]
+    skipped = [*skipped, *unwanted, *strays, *copies]
     if skipped:
         n_files = len({each.frame.path for each in slices})
         log.warning("%s: slices in %d files; skipped: %s", folder, n_files, describe(skipped))

@@ -229,6 +229,22 @@ def test_probabilities_are_written_as_the_label_maps_are(inputs):
     assert not list(out.glob("*probability*"))
 
 
+@pytest.mark.parametrize("further", [(), ("--dicom-seg",)])
+def test_one_series_of_a_folder_with_several_is_segmented(inputs, write_dicom, further):
+    shape, affine = GRIDS["oblique"]
+    for number in (2, 3):
+        image = noisy(patient(shape, affine)[0]).clip(0).astype(np.uint16)[number:]
+        folder = inputs / f"part{number}"
+        write_dicom(folder, image, series=f"1.2.{number}", SeriesNumber=number, FrameOfReferenceUID="1.2")
+        for path in folder.iterdir():
+            path.rename(inputs / "scans" / "series" / f"{number}{path.name}")
+    out = inputs / "out"
+    run(inputs, out, *further)
+    assert not (out / "series_segmentation.nii.gz").exists()
+    run(inputs, out, "--overwrite", "--series=3", *further)
+    assert load(out / "series_segmentation.nii.gz").shape[2] == shape[0] - 3
+
+
 def test_options_of_other_families_are_refused(inputs):
     with pytest.raises(ConfigError, match=r"^--images, --support-image: not for .*several sources .*expected --scans"):
         run(inputs, inputs / "out", "--images", "x", "--support-image=y")

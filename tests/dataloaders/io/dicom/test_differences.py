@@ -76,6 +76,21 @@ def test_the_advice_parts_two_series(tmp_path, write_dicom):
     np.testing.assert_array_equal(read_dicom_series(tmp_path / "out/SeriesNumber_3").array, ARRAY)
 
 
+def test_one_of_several_series_can_be_chosen(tmp_path, write_dicom, caplog):
+    first, second = {"SeriesNumber": 3, "series": "1.2"}, {"SeriesNumber": 4, "series": "1.3"}
+    write_two(tmp_path, write_dicom, first, second)
+    np.testing.assert_array_equal(read_dicom_series(tmp_path, "3").array, ARRAY)
+    np.testing.assert_array_equal(read_dicom_series(tmp_path, "4").array, ARRAY + 100)
+    assert "slices in 4 files; skipped: 4 x of other series than number 4" in caplog.messages[-1]
+    with pytest.raises(DataError, match=r"2 DICOM series.*SeriesNumber 3 .*SeriesNumber 4 .*--series NUMBER"):
+        read_dicom_series(tmp_path, "5")
+
+
+def test_a_single_series_is_read_whatever_its_number(tmp_path, write_dicom):
+    write_dicom(tmp_path, ARRAY, SeriesNumber=3)
+    np.testing.assert_array_equal(read_dicom_series(tmp_path, "7").array, ARRAY)
+
+
 def test_two_attributes_together_tell_four_scans_apart(tmp_path, write_dicom):
     for echo in (70, 120):
         for phase in (1, 2):
