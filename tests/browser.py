@@ -165,12 +165,13 @@ class Page:
             wrong += [f"{look}: asks for {each}" for each in self.requests if each != path.resolve().as_uri()]
         return wrong
 
-    def save_screenshot(self, name: str) -> None:
-        """Saves the whole page, also what is outside the window, as a PNG in `SCREENSHOTS`."""
+    def save_screenshot(self, name: str, whole: bool = True) -> None:
+        """Saves the page as a PNG in `SCREENSHOTS`; whole: also what is outside the window."""
         self.run("Promise.all([...document.images].map((each) => { each.loading = 'eager'; return each.decode(); }))")
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         clip = {name: size[name] for name in ("x", "y", "width", "height")} | {"scale": 1}
-        shot = self.call("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
+        options = {"clip": clip, "captureBeyondViewport": True} if whole else {}
+        shot = self.call("Page.captureScreenshot", format="png", **options)
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         (SCREENSHOTS / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
 

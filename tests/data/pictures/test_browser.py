@@ -78,7 +78,7 @@ def test_a_tile_is_enlarged_and_left_by_keyboard(page):
     page.press("ArrowDown")
     assert page.run(LARGE).endswith("Shown: Superpixels gray_24_0.0392")
     assert are_like(page.colours(".stage"), (255, 204, 0))
-    page.save_screenshot("pictures-images-enlarged")
+    page.save_screenshot("pictures-images-enlarged", whole=False)
     page.run("document.getElementById('close').click()")
     assert page.run("document.getElementById('large').open") is False
     page.wait_for("document.activeElement.getAttribute('aria-label') === 'Enlarge img_03'")
