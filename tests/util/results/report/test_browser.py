@@ -39,7 +39,7 @@ def page(browser, pages):
     assert browser.requests == [pages["run"].resolve().as_uri()]
 
 
-@pytest.mark.parametrize(("name", "ready"), [("run", SHOWN), ("comparison", "true")])
+@pytest.mark.parametrize(("name", "ready"), [("run", SHOWN), ("comparison", "true")], ids=["run", "comparison"])
 def test_pages_are_legible_in_all_windows_and_load_nothing(browser, pages, name, ready):
     assert browser.look_at(pages[name], f"report-{name}", ready) == []
 
