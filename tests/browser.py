@@ -20,7 +20,36 @@ OPTIONS = (
     *("--disable-background-networking", "--disable-extensions", "--disable-dev-shm-usage", "--mute-audio"),
     *("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--host-resolver-rules=MAP * ~NOTFOUND"),
 )
-KEYS = {"Enter": 13, "Tab": 9, "ArrowUp": 38, "ArrowDown": 40, "ArrowLeft": 37, "ArrowRight": 39}
+WITHOUT_WEBGL = ("--disable-gpu", "--disable-3d-apis")
+KEYS = {"Enter": 13, "Tab": 9, "Space": 32, "Backspace": 8}
+KEYS |= {"ArrowUp": 38, "ArrowDown": 40, "ArrowLeft": 37, "ArrowRight": 39}
+TEXTS = {"Enter": "\r", "Space": " "}  # that these keys write
+LOOKS = {"wide": (1200, False), "wide-dark": (1200, True), "narrow": (375, False), "narrow-dark": (375, True)}
+LEAST_CONTRAST = 4.5  # of text, by the Web Content Accessibility Guidelines
+# Texts whose colour differs too little from that behind them, as "contrast: text".
+PALE_TEXTS = """(() => {
+  const parts = (text) => (text.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
+  const light = (colour) => parts(colour).slice(0, 3)
+    .map((each) => each / 255 <= 0.04045 ? each / 255 / 12.92 : ((each / 255 + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, each, place) => sum + each * [0.2126, 0.7152, 0.0722][place], 0);
+  const behind = (element) => {
+    for (let each = element; each; each = each.parentElement) {
+      const colour = getComputedStyle(each).backgroundColor;
+      if ((parts(colour)[3] ?? 1) > 0) return light(colour);
+    }
+    return matchMedia("(prefers-color-scheme: dark)").matches ? 0 : 1;
+  };
+  const found = [];
+  for (const element of document.body.querySelectorAll("*")) {
+    const own = [...element.childNodes].filter((each) => each.nodeType === 3).map((each) => each.data).join("").trim();
+    if (!own || !element.checkVisibility() || element.closest("script, style, option")) continue;
+    const style = getComputedStyle(element), text = light(element instanceof SVGElement ? style.fill : style.color);
+    const [low, high] = [text, behind(element)].sort((a, b) => a - b), contrast = (high + 0.05) / (low + 0.05);
+    if (contrast < LEAST) found.push(`${contrast.toFixed(1)}: ${own.slice(0, 40)}`);
+  }
+  return found;
+})()""".replace("LEAST", str(LEAST_CONTRAST))
+SCREENSHOTS = Path(os.environ.get("FRUGALSEG_SCREENSHOTS") or Path(__file__).parents[1] / "screenshots")
 
 
 class Page:
@@ -113,20 +142,69 @@ class Page:
         shot = base64.b64decode(self.call("Page.captureScreenshot", format="png", clip=clip)["data"])
         return {colour for _, colour in Image.open(io.BytesIO(shot)).convert("RGB").getcolors(1 << 24) or ()}
 
-    def press(self, key: str) -> None:
+    def look_at(self, path: Path, name: str, ready: str = "true") -> list[str]:
+        """Opens a file in a wide and in a narrow window, light and dark, and saves screenshots of two of these.
+
+        Args:
+            path: of the page.
+            name: of the screenshots.
+            ready: expression that is true as soon as the page is complete.
+
+        Returns:
+            What is wrong: errors, requests, pages that scroll sideways, illegible texts.
+        """
+        wrong = []
+        for look, (width, dark) in LOOKS.items():
+            self.open(path, width=width, dark=dark)
+            self.wait_for(ready)
+            if look in ("wide", "narrow-dark"):  # all four would be slow
+                self.save_screenshot(f"{name}-{look}")
+            found = self.run("document.documentElement.scrollWidth")
+            wrong += [f"{look}: {found} px wide"] if found > width else []
+            wrong += [f"{look}: {each}" for each in self.errors + self.run(PALE_TEXTS)]
+            wrong += [f"{look}: asks for {each}" for each in self.requests if each != path.resolve().as_uri()]
+        return wrong
+
+    def save_screenshot(self, name: str, whole: bool = True) -> None:
+        """Saves the page as a PNG in `SCREENSHOTS`; whole: also what is outside the window."""
+        self.run("Promise.all([...document.images].map((each) => { each.loading = 'eager'; return each.decode(); }))")
+        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
+        clip = {name: size[name] for name in ("x", "y", "width", "height")} | {"scale": 1}
+        options = {"clip": clip, "captureBeyondViewport": True} if whole else {}
+        shot = self.call("Page.captureScreenshot", format="png", **options)
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        (SCREENSHOTS / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
+
+    def press(self, key: str, times: int = 1) -> None:
         """Presses a key."""
-        text = {"text": "\r"} if key == "Enter" else {}
-        code = {"key": key, "code": key, "windowsVirtualKeyCode": KEYS[key]}
-        self.call("Input.dispatchKeyEvent", type="keyDown", **code, **text)
-        self.call("Input.dispatchKeyEvent", type="keyUp", **code)
+        text = {"text": TEXTS[key]} if key in TEXTS else {}
+        code = {"key": TEXTS.get(key, key).replace("\r", key), "code": key, "windowsVirtualKeyCode": KEYS[key]}
+        for _ in range(times):
+            self.call("Input.dispatchKeyEvent", type="keyDown", **code, **text)
+            self.call("Input.dispatchKeyEvent", type="keyUp", **code)
+
+    def write(self, text: str) -> None:
+        """Writes a text where the focus is, letter by letter."""
+        for letter in text:
+            self.call("Input.dispatchKeyEvent", type="char", text=letter)
+
+    def click(self, element: str) -> None:
+        """Clicks the middle of an element, a JavaScript expression, with the mouse."""
+        x, y = self.run(
+            f"(() => {{ const e = {element}; e.scrollIntoView({{block: 'center'}}); "
+            "const box = e.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
 
 @contextmanager
-def chromium(profile: Path):
+def chromium(profile: Path, *options: str):
     """A page of a browser that is started for it.
 
     Args:
         profile: folder for the browser's own files.
+        options: of the browser, such as `WITHOUT_WEBGL`.
     """
     to_browser, from_here = os.pipe()
     to_here, from_browser = os.pipe()
@@ -136,7 +214,7 @@ def chromium(profile: Path):
         os.dup2(read, 3)
         os.dup2(write, 4)
 
-    command = [str(CHROMIUM), *OPTIONS, f"--user-data-dir={profile}", "about:blank"]
+    command = [str(CHROMIUM), *OPTIONS, *options, f"--user-data-dir={profile}", "about:blank"]
     with subprocess.Popen(
         command, close_fds=False, preexec_fn=name_pipes, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:  # fmt: skip

@@ -1,67 +1,15 @@
-"""The index of runs: records in folders, the list in the terminal, and the page in a browser."""
+"""The index of runs: records in folders, and the list in the terminal."""
 
 import json
 import re
-import shutil
-import subprocess
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.util.results.conftest import NOW, write_record
 from util.errors import ConfigError, DataError
 from util.results import runs
 from util.results.run_index import read_folder
 from util.results.run_list import distinguishing, ordered, select, settings_of, to_text
-
-NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
-HOSTILE = "<script>document.title='broken in'</script>"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-def iso(hours_ago):
-    return (NOW - timedelta(hours=hours_ago)).replace(tzinfo=None).isoformat()
-
-
-def write_run(folder, *, config=None, metrics=None, info=None, comment=None, **entry):
-    folder.mkdir(parents=True)
-    entry = {
-        "command": "validate", "status": "COMPLETED", "start_time": iso(3), "heartbeat": iso(1), "stop_time": iso(1),
-        "result": None, "experiment": {"name": "frugalseg", "mainfile": "config_ssl_upload.py"},
-        "meta": {"options": {"--comment": comment}},
-    } | entry  # fmt: skip
-    settings = {"method": "alpnet", "dataset": "CHAOST2", "seed": 1, "optim": {"lr": 0.001}} | (config or {})
-    for name, content in {"run": entry, "config": settings, "metrics": metrics, "info": info}.items():
-        if content is not None:
-            (folder / f"{name}.json").write_text(json.dumps(content))
-    return folder
-
-
-@pytest.fixture
-def exps(tmp_path):
-    """Runs of every status, of ours and of the reference's code."""
-    out = tmp_path / "exps"
-    write_run(out / "a/runs/1", command="train", result="a/checkpoint.pt", config={"eval_fold": 0}, start_time=iso(9))
-    write_run(out / "a/validation/1", result=0.75, config={"eval_fold": 0}, start_time=iso(8))
-    (out / "a/validation/1/report.html").write_text("the report")
-    write_run(out / "b/validation/2", result=0.25, config={"eval_fold": 1, "num_workers": 7}, start_time=iso(7))
-    trace = ["Traceback (most recent call last):\n", "  a line\n", "ValueError: no <b>memory</b>\n"]
-    write_run(out / "b/runs/1", command="train", status="FAILED", fail_trace=trace, config={"eval_fold": 1})
-    write_run(out / "c/runs/1", command="train", status="RUNNING", stop_time=None, heartbeat=iso(1 / 120))
-    write_run(out / "c/runs/2", command="train", status="RUNNING", stop_time=None, heartbeat=iso(2))
-    write_run(out / "c/runs/3", command="train", info={"stopped_at_step": 70}, comment=HOSTILE)
-    write_run(
-        out / "mySSL_train_SABS/4", command="main", status="INTERRUPTED", start_time=iso(30), stop_time=iso(29),
-        config={"method": None, "dataset": "SABS_Superpix", "path": {"log_dir": "/x"}}, heartbeat=iso(29),
-        experiment={"name": "mySSL", "mainfile": "validation.py"},
-        metrics={
-            "mar_val_batches_classDice": {"steps": [0], "values": [0.1], "timestamps": [iso(29)]},
-            "mar_val_batches_meanDice": {"steps": [0, 1], "values": [0.2, 0.5], "timestamps": [iso(29)] * 2},
-            "train_dice_loss": {"steps": [0], "values": [0.9], "timestamps": [iso(29)]},
-        },
-    )  # fmt: skip
-    (out / "mySSL_train_SABS/4/snapshots/9").mkdir(parents=True)
-    (out / "mySSL_train_SABS/4/snapshots/9/config.json").write_text("{}")  # part of the run above, no run
-    return out
 
 
 def by_place(found, root):
@@ -114,7 +62,7 @@ def test_a_longer_silence_may_be_allowed(exps):
     ],
 )
 def test_a_broken_record_is_listed_as_such(tmp_path, name, content, reason):
-    folder = write_run(tmp_path / "exps/a/runs/1", result=0.5)
+    folder = write_record(tmp_path / "exps/a/runs/1", result=0.5)
     if content is None:
         (folder / name).unlink()
     else:
@@ -135,7 +83,7 @@ def test_a_broken_record_is_listed_as_such(tmp_path, name, content, reason):
     ],
 )
 def test_unexpected_values_do_no_harm(tmp_path, entry):
-    write_run(tmp_path / "1", metrics={"val/dice": 3, "dice": {"values": "abc"}}, info=[1], **entry)
+    write_record(tmp_path / "1", metrics={"val/dice": 3, "dice": {"values": "abc"}}, info=[1], **entry)
     (run,) = read_folder(tmp_path, NOW)
     assert run.status == "completed"
     assert run.score is None
@@ -199,78 +147,8 @@ def test_the_command_prints_a_table_and_json(exps, capsys):
 
 
 def test_data_cannot_control_the_terminal(tmp_path):
-    write_run(tmp_path / "1", comment="red \x1b[31m\nnext", config={"method": "a\tb"})
+    write_record(tmp_path / "1", comment="red \x1b[31m\nnext", config={"method": "a\tb"})
     text = to_text(read_folder(tmp_path, NOW), {})
     assert r"red \x1b[31m\nnext" in text
     assert r"a\tb" in text
     assert text.count("\n") == 2
-
-
-# Acts on the page as a person would; each line it logs is compared below.
-PROBE = """<script>
-const ids = () => [...document.querySelectorAll("#body tr")].map(row => row.lastChild.lastChild.textContent).join(" ");
-const sorts = () => [...document.querySelectorAll("th")].map(th => th.getAttribute("aria-sort"));
-const state = () => sorts().filter(each => each !== "none").join();
-const say = name => console.log(`${name}: ${state()}: ${ids()}`);
-const button = name => [...document.querySelectorAll("th button")].find(each => each.textContent === name);
-const set = (id, value) => { document.getElementById(id).value = value;
-  document.getElementById(id).dispatchEvent(new Event("input", { bubbles: true })); };
-say("first");
-button("Score").click(); say("best");
-button("Score").click(); say("worst");
-button("Folder").click(); say("folder");
-set("text", "eval_fold nothing"); say("nothing");
-set("text", "VALUEERROR"); say("found");
-set("text", ""); set("status", "running"); say("running");
-set("status", ""); set("from", "2026-11-19"); set("to", "2026-11-19"); say("date");
-console.log(`title: ${document.title}: ${document.querySelectorAll("b").length}`);
-console.log(`link: ${document.querySelector("a") ? "shown" : "none"}`);
-set("from", ""); set("to", ""); set("text", "a/validation/1");
-console.log(`link: ${document.querySelector("a").getAttribute("href")}`);
-console.log(`count: ${document.getElementById("count").textContent}`);
-</script></body>"""
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_the_page_sorts_and_filters_in_a_browser(exps, tmp_path, monkeypatch):
-    monkeypatch.setenv("TZ", "UTC")
-    page = exps / "pages/runs.html"
-    found = ordered(read_folder(exps, NOW))
-    runs.save_page(page, found, distinguishing(found))
-    text = page.read_text()
-    assert HOSTILE not in text
-    assert not re.search(r"https?://|src=|@import", text)
-    page.write_text(text.replace("</body>", PROBE))
-    command = [
-        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-        "--enable-logging=stderr", f"--user-data-dir={tmp_path}/profile", "--dump-dom", page.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    said = re.findall(r'CONSOLE:\d+\]? "(.*)", source', done.stderr)
-    newest = ["../b/runs/1", "../c/runs/1", "../c/runs/2", "../c/runs/3"]
-    older = ["../b/validation/2", "../a/validation/1", "../a/runs/1", "../mySSL_train_SABS/4"]
-    lines = dict(line.split(": ", 1) for line in said if not line.startswith("link"))
-    assert lines["first"].split()[0] == "descending:"
-    assert set(lines["first"].split()[1:5]) == set(newest)
-    assert lines["first"].split()[5:] == older
-    assert lines["best"].split()[:4] == [
-        "descending:",
-        "../a/validation/1",
-        "../mySSL_train_SABS/4",
-        "../b/validation/2",
-    ]
-    assert lines["worst"].split()[:4] == [
-        "ascending:",
-        "../b/validation/2",
-        "../mySSL_train_SABS/4",
-        "../a/validation/1",
-    ]
-    assert lines["folder"].split()[1:3] == ["../a/runs/1", "../a/validation/1"]
-    assert lines["nothing"] == "ascending: "
-    assert lines["found"] == "ascending: ../b/runs/1"
-    assert lines["running"] == "ascending: ../c/runs/1"
-    assert lines["date"] == "ascending: ../mySSL_train_SABS/4"
-    assert lines["title"] == "Runs: 0"
-    assert lines["count"] == "1 of 8 runs"
-    assert [line for line in said if line.startswith("link")] == ["link: none", "link: ../a/validation/1/report.html"]
-    assert len(said) == 12  # and nothing else, such as an error

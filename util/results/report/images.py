@@ -15,8 +15,16 @@ from PIL import Image
 from util.errors import DataError
 from util.results.report.views import View
 
-LARGEST_PX = 1100  # width of a picture
 QUALITY = 78  # of WebP
+LARGEST_PX = 1100  # width of a picture
+SMALLER = (
+    (LARGEST_PX, QUALITY),
+    (LARGEST_PX, 55),
+    (LARGEST_PX, 35),
+    (825, 35),
+    (550, 35),
+)  # width and quality, tried in turn
+PICTURES_BYTES = 1_600_000  # of the text of all pictures in a page with a viewer
 LARGEST_BYTES = 700_000  # of the text of a case's volumes
 GREYS = 64  # levels of an image in the viewer: what an eye can tell apart, at half the size
 
@@ -34,8 +42,13 @@ class Picture:
     height: int
 
 
-def encode_picture(path: Path, caption: str) -> Picture:
+def encode_picture(path: Path, caption: str, most_bytes: int = PICTURES_BYTES) -> Picture:
     """A picture as WebP in a data URL, not wider than `LARGEST_PX`.
+
+    Args:
+        path: of the picture.
+        caption: below it.
+        most_bytes: of the text; quality and size are reduced for it, but not below the last of `SMALLER`.
 
     Raises:
         DataError: it cannot be read.
@@ -46,15 +59,19 @@ def encode_picture(path: Path, caption: str) -> Picture:
     except OSError as error:
         reason = error.strerror or "not a picture"
         raise DataError(f"{path}: cannot be read ({reason}). Draw it again, or leave it out.") from error
-    if image.width > LARGEST_PX:
-        image = image.resize((LARGEST_PX, round(image.height * LARGEST_PX / image.width)), Image.Resampling.LANCZOS)
-    return Picture(caption, data_url(image), *image.size)
+    for width, quality in SMALLER:
+        if image.width > width:
+            image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+        source = data_url(image, quality=quality)
+        if len(source) <= most_bytes:
+            break
+    return Picture(caption, source, *image.size)
 
 
-def data_url(image: Image.Image, kind: Literal["webp", "png"] = "webp") -> str:
+def data_url(image: Image.Image, kind: Literal["webp", "png"] = "webp", quality: int = QUALITY) -> str:
     """An image as a data URL: WebP with losses, or PNG, which keeps a palette and a transparent colour."""
     stream = io.BytesIO()
-    options = {"quality": QUALITY, "method": 4} if kind == "webp" else {"optimize": True}
+    options = {"quality": quality, "method": 4} if kind == "webp" else {"optimize": True}
     image.save(stream, kind.upper(), **options)
     return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
 

@@ -14,7 +14,7 @@ from util.errors import DataError
 from util.files import write_text
 from util.results.confidence import paired
 from util.results.report.cases import FAR_RULE, CaseGroup, CaseRow, group_cases
-from util.results.report.images import Bundle, Picture, encode_picture, encode_view, niivue
+from util.results.report.images import PICTURES_BYTES, Bundle, Picture, encode_picture, encode_view, niivue
 from util.results.report.record import Headline
 from util.results.report.runs import Run, read_run
 from util.results.report.scatter import Scatter, confidence_plot
@@ -113,10 +113,13 @@ def _content(run: Run) -> dict[str, Any]:
     own = {path for view in run.views if (path := view.picture)}
     files = {caption: run.folder / file for caption, file in record.pictures.items()}
     together = {caption: file for caption, file in files.items() if file.resolve() not in {p.resolve() for p in own}}
+    curves = {caption: run.folder / file for caption, file in record.curves.items()}
+    n_pictures = sum(map(len, shown)) + sum(min(len(each), MOST_PICTURES) for each in (together, curves))
+    most_bytes = PICTURES_BYTES // max(n_pictures, 1)
     drawn = {
-        "overlays": [_overlays(each, warnings) for each in shown],
-        "pictures": _pictures(together, warnings),
-        "curves": _pictures({caption: run.folder / file for caption, file in record.curves.items()}, warnings),
+        "overlays": [_overlays(each, warnings, most_bytes) for each in shown],
+        "pictures": _pictures(together, warnings, most_bytes),
+        "curves": _pictures(curves, warnings, most_bytes),
         "views": _views(shown[0]) if shown else [],
     }
     flat = flatten(record.settings)
@@ -187,21 +190,21 @@ def _shown(group: CaseGroup, views: list[View]) -> list[tuple[CaseRow, View]]:
     return [(row, found[row.case]) for row in group.marked if row.case in found]
 
 
-def _overlays(shown: list[tuple[CaseRow, View]], warnings: list[str]) -> list[tuple[CaseRow, Picture]]:
+def _overlays(shown: list[tuple[CaseRow, View]], warnings: list[str], most_bytes: int) -> list[tuple[CaseRow, Picture]]:
     made = []
     for row, view in shown:
         if view.picture is not None:
-            pictures = _pictures({f"{row.mark} case, {row.case}": view.picture}, warnings)
+            pictures = _pictures({f"{row.mark} case, {row.case}": view.picture}, warnings, most_bytes)
             made += [(row, picture) for picture in pictures]
     return made
 
 
-def _pictures(files: Mapping[str, Path], warnings: list[str]) -> list[Picture]:
+def _pictures(files: Mapping[str, Path], warnings: list[str], most_bytes: int) -> list[Picture]:
     """The pictures that can be read, at most `MOST_PICTURES`; what is missing is added to the warnings."""
     made = []
     for caption, file in list(files.items())[:MOST_PICTURES]:
         try:
-            made.append(encode_picture(file, caption))
+            made.append(encode_picture(file, caption, most_bytes))
         except DataError as error:
             warnings.append(str(error))
     if len(files) > MOST_PICTURES:

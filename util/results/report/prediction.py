@@ -16,6 +16,7 @@ from util.results.report.strip import Plot, make_plot
 
 FILE_NAME = "segmentations.html"
 MOST_PICTURES = 20  # in a page; further ones are in the folder
+MOST_BYTES = 200_000  # of the text of a picture
 # Column of the names -> columns of the amount and of the count; unit in the page, and its number in one of the table's.
 UNITS = {
     "scan": ("volume_ml", "voxels", "ml", 1.0),
@@ -160,7 +161,7 @@ def _pictures(items: Sequence[Item], folder: Path, end: str) -> tuple[list[tuple
     made, warnings = [], []
     for item in drawn[:MOST_PICTURES]:
         try:
-            made.append((item, encode_picture(folder / f"{item.file}{end}", item.file)))
+            made.append((item, encode_picture(folder / f"{item.file}{end}", item.file, MOST_BYTES)))
         except DataError as error:
             warnings.append(str(error))
     if len(drawn) > MOST_PICTURES:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.browser import CHROMIUM, chromium
+from tests.browser import CHROMIUM, WITHOUT_WEBGL, chromium
 from util.results.report import save_report
 from util.results.report.compare import save_comparison
 
@@ -39,13 +39,9 @@ def page(browser, pages):
     assert browser.requests == [pages["run"].resolve().as_uri()]
 
 
-@pytest.mark.parametrize("name", ["run", "comparison"])
-@pytest.mark.parametrize("is_dark", [False, True])
-def test_nothing_is_loaded_and_narrow_windows_do_not_scroll_sideways(browser, pages, name, is_dark):
-    browser.open(pages[name], width=375, dark=is_dark)
-    assert browser.run("document.documentElement.scrollWidth") == 375
-    assert browser.errors == []
-    assert browser.requests == [pages[name].resolve().as_uri()]
+@pytest.mark.parametrize(("name", "ready"), [("run", SHOWN), ("comparison", "true")], ids=["run", "comparison"])
+def test_pages_are_legible_in_all_windows_and_load_nothing(browser, pages, name, ready):
+    assert browser.look_at(pages[name], f"report-{name}", ready) == []
 
 
 def test_headings_sort_by_click_and_by_keyboard(page):
@@ -105,6 +101,8 @@ def test_the_volume_view_opens_on_demand_and_shows_the_case(page):
     assert len(colours) > 50
     yellow = [colour for colour in colours if colour[0] > 150 and colour[2] < 80 and colour[1] > 90]
     assert yellow  # the first structure; the cross-hair is red
+    assert page.run("document.getElementById('no-volume').hidden")
+    page.save_screenshot("report-run-volume")
     page.run("document.getElementById('open-volume').click()")
     assert page.run("document.getElementById('slice').hidden") is False
 
@@ -112,3 +110,20 @@ def test_the_volume_view_opens_on_demand_and_shows_the_case(page):
 def test_the_command_is_copied_or_selected(page):
     page.run("document.querySelector('.copy').click()")
     page.wait_for("document.querySelector('.copy').textContent !== 'Copy'")
+
+
+def test_without_webgl_the_slices_stay_and_a_sentence_says_why(pages, tmp_path):
+    with chromium(tmp_path, *WITHOUT_WEBGL) as page:
+        page.open(pages["run"])
+        page.wait_for(SHOWN)
+        page.wait_for("document.getElementById('no-volume').checkVisibility()")
+        assert page.run("document.createElement('canvas').getContext('webgl2')") is None
+        assert page.run("document.getElementById('no-volume').textContent").startswith("No 3-D view: it needs WebGL2")
+        assert page.run("document.getElementById('open-volume').checkVisibility()") is False
+        assert are_coloured(page.colours("#slice"))
+        before = page.run("document.getElementById('viewer-slice').valueAsNumber")
+        page.run("document.getElementById('slice').focus()")
+        page.press("ArrowUp")
+        assert page.run("document.getElementById('viewer-slice').valueAsNumber") == before + 1
+        page.save_screenshot("report-run-without-webgl")
+        assert page.errors == []

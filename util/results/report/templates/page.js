@@ -1,7 +1,7 @@
 "use strict";
 // Tables: a button in each heading sorts by its column; again, the other way round. Undefined values stay at the end.
 function key(row, column) {
-  const text = row.cells[column].textContent.trim();
+  const cell = row.cells[column], text = cell.dataset.value ?? cell.textContent.trim();
   const number = Number.parseFloat(text.replace("+", ""));
   return { text, number: /^[-+]?[0-9]/.test(text) && Number.isFinite(number) ? number : null, empty: text === "–" || text === "" };
 }

@@ -81,7 +81,8 @@ async function startViewer(data) {
     });
     slider.max = view.depth;
     slider.value = marked.indexOf(Math.max(...marked)) + 1;
-    const thinned = view.step.some((step) => step > 1) ? ` Thinned out: every ${view.step.join(", ")}. slice, row, column.` : "";
+    const left = view.step.map((step, axis) => [step, ["slices", "rows", "columns"][axis]]).filter(([step]) => step > 1);
+    const thinned = left.length ? ` Thinned out: one of ${left.map(([step, name]) => `${step} ${name}`).join(", one of ")}.` : "";
     document.getElementById("viewer-note").textContent =
       `Left edge: ${view.letters[0]} of the patient; top: ${view.letters[1]}.${thinned} Cropped to the body.`;
     showNames(view);

@@ -1,4 +1,4 @@
-// The 3-D view: NiiVue is unpacked when the reader asks for it. Without WebGL2 there is no button, and the slices stay.
+// The 3-D view: NiiVue is unpacked when the reader asks for it. Without WebGL2 a sentence says so, and the slices stay.
 function bytesLike(file, values) {
   const copy = new Uint8Array(file.slice(0));
   copy.set(values, HEADER_BYTES);
@@ -36,7 +36,11 @@ async function loadVolumes(viewer, { NVImage }, view) {
 function offerVolume(state, box) {
   const packed = document.getElementById("niivue-bundle"), button = document.getElementById("open-volume");
   const [flat, deep] = ["slice", "volume"].map((id) => document.getElementById(id));
-  if (!packed || !document.createElement("canvas").getContext("webgl2")) return;
+  if (!packed) return;
+  if (!document.createElement("canvas").getContext("webgl2")) {
+    document.getElementById("no-volume").hidden = false;
+    return;
+  }
   const opacity = { truth: 0.35, prediction: 0.6, disagreement: 0.8 };
   let viewer = null, isOpen = false;
 
