@@ -23,6 +23,7 @@ from models.prediction.propagation import PropagationPredictor
 from models.prediction.segmenter import Segmenter
 from tests.models.colours import TrainedColours
 from tests.models.prediction.test_fewshot import AXIAL, GRIDS, patient
+from tests.models.prediction.test_sources import Bands
 from tests.models.prediction.test_sources import predictor as frames_predictor
 from tests.partial_sets import open_sets, write_sets
 from util.errors import CheckpointError
@@ -97,8 +98,9 @@ def test_the_mean_does_not_depend_on_the_side():
 def test_frames_are_averaged_and_their_mask_follows_from_the_mean():
     image, _ = patient(*AXIAL)
     made = [frames_predictor(), frames_predictor()]
-    with torch.no_grad():
-        made[1].segmenter.method.edges[:] = torch.tensor([0.5, 0.7, 0.9])
+    second = made[1].segmenter.method
+    assert isinstance(second, Bands)
+    second.edges.data = torch.tensor([0.5, 0.7, 0.9])
 
     def shares(predictor):
         (found,) = predictor.segment([image], with_probabilities=True)

@@ -56,7 +56,7 @@ class Random(FewShotPredictor):
         self.structures = STRUCTURES
         self.segmenter = SimpleNamespace(method=object())
 
-    def segment(self, image, name="the scan"):
+    def segment(self, image, name="the scan", *, with_probabilities=False):
         return ScanSegmentation(Volume(labels(), image.affine), dict.fromkeys(STRUCTURES, 0.5))
 
 
