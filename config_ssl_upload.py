@@ -34,7 +34,7 @@ from util.errors import ConfigError
 from util.files import ensure_writable, short_digest
 from util.ids import invalid_id_reason
 from util.runtime import distributed
-from util.runtime.experiment import SACRED_COMMANDS, PlainExperiment, plain_errors
+from util.runtime.experiment import SACRED_COMMANDS, PlainExperiment, json_option, plain_errors
 from util.runtime.experiment import InputError as InputError
 from util.runtime.run_store import RUN_STORES, create_observer, remove_empty
 from util.schema import check_bounds, flatten, merge, names_with_role, option, refuse_unknown, select
@@ -99,7 +99,7 @@ class RunConfig:
 
 logger = logging.getLogger(__name__)
 
-ex = PlainExperiment("frugalseg", save_git_info=False)
+ex = PlainExperiment("frugalseg", save_git_info=False, additional_cli_options=[json_option])
 ex.add_axes(AXES)
 
 

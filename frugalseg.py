@@ -114,6 +114,7 @@ options:
   -u, --unobserved         store no record of the run
   -l, --loglevel LEVEL     such as DEBUG or WARNING
   -c, --comment COMMENT    stored with the run
+  -j, --json               print one JSON document on stdout, all else on stderr
   -F, --file_storage DIR   also store the record of the run there
   -D, --pdb                start the debugger at an error
 Sacred has more: python {module}.py --help

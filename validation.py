@@ -33,7 +33,7 @@ from models.methods.base import Method
 from models.training.exported import weights_of
 from models.training.load import load_trained, load_with_encoder
 from models.training.trained_on import warn_of_trained_cases
-from util.errors import CheckpointError, ConfigError, DataError
+from util.errors import CheckpointError, ConfigError
 from util.files import write_text
 from util.results.collect import write_tables
 from util.results.curves import draw_training
@@ -51,8 +51,7 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
     """Segments and scores the held-out cases; returns the mean Dice (of the first protocol and weights).
 
     Raises:
-        FailedItemsError: cases that could not be scored, or masks that could not be written; the scores of all others,
-            tables and report are complete.
+        FailedItemsError: cases could not be scored, or masks not written; all else is complete.
     """
     settings = read_settings(_config)
     run, method_type = settings.run, method_class(settings.run.method)
@@ -87,6 +86,7 @@ def validate(_config: dict[str, Any], _run: Any) -> float:
         page = write_validation_page(out, result, curves, settings.values, settings.changed, candidates[0].checkpoint)
         places += [] if page is None else [f"\nreport: {page}"]
     logger.info("\n%s%s", result.tables[0].to_markdown(), "".join(places))
+    ex.answer = result.to_json(out)
     report_failures(result, out)
     return result.headline
 
@@ -143,10 +143,10 @@ def collect(_config: dict[str, Any]) -> str:
     """
     run = read_settings(_config).run
     root = Path(run.path.log_dir).expanduser()
-    text, failures = write_tables(root, {name: layout.with_hd95(run.hd95) for name, layout in LAYOUTS.items()})
-    logger.info("\n%s\n%s", text, root / "table.md")
-    if failures:
-        raise DataError("\n".join(["left out of the tables:", *failures]))
+    found = write_tables(root, {name: layout.with_hd95(run.hd95) for name, layout in LAYOUTS.items()})
+    ex.answer = found.to_json()
+    logger.info("\n%s\n%s", found.to_markdown(), root / "table.md")
+    found.require_all()
     return str(root / "table.md")
 
 

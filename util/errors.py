@@ -1,5 +1,7 @@
 """Errors caused by user input: settings, files and folders."""
 
+from collections.abc import Mapping
+
 
 class UserError(ValueError):
     """An error that the user can fix: a file, a setting or a folder.
@@ -16,7 +18,15 @@ class DataError(UserError):
 
 
 class FailedItemsError(DataError):
-    """Some items of many failed; the message names each with the reason. All others are done."""
+    """Some items of many failed; the message names each with the reason. All others are done.
+
+    Attributes:
+        failed: name of the item -> reason; empty where the message alone tells.
+    """
+
+    def __init__(self, message: str, failed: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.failed = dict(failed or {})
 
 
 class ConfigError(UserError):

@@ -146,7 +146,8 @@ def raise_failures(failures: Failures, n_items: int, what: str) -> None:
         lines = "\n  ".join(failures.values())
         raise FailedItemsError(
             f"{what}: {len(failures)} of {n_items} failed, the others are done:\n  {lines}\n"
-            "Correct or remove these and run the same command again; what is done is not repeated."
+            "Correct or remove these and run the same command again; what is done is not repeated.",
+            failures,
         )
 
 
@@ -154,16 +155,19 @@ def run_all(steps: Iterable[Callable[[], object]]) -> None:
     """Runs step after step, also where items of a step failed; other errors stop at once.
 
     Raises:
-        FailedItemsError: items failed; the message of every such step.
+        FailedItemsError: items failed; the message of every such step, and every reason of an item.
     """
     messages: list[str] = []
+    failed: Failures = {}
     for step in steps:
         try:
             step()
         except FailedItemsError as error:
             messages.append(str(error))
+            for name, reason in error.failed.items():
+                failed[name] = "; ".join(dict.fromkeys(filter(None, (failed.get(name), reason))))
     if messages:
-        raise FailedItemsError("\n".join(messages))
+        raise FailedItemsError("\n".join(messages), failed)
 
 
 def exit_code(failures: Failures, what: str) -> int:

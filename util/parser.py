@@ -2,13 +2,17 @@
 
 import argparse
 import json
+import math
 import os
 import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn
+
+from util.errors import FailedItemsError
 
 WIDTH = 100  # columns of help texts, at most
 LARGEST_INDENT = 32  # columns of the names of options
@@ -93,9 +97,40 @@ def print_json(content: Any) -> None:
     """Prints the answer to `--json`.
 
     Args:
-        content: plain values; paths become texts.
+        content: plain values, of NumPy also; paths become texts, numbers that are not finite null.
     """
-    print_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+    print_text(json.dumps(_plain(content), indent=2, ensure_ascii=False, default=str, allow_nan=False) + "\n")
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {str(key): _plain(value) for key, value in content.items()}
+    if hasattr(content, "tolist"):  # arrays and numbers of NumPy
+        return _plain(content.tolist())
+    if isinstance(content, list | tuple):
+        return [_plain(each) for each in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+@contextmanager
+def answering(is_asked: bool) -> Iterator[dict[str, Any]]:
+    """Yields the answer to `--json`, which the block fills, and prints it at the end, also if items failed.
+
+    Args:
+        is_asked: whether `--json` was given; else nothing is printed.
+
+    Raises:
+        FailedItemsError: of the block; the answer names these items and the reasons under "failed".
+    """
+    answer: dict[str, Any] = {}
+    try:
+        yield answer
+    except FailedItemsError as error:
+        if is_asked:
+            print_json(answer | {"failed": error.failed})
+        raise
+    if is_asked:
+        print_json(answer | {"failed": {}})
 
 
 def print_text(text: str) -> None:

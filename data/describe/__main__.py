@@ -7,18 +7,21 @@ frugalseg describe my_scans --kind scans --ignore "*_t1*" "*.bmp"
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from data.describe.draft import choose_name, render_description, render_table
+from data.describe.proposal import propose_classes, propose_modality
 from data.describe.report import write_report
-from data.describe.survey import survey_folder
+from data.describe.survey import Survey, survey_folder
 from dataloaders.catalog import dataset
 from util.cli import run_main, whole
 from util.errors import ConfigError
 from util.files import write_text
-from util.parser import CommandParser
+from util.parser import CommandParser, add_json, print_json
 
-MAIN_OPTIONS = ("out", "kind", "ignore", "overwrite")
+MAIN_OPTIONS = ("out", "kind", "ignore", "overwrite", "json")
 MOST_JOBS = 4
 
 log = logging.getLogger("data.describe")
@@ -42,6 +45,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         log.info("%s", line)
     log.info("written: %s, %s, %s (everything that was found)", out, table, report)
     log.info("next: check %s, then run `frugalseg prepare %s --out data`", out, out)
+    if given.json:
+        print_json({"description": out, "table": table, "report": report} | _found(survey))
+
+
+def _found(survey: Survey) -> dict[str, Any]:
+    """What the draft is made of, for `--json`."""
+    classes, _ = propose_classes(survey)
+    patients = {case.patient for case in survey.cases if case.patient}
+    return {
+        "kind": survey.kind,
+        "modality": (propose_modality(survey)[0] or None) if survey.kind == "scans" else None,
+        "cases": len(survey.cases),
+        "labelled": survey.n_labelled,
+        "patients": len(patients) or None,
+        "classes": [asdict(each) for each in classes],
+        "files_found": survey.n_files,
+        "left_out": {each.path: each.reason for each in survey.left_out},
+        "remarks": survey.remarks,
+    }
 
 
 def _refuse_overwriting(paths: Sequence[Path], overwrite: bool) -> None:
@@ -67,6 +89,7 @@ def make_parser() -> CommandParser:
     add("--ignore", nargs="+", default=[], metavar="PATTERN", help='paths to leave out, such as "*_t1*"')
     add("--jobs", type=whole(1), default=min(MOST_JOBS, os.cpu_count() or 1), help="files read at a time")
     add("--overwrite", action="store_true", help="replace an existing draft and table")
+    add_json(parser)
     return parser
 
 

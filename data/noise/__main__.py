@@ -16,17 +16,19 @@ import itertools
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from data.noise.masks import draw_noisy_masks, write_noise
 from data.prepare.import_labels import import_noise, require_name
 from data.prepare.steps import add_structures, add_target, open_images, refuse_options, select_structures
+from dataloaders.images.derived import noise_of
 from dataloaders.images.folder import NOISE_TYPES, ImageFolder, NoiseConfig
 from util.cli import number, run_main, whole
 from util.errors import ConfigError
 from util.items import run_all
-from util.parser import CommandParser
+from util.parser import CommandParser, add_json, answering
 
-MAIN_OPTIONS = ("data_dir", "jobs", "alpha", "beta", "structure", "types", "picture")
+MAIN_OPTIONS = ("data_dir", "jobs", "alpha", "beta", "structure", "types", "picture", "json")
 IMPORT_OPTIONS = ("name", "class_name")
 MAKING_OPTIONS = ("alpha", "beta", "types", "direction", "variant", "seed", "picture")
 
@@ -43,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = open_images(given.target, given.data_dir, given.dataset, given.size_px)
     if given.import_json is not None:
         refuse_options(given, parser, MAKING_OPTIONS, "not with --import-json")
-        _import(given, folder)
+        with answering(given.json) as answer:
+            answer |= _about(folder) | {"noise": [{"folder": _import(given, folder)}]}
         return
     refuse_options(given, parser, IMPORT_OPTIONS, "only with --import-json")
     if given.alpha is None or given.beta is None:
@@ -52,21 +55,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     noises = [NoiseConfig(alpha, beta, **more) for alpha, beta in itertools.product(given.alpha, given.beta)]
     settings = list(itertools.product(select_structures(folder.spec, given.structure), noises))
 
+    made: list[dict[str, Any]] = []
+
     def write(structure: str, noise: NoiseConfig) -> None:
-        write_noise(folder, noise, structure, given.jobs)
+        facts = write_noise(folder, noise, structure, given.jobs)
+        about = {"structure": structure, "alpha": noise.alpha, "beta": noise.beta}
+        made.append({"folder": noise_of(folder, noise, structure).folder} | about | _snake_case(facts["statistics"]))
         if given.picture:
             stem = given.picture.stem + (f"_{structure}_{noise.name}" if len(settings) > 1 else "")
             draw_noisy_masks(folder, noise, structure, given.picture.with_stem(stem))
 
-    run_all(partial(write, structure, noise) for structure, noise in settings)
+    with answering(given.json) as answer:
+        answer |= _about(folder) | {"noise": made}
+        run_all(partial(write, structure, noise) for structure, noise in settings)
 
 
-def _import(given: argparse.Namespace, folder: ImageFolder) -> None:
+def _about(folder: ImageFolder) -> dict[str, Any]:
+    return {"dataset": folder.spec.name, "folder": folder.folder}
+
+
+def _snake_case(statistics: dict[str, Any]) -> dict[str, Any]:
+    return {name.lower(): value for name, value in statistics.items()}
+
+
+def _import(given: argparse.Namespace, folder: ImageFolder) -> Path:
     structure, *others = select_structures(folder.spec, given.structure)
     if others:
         choices = ", ".join([structure, *others])
         raise ConfigError(f"--structure: expected the one of the imported masks, of {choices}.")
-    import_noise(given.import_json, folder, structure, require_name(given.name, "a0.7_b0.7"), given.class_name)
+    return import_noise(given.import_json, folder, structure, require_name(given.name, "a0.7_b0.7"), given.class_name)
 
 
 def make_parser() -> CommandParser:
@@ -88,6 +105,7 @@ def make_parser() -> CommandParser:
     add("--import-json", type=Path, metavar="FOLDER", help="import noisy masks from <id>.json")
     add("--name", help="with --import-json: folder name of the imported masks, such as a0.7_b0.7")
     add("--class-name", help="with --import-json: key of the structure in the files (default: its name)")
+    add_json(parser)
     return parser
 
 

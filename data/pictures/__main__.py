@@ -19,9 +19,9 @@ from data.pictures.choice import read_suspects
 from data.prepare.steps import add_target, refuse_options, resolve_target
 from util.cli import run_main, whole
 from util.items import exit_code
-from util.parser import CommandParser
+from util.parser import CommandParser, add_json, print_json
 
-MAIN_OPTIONS = ("data_dir", "out", "cases", "pseudo_labels", "suspects", "jobs")
+MAIN_OPTIONS = ("data_dir", "out", "cases", "pseudo_labels", "suspects", "jobs", "json")
 IMAGE_OPTIONS = ("size_px", "suspects")
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     page = given.out or folder / FILE_NAME
     failures = save_page(source, page, given.cases, suspects, given.jobs)
     logger.info("%s (%.1f MB)", page, page.stat().st_size / 1e6)
+    if given.json:
+        print_json({"page": page, "failed": failures})
     return exit_code(failures, "not shown")
 
 
@@ -58,6 +60,7 @@ def make_parser() -> CommandParser:
     add("--pseudo-labels", type=Path, metavar="FOLDER", help="also show what `frugalseg pseudo-labels` has written")
     add("--suspects", type=Path, metavar="FILE.csv", help="images: table of `frugalseg suspects`; the worst come first")
     add("--jobs", type=whole(1), default=1, help="processes (default: 1)")
+    add_json(parser)
     return parser
 
 

@@ -28,6 +28,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from data.prepare.class_index import write_class_index
 from data.prepare.images import prepare_images
@@ -36,15 +37,17 @@ from data.prepare.steps import LEAST_PX, files_table, is_prepared_folder, refuse
 from data.sources.own_files import account_for_table
 from data.superpixels.scans import write_pseudo_labels
 from dataloaders.description import DatasetSpec
+from dataloaders.images.folder import MANIFEST, SPLITS, ImageFolder
+from dataloaders.scans.folder import scan_files
 from dataloaders.scans.preprocess import parameters_of
 from util.cli import number, run_main, whole
 from util.errors import ConfigError
 from util.items import run_all
-from util.parser import CommandParser
+from util.parser import CommandParser, add_json, answering
 
 log = logging.getLogger(__name__)
 
-MAIN_OPTIONS = ("raw", "out", "jobs", "size_px", "step", "split")
+MAIN_OPTIONS = ("raw", "out", "jobs", "size_px", "step", "split", "json")
 STEPS = ("convert", "normalise", "index", "superpixels")
 FOLDER_STEPS = ("index", "superpixels")  # that need nothing but a prepared folder
 SCAN_OPTIONS = ("step", "spacing_mm", "size_rule", "numbering", "min_foreground_px")
@@ -71,15 +74,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         steps: list[Callable[[], object]] = [
             partial(prepare_images, spec, raw, given.out, given.size_px, given.split, given.jobs)
         ]
+        folder = given.out / spec.prepared_folder(given.size_px)
     else:
         steps = _scan_steps(given, spec, raw, folder)
-    if table is not None:
-        steps.append(partial(_log_account, table, spec, Path(given.target), given.out))
-    run_all(steps)
+    with answering(given.json) as answer:
+        answer |= {"dataset": spec.name, "kind": spec.kind, "folder": folder}
+        steps.append(partial(_count_prepared, folder, spec, answer))
+        if table is not None:
+            steps.append(partial(_account, table, spec, Path(given.target), given.out, answer))
+        run_all(steps)
 
 
-def _log_account(table: Path, spec: DatasetSpec, description: Path, out: Path) -> None:
-    log.info("%s", account_for_table(table, spec, description, out))
+def _count_prepared(folder: Path, spec: DatasetSpec, answer: dict[str, Any]) -> None:
+    """Adds the ids of what the folder holds; of images by split."""
+    if spec.kind == "scans":
+        answer |= {"prepared": list(scan_files(folder, "image")), "labelled": list(scan_files(folder, "label"))}
+        return
+    images = ImageFolder(folder, spec) if (folder / MANIFEST).exists() else None
+    answer["prepared"] = {split: images.ids(split) if images else () for split in SPLITS}
+
+
+def _account(table: Path, spec: DatasetSpec, description: Path, out: Path, answer: dict[str, Any]) -> None:
+    found = account_for_table(table, spec, description, out)
+    answer |= {"files_found": found.n_found, "left_out": found.left_out}
+    log.info("%s", found)
 
 
 def _scan_steps(given: argparse.Namespace, spec: DatasetSpec, raw: Path, folder: Path) -> list[Callable[[], object]]:
@@ -123,6 +141,7 @@ def make_parser() -> CommandParser:
         help="scans, index: pixels that make a class present (default: 1)",
     )
     add("--split", help="images: a rule of the set, random:FRACTION for testing, or a CSV file: id, split")
+    add_json(parser)
     return parser
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from data.sources.own_table import TableRow, read_table
@@ -15,8 +16,29 @@ NOT_LISTED, UNUSED, NO_CASE = "not in the table", "of cases that are not used (c
 CASE_SUFFIXES = (*SINGLE_SUFFIXES, *HEADER_SUFFIXES, *VOXEL_SUFFIXES, *DICOM_SUFFIXES, *SUFFIXES)
 
 
-def account_for_table(table: Path, spec: DatasetSpec, description: Path, out: Path) -> str:
-    """One line that counts the files in the folder of the cases and names those that are left out.
+@dataclass(frozen=True)
+class Account:
+    """The files in the folder of the cases; as text one line, which counts them and names those that are left out.
+
+    Attributes:
+        table: of the cases.
+        root: the folder, or the first one of several.
+        n_found: number of all files.
+        left_out: path -> reason.
+    """
+
+    table: Path
+    root: Path
+    n_found: int
+    left_out: dict[Path, str]
+
+    def __str__(self) -> str:
+        """The line."""
+        return f"{self.table}: {summary(self.n_found, self.left_out, self.root)}"
+
+
+def account_for_table(table: Path, spec: DatasetSpec, description: Path, out: Path) -> Account:
+    """Counts the files in the folder of the cases, and finds out why some are left out.
 
     That folder is the lowest one with all files of the table. Where this lies above the table's own folder, as with
     files on several disks, each folder that holds a file of the table is searched by itself.
@@ -46,7 +68,7 @@ def account_for_table(table: Path, spec: DatasetSpec, description: Path, out: Pa
     for path in found - left_out.keys():
         if not _is_among(path, used):
             left_out[path] = UNUSED if _is_among(path, unused) else _why_unused(path)
-    return f"{table}: {summary(len(found), left_out, roots[0])}"
+    return Account(table, roots[0], len(found), left_out)
 
 
 def _files(rows: Iterable[TableRow]) -> set[Path]:

@@ -20,6 +20,7 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from data.prepare.import_labels import import_superpixels, require_name
 from data.prepare.steps import (
@@ -32,12 +33,13 @@ from data.prepare.steps import (
 )
 from data.superpixels import images, scans
 from data.superpixels.regions import MIN_AREA_PX, SCALES
+from dataloaders.description import DatasetSpec
 from dataloaders.images.folder import SuperpixelConfig
 from util.cli import number, run_main, whole
 from util.items import run_all
-from util.parser import CommandParser
+from util.parser import CommandParser, add_json, answering
 
-MAIN_OPTIONS = ("data_dir", "jobs", "scale", "structure", "source", "picture")
+MAIN_OPTIONS = ("data_dir", "jobs", "scale", "structure", "source", "picture", "json")
 SCAN_OPTIONS = ("scale", "numbering", "min_area_px")
 IMPORT_OPTIONS = ("name",)
 MAKING_OPTIONS = ("structure", "source", "n_segments", "compactness", "probabilities", "clahe", "picture")
@@ -57,25 +59,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
             IMPORT_OPTIONS if given.import_json is None else MAKING_OPTIONS,
             "only with --import-json" if given.import_json is None else "not with --import-json",
         )
-        _write_of_images(given)
-        return
-    refuse_options(given, parser, IMAGE_OPTIONS, "not for sets of scans")
-    scans.write_pseudo_labels(folder, spec, given.scale, given.numbering, given.min_area_px, given.jobs)
+    else:
+        refuse_options(given, parser, IMAGE_OPTIONS, "not for sets of scans")
+    with answering(given.json) as answer:
+        answer |= {"dataset": spec.name, "folder": folder}
+        if spec.kind == "images":
+            _write_of_images(given, answer)
+        else:
+            _write_of_scans(given, spec, folder, answer)
+
+
+def _write_of_scans(given: argparse.Namespace, spec: DatasetSpec, folder: Path, answer: dict[str, Any]) -> None:
+    answer["scale"] = given.scale
+    write = partial(
+        scans.write_pseudo_labels, folder, spec, given.scale, given.numbering, given.min_area_px, given.jobs
+    )
+
+    def count() -> None:
+        answer["n_superpixels"] = scans.count_pseudo_labels(folder, spec, given.scale)
+
+    run_all([write, count])
     if given.picture:
         scans.draw_pseudo_labels(folder, spec, given.scale, given.picture)
 
 
-def _write_of_images(given: argparse.Namespace) -> None:
+def _write_of_images(given: argparse.Namespace, answer: dict[str, Any]) -> None:
     folder = open_images(given.target, given.data_dir, given.dataset, given.size_px)
+    answer["superpixels"] = made = []
     if given.import_json is not None:
-        import_superpixels(given.import_json, folder, require_name(given.name, "rgb_100_10"))
+        made.append({"folder": import_superpixels(given.import_json, folder, require_name(given.name, "rgb_100_10"))})
         return
     config = SuperpixelConfig(given.source, given.n_segments, given.compactness, given.clahe)
     structures = select_structures(folder.spec, given.structure)
     settings = {folder.superpixel_folder(config, structure): structure for structure in structures}
 
     def write(output: Path, structure: str) -> None:
-        images.write_superpixels(folder, config, structure, probabilities=given.probabilities, jobs=given.jobs)
+        facts = images.write_superpixels(folder, config, structure, probabilities=given.probabilities, jobs=given.jobs)
+        made.append({"folder": output, "structure": structure} | facts["quality"])
         if given.picture:
             stem = given.picture.stem + (f"_{output.name}" if len(settings) > 1 else "")
             images.draw_superpixels(folder, config, structure, given.picture.with_stem(stem))
@@ -107,6 +127,7 @@ def make_parser() -> CommandParser:
     add("--clahe", action="store_true", help="images: equalise the contrast locally first")
     add("--import-json", type=Path, metavar="FOLDER", help="images: import superpixels from <id>.json")
     add("--name", help="images: with --import-json: folder name of the imported superpixels, such as rgb_100_10")
+    add_json(parser)
     return parser
 
 

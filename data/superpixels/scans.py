@@ -102,6 +102,13 @@ def write_pseudo_labels(
     raise_failures(failures, len(images), f"{folder}, superpix-{scale}")
 
 
+def count_pseudo_labels(folder: Path, spec: DatasetSpec, scale: str) -> dict[str, int]:
+    """Scan id -> number of superpixels, of all scans of a prepared folder that have any of this scale."""
+    records = Manifest.load(folder, spec.name).records
+    found = {scan: records.get(f"superpix-{scale}_{scan}") for scan in scan_files(folder, "image")}
+    return {scan: record.facts["n_ids"] for scan, record in found.items() if record is not None}
+
+
 def _is_current(record: Record | None, wanted: Record, folder: Path) -> bool:
     """Whether superpixels were made with the same parameters from the same image, and are as they were written."""
     return record is not None and not record.differences(wanted.settings, wanted.made_from) and record.is_intact(folder)

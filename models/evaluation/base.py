@@ -59,6 +59,18 @@ class EvaluationResult:
     failed: Mapping[str, str] = field(default_factory=dict)  # case that could not be scored -> reason
     failed_sets: Sequence[str] = ()  # further data sets without any score, with the cause
 
+    def to_json(self, folder: Path) -> dict[str, Any]:
+        """As printed by `--json`; `folder` is that of the run."""
+        return {
+            "folder": folder,
+            "title": self.title,
+            "mean_dice": self.headline,
+            "cases": self.n_cases,
+            "tables": [table.to_json() for table in self.tables],
+            "failed": self.failed,
+            "missing": [*self.failed_sets, *self.failures],
+        }
+
 
 class Evaluation(ABC):
     """Scores methods of one family on one data set.
@@ -138,7 +150,8 @@ def with_failed(records: Sequence[dict[str, Any]], failed: Mapping[str, str], n_
         lines = "\n  ".join(failed.values())
         raise FailedItemsError(
             f"none of the {n_cases} cases could be scored, so there are no scores and tables:\n  {lines}\nCorrect the "
-            "cause and run the validation again."
+            "cause and run the validation again.",
+            failed,
         )
     return [record | {N_FAILED: len(failed)} for record in records] if failed else list(records)
 

@@ -13,20 +13,22 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from models.export.card import write_card
-from models.export.network import read_network
+from models.export.network import Network, read_network
 from models.export.onnx import OPSET, OnnxFile, require_packages, write_onnx
 from models.export.scores import score_tables
 from util.cli import number, run_main
 from util.errors import ConfigError, UserError
 from util.files import ensure_writable
-from util.parser import CommandParser
+from util.parser import CommandParser, add_json, print_json
 
 logger = logging.getLogger(__name__)
 
-MAIN_OPTIONS = ("out", "weights", "onnx", "scores")
+MAIN_OPTIONS = ("out", "weights", "onnx", "scores", "json")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,6 +55,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _tell(onnx)
         write_card(folder, network, given.checkpoint, digest, scores, onnx)
     logger.info("%s exported to %s%s", network.title, given.out, "" if scores else ", without scores: none were found")
+    if given.json:
+        files = sorted(path.name for path in given.out.iterdir())
+        print_json({"out": given.out, "files": files} | _about(network, digest, bool(scores), onnx))
+
+
+def _about(network: Network, digest: str, has_scores: bool, onnx: OnnxFile | None) -> dict[str, Any]:
+    """What was exported, for `--json`."""
+    content = network.content
+    return {
+        "method": network.title,
+        "family": network.family,
+        "dataset": network.spec.name,
+        "weights": content["weights"],
+        "step": content["step"],
+        "weights_sha256": digest,
+        "has_scores": has_scores,
+        "onnx": onnx and {"opset": OPSET, **asdict(onnx)},
+    }
 
 
 def _tell(onnx: OnnxFile) -> None:
@@ -93,6 +113,7 @@ def make_parser() -> CommandParser:
     add("--dataset", help="of the training, for checkpoints that do not contain it")
     add("--modelname", help="encoder, such as dlfcn_res101, of checkpoints released by the authors of SSL-ALPNet")
     add("--mean-std", type=number(), nargs=2, metavar=("MEAN", "STD"), help="of their preprocessed training scans; CT")
+    add_json(parser)
     return parser
 
 

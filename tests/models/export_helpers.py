@@ -52,6 +52,19 @@ NETWORKS = {
         EYES, None,
     ),
 }  # fmt: skip
+# Not exported by every test; the predictors of a partial network of scans and of a self-trained one.
+OTHERS = {
+    "partial_scans": (
+        {"method": "partial_generator", "network": {"encoder": "test_efficientnet", "channels": 8, "in_channels": 1},
+         "heads": TASKS, "sources": ["OWN"], "mean": [127.5], "sd": [63.75], "size_px": 64},
+        SCANS, parameters_of(SCANS).to_json() | {"slices": RULE},
+    ),
+    "self_trained": (
+        {"method": "self_training", "modelname": "efficientnet_lite0", "n_classes": 3, "label_sets": "all",
+         "decoder_channels": [8, 8, 8, 8, 8]},
+        SCANS, parameters_of(SCANS).to_json(),
+    ),
+}  # fmt: skip
 PATHS = {
     "encoder_weights": "/home/secret/net.pth",
     "path": {"data_dir": "/home/secret"},
@@ -61,7 +74,7 @@ PATHS = {
 
 def write_checkpoint(folder, family):
     """A checkpoint of random weights, whose averaged ones are others."""
-    own, spec, preparation = NETWORKS[family]
+    own, spec, preparation = (NETWORKS | OTHERS)[family]
     settings = own | {"n_steps": 7, "seed": 3, "batch_size": 2, "encoder_weights": "none"}
     cpu = torch.device("cpu")
     state = build_state(settings, 0, OptimConfig(), AverageConfig(), Normalisation(), cpu, preparation, spec=spec)

@@ -72,6 +72,15 @@ def test_an_export_predicts_bit_by_bit_as_its_checkpoint(family, trained, export
             np.testing.assert_array_equal(one, other)
 
 
+def test_the_answer_tells_what_was_written(trained, tmp_path, capsys):
+    main([str(trained["dense"]), "--out", str(tmp_path / "mine"), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["out"] == str(tmp_path / "mine")
+    assert found["files"] == sorted(path.name for path in (tmp_path / "mine").iterdir())
+    assert (found["family"], found["weights"], found["has_scores"], found["onnx"]) == ("dense", "last", False, None)
+    assert found["weights_sha256"] == file_sha256(tmp_path / "mine/model.safetensors")
+
+
 def test_averaged_weights_are_exported_as_the_only_ones(trained, exported, tmp_path):
     main([str(trained["dense"]), "--out", str(tmp_path / "ema"), "--weights", "ema"])
     wanted = outputs("dense", trained["dense"], "ema")

@@ -1,4 +1,5 @@
 import datetime
+import json
 import os
 import re
 import shlex
@@ -140,6 +141,20 @@ def test_submitted_scripts_are_the_printed_ones_in_a_new_folder(fake_slurm, caps
         "--parsable logs/slurm/002/job.sbatch",
         "--parsable --dependency=afterok:43 --kill-on-invalid-dep=yes logs/slurm/002/collect.sbatch",
     ]
+
+
+def test_scripts_and_jobs_as_one_document(fake_slurm, capsys):
+    options = ["--site=nvidia", "--mode=runs", "--sweep", "seed=1,2", "--collect"]
+    assert launch.main([*options, "--", "path.log_dir=logs"]) == 0
+    printed = capsys.readouterr().out
+    assert launch.main([*options, "--json", "--", "path.log_dir=logs"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "\n".join(found["scripts"].values()) == printed
+    assert found["submitted"] is None
+    assert launch.main([*options, "--json", "--submit", "--", "path.log_dir=logs"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["submitted"] == {"folder": "logs/slurm/001", "jobs": {"job.sbatch": "41", "collect.sbatch": "42"}}
+    assert (fake_slurm / "logs/slurm/001/job.sbatch").read_text() == found["scripts"]["job.sbatch"]
 
 
 def test_a_rejection_by_slurm_is_reported(fake_slurm):

@@ -3,7 +3,6 @@ r"""Prints the Slurm job script of one or many training runs; `--submit` also su
     frugalseg launch --site frontier --mode runs --account ABC123 --environment /path/to/conda_env \
         --sweep eval_fold=0,1,2,3,4 label_sets=0,1 -- alpnet chaost2 setting2
     frugalseg launch --site nvidia --mode one --nodes 2 -- alpnet chaost2 setting2 batch_size=4
-from util.parser import CommandParser
 
 --mode runs: independent runs, one per GPU, as a job array if they do not fit into one job; each trains and validates.
 --runs FILE: the runs of a list, see `python -m util.launch.item --help`.
@@ -17,6 +16,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 
@@ -25,26 +25,45 @@ from util.errors import ConfigError
 from util.files import write_text
 from util.launch.jobs import Job, collect_script, training_script
 from util.launch.sites import read_site, site_names
-from util.parser import CommandParser
+from util.parser import CommandParser, add_json, print_json
 
 MAIN_OPTIONS = ("site", "mode", "sweep", "nodes", "account", "partition", "time", "environment", "collect", "submit")
 LIST_OPTIONS = ("sweep", "sbatch", "settings")
+NOT_RENDERED = ("--submit", "--json")  # they leave the scripts as they are
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """Where the scripts were stored, and the job that Slurm has made of each."""
+
+    folder: Path
+    jobs: dict[str, str]
+
+    def __str__(self) -> str:
+        """A line with the job ids."""
+        return f"submitted: {', '.join(f'{name} is job {id_}' for name, id_ in self.jobs.items())} ({self.folder})"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the job scripts; with --submit also submits them."""
+    """Prints the job scripts; with --submit also submits them, with --json as one document."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     given = vars(make_parser().parse_args(arguments))
-    submits, collects = given.pop("submit"), given.pop("collect")
+    submits, collects, is_asked = given.pop("submit"), given.pop("collect"), given.pop("json")
     lists = {name: tuple(given.pop(name)) for name in LIST_OPTIONS}
     job = Job(site=read_site(given.pop("site")), **lists, **given)
-    rendered_by = shlex.join(["frugalseg", "launch", *(argument for argument in arguments if argument != "--submit")])
+    rendered_by = shlex.join(
+        ["frugalseg", "launch", *(argument for argument in arguments if argument not in NOT_RENDERED)]
+    )
     scripts = {"job.sbatch": training_script(job, rendered_by)}
     if collects:
         scripts["collect.sbatch"] = collect_script(job)
-    sys.stdout.write("\n".join(scripts.values()))
-    if submits:
-        sys.stdout.write(f"\n{submit(scripts, Path(job.log_folder).expanduser())}\n")
+    if not is_asked:
+        sys.stdout.write("\n".join(scripts.values()))
+    submitted = submit(scripts, Path(job.log_folder).expanduser()) if submits else None
+    if is_asked:
+        print_json({"scripts": scripts, "submitted": submitted and asdict(submitted)})
+    elif submitted:
+        sys.stdout.write(f"\n{submitted}\n")
     return 0
 
 
@@ -78,17 +97,15 @@ def make_parser() -> CommandParser:
     parser.add_argument("--train-only", action="store_true", help="skip validation")
     parser.add_argument("--collect", action="store_true", help="add a final job that creates the table of results")
     parser.add_argument("--submit", action="store_true", help="submit the jobs after printing them")
+    add_json(parser)
     parser.add_argument(
         "settings", nargs="*", metavar="WORD", help="named configs and KEY=VALUE, as after `frugalseg train`"
     )
     return parser
 
 
-def submit(scripts: dict[str, str], folder: Path) -> str:
+def submit(scripts: dict[str, str], folder: Path) -> Submitted:
     """Writes the scripts to a new subfolder of `folder` and submits them; the second depends on the first.
-
-    Returns:
-        A line with the job ids.
 
     Raises:
         ConfigError: Slurm is not installed, or it rejected a job.
@@ -99,8 +116,7 @@ def submit(scripts: dict[str, str], folder: Path) -> str:
         write_text(subfolder / name, text)
         dependency = [f"--dependency=afterok:{ids[0]}", "--kill-on-invalid-dep=yes"] if ids else []
         ids.append(_sbatch([*dependency, str(subfolder / name)]))
-    names = ", ".join(f"{name} is job {id_}" for name, id_ in zip(scripts, ids, strict=True))
-    return f"submitted: {names} ({subfolder})"
+    return Submitted(subfolder, dict(zip(scripts, ids, strict=True)))
 
 
 def _new_subfolder(folder: Path) -> Path:

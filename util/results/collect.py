@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -11,12 +13,42 @@ from util.files import write_text
 from util.ids import natural_key
 from util.results.layout import GENERIC, Layout
 from util.results.scores import FAMILY, FILE_NAME, N_FAILED, read_scores
-from util.results.tables import make_tables
+from util.results.tables import Table, make_tables
 
 SOURCE = "source"  # column with the file that a score was read from
 
 
-def write_tables(root: Path, layouts: Mapping[str, Layout]) -> tuple[str, list[str]]:
+@dataclass(frozen=True)
+class Collected:
+    """The tables of all validations.
+
+    Attributes:
+        folder: in which they are.
+        tables: of all families.
+        left_out: a message for each file that was left out, as `collect` gives them.
+    """
+
+    folder: Path
+    tables: list[Table]
+    left_out: list[str]
+
+    def to_markdown(self) -> str:
+        """The text of table.md."""
+        left_out = "".join(f"- Left out: {each}\n" for each in self.left_out)
+        return "\n".join([*(table.to_markdown() for table in self.tables), *filter(None, [left_out])])
+
+    def to_json(self) -> dict[str, Any]:
+        """As printed by `--json`."""
+        tables = [table.to_json() for table in self.tables]
+        return {"folder": self.folder, "tables": tables, "left_out": self.left_out}
+
+    def require_all(self) -> None:
+        """Raises a `DataError` where files were left out."""
+        if self.left_out:
+            raise DataError("\n".join(["left out of the tables:", *self.left_out]))
+
+
+def write_tables(root: Path, layouts: Mapping[str, Layout]) -> Collected:
     """Writes the tables of all validations below a folder into it.
 
     table.md has all of them. table_<family>_<metric>.csv has the unrounded figures, those that end in _by_domain or
@@ -25,9 +57,6 @@ def write_tables(root: Path, layouts: Mapping[str, Layout]) -> tuple[str, list[s
     Args:
         root: folder of experiments.
         layouts: family -> layout; the tables come in this order.
-
-    Returns:
-        The text of table.md; and a message for each file that was left out, as `collect` gives them.
 
     Raises:
         DataError: see `collect`.
@@ -46,10 +75,9 @@ def write_tables(root: Path, layouts: Mapping[str, Layout]) -> tuple[str, list[s
         tables += made
         runs.append(_average_runs(scores, layout).assign(**{FAMILY: family}))
     write_text(root / "runs.csv", pd.concat(runs).to_csv(index=False, lineterminator="\n"))
-    left_out = "".join(f"- Left out: {failure}\n" for failure in failures)
-    text = "\n".join([*(table.to_markdown() for table in tables), *filter(None, [left_out])])
-    write_text(root / "table.md", text)
-    return text, failures
+    collected = Collected(root, tables, failures)
+    write_text(root / "table.md", collected.to_markdown())
+    return collected
 
 
 def collect(paths: Iterable[Path], layouts: Mapping[str, Layout]) -> tuple[dict[str, pd.DataFrame], list[str]]:

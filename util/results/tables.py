@@ -7,6 +7,7 @@ A `Table` holds the unrounded figures and the text that is printed of them. Mark
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,6 +58,11 @@ class Table:
         header = markdown_header(list(self.printed.columns), self.n_labels)
         lines = map(markdown_row, self.printed.itertuples(index=False))
         return "\n".join([header, *lines, "", *(f"- {note}" for note in self.notes)]) + "\n"
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures, unrounded and in plain numbers (a Dice of 0 to 1), and the notes."""
+        rows = self.figures.drop(columns="metric").to_dict("records")
+        return {"metric": self.metric, "breakdown": self.breakdown, "figures": rows, "notes": self.notes}
 
     def to_csv(self) -> str:
         """Formats the figures as CSV, unrounded; an undefined figure is an empty cell."""

@@ -16,13 +16,15 @@ from docopt import DocoptExit
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     import sacred.experiment
-    from sacred import Experiment
+    from sacred import Experiment, cli_option
     from sacred.run import Run
     from sacred.utils import SacredError, convert_to_nested_dict, format_sacred_error
 
 from util.cli import fail
 from util.config_words import FILE_SUFFIXES, parse_words, read_config_file
-from util.errors import ConfigError, UserError
+from util.errors import ConfigError, FailedItemsError, UserError
+from util.parser import print_json
+from util.runtime import distributed
 from util.schema import flatten, merge
 
 SACRED_COMMANDS = ("print_config", "print_named_configs", "print_dependencies", "save_config")
@@ -51,15 +53,25 @@ def plain_errors() -> Iterator[None]:
         raise shown from error
 
 
+@cli_option("-j", "--json", is_flag=True)
+def json_option(given: Any, run: Run) -> None:
+    """Print the answer as one JSON document on stdout."""
+    with plain_errors():
+        if given and run.meta_info["command"] in SACRED_COMMANDS:
+            raise ConfigError(f"--json: {run.meta_info['command']} prints a text. Leave --json out.")
+
+
 class PlainExperiment(Experiment):
     """An experiment whose named configurations belong to axes, such as method and data set.
 
     Attributes:
         axes: axis -> word -> settings. Words of different axes can be given in any order: those of a later axis, and
             then files of settings, override those of an earlier one; of one axis the later word does.
+        answer: what `--json` prints, set by the command; empty: what the command returns, as "result", and "failed".
     """
 
     axes: Mapping[str, Mapping[str, Mapping[str, Any]]] = {}
+    answer: Mapping[str, Any] = {}
 
     def add_axes(self, axes: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
         """Registers the words of all axes as named configurations."""
@@ -96,8 +108,11 @@ class PlainExperiment(Experiment):
         # Sacred's own restores objects, which can run code.
         sacred.experiment.get_config_updates = parse_words  # type: ignore[attr-defined]
         sacred.experiment.format_sacred_error = _message  # type: ignore[attr-defined]
+        self.answer, self.current_run = {}, None
         try:
-            return super().run_commandline(argv)
+            run = super().run_commandline(argv)
+            self.answer = self.answer or {"result": run and run.result, "failed": {}}
+            return run
         except UserError as error:
             sys.exit(fail(error))
         except DocoptExit as stop:
@@ -106,10 +121,18 @@ class PlainExperiment(Experiment):
             sys.stderr.write(f"error: {'unknown option ' + ', '.join(unknown) if unknown else told}. See --help.\n")
             sys.exit(ConfigError.exit_code)
         except SystemExit as stop:
+            self.answer = self.answer or _failures(stop)
             sys.exit(_exit_code(stop))
         except KeyboardInterrupt:
             logger.error("interrupted.")
             sys.exit(130)
+        finally:
+            self._print_answer()
+
+    def _print_answer(self) -> None:
+        run: Any = self.current_run
+        if self.answer and run and run.meta_info["options"].get("--json") and distributed.plan().is_first:
+            print_json(self.answer)
 
     def _create_run(
         self,
@@ -165,6 +188,12 @@ def _exit_code(stop: SystemExit) -> Any:
         return stop.code
     default = ConfigError.exit_code if stop.__context__ is None else 1
     return getattr(stop.__context__, "exit_code", default)
+
+
+def _failures(stop: SystemExit) -> dict[str, Any]:
+    """The answer of a command of which items failed."""
+    error = getattr(stop.__context__, "__cause__", None)
+    return {"result": None, "failed": error.failed} if isinstance(error, FailedItemsError) and error.failed else {}
 
 
 def _name_overridden(axis: str, given: Sequence[str], words: Mapping[str, Mapping[str, Any]]) -> None:

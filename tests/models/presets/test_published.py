@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from dataloaders.catalog import dataset
@@ -48,3 +51,16 @@ def test_their_test_images_are_those_of_the_data_sets():
 @pytest.mark.parametrize(("dataset", "method"), [("JSRT", "T-Loss"), ("ISIC2017", "Superpixel-guided")])
 def test_nothing_is_claimed_that_could_not_be_verified(dataset, method):
     assert published_dice(dataset, method) == {}
+
+
+@pytest.mark.parametrize("name", T_LOSS_TABLES)
+def test_the_page_of_noisy_masks_has_all_figures(name):
+    """The tables of the page come in the order of T_LOSS_TABLES."""
+    text = (Path(__file__).parents[3] / "docs/noisy_labels.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Published figures\n")[2].partition("\n## ")[0]
+    table = re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)[list(T_LOSS_TABLES).index(name)]
+    heading, _, *lines = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()]
+    assert heading == ["loss", "clean", *(f"{alpha:g}, {beta:g}" for alpha, beta in NOISE_COLUMNS[1:])]
+    assert {method: figures for method, *figures in lines} == {
+        method: list(published_dice(name, method).values()) for method in T_LOSS_TABLES[name]
+    }

@@ -174,7 +174,8 @@ def test_a_file_that_cannot_be_used_is_named_and_the_others_are_collected(tmp_pa
     write(tmp_path, "a", 1, scan(0.5))
     path = write(tmp_path, "b", 1, *(scan(0.7, case=case, fold=1) for case in ("5", "6", "7")))
     damage(path)
-    text, (failure,) = write_tables(tmp_path, LAYOUTS)
+    collected = write_tables(tmp_path, LAYOUTS)
+    text, (failure,) = collected.to_markdown(), collected.left_out
     assert "| ALPNet | blind | 50.00, n = 1 | 50.00, n = 1 |" in text
     assert text == (tmp_path / "table.md").read_text()
     assert message in failure
@@ -202,7 +203,7 @@ def rows_of(path):
 def test_tables_of_all_families(tmp_path):
     write(tmp_path, "tloss/seed0", 1, image(0.7), image(0.8, case="b"), image(float("nan"), case="c"))
     write(tmp_path, "alpnet", 1, scan(0.8), scan(2.5, metric="hd95_mm"))
-    text, _ = write_tables(tmp_path, LAYOUTS)
+    text = write_tables(tmp_path, LAYOUTS).to_markdown()
     assert text == (tmp_path / "table.md").read_text()
     assert "| ALPNet | blind | 80.00, n = 1 | 80.00, n = 1 |" in text
     assert "ALPNet, blind: no defined score of fold 1, 2, 3, 4 for LIVER." in text
@@ -234,7 +235,7 @@ def test_gathering_again_gives_the_same(tmp_path):
 
 def test_scores_of_other_families_get_a_generic_table(tmp_path):
     write(tmp_path, "a", 1, scan(0.5, family="new"), {**scan(0.6, method="none"), "family": ""})
-    text, _ = write_tables(tmp_path, LAYOUTS)
+    text = write_tables(tmp_path, LAYOUTS).to_markdown()
     assert "| ALPNet | CHAOST2 | 50.00, n = 1 |" in text
     assert "| none | CHAOST2 | 60.00, n = 1 |" in text
     assert (tmp_path / "table_dice.csv").exists()

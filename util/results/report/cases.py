@@ -84,6 +84,12 @@ class CaseGroup:
         return sorted((row for row in self.rows if row.mark), key=lambda row: order.index(row.mark))
 
     @property
+    def means(self) -> dict[str, float]:
+        """Structure -> mean over the cases whose score is defined, in printed units; NaN where there is none."""
+        values = {name: [row.values.get(name, math.nan) for row in self.rows] for name in self.structures}
+        return {name: self.factor * float(pd.Series(each).mean()) for name, each in values.items()}
+
+    @property
     def title_of_metric(self) -> str:
         """Name and unit of the score."""
         return metric(self.metric).title

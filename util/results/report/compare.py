@@ -3,8 +3,9 @@
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,13 @@ class Compared:
     differences: list[Difference]
     plot: Plot | None
 
+    def to_json(self, structures: Sequence[str]) -> dict[str, Any]:
+        """The figures of a run; of the first one without differences."""
+        means = dict(zip((*structures, MEAN), self.means, strict=True))
+        return {"name": self.name, "title": self.title, "means": means} | {
+            "differences": [asdict(each) for each in self.differences]
+        }
+
 
 @dataclass(frozen=True)
 class ComparedSet:
@@ -85,12 +93,50 @@ class ComparedSet:
         return _is_higher_better(self.runs[0].group)
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Runs compared with the first one.
+
+    Attributes:
+        folders: of the runs, in the order given.
+        sets: of scores under the same conditions.
+        warnings: cases and scores that are not compared, and the like.
+    """
+
+    folders: list[Path]
+    sets: list[ComparedSet]
+    warnings: list[str]
+
+    def save(self, out: Path) -> Path:
+        """Writes the page; returns its path."""
+        first, told = self.sets[0].runs[0].name, self.warnings
+        text = render("compare.html.j2", n_runs=len(self.folders), first=first, sets=self.sets, warnings=told)
+        write_text(out, text)
+        return out
+
+    def to_json(self) -> dict[str, Any]:
+        """As printed by `--json`: the figures of the page's tables."""
+        return {
+            "runs": [{"name": run.name, "folder": at} for run, at in zip(self.sets[0].runs, self.folders, strict=True)],
+            "sets": [
+                {"conditions": each.title, "metric": each.metric, "higher_is_better": each.is_higher_better}
+                | {"cases": list(each.shared), "runs": [run.to_json(each.structures) for run in each.runs]}
+                for each in self.sets
+            ],
+            "warnings": self.warnings,
+        }
+
+
 def save_comparison(paths: Sequence[Path], out: Path) -> Path:
-    """Writes a page that compares runs; returns its path.
+    """Writes a page that compares runs, see `compare_runs`; returns its path."""
+    return compare_runs(paths).save(out)
+
+
+def compare_runs(paths: Sequence[Path]) -> Comparison:
+    """Compares runs.
 
     Args:
         paths: of two runs or more, see `find_run`; the first one is the reference.
-        out: the page.
 
     Raises:
         DataError: a run cannot be read, or they have no case, structure or score in common.
@@ -98,15 +144,7 @@ def save_comparison(paths: Sequence[Path], out: Path) -> Path:
     runs = [read_run(find_run(path)) for path in paths]
     groups = [_groups(run) for run in runs]
     sets = [_compare_set(runs, each, number) for number, each in enumerate(_alike(groups))]
-    text = render(
-        "compare.html.j2",
-        n_runs=len(runs),
-        first=sets[0].runs[0].name,
-        sets=sets,
-        warnings=_warnings(runs, groups, sets),
-    )
-    write_text(out, text)
-    return out
+    return Comparison([run.folder for run in runs], sets, _warnings(runs, groups, sets))
 
 
 def _groups(run: Run) -> list[CaseGroup]:

@@ -1,3 +1,4 @@
+import json
 import re
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from tests.util.results.report.conftest import DICE, STRUCTURES, scores_of
 from util.errors import DataError
 from util.results.intervals import mean_interval
+from util.results.report.__main__ import main
 from util.results.report.compare import default_place, save_comparison
 from util.results.scores import FILE_NAME, write_scores
 
@@ -35,6 +37,34 @@ def test_runs_are_compared_on_the_cases_they_share(write_run, tmp_path):
     assert shared[0][1:3] == ["90.0", "95.0"]
     assert "SECRET" not in page
     assert "<script>alert" not in page
+
+
+def test_a_comparison_as_json_has_the_figures_of_the_page(write_run, tmp_path, capsys):
+    runs = [str(write_run(tmp_path / "a", title="First")), str(write_run(tmp_path / "b", OTHER, title="Second"))]
+    main([*runs, "--out", str(tmp_path / "page.html"), "--json"])
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found["page"] == str(tmp_path / "page.html")
+    assert found["runs"] == [{"name": name, "folder": run} for name, run in zip("AB", runs, strict=True)]
+    assert found["warnings"][0] == "Compared on the 3 cases that all runs share (a: 5 cases; b: 4 cases)."
+    (scores,) = found["sets"]
+    assert (scores["cases"], scores["higher_is_better"]) == (["1", "2", "3"], True)
+    first, second = scores["runs"]
+    assert first["differences"] == []
+    liver, _, mean = second["differences"]
+    assert (liver["structure"], liver["n"], liver["better"], liver["worse"]) == ("LIVER", 3, 2, 1)
+    assert (liver["median"], liver["mean"]) == pytest.approx((5.0, 5 / 3))
+    assert mean["median"] == pytest.approx(2.5)
+    assert second["means"]["LIVER"] - first["means"]["LIVER"] == pytest.approx(5 / 3)
+
+
+def test_the_page_of_a_run_as_json(write_run, tmp_path, capsys):
+    run = write_run(tmp_path / "a", {"1": (0.9, 0.8), "2": (0.5, float("nan"))}, title="First")
+    main([str(run), "--json"])
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert (found["page"], found["run"], found["title"]) == (str(run / "report.html"), str(run), "First")
+    (scores,) = found["scores"]
+    assert scores["metric"] == "Dice × 100"
+    assert list(scores["means"].values()) == pytest.approx([70.0, 80.0])
 
 
 def test_every_set_of_scores_that_all_runs_have_is_compared(write_run, tmp_path):
