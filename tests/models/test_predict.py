@@ -217,10 +217,10 @@ def test_what_propagation_does_not_use_is_refused(inputs, tmp_path):
 def test_an_unexpected_error_does_not_stop_the_others(inputs, tmp_path, monkeypatch, caplog):
     read_one = scans.read_volume
 
-    def read_all_but_second(path):
+    def read_all_but_second(path, series=""):
         if path.name == "second.nii.gz":
             raise RuntimeError("out of memory")
-        return read_one(path)
+        return read_one(path, series)
 
     write_nifti(tmp_path / "in" / "first.nii.gz", Volume(scan(1)[0], AFFINE))
     write_nifti(tmp_path / "in" / "second.nii.gz", Volume(scan(1)[0], AFFINE))

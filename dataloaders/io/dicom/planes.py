@@ -150,7 +150,7 @@ def check_one_series(folder: Path, slices: Sequence[DicomSlice]) -> None:
     remedy = "Move the others to folders of their own."
     if len(numbers) == len(counts):
         remedy = (
-            "`frugalseg predict --series NUMBER` takes the one that you need; or "
+            "The option --series NUMBER of `frugalseg predict` takes the one that you need; or "
             f"{split_command(folder, ['SeriesNumber'])} copies each to a folder of its own."
         )
     raise DataError(
