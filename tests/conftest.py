@@ -17,6 +17,7 @@ from dataloaders.images.folder import ImageFolder, NoiseConfig, SuperpixelConfig
 from dataloaders.io.nifti import write_nifti
 from dataloaders.io.png import write_png
 from dataloaders.samples import Volume
+from tests.browser import chromium
 from util.files import write_json
 
 CHAOST2 = dataset("CHAOST2")
@@ -146,6 +147,13 @@ def image_folder(tmp_path_factory):
 def chest_folder(tmp_path_factory):
     """The same of JSRT: grey, with three structures."""
     return write_images(tmp_path_factory.mktemp("jsrt"), JSRT)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A headless Chromium, shared by the tests of a module."""
+    with chromium(tmp_path_factory.mktemp("profile")) as page:
+        yield page
 
 
 @pytest.fixture(scope="session")

@@ -76,7 +76,10 @@ class DensePredictor:
     Attributes:
         segmenter: the method, in evaluation mode on its device.
         task: data set, structures, and the part of the prepared image that the network sees.
+        intensities: of these images; those of all dense networks are normalised alike.
     """
+
+    intensities = Intensities()
 
     def __init__(
         self,
@@ -111,11 +114,6 @@ class DensePredictor:
         spec = find_dataset(path, content, "images", dataset)
         task = ImageTask(spec, tuple(settings["structures"]), settings["size_px"])
         return cls(load_trained(path, settings, weights, target).method, task, target)
-
-    @property
-    def intensities(self) -> Intensities:
-        """Of the images that the network sees: those of all dense networks are normalised alike."""
-        return Intensities()
 
     def agreement(self) -> dict[str, Any]:
         """What must be equal in networks that are averaged, see `averaged`."""

@@ -18,12 +18,6 @@ class PartialScanPredictor(SourcesPredictor):
     """Segments scans slice by slice into the classes of all tasks; a voxel of several gets the most probable one."""
 
     family = "partial_scans"
-    _intensities = Intensities()  # of slices of 0 to 255
-
-    @property
-    def intensities(self) -> Intensities:
-        """Of the slices that the network sees, of 0 to 255 before."""
-        return self._intensities
 
     def read_settings(self, path: Path, settings: Mapping[str, Any]) -> None:
         """Takes the intensities from the settings of a checkpoint.
@@ -32,7 +26,7 @@ class PartialScanPredictor(SourcesPredictor):
             CheckpointError: they are missing.
         """
         _, *(mean, sd) = network_settings(path, settings)
-        self._intensities = Intensities(mean, sd)
+        self.intensities = Intensities(mean, sd)  # of slices of 0 to 255
 
     def network_input(self, prepared: np.ndarray) -> Float[Tensor, "D 1 h w"]:
         """The slices of a prepared scan (D, H, W) as the network sees them."""

@@ -53,9 +53,11 @@ class SourcesPredictor:
         parameters: how scans are prepared.
         spec: description of the data set that the network was trained on.
         structures: name -> value in the label maps.
+        intensities: of the slices that the network sees, after `rule`.
     """
 
     family: ClassVar[str] = "sources"
+    intensities: Intensities = Intensities()
 
     def __init__(
         self,
@@ -116,11 +118,6 @@ class SourcesPredictor:
     def predict(self, frames: Sequence[Volume], name: str = "the scan") -> list[Volume]:
         """The label map of each frame of a scan; see `segment`."""
         return [found.label_map for found in self.segment(frames, name)]
-
-    @property
-    def intensities(self) -> Intensities:
-        """Of the slices that the network sees: `rule` says all of it."""
-        return Intensities()
 
     def agreement(self) -> dict[str, Any]:
         """What must be equal in networks that are averaged, see `averaged`."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.browser import CHROMIUM, chromium
+from tests.browser import CHROMIUM
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
@@ -13,12 +13,6 @@ LARGE = "document.querySelector('.large-told').textContent"
 def are_like(colours, wanted):
     """Whether some are about a colour."""
     return any(max(abs(a - b) for a, b in zip(colour, wanted, strict=True)) < 40 for colour in colours)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with chromium(tmp_path_factory.mktemp("profile")) as page:
-        yield page
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.browser import CHROMIUM, chromium
+from tests.browser import CHROMIUM
 from tests.util.results.conftest import HOSTILE, NOW, write_exps
 from util.results import runs
 from util.results.run_index import read_folder
@@ -41,12 +41,6 @@ def runs_page(tmp_path_factory):
         found = ordered(read_folder(exps, NOW))
         runs.save_page(exps / "pages/runs.html", found, distinguishing(found))
     return exps / "pages/runs.html"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with chromium(tmp_path_factory.mktemp("profile")) as page:
-        yield page
 
 
 @pytest.fixture

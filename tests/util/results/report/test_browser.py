@@ -24,12 +24,6 @@ def pages(write_run, tmp_path_factory):
     return {"run": save_report(runs[0]), "comparison": save_comparison(runs, folder / "comparison.html")}
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with chromium(tmp_path_factory.mktemp("profile")) as page:
-        yield page
-
-
 @pytest.fixture
 def page(browser, pages):
     browser.open(pages["run"])

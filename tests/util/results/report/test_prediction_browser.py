@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.browser import CHROMIUM, chromium
+from tests.browser import CHROMIUM
 from tests.util.results.report.test_prediction import ABOUT, write_overlay, write_scans
 from util.results.report.prediction import save_prediction_page
 
@@ -24,12 +24,6 @@ def prediction_page(tmp_path_factory):
     for grey, name in enumerate(("s8", "s9", "s10", LONG)):
         write_overlay(folder, name, 60 * grey)
     return save_prediction_page(table, "_overlay.png", ABOUT)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with chromium(tmp_path_factory.mktemp("profile")) as page:
-        yield page
 
 
 @pytest.fixture
