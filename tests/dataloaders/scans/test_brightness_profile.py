@@ -27,6 +27,8 @@ def test_scale_offset_air_and_cut_do_not_matter(scans):
         scans[2],
     ):
         assert profile_distance(wanted, brightness_profile(changed)) < LIMIT
+    air = np.pad(scans[0], ((0, 0), (200, 200), (200, 200)), constant_values=scans[0].min())
+    assert profile_distance(wanted, brightness_profile(air)) < 0.1
 
 
 @pytest.mark.parametrize("change", [np.negative, lambda x: np.minimum(x, np.quantile(x, 0.8))])
