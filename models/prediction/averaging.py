@@ -56,17 +56,12 @@ P = TypeVar("P", bound=Averageable)
 
 @dataclass(frozen=True)
 class _Pass:
-    """One network that sees images turned round along some axes."""
+    """A further network, or the first once more, that sees images turned round along some axes."""
 
     segmenter: Segmenter
     first: Intensities  # of the images that are given
     own: Intensities
     axes: tuple[int, ...]
-
-    @property
-    def is_as_given(self) -> bool:
-        """Whether the network sees images as they are given."""
-        return not self.axes and self.own == self.first
 
     def set_support(self, support: SupportSet) -> None:
         """Encodes the annotated slices and scans, turned round as well."""
@@ -78,11 +73,8 @@ class _Pass:
 
     def probabilities(self, case: EvalCase | ImageCase) -> Float[Tensor, "K D H W"]:
         """Of each class, turned back."""
-        if not self.is_as_given:
-            image = self._seen(case.image)
-            known = {} if isinstance(case, ImageCase) else {"encoded": None}  # what was encoded was the image as given
-            case = replace(case, image=image, **known)
-        return self.segmenter.probabilities(case).flip(self.axes)
+        known = {} if isinstance(case, ImageCase) else {"encoded": None}  # the first network encoded it, as given
+        return self.segmenter.probabilities(replace(case, image=self._seen(case.image), **known)).flip(self.axes)
 
     def _seen(self, image: Tensor) -> Tensor:
         return self.first.to(self.own, image).flip(self.axes)
@@ -110,24 +102,24 @@ class AveragedSegmenter(Segmenter):
     ) -> None:
         super().__init__(methods[0], device)
         known = intensities or [Intensities()] * len(methods)
-        self.passes = [
-            _Pass(Segmenter(method, device), known[0], own, axes)
-            for (method, own), axes in product(zip(methods, known, strict=True), FLIPS if flips else FLIPS[:1])
+        passes = product(zip(methods, known, strict=True), FLIPS if flips else FLIPS[:1])
+        self.further = [
+            _Pass(Segmenter(method, device), known[0], own, axes) for (method, own), axes in list(passes)[1:]
         ]
 
     def set_support(self, support: SupportSet) -> None:
         """Encodes the annotated slices with which all following cases are compared."""
-        for each in self.passes:
+        super().set_support(support)
+        for each in self.further:
             each.set_support(support)
-        self.support = self.passes[0].segmenter.support
 
     def segment(self, case: EvalCase | ImageCase) -> Segmentation:
         """Segments a case into its classes."""
-        total = self.passes[0].probabilities(case)
+        total = self.probabilities(case)
         with inference(self.method):
-            for each in self.passes[1:]:
+            for each in self.further:
                 total = total + each.probabilities(case)
-            mean = total / len(self.passes)
+            mean = total / (1 + len(self.further))
             return Segmentation(mean, self.method.masks(mean))
 
 
