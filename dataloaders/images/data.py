@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch.utils.data import DataLoader, Dataset
 
 from dataloaders.images.config import DenseConfig
@@ -117,8 +117,8 @@ class DenseData(TrainingData):
         """Pads a (H, W) map of the window to the whole prepared image with 0; uint16."""
         return self.config.task.in_full(part.astype(np.uint16))
 
-    def to_original(self, image_id: str, mask: np.ndarray) -> np.ndarray:
-        """Takes a (H, W) bool or uint8 mask of the window to the grid of the original picture; 0 outside the window.
+    def to_original(self, image_id: str, shares: Float[np.ndarray, "K h w"]) -> Float[np.ndarray, "K H W"]:
+        """Takes probability maps of the window to the grid of the original picture; 0 outside the window.
 
         Raises:
             DataError: the manifest does not record the original size.
@@ -128,8 +128,7 @@ class DenseData(TrainingData):
             raise DataError(
                 f"{self.folder.folder / MANIFEST}: no original size of {image_id}. Run `frugalseg prepare` again."
             )
-        full = self.config.task.in_full(mask)
-        return Framing.from_row(row, len(full)).to_picture(full)
+        return Framing.from_row(row, self.config.task.side_px).to_picture(self.config.task.in_full(shares))
 
     def has_original_size(self, image_id: str) -> bool:
         """Whether the manifest records the size of the original picture."""

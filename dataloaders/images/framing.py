@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 
 from dataloaders.images.field_of_view import SquareCrop, crop_field
 from dataloaders.images.geometry import Placement, place_image, resize_nearest
@@ -66,8 +66,14 @@ class Framing:
         part = mask if self.crop is None else self.crop.to_square(mask)
         return self.placement.pad(resize_nearest(part, self.placement.height_px, self.placement.width_px))
 
-    def to_picture(self, square: Shaped[np.ndarray, "S S"]) -> Shaped[np.ndarray, "H W"]:
-        """Takes a mask, label map or probabilities of 16 bits on the prepared grid to the picture, 0 elsewhere."""
+    def to_picture(self, shares: Float[np.ndarray, "K S S"]) -> Float[np.ndarray, "K H W"]:
+        """Interpolates probability maps, float32, on the prepared grid at the pixels of the picture; 0 elsewhere.
+
+        Masks are made of them afterwards: made before, their outlines would be steps as coarse as the prepared grid.
+        """
+        return np.stack([self._one_to_picture(share) for share in shares])
+
+    def _one_to_picture(self, share: Float[np.ndarray, "S S"]) -> Float[np.ndarray, "H W"]:
         if self.crop is None:
-            return self.placement.to_picture(square, self.height_px, self.width_px)
-        return self.crop.to_picture(self.placement.to_picture(square, self.crop.side_px, self.crop.side_px))
+            return self.placement.to_picture(share, self.height_px, self.width_px)
+        return self.crop.to_picture(self.placement.to_picture(share, self.crop.side_px, self.crop.side_px))

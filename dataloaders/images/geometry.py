@@ -1,4 +1,4 @@
-"""From pictures of any size to the square grid of prepared images, and masks back to the picture."""
+"""From pictures of any size to the square grid of prepared images, and probabilities back to the picture."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,9 +56,9 @@ class Placement:
         square[self.window] = resized
         return square
 
-    def to_picture(self, mask: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
-        """Takes a (size_px, size_px) mask or label map to the grid of a picture, each pixel from the nearest one."""
-        return resize_nearest(mask[self.window], height_px, width_px)
+    def to_picture(self, share: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
+        """Takes a (size_px, size_px) probability map, float32, to the grid of a picture by bilinear interpolation."""
+        return _resize_smoothly(share[self.window], height_px, width_px)
 
 
 def resize_image(image: np.ndarray, size_px: int) -> np.ndarray:
@@ -80,11 +80,15 @@ def place_image(image: np.ndarray, placement: Placement) -> np.ndarray:
     size = placement.size_px
     if image.dtype != np.uint16 and (placement.height_px, placement.width_px) == (size, size):
         return resize_image(image, size)
+    return placement.pad(_resize_smoothly(image, placement.height_px, placement.width_px))
+
+
+def _resize_smoothly(image: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
+    """(H, W) or (H, W, 3) uint8, uint16 or float32 to another size: means of areas where it shrinks, else bilinear."""
     import cv2  # slow to import, and only images that are not squeezed to 8 bits need it
 
-    is_smaller = placement.height_px * placement.width_px < image.shape[0] * image.shape[1]
-    method = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR
-    return placement.pad(cv2.resize(image, (placement.width_px, placement.height_px), interpolation=method))
+    is_smaller = height_px * width_px < image.shape[0] * image.shape[1]
+    return cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR)
 
 
 def resize_nearest(mask: np.ndarray, height_px: int, width_px: int) -> np.ndarray:

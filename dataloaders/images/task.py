@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Shaped
 
 from dataloaders.description import DatasetSpec
 
@@ -44,8 +45,8 @@ class ImageTask:
             return slice(0, self.side_px), slice(0, self.side_px)
         return self.spec.structure(first).window(self.side_px)
 
-    def in_full(self, part: np.ndarray) -> np.ndarray:
-        """Pads a (H, W) map of the window to the whole prepared image with 0; same dtype."""
-        full = np.zeros((self.side_px, self.side_px), part.dtype)
-        full[self.window] = part
+    def in_full(self, part: Shaped[np.ndarray, "*K h w"]) -> Shaped[np.ndarray, "*K S S"]:
+        """Pads maps of the window to the whole prepared image with 0; same dtype."""
+        full = np.zeros((*part.shape[:-2], self.side_px, self.side_px), part.dtype)
+        full[..., *self.window] = part
         return full

@@ -207,9 +207,9 @@ class ImageSet(PartialSet):
         """A prepared image in its own colours, 0 to 255."""
         return 255 * self._image(case_id)[0].numpy()
 
-    def to_original(self, image_id: str, mask: np.ndarray) -> np.ndarray:
-        """Takes a (H, W) mask on the prepared grid to the grid of the original picture; 0 outside what was cut out."""
-        return Framing.from_row(self.folder.row(image_id), len(mask)).to_picture(mask)
+    def to_original(self, image_id: str, shares: Float[np.ndarray, "K S S"]) -> Float[np.ndarray, "K H W"]:
+        """Takes probability maps to the grid of the original picture; 0 outside what was cut out."""
+        return Framing.from_row(self.folder.row(image_id), shares.shape[-1]).to_picture(shares)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from models.evaluation.probabilities import export_probabilities
 from models.evaluation.suspects import rank_suspects
 from models.methods.base import Method
 from models.prediction.dense import segmentation_files
-from models.prediction.segmenter import Segmenter
+from models.prediction.segmenter import Segmenter, masks_of_image, to_host
 from util.ids import natural_key
 from util.items import Failures, catching, dispensable
 from util.progress import ProgressBar
@@ -40,6 +40,7 @@ class _Batch:
 
     case: ImageCase
     truth: Bool[np.ndarray, "K N H W"]
+    probabilities: Float[Tensor, "K N H W"]  # on the device
     masks: Bool[np.ndarray, "K N H W"]
     confidence: Float[Tensor, "N K"]
     overlap: Int[Tensor, "3 N K"]
@@ -110,7 +111,7 @@ class DenseEvaluation(Evaluation):
         failed: Failures = {}
         scored: dict[str, tuple[Candidate, ImageScores]] = {}  # caption -> what is drawn
         for candidate in candidates:
-            save = partial(self._save_masks, out / "predictions" / candidate.weights, failures)
+            save = partial(self._save_masks, out / "predictions" / candidate.weights, candidate.method, failures)
             scores = self._score_images(
                 candidate.method, options.surface_scores, save if options.save_predictions else None, failed
             )
@@ -171,13 +172,13 @@ class DenseEvaluation(Evaluation):
         overlap = count_overlap(found.masks, torch.from_numpy(truth).to(self.device))
         masks = found.masks.cpu().numpy()
         distances = surface_distances_px(masks, truth) if with_distances else np.full((2, *overlap.shape[1:]), np.nan)
-        return _Batch(case, truth, masks, found.confidence_by_image, overlap, distances)
+        return _Batch(case, truth, found.probabilities, masks, found.confidence_by_image, overlap, distances)
 
     def _score_images(
         self,
         method: Method,
         with_distances: bool,
-        save: Callable[[ImageCase, np.ndarray], None] | None = None,
+        save: Callable[[_Batch], None] | None = None,
         failed: Failures | None = None,
     ) -> ImageScores | None:
         """Scores the test images; None if every one of them failed."""
@@ -190,7 +191,7 @@ class DenseEvaluation(Evaluation):
             distances.append(batch.distances)
             confidence.append(batch.confidence.double().cpu().numpy())
             if save is not None:
-                save(batch.case, batch.masks)
+                save(batch)
         if not ids:
             return None
         joined = torch.cat(counts, 1).cpu()  # (3, N, K)
@@ -205,23 +206,23 @@ class DenseEvaluation(Evaluation):
             confidence=np.concatenate(confidence),
         )
 
-    def _save_masks(self, folder: Path, failures: Failures, case: ImageCase, masks: np.ndarray) -> None:
+    def _save_masks(self, folder: Path, method: Method, failures: Failures, batch: _Batch) -> None:
         """Writes a mask per structure on the prepared grid and, where its size is known, a label map of the original.
 
         Args:
             folder: receives `<structure>/<id>.png`, and `original_size/<id>_segmentation.png` as prediction writes it.
+            method: with the rule from probabilities to masks.
             failures: receives a message for each image whose masks cannot be written.
-            case: N images.
-            masks: (K, N, H, W) bool.
+            batch: some images.
         """
-        task = self.data.config.task
-        for place, image_id in enumerate(case.ids):
-            by_name = dict(zip(task.names, masks[:, place], strict=True))
+        task, probabilities = self.data.config.task, to_host(batch.probabilities)
+        for place, image_id in enumerate(batch.case.ids):
             with catching(failures, image_id, f"masks of {image_id}"):
-                for name, mask in by_name.items():
+                for name, mask in zip(task.names, batch.masks[:, place], strict=True):
                     write_png(folder / name / f"{image_id}.png", mask)
                 if self.data.has_original_size(image_id):
-                    original = {name: self.data.to_original(image_id, mask) for name, mask in by_name.items()}
+                    shares = self.data.to_original(image_id, probabilities[:, place])
+                    original = dict(zip(task.names, masks_of_image(method, shares), strict=True))
                     write_pngs(segmentation_files(folder / "original_size", image_id, original, task.supplied_values))
 
     def _agreement(self, method: Method) -> dict[str, float]:

@@ -137,7 +137,8 @@ class PartialEvaluation(Evaluation):
             dice[found.id] = mean_defined([one.values["dice"] for one in scores.values()])
             if options.save_predictions:
                 with catching(report.unwritten, f"{suffix}{each.name}/{found.id}", f"masks of {found.id}, {each.name}"):
-                    save_masks(folder / "predictions" / each.name, each, found, self.data.config.task_list)
+                    place, tasks = folder / "predictions" / each.name, self.data.config.task_list
+                    save_masks(place, each, found, tasks, candidate.method)
 
         for _ in ProgressBar(self._each(candidate.method, each, "test", work, failed), each.name, len(ids)):
             pass

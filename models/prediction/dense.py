@@ -21,7 +21,7 @@ from models.methods.base import Method
 from models.prediction.averaging import Intensities
 from models.prediction.label_tables import write_label_tables
 from models.prediction.origin import find_dataset, require_family
-from models.prediction.segmenter import Segmenter
+from models.prediction.segmenter import Segmenter, masks_of_image, to_host
 from models.training.load import load_trained, read_trained
 from util.errors import DataError
 from util.runtime.device import choose_device, set_precision
@@ -41,7 +41,8 @@ class DensePrediction:
     Attributes:
         masks: structure -> (H, W) bool.
         values: structure -> value in label maps.
-        probabilities: structure -> (H, W) uint16, 65535 is 1; 0 outside the window that the network sees.
+        probabilities: structure -> (H, W) uint16, 65535 is 1; interpolated, so 0 from half a pixel of the network's
+            grid outside the window that it sees.
         confidence: structure -> how firm its outline is; None: nothing was found.
     """
 
@@ -159,12 +160,11 @@ class DensePredictor:
         framing = Framing.of(image, self.task.spec.grid, self.task.side_px)
         case = ImageCase(("image",), tuple(range(1, len(self.task.names) + 1)), self.network_input(image, framing))
         found = self.segmenter.segment(case)
-        masks = zip(self.task.names, found.masks[:, 0].cpu().numpy(), strict=True)
-        shares = zip(self.task.names, to_16_bits(found.probabilities[:, 0]), strict=True)
+        shares = framing.to_picture(self.task.in_full(to_host(found.probabilities)[:, 0]))
         return DensePrediction(
-            {name: framing.to_picture(self.task.in_full(mask)) for name, mask in masks},
+            dict(zip(self.task.names, masks_of_image(self.segmenter.method, shares), strict=True)),
             self.values,
-            {name: framing.to_picture(self.task.in_full(share)) for name, share in shares},
+            dict(zip(self.task.names, to_16_bits(shares), strict=True)),
             found.named_confidence(self.task.names),
         )
 
@@ -196,9 +196,9 @@ def require_picture(image: np.ndarray, channels: int) -> None:
         )
 
 
-def to_16_bits(probabilities: Float[Tensor, "K H W"]) -> Shaped[np.ndarray, "K H W"]:
-    """Probabilities as uint16 on the host; `FULL` is 1."""
-    return (probabilities.cpu() * FULL).round().to(torch.int32).numpy().astype(np.uint16)
+def to_16_bits(probabilities: Float[np.ndarray, "K H W"]) -> Shaped[np.ndarray, "K H W"]:
+    """Probabilities as uint16; `FULL` is 1."""
+    return np.rint(probabilities * FULL).astype(np.uint16)
 
 
 def overlap(masks: Mapping[str, Bool[np.ndarray, "..."]]) -> bool:

