@@ -153,7 +153,7 @@ class Outcome:
             "found": self.n_found,
             "segmented": self.n_done,
             "results": [{key: None if value == "" else value for key, value in each.items()} for each in self.records],
-            "not_segmented": self.failures,
+            "failed": self.failures,
             "not_drawn": self.pictures,
             "without_dicom_seg": self.dicom_seg,
             "left_out": {str(path): reason for path, reason in self.inventory.left_out.items()},

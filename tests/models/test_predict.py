@@ -145,8 +145,8 @@ def test_json_holds_the_table_and_the_failures(inputs, tmp_path, capsys):
         table = list(csv.DictReader(stream))
     written = [{key: "" if value is None else str(value) for key, value in each.items()} for each in answer["results"]]
     assert written == table
-    assert answer["not_segmented"].keys() == {"broken", "four"}
-    assert str(inputs / "scans" / "broken.nii.gz") in answer["not_segmented"]["broken"]
+    assert answer["failed"].keys() == {"broken", "four"}
+    assert str(inputs / "scans" / "broken.nii.gz") in answer["failed"]["broken"]
     assert [Path(path).name for path in answer["left_out"]] == ["old_segmentation.nii.gz"]
     assert answer["not_drawn"] == {}
 
