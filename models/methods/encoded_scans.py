@@ -86,6 +86,25 @@ class PlacedSupport(NamedTuple):
     found: Displacement | None  # of its structures; None: they were not looked for
     shift: Float[Tensor, "S h w 3"] | None  # see `Cells`
 
+    def fade(self, votes: Float[Tensor, "D h w M"], sigma_mm: float) -> Float[Tensor, "D h w M"]:
+        """The votes of the annotated scan, in which those for structures fade to background beyond its slices.
+
+        How a structure goes on where the annotated slices end, is not known. At a distance d from the last one, where
+        the structure was found, its votes count exp(-d^2 / 2 sigma^2).
+
+        Args:
+            votes: of background and structures.
+            sigma_mm: width of the place prior along z.
+        """
+        known = self.support.scan.z_mm[self.support.is_annotated]
+        shift = 0.0 if self.found is None else self.found.shift[:, 0]
+        z_mm = self.z_mm[:, None] - shift  # (D, K) or (D, 1)
+        beyond = torch.maximum(known.min() - z_mm, z_mm - known.max()).clamp_min(0)
+        kept = torch.exp(-0.5 * (beyond / sigma_mm).square()).to(votes)[:, None, None]
+        structures = kept * votes[..., 1:]
+        background = votes[..., :1] + (votes[..., 1:] - structures).sum(-1, keepdim=True)
+        return torch.cat([background, structures], -1)
+
     def of_slices(self, slices: Int[Tensor, " N"]) -> "PlacedSupport":
         """The same for some slices of the case."""
         return self._replace(z_mm=self.z_mm[slices])

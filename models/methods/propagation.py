@@ -282,7 +282,7 @@ class Propagation(WholeScanMethod):
         encoded = self._encode_part(part, spacing_mm)
         placed = [next(self.placer.shift(encoded, detail.support, one.z_mm)) for one, detail in details]
         maps = self._shares(encoded, placed, self.config.kernel)[:, 1:]
-        found = self._follow_image(part, maps, spacing_mm)
+        found = self._follow_image(part, maps, query.spacing_mm)  # widths in mm are those of structures of usual size
         height, width = image.shape[-2:]
         return put_back(found.transpose(0, 1), box, (height, width))[:, 0]
 
@@ -324,6 +324,7 @@ class Propagation(WholeScanMethod):
             for each in (one.support, *one.support.copies):
                 known = each.scan.cells(OUTPUT_STRIDE, shift=one.shift)
                 votes = propagate(cells, known, each.label, each.is_annotated, kernel)
+                votes = one.fade(votes, kernel.sigma_z_mm)
                 total = total + each.scan.spacing_mm[0] * votes  # scans with thin slices have no more say than others
         total[..., :1] += (total.sum(-1, keepdim=True) <= 0).to(total)  # no known place nearby
         return (total / total.sum(-1, keepdim=True)).permute(0, 3, 1, 2)

@@ -15,11 +15,15 @@ from util.schema import check_bounds, option
 
 @dataclass(frozen=True)
 class AlignmentConfig:
-    """How two scans are aligned along z. Source: chosen on folds 1 to 4 of CHAOST2."""
+    """How two scans are aligned along z.
+
+    Source: chosen on folds 1 to 4 of CHAOST2; `min_overlap` on stretches of these scans and on a CT scan of the chest
+    with one of the abdomen.
+    """
 
     scales: tuple[float, ...] = option((0.9, 1.0, 1.1), gt=0)  # candidates: millimetres of the support per millimetre
     step: float = option(0.5, gt=0)  # between candidate shifts, in slices of the support
-    min_overlap: float = option(0.5, gt=0, le=1)  # least share of the shorter scan that the other one must cover
+    min_overlap: float = option(0.15, gt=0, le=1)  # least share of the shorter scan that the other one must cover
     short_overlap_mm: float = option(61.6, ge=0)  # overlaps of about this length or less count less
     grid: int = option(8, ge=2)  # features a side that describe a slice
     margin: float = option(0.05, ge=0, lt=0.5)  # of the body box, left out on each side

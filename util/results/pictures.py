@@ -11,7 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Num, Shaped
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -31,6 +33,7 @@ COLOURS = (
 DASHES = ("solid", (0, (5, 1.2)), (0, (2, 0.8)), (0, (6, 1, 1.5, 1)))
 OTHER_COLOUR, EXPERT_COLOUR = COLOURS[:2]  # orange, blue
 BOUNDARY_COLOUR = (1.0, 0.8, 0.0)  # of superpixels, RGB
+LEGEND_COLUMNS = 5  # at most
 
 
 def panel_grid(
@@ -140,17 +143,28 @@ def outline_style(index: int) -> tuple[str, Any]:
 
 
 def draw_legend(figure: Figure, names: Sequence[str], truth: str | None) -> None:
-    """Explains the outlines of `draw_label_outlines`, below the figure; truth: what the white ones are, if any."""
+    """Explains the outlines of `draw_label_outlines`, below the figure, in as many columns as are within its width.
+
+    Args:
+        figure: whose width does not change any more.
+        names: of the structures.
+        truth: what the white outlines are, if any.
+    """
     lines = [
         Line2D([], [], color=outline_style(index)[0], linestyle=outline_style(index)[1], linewidth=2, label=name)
         for index, name in enumerate(names)
     ]
     if truth is not None:
         lines.append(Line2D([], [], color="white", linewidth=0.8, label=truth))
-    if lines:
-        figure.legend(
-            handles=lines, loc="outside lower center", ncols=min(len(lines), 5), facecolor="#303030", labelcolor="white"
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for n_columns in range(min(len(lines), LEGEND_COLUMNS), 0, -1):
+        legend = figure.legend(
+            handles=lines, loc="outside lower center", ncols=n_columns, facecolor="#303030", labelcolor="white"
         )
+        _print_as_is(legend)
+        if n_columns == 1 or legend.get_window_extent(renderer).width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def enlarge(array: Shaped[np.ndarray, "H W *C"], factor: int) -> Shaped[np.ndarray, "rows columns *C"]:
@@ -194,10 +208,14 @@ def literal(text: str) -> str:
     )
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, atomically. Texts are printed as they are: a "$" in an id starts no formula."""
-    for text in figure.findobj(Text):
+def _print_as_is(artist: Artist) -> None:
+    for text in artist.findobj(Text):
         text.set_parse_math(False)  # type: ignore[attr-defined]
         text.set_text(literal(text.get_text()))  # type: ignore[attr-defined]
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, atomically. Texts are printed as they are: a "$" in an id starts no formula."""
+    _print_as_is(figure)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})

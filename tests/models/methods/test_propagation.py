@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from dataloaders.samples import EvalCase, SupportScan, SupportSet
 from models.methods.alpnet import ALPNet, ALPNetConfig
 from models.methods.calibration import CalibrationConfig
-from models.methods.encoded_scans import shrink_labels
+from models.methods.encoded_scans import EncodedScan, EncodedSupport, PlacedSupport, shrink_labels
 from models.methods.placing import Placer
 from models.methods.propagation import Propagation, PropagationConfig
 from models.methods.registration import Registration, RegistrationConfig
-from models.methods.second_look import SecondLookConfig
+from models.methods.second_look import SecondLookConfig, whole
 from models.networks.brightness import BrightnessConfig, with_brightness
 from models.networks.deformation import DeformationConfig
-from models.networks.displacement import DisplacementConfig
+from models.networks.displacement import Displacement, DisplacementConfig
 from models.networks.postprocessing import PostprocessConfig
 from models.presets import NAMED_CONFIGS
 from util.errors import ConfigError, DataError
@@ -69,8 +69,9 @@ def case_of(image, classes=(1, 2, 5), spacing_mm=SPACING_MM):
     return EvalCase("1", classes, image[:, None], part, spacing_mm=spacing_mm)
 
 
-def segment(method, query, *supports, **options):
-    return method.predict(case_of(query, **options), method.encode_support(support_of(*supports, **options)))
+def segment(method, query, *supports, slices=(4, 6, 8), **options):
+    support = method.encode_support(support_of(*supports, slices=slices, **options))
+    return method.predict(case_of(query, **options), support)
 
 
 def dice(masks, label, classes=(1, 2, 5)):
@@ -209,6 +210,38 @@ def test_unannotated_slices_are_not_looked_at():
     changed = known.clone()
     changed[[0, 1, 2, 3, 5, 7, 9, 10, 11]] = 3
     assert torch.equal(segment(method, image, (other, known)), segment(method, image, (other, changed)))
+
+
+def test_structures_end_soon_after_the_last_annotated_slice():
+    """Slices 0 to 5 are annotated, on the last of which all structures are widest; the query has twelve.
+
+    With `appearance` they would go on where the scan looks like them.
+    """
+    torch.manual_seed(0)
+    method = Propagation(replace(CONFIG, postprocess=replace(CONFIG.postprocess, appearance=False)))
+    (image, label), (other, known) = body(seed=1), body()
+    masks = segment(method, image, (other[:6], known[:6]), slices=(3, 4, 5))
+    assert dice(masks[:, :6], label[:6]).mean() > 0.8
+    assert masks[:, 6].flatten(1).any(1).all()  # 7.7 mm further
+    assert not masks[:, 10:].any()  # 38.5 mm
+
+
+def test_votes_fade_beyond_the_slices_where_a_structure_was_found():
+    """A second structure lies 20 mm further up than in the annotated scan, whose slices end at 30 mm."""
+    scan = EncodedScan(
+        torch.zeros(4, 1, 1, 2), torch.zeros(4, 1), whole((8, 8)), (10.0, 1.0, 1.0), torch.ones(4, 1, 1) > 0
+    )
+    support = EncodedSupport(scan, torch.zeros(4, 1, 1, 3), torch.ones(4) > 0)
+    shift = torch.tensor([[0.0, 0.0, 0.0], [20.0, 0.0, 0.0]])
+    placed = PlacedSupport(
+        support, torch.tensor([-25.0, 15.0, 45.0]), Displacement(shift, torch.ones(2, 3), shift), None
+    )
+    votes = torch.tensor([0.2, 0.4, 0.4]).expand(3, 1, 1, 3)
+    found = placed.fade(votes, 20.0)[:, 0, 0]
+    first, second = (0.4 * torch.tensor([-0.5 * (d / 20) ** 2 for d in far]).exp() for far in ([25, 0, 15], [45, 5, 0]))
+    torch.testing.assert_close(found, torch.stack([1 - first - second, first, second], 1))
+    everywhere = placed._replace(found=None).fade(votes, 20.0)[:, 0, 0]
+    torch.testing.assert_close(everywhere[:, 2], first)
 
 
 def test_a_single_slice_is_segmented(method):

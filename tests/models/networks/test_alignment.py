@@ -27,11 +27,20 @@ def test_known_shifts_and_scales_are_recovered_to_half_a_slice(shift_mm, scale, 
     assert error.abs().max() <= support_mm / 2 + 1e-3
 
 
+@pytest.mark.parametrize("in_common", [5, 8])
+def test_scans_that_share_a_small_part_are_aligned(in_common):
+    """As a chest and an abdomen do, of 160 mm each."""
+    heights = torch.arange(20) * 8.0
+    offset_mm = 8.0 * (20 - in_common)
+    found = align_slices(profile(heights), profile(heights + offset_mm), 8.0, 8.0, CONFIG)
+    assert (found.shift_mm, found.scale) == (pytest.approx(-offset_mm, abs=4), 1.0)
+
+
 def test_too_small_overlaps_are_no_candidates():
-    query, support = profile(torch.arange(20) * 8.0), profile(torch.arange(20) * 8.0 + 120)  # five slices in common
+    query, support = profile(torch.arange(20) * 8.0), profile(torch.arange(20) * 8.0 + 144)  # two slices in common
     found = align_slices(query, support, 8.0, 8.0, CONFIG)
     place = found.shift_mm / 8 + found.scale * torch.arange(20)
-    assert ((place > -0.5) & (place < 19.5)).sum() >= 9
+    assert ((place > -0.5) & (place < 19.5)).sum() >= 3
 
 
 def test_a_single_slice_is_put_where_it_looks_alike():

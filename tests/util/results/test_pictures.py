@@ -137,6 +137,20 @@ def test_an_image_of_one_value_and_an_empty_panel_are_drawn(tmp_path):
     assert matplotlib.image.imread(tmp_path / "deep/flat.png").ndim == 3
 
 
+@pytest.mark.parametrize("names", [["liver", "spleen"], [f"a structure with a long name {n}" for n in range(9)]])
+def test_a_legend_is_not_wider_than_its_figure(tmp_path, names):
+    figure, grid = panel_grid("title", 1, 2)
+    show_image(grid[0, 0], np.zeros((4, 4)))
+    draw_legend(figure, names, truth=None)
+    save_figure(figure, tmp_path / "one.png")
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == len(names)
+    extent = legend.get_window_extent()
+    assert extent.x0 >= 0
+    assert extent.x1 <= figure.bbox.width
+    assert extent.width > 0.3 * figure.bbox.width
+
+
 @pytest.mark.parametrize(
     "title", ["$x_1$", r"$\frac{$", "5$", "$", "bell \x07", "Latin 1 \udce9", "two\nlines", "_ $_$"]
 )
