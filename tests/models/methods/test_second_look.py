@@ -171,6 +171,20 @@ def test_a_small_structure_is_found_by_the_second_look_only():
     assert again[0] == pytest.approx(plain[0].item(), abs=0.02)
 
 
+def test_an_enlarged_part_follows_the_image_by_widths_of_structures_of_usual_size(monkeypatch):
+    """By its own pixels, which are a quarter as large, thin structures would be smoothed away."""
+    seen, inner = [], Propagation._follow_image
+
+    def spy(self, image, maps, spacing_mm):
+        seen.append((image.shape[-1], spacing_mm))
+        return inner(self, image, maps, spacing_mm)
+
+    monkeypatch.setattr(Propagation, "_follow_image", spy)
+    dice_of_both(8.0, body())
+    assert len({size for size, _ in seen}) == 2  # the whole slice, and the part
+    assert {spacing_mm for _, spacing_mm in seen} == {(5.0, 1.5, 1.5)}
+
+
 def test_all_structures_may_be_looked_at_again():
     assert dice_of_both(100.0, body()).min() > 0.75
 
