@@ -99,7 +99,7 @@ class Propagation(WholeScanMethod):
     each structure the largest piece is kept. Small structures are looked at again, enlarged, where they were found
     (`models.methods.second_look`).
 
-    All classes of an annotated slice count as annotated.
+    All classes of an annotated slice count as annotated. Beyond the annotated slices structures fade.
 
     Source: our own. Related: Coupe et al., "Patch-based segmentation using expert priors", NeuroImage 2011.
     """
