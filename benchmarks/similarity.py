@@ -2,9 +2,9 @@
 
     python -m benchmarks.similarity --data DATA --scan 1 2 3 5 8 10 13 15
 
-Pairs of the named scans, each as the annotated one, against strangers: each scan turned by 90 degrees, and phantoms of
-hearts and spinal cords. `frugalseg predict` warns of a scan whose similarity, relative to that of the annotated scan
-with itself, is below the limit.
+Pairs of the named scans, each as the annotated one, and then each half of it along z, against strangers: each scan
+turned by 90 degrees, and phantoms of hearts and spinal cords. `frugalseg predict` warns of a scan whose similarity,
+relative to that of the annotated scan with itself, is below the limit.
 """
 
 import argparse
@@ -35,15 +35,21 @@ def main() -> None:
     folder = open_fewshot(FewShotConfig(dataset=given.dataset, label_sets="all", support_idx=(-1,)), given.data).folder
     scans = {name: folder.image(name) for name in given.scan}
     strangers = dict(phantoms())
-    found: dict[str, list[float]] = {"scans of the data set": [], "turned by 90 degrees": [], "other body parts": []}
+    kinds = ("scans of the data set", "turned by 90 degrees", "other body parts", "scans by a half of one")
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
     for name, image in scans.items():
         predictor = PropagationPredictor.from_scan(image, given.device)
         leave_out_what_is_not_compared(predictor)
-        predictor.set_support(image, folder.label(name))
+        label = folder.label(name)
+        predictor.set_support(image, label)
         others = {other: scan for other, scan in scans.items() if other != name}
         queries = (others, {f"{name} turned": turned(image)}, strangers)
-        for values, group in zip(found.values(), queries, strict=True):
-            values += similarities(predictor, group)
+        for kind, group in zip(kinds, queries, strict=False):
+            found[kind] += similarities(predictor, group)
+        for part in (slice(len(label.array) // 2), slice(len(label.array) // 2, None)):
+            if label.array[part].any():
+                predictor.set_support(stretch(image, part), stretch(label, part))
+                found[kinds[-1]] += similarities(predictor, others)
     print(markdown_header(["pairs", "number", "lowest", "median", "highest", f"below {UNLIKE:g}"], 1))
     for what, values in found.items():
         cells = [f"{value:.3f}" for value in (min(values), np.median(values), max(values))]
@@ -72,6 +78,13 @@ def turned(image: Volume) -> Volume:
     _, y, x = image.spacing_mm
     affine = image.affine @ np.diag([y / x, x / y, 1.0, 1.0])
     return Volume(np.rot90(image.array, axes=(1, 2)).copy(), affine)
+
+
+def stretch(scan: Volume, slices: slice) -> Volume:
+    """Some of a scan's slices, where they lie."""
+    affine = scan.affine.copy()
+    affine[:3, 3] += (slices.start or 0) * affine[:3, 2]
+    return Volume(scan.array[slices], affine)
 
 
 def phantoms() -> list[tuple[str, Volume]]:

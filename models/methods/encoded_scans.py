@@ -34,9 +34,9 @@ class EncodedScan:
     inside: Bool[Tensor, "D h w"]  # the body, see `find_inside`; on the host
     n_sizes: int = 1  # at which slices were encoded; their features follow one another in `feature`
 
-    def of_first_size(self) -> Cells:
+    def of_first_size(self, z_mm: Tensor | None = None) -> Cells:
         """The places with features of the first size only, which are of equal length, but not of unit length."""
-        cells = self.cells(OUTPUT_STRIDE)
+        cells = self.cells(OUTPUT_STRIDE, z_mm)
         return replace(cells, feature=cells.feature[..., : cells.feature.shape[-1] // self.n_sizes])
 
     def cells(self, stride: int, z_mm: Tensor | None = None, shift: Tensor | None = None) -> Cells:

@@ -25,8 +25,7 @@ class Placer:
 
     def place(self, query: EncodedScan, support: EncodedSupport) -> Iterator[PlacedSupport]:
         """By features alone, and then, where it differs, with structures in agreement; see `fit_displacements`."""
-        found = self.align(query, support.scan)
-        return self.shift(query, support, found.shift_mm + found.scale * query.z_mm)
+        return self.shift(query, support, self.align(query, support.scan).of(query.z_mm))
 
     def shift(self, query: EncodedScan, support: EncodedSupport, z_mm: Float[Tensor, " D"]) -> Iterator[PlacedSupport]:
         """The same for a query whose slices are aligned.

@@ -306,12 +306,11 @@ class Propagation(WholeScanMethod):
 
         By slices at the first size: larger ones tell other planes and body parts less well.
         """
-        query = self._encoded(case).of_first_size()
-        found = [
-            Likeness(similarity(query, one.scan.of_first_size()), one.own_similarity)
-            for one in support
-            if one.own_similarity is not None
-        ]
+        query, found = self._encoded(case), []
+        for one in support:
+            if one.own_similarity is not None:
+                cells = query.of_first_size(self.placer.align(query, one.scan).of(query.z_mm))
+                found.append(Likeness(similarity(cells, one.scan.of_first_size()), one.own_similarity))
         return max(found, key=lambda each: each.relative, default=None)
 
     def _shares(

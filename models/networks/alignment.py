@@ -41,6 +41,10 @@ class Alignment:
     shift_mm: float
     scale: float
 
+    def of(self, z_mm: Float[Tensor, " D"]) -> Float[Tensor, " D"]:
+        """Heights in the query as heights in the support."""
+        return self.shift_mm + self.scale * z_mm
+
 
 def describe_slices(
     features: Float[Tensor, "D C h w"], box: BodyBox, stride: int, config: AlignmentConfig

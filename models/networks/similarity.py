@@ -9,9 +9,11 @@ from torch import Tensor
 from models.networks.label_propagation import Cells
 from models.networks.spread import spread
 
-# Chosen on the 56 pairs of eight CHAOS scans, against scans of other body parts and planes (`benchmarks.similarity`).
+# Chosen on the 56 pairs of eight CHAOS scans and their halves, against other body parts and planes
+# (`benchmarks.similarity`).
 SAME_PLACE = 0.15  # distance in widths and heights of the body
 N_SLICES = 8  # of the query that are compared
+NEAR_MM = 24.0  # they are compared with slices of the support so near, or the nearest where slices are further apart
 EVERY = 2  # row and column of the query's features
 LEFT_OUT_MM = 24.0  # slices so near do not count where a scan is compared with itself,
 LEFT_OUT_SHARE = 1 / 3  # or so near in extents of the scan, if that is less
@@ -39,14 +41,25 @@ class Likeness:
 def similarity(query: Cells, support: Cells) -> float:
     """The share of places in the query's body whose most similar place in the support is about the same one.
 
-    Most similar: by the cosine of the features, among all slices of the support. 1: all of them; about 0.1: chance.
+    Most similar: by the cosine of the features, among the slices of the support at about the same height. 1: all of
+    them; about 0.1: chance. Slices of the query beyond those of the support do not count.
 
     Args:
-        query: slices of any number; their z is not used.
+        query: slices of any number, with their z in the support's coordinates.
         support: a whole scan.
+
+    Returns:
+        The share; 0 where no slice of the query lies at the height of one of the support.
     """
-    slices = spread(len(query.feature), N_SLICES)
-    return _share_in_place(query, support, slices, torch.ones(len(slices), len(support.feature), dtype=torch.bool))
+    first, last = float(support.z_mm.min()), float(support.z_mm.max())
+    between_mm = (last - first) / max(len(support.z_mm) - 1, 1)
+    margin_mm = between_mm / 2
+    common = ((query.z_mm >= first - margin_mm) & (query.z_mm <= last + margin_mm)).nonzero()[:, 0]
+    if not len(common):
+        return 0.0
+    slices = common[spread(len(common), N_SLICES)]
+    distance = (query.z_mm[slices, None] - support.z_mm).abs()
+    return _share_in_place(query, support, slices, distance <= max(NEAR_MM, between_mm))
 
 
 def own_similarity(scan: Cells) -> float | None:

@@ -22,8 +22,9 @@ def test_pairs_of_the_set_are_set_against_strangers(monkeypatch, capsys, prepare
     monkeypatch.setattr(similarity, "phantoms", lambda: strangers)
     _, _, *rows = printed(monkeypatch, capsys, prepared_folder, "1", "2")
     names = [row[:2] for row in rows]
-    assert names == [["scans of the data set", "2"], ["turned by 90 degrees", "2"], ["other body parts", "2"]]
-    own, _, strange = ([float(cell) for cell in row[2:5]] for row in rows)
+    kinds = ["scans of the data set", "turned by 90 degrees", "other body parts"]
+    assert names == [*([kind, "2"] for kind in kinds), ["scans by a half of one", "4"]]
+    own, _, strange, _ = ([float(cell) for cell in row[2:5]] for row in rows)
     assert own == sorted(own)
     assert strange[2] < own[0]
 
@@ -37,6 +38,13 @@ def test_the_phantoms_are_hearts_and_cords():
 def test_one_scan_is_no_pair(monkeypatch, capsys, prepared_folder):
     with pytest.raises(ConfigError, match="--scan: 1 given; expected at least two"):
         printed(monkeypatch, capsys, prepared_folder, "1")
+
+
+def test_a_stretch_of_a_scan_stays_where_it_was():
+    image = Volume(np.arange(24).reshape(4, 3, 2), np.diag([-1.5, 2.0, 7.0, 1.0]))
+    found = similarity.stretch(image, slice(2, None))
+    np.testing.assert_array_equal(found.array, image.array[2:])
+    assert found.affine[2, 3] == 14.0
 
 
 def test_a_turned_scan_has_its_slices_turned_and_keeps_the_size_of_its_voxels():

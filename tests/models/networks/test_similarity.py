@@ -31,6 +31,22 @@ def test_the_same_places_are_found_and_others_are_not():
     assert similarity(moved(cells(seed=2, noise=0.5), 6), support) == 0
 
 
+def test_slices_are_compared_with_those_at_their_height_alone():
+    support = cells(noise=0.2)
+    support.feature[5:] = support.feature[5:].roll(4, 1)  # looks of other places
+    upper, lower = (dataclasses.replace(cells(3, seed=2, noise=0.2), z_mm=z + torch.arange(3) * 10.0) for z in (0, 70))
+    assert similarity(upper, support) == 1
+    assert similarity(lower, support) < 0.5
+    assert similarity(dataclasses.replace(upper, z_mm=upper.z_mm - 10.0), support) == 1  # those beyond do not count
+    assert similarity(dataclasses.replace(upper, z_mm=upper.z_mm + 500.0), support) == 0
+
+
+def test_thick_slices_are_compared_with_the_next_one():
+    support = cells(noise=0.2)
+    thick = dataclasses.replace(support, z_mm=support.z_mm * 6)
+    assert similarity(dataclasses.replace(cells(3, seed=2, noise=0.2), z_mm=torch.arange(3) * 60.0 + 30), thick) == 1
+
+
 def test_without_any_likeness_chance_is_left():
     noise = torch.randn(9, SIZE, SIZE, 48)
     other = dataclasses.replace(cells(), feature=noise / noise.norm(dim=-1, keepdim=True))
