@@ -4,9 +4,10 @@
     python -m benchmarks.confidence study/exps --chosen-on domain       # on other domains
 
 Reads the scores of finished validations, such as those of `benchmarks.domain_study`, `benchmarks.partial_study` and
-examples/study_noisy_phantom.sh. One line a method, over the masks of all its runs. A limit that is chosen on the very
-masks that it is used for looks better than it is; here it is chosen on those of all other values of a column, and
-then used for the masks that are left.
+examples/study_noisy_phantom.sh. One line a method, over the masks of all its runs; poor are those with a Dice below
+0.7. A limit that is chosen on the very masks that it is used for looks better than it is; here it is chosen on those of
+all other values of a column, and then used for the masks that are left. "found": the share of the poor masks that are
+below.
 """
 
 import argparse
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     gathered, left_out = collect(given.runs, LAYOUTS)
     tables = [table(masks(scores, given.weights), given.chosen_on) for scores in gathered.values()]
-    print_text("\n\n".join([*tables, *(f"Left out: {each}" for each in left_out)]))
+    print_text("\n\n".join([*tables, *(f"Left out: {each}" for each in left_out)]) + "\n")
 
 
 def masks(scores: pd.DataFrame, weights: str) -> pd.DataFrame:
