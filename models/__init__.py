@@ -56,6 +56,18 @@ def method_class(name: str) -> type[Method]:
     return METHODS[canonical_name(name)]
 
 
+def title_of(settings: Mapping[str, Any]) -> str:
+    """The name in tables of a trained method; where settings that decide on it are gone, its key.
+
+    Raises:
+        ConfigError: unknown method.
+    """
+    try:
+        return method_class(settings["method"]).title(settings)
+    except KeyError:
+        return settings["method"]
+
+
 def canonical_name(name: str) -> str:
     """The present name of a method.
 

@@ -46,8 +46,8 @@ from models.prediction.fewshot import FewShotPredictor as FewShotPredictor
 from models.prediction.options import check_options
 from models.prediction.partial import PartialPredictor as PartialPredictor
 from models.prediction.partial_scans import PartialScanPredictor as PartialScanPredictor
-from models.prediction.propagation import REVIEW_BELOW
 from models.prediction.propagation import PropagationPredictor as PropagationPredictor
+from models.prediction.review import limit_of
 from models.prediction.scan_search import find_scans
 from models.prediction.self_trained import SelfTrainedPredictor as SelfTrainedPredictor
 from models.prediction.sources import SourcesPredictor as SourcesPredictor
@@ -56,10 +56,8 @@ from util.cli import command_line, run_main
 from util.errors import ConfigError
 from util.items import dispensable, exit_code, naming
 from util.parser import CommandParser, print_json
-from util.results.confidence import review_limit
 from util.results.report.prediction import FILE_NAME as PAGE
 from util.results.report.prediction import About, save_prediction_page
-from util.results.scores import read_run_scores
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the command line and segments; returns 1 if an image or scan failed, else 0."""
     given = make_parser().parse_args(arguments)
     given.checkpoint = next(iter(given.checkpoints), None)
-    family = "fewshot" if given.checkpoint is None else origin.family(read_trained(given.checkpoint))
+    content = None if given.checkpoint is None else read_trained(given.checkpoint)
+    family = "fewshot" if content is None else origin.family(content)
     if family not in COMMANDS:
         raise ConfigError(f"{given.checkpoint}: no predictor of {family} methods; expected {' or '.join(COMMANDS)}.")
     check_options(given, family)
-    given.limit = _limit(given)
+    given.limit = limit_of(given, content)
     outcome = COMMANDS[family](given)
     logger.info("%d of %d %s segmented, in %s", outcome.n_done, outcome.n_found, ITEMS[family], given.out)
     if outcome.removed:
@@ -104,18 +103,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exit_code(outcome.pictures, "segmented, but not drawn"),
         exit_code(outcome.dicom_seg, "segmented, but without a DICOM segmentation"),
     )
-
-
-def _limit(given: argparse.Namespace) -> float | None:
-    """The confidence below which masks are to be looked at; None: not known."""
-    if isinstance(given.review_below, Path):
-        if not given.review_below.is_dir():
-            raise ConfigError(
-                f"--review-below {given.review_below}: no such folder; expected a number from 0 to 1, or the folder of "
-                "a validation, <experiment>/validation/<number>."
-            )
-        return review_limit(read_run_scores(given.review_below), str(given.review_below))
-    return REVIEW_BELOW if given.review_below is None and given.checkpoint is None else given.review_below
 
 
 def _doubt(record: Record) -> str:

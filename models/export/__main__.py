@@ -20,11 +20,13 @@ from typing import Any
 from models.export.card import write_card
 from models.export.network import Network, read_network
 from models.export.onnx import OPSET, OnnxFile, require_packages, write_onnx
-from models.export.scores import score_tables
+from models.export.scores import find_scores, score_tables
+from models.training.exported import REVIEW
 from util.cli import number, run_main
 from util.errors import ConfigError, UserError
 from util.files import ensure_writable
 from util.parser import CommandParser, add_json, print_json
+from util.results.confidence import review_rule
 
 logger = logging.getLogger(__name__)
 
@@ -46,18 +48,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     network = read_network(
         given.checkpoint, given.weights, dataset=given.dataset, modelname=given.modelname, mean_std=mean_std
     )
-    scores = score_tables(given.checkpoint, network, given.scores)
+    scores = find_scores(given.checkpoint, network, given.scores)
+    rule = review_rule(scores)
+    if rule is not None:
+        network.content[REVIEW] = asdict(rule)
     with new_folder(given.out) as folder:
         digest = network.write(folder)
         onnx = None
         if given.onnx:
             onnx = write_onnx(network.method.inference_network(), network.input_shape, folder / "model.onnx")
             _tell(onnx)
-        write_card(folder, network, given.checkpoint, digest, scores, onnx)
-    logger.info("%s exported to %s%s", network.title, given.out, "" if scores else ", without scores: none were found")
+        write_card(folder, network, given.checkpoint, digest, score_tables(scores, network), onnx)
+    without = ", without scores: none were found" if scores.empty else ""
+    logger.info("%s exported to %s%s", network.title, given.out, without)
     if given.json:
         files = sorted(path.name for path in given.out.iterdir())
-        print_json({"out": given.out, "files": files} | _about(network, digest, bool(scores), onnx))
+        print_json({"out": given.out, "files": files} | _about(network, digest, not scores.empty, onnx))
 
 
 def _about(network: Network, digest: str, has_scores: bool, onnx: OnnxFile | None) -> dict[str, Any]:

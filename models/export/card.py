@@ -18,7 +18,7 @@ from models.methods.base import Method
 from models.prediction.origin import USES
 from models.prediction.partial import values_of
 from models.training.average import AverageConfig
-from models.training.exported import DESCRIPTION, WEIGHTS
+from models.training.exported import DESCRIPTION, REVIEW, WEIGHTS
 from models.training.optim import OptimConfig
 from models.training.trained_on import trained_cases
 from util.errors import DataError
@@ -67,7 +67,7 @@ def write_card(
         "Settings": _settings(network),
         "Classes": _classes(network),
         "Expected input": _input(network),
-        "Scores": scores or "No validation of these weights was found.\n",
+        "Scores": (scores or "No validation of these weights was found.\n") + _review(network),
         "Intended use and limits": LIMITS,
         "Licence": f"{LICENCE}\n- licence of the data set: {network.spec.licence or 'not recorded'}\n",
         "Files": _files(network, digest),
@@ -188,6 +188,17 @@ def _of_scans(network: Network) -> list[str]:
 def _standardised(network: Network) -> str:
     mean, sd = network.settings["mean"], network.settings["sd"]
     return f"network input: intensities of 0 to 255 minus {list(mean)}, divided by {list(sd)}, per channel"
+
+
+def _review(network: Network) -> str:
+    rule = network.content.get(REVIEW)
+    if rule is None:
+        return ""
+    return (
+        f"\nMasks with a confidence below {rule['below']:.3f} are to be looked at: this limit told poor masks from "
+        f"good ones best in {rule['n_masks']} masks of that validation, where Spearman's correlation of confidence and "
+        f"Dice was {rule['correlation']:.2f}. `frugalseg predict` names them.\n"
+    )
 
 
 def _files(network: Network, digest: str) -> str:

@@ -16,10 +16,10 @@ from dataloaders.images.task import ImageTask
 from dataloaders.rules import FoldRule
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import parameters_of
-from models import canonical_name, method_class
+from models import canonical_name, method_class, title_of
 from models.methods.base import Method
 from models.prediction.origin import family, find_dataset
-from models.training.exported import DESCRIPTION, FORMAT, KEPT, WEIGHTS
+from models.training.exported import DESCRIPTION, FORMAT, KEPT, REVIEW, WEIGHTS
 from models.training.load import load_trained, read_trained
 from util.errors import ConfigError
 from util.files import file_sha256, write_json
@@ -52,10 +52,7 @@ class Network:
     @property
     def title(self) -> str:
         """The method's name in tables; of an export that is exported again, whose other settings are gone, its key."""
-        try:
-            return type(self.method).title(self.settings)
-        except KeyError:
-            return self.content["settings"]["method"]
+        return title_of(self.settings)
 
     @property
     def task(self) -> ImageTask | None:
@@ -124,7 +121,7 @@ def read_network(
     settings = content["settings"]
     trained = load_trained(path, settings, weights, torch.device("cpu"))
     spec = without_cases(spec)
-    kept = {key: content[key] for key in KEPT if key in content}
+    kept = {key: content[key] for key in (*KEPT, REVIEW) if key in content}
     kept |= {"settings": needed_settings(settings, spec), "dataset": spec.to_dict()}
     return Network(trained.method, kind, spec, settings, {"weights": weights} | kept)
 

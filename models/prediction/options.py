@@ -60,7 +60,7 @@ def make_parser(description: str) -> CommandParser:
     add("--probabilities", action="store_true", help="also write the probability of each structure: 16-bit PNG, NIfTI")
     text = "average over flipped images or slices, for networks to which left and right are alike; four times as long"
     add("--flips", action="store_true", help=text)
-    text = "name structures found with less confidence: 0 to 1, or a validation's folder, whose scores choose it"
+    text = "name structures found with less confidence: 0 to 1, or a validation's folder (default: the last one's)"
     add("--review-below", type=_review_limit, metavar="LIMIT", help=text)
     add("--overwrite", action="store_true", help="replace existing results")
     add("--dataset", help=DATASET)

@@ -16,6 +16,7 @@ WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 # Keys of model.json; those of a checkpoint have the same content there.
 KEPT = ("step", "settings", "dataset", "normalisation", "preparation")
 OWN = ("format", "weights", "weights_sha256")
+REVIEW = "review"  # which masks are to be looked at, see `ReviewRule`; only where a validation chose it
 REMEDY = "Copy the folder again, or export the checkpoint again with `frugalseg export`."
 
 
@@ -61,7 +62,8 @@ def read_export(path: Path) -> dict[str, Any]:
         raise DamagedError(f"{weights}: not a file of safetensors ({error}). {REMEDY}") from error
     except OSError as error:
         raise CheckpointError(f"{weights}: cannot be read ({error.strerror or error}).") from error
-    found = {"format": CONTENT_FORMAT, "history": [], "method": state} | {key: content[key] for key in KEPT}
+    kept = (*KEPT, *([REVIEW] if REVIEW in content else []))
+    found = {"format": CONTENT_FORMAT, "history": [], "method": state} | {key: content[key] for key in kept}
     return found | ({"ema": state} if content["weights"] == "ema" else {})
 
 

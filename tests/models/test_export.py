@@ -16,6 +16,7 @@ from models import METHODS
 from models.export.__main__ import main
 from models.export.card import citation
 from models.predict import DensePredictor, FewShotPredictor, PartialPredictor, SourcesPredictor
+from models.training.load import read_trained
 from models.training.trained_on import CASES
 from tests.models.export_helpers import NETWORKS, card, write_checkpoint
 from util.errors import CheckpointError, ConfigError, DataError, UserError
@@ -114,12 +115,14 @@ def test_an_export_can_be_exported_again(exported, tmp_path):
 # The card
 
 
-def write_validation(folder, step=7, method="GCE"):
+def write_validation(folder, step=7, method="GCE", **metrics):
+    """Scores of four images; with functions of the image's number, of ten."""
+    metrics, n_cases = (metrics, 10) if metrics else ({"dice": lambda n: 0.8 + 0.01 * n}, 4)
     records = [
         {"method": method, "dataset": "MINE", "split": "test", "case": f"DOE{n}", "patient": f"DOE{n}",
-         "structure": name, "metric": "dice", "value": 0.8 + 0.01 * n, "weights": "last",
-         "steps": step, "family": "dense", "seed": 3, "task": name, "alpha": "0", "beta": "0", "n_cases": 4}
-        for n in range(4) for name in ("disc", "box")
+         "structure": name, "metric": metric, "value": value(n), "weights": "last",
+         "steps": step, "family": "dense", "seed": 3, "task": name, "alpha": "0", "beta": "0", "n_cases": n_cases}
+        for n in range(n_cases) for name in ("disc", "box") for metric, value in metrics.items()
     ]  # fmt: skip
     write_scores(folder / "scores.csv", make_scores(records))
     return folder / "scores.csv"
@@ -142,6 +145,19 @@ def test_the_card_says_what_the_network_is(tmp_path):
     assert "Apache License 2.0" in text
     assert re.search(r"81\.\d+ ± \d\.\d+ \[\d+\.\d+, \d+\.\d+\], n = 4", text)  # mean and interval of 80 to 83
     assert "DOE" not in text
+
+
+def test_the_validation_says_which_masks_are_to_be_looked_at(tmp_path):
+    path = write_checkpoint(tmp_path, "dense")
+    write_validation(tmp_path / "validation" / "1", confidence=lambda n: 0.5 + 0.05 * n, dice=lambda n: 0.6 + 0.02 * n)
+    sentence = "Masks with a confidence below 0.725 are to be looked at"
+    assert sentence in card(path, tmp_path / "out")
+    rule = {"below": pytest.approx(0.725), "correlation": pytest.approx(1.0), "n_masks": 20}
+    assert read_trained(tmp_path / "out")["review"] == rule
+    assert sentence in card(tmp_path / "out", tmp_path / "again")  # with the network wherever it goes
+    write_validation(tmp_path / "validation" / "1", confidence=lambda n: 0.9 - 0.05 * n, dice=lambda n: 0.6 + 0.02 * n)
+    assert "to be looked at" not in card(path, tmp_path / "misleading")
+    assert "review" not in read_trained(tmp_path / "misleading")
 
 
 def test_scores_of_other_weights_are_not_those_of_the_network(tmp_path):

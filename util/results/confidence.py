@@ -12,6 +12,7 @@ from util.results.metrics import CONFIDENCE
 
 GOOD_DICE = 0.7  # a mask below it is poor
 FEWEST = 10  # masks from which a limit is chosen
+LEAST_CORRELATION = 0.3  # of confidence and Dice, for a limit that nobody asked for
 N_BINS = 5  # of the calibration curve
 
 
@@ -95,6 +96,39 @@ def paired(scores: pd.DataFrame) -> pd.DataFrame:
         for metric in (CONFIDENCE, "dice")
     )
     return confidence.merge(dice, on=own)
+
+
+@dataclass(frozen=True)
+class ReviewRule:
+    """Which masks of a network are to be looked at, as a validation of it chose.
+
+    Attributes:
+        below: those with less confidence.
+        correlation: Spearman's, of confidence and Dice in that validation.
+        n_masks: on which it was chosen.
+    """
+
+    below: float
+    correlation: float
+    n_masks: int
+
+
+def review_rule(scores: pd.DataFrame) -> ReviewRule | None:
+    """The rule that the scores of a validation choose by themselves.
+
+    Args:
+        scores: long table of scores.
+
+    Returns:
+        None where they choose no limit, see `ConfidenceWorth.limit`, or where confidence says too little of the Dice.
+    """
+    pairs = pd.DataFrame() if scores.empty else paired(scores)
+    if pairs.empty:
+        return None
+    worth = measure_worth(pairs[CONFIDENCE].to_numpy(float), pairs["dice"].to_numpy(float))
+    if worth.limit is None or not worth.correlation >= LEAST_CORRELATION:
+        return None
+    return ReviewRule(worth.limit, worth.correlation, len(worth.dice))
 
 
 def review_limit(scores: pd.DataFrame, place: str) -> float:
