@@ -10,7 +10,7 @@ from models import predict
 from models.prediction.batch import trust
 from models.prediction.propagation import REVIEW_BELOW
 from models.prediction.review import limit_of
-from tests.models.prediction.test_propagation import files, run
+from tests.models.prediction.test_propagation import files, quicken, run
 from util.errors import ConfigError, DataError
 from util.results.scores import FILE_NAME, make_scores, write_scores
 
@@ -104,7 +104,8 @@ def test_a_validation_that_does_not_choose_and_what_is_no_limit_are_refused(tmp_
     assert "'1.5': expected a number of at least 0 and of at most 1" in capsys.readouterr().err
 
 
-def test_doubtful_masks_are_named_at_the_end(tmp_path, caplog):
+def test_doubtful_masks_are_named_at_the_end(tmp_path, caplog, monkeypatch):
+    quicken(monkeypatch)
     assert run(files(tmp_path), "--classes", "liver=3", "9", "--review-below=1") == 0
     with (tmp_path / "out/volumes.csv").open() as stream:
         records = list(csv.DictReader(stream))
