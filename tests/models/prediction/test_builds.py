@@ -8,6 +8,7 @@ import pytest
 from data.phantom import make_patient
 from data.phantom.bodies.build import Build
 from dataloaders.scans import guess
+from models.methods.calibration import CalibrationConfig
 from models.methods.propagation import Propagation
 from models.networks import packaged
 from models.networks.displacement import DisplacementConfig
@@ -34,7 +35,8 @@ def test_organs_are_found_in_thick_fat(monkeypatch):
 
     def dice(**displacement):
         def make(config):
-            return Propagation(replace(config, displacement=DisplacementConfig(**displacement)))
+            quick = replace(config, calibration=CalibrationConfig(copies=0), enlargements=(1.0,))
+            return Propagation(replace(quick, displacement=DisplacementConfig(**displacement)))
 
         monkeypatch.setattr(propagation, "Propagation", make)
         predictor = PropagationPredictor.from_scan(annotated[0], "cpu")
