@@ -151,10 +151,11 @@ def test_the_validation_says_which_masks_are_to_be_looked_at(tmp_path):
     path = write_checkpoint(tmp_path, "dense")
     write_validation(tmp_path / "validation" / "1", confidence=lambda n: 0.5 + 0.05 * n, dice=lambda n: 0.6 + 0.02 * n)
     sentence = "Masks with a confidence below 0.725 are to be looked at"
-    assert sentence in card(path, tmp_path / "out")
+    out = tmp_path / "far" / "from" / "the_validation"
+    assert sentence in card(path, out)
     rule = {"below": pytest.approx(0.725), "correlation": pytest.approx(1.0), "n_masks": 20}
-    assert read_trained(tmp_path / "out")["review"] == rule
-    assert sentence in card(tmp_path / "out", tmp_path / "again")  # with the network wherever it goes
+    assert read_trained(out)["review"] == rule
+    assert sentence in card(out, tmp_path / "again")  # it stays with the network
     write_validation(tmp_path / "validation" / "1", confidence=lambda n: 0.9 - 0.05 * n, dice=lambda n: 0.6 + 0.02 * n)
     assert "to be looked at" not in card(path, tmp_path / "misleading")
     assert "review" not in read_trained(tmp_path / "misleading")

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from dataloaders.samples import EvalCase, SupportScan, SupportSet
+from models.methods import propagation
 from models.methods.alpnet import ALPNet, ALPNetConfig
 from models.methods.calibration import CalibrationConfig
 from models.methods.encoded_scans import EncodedScan, EncodedSupport, PlacedSupport, shrink_labels
@@ -277,6 +278,14 @@ def test_a_case_is_encoded_once_for_its_labels_and_its_likeness(method, monkeypa
     assert torch.equal(method.probabilities(encoded, support), plain)
     likeness = method.likeness(encoded, support)
     assert likeness.case > 0.9 * likeness.support
+
+
+def test_likeness_is_that_of_slices_at_the_same_height(method, monkeypatch):
+    image, label = body()
+    support, compared = method.encode_support(support_of((image, label))), []
+    monkeypatch.setattr(propagation, "similarity", lambda query, support: compared.append(query.z_mm) or 1.0)
+    method.likeness(case_of(image[4:]), support)
+    torch.testing.assert_close(compared[0], 7.7 * torch.arange(4.0, DEPTH), atol=4.0, rtol=0)
 
 
 def test_likeness_is_that_of_the_first_size():
