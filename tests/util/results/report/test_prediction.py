@@ -11,7 +11,7 @@ from util.files import write_text
 from util.results.report.prediction import MOST_PICTURES, About, read_items, save_prediction_page
 
 EVIL = "<script>alert(1)</script>"
-ABOUT = About("Segmented by Propagation", "frugalseg predict --scans x", {f"bad {EVIL}": "cut short"}, 0.4)
+ABOUT = About("Segmented by Propagation", "frugalseg predict --scans x", {f"bad {EVIL}": "cut short"}, 0.400123)
 
 
 def write_scans(folder, n=3):
@@ -45,6 +45,7 @@ def test_the_table_is_read_by_name_and_frame(tmp_path):
 
 def test_doubtful_masks_and_failures_are_told_first(tmp_path):
     page = page_of(write_scans(tmp_path))
+    assert "<h1>4 segmented scans</h1>" in page  # five rows: one has two frames
     head = page[: page.index("What was found")]
     told = " ".join(re.sub("<[^>]+>", " ", head[head.index("Before you read on") :]).split())
     assert "1 scan could not be segmented." in told
@@ -57,6 +58,18 @@ def test_doubtful_masks_and_failures_are_told_first(tmp_path):
     assert EVIL not in page
     assert "bad &lt;script&gt;" in page
     assert "frugalseg predict --scans x" in page
+
+
+def test_of_many_doubtful_masks_some_are_named(tmp_path):
+    rows = [f"s{k},,1,liver,10,1.0,0.{k},yes" for k in range(10, 40)]
+    write_text(
+        tmp_path / "volumes.csv", "\n".join(["scan,frame,label,structure,voxels,volume_ml,confidence,review", *rows])
+    )
+    page = page_of(tmp_path / "volumes.csv")
+    head = re.sub("<[^>]+>", "", page[page.index("30 masks to look at") : page.index("What was found")])
+    assert head.count("liver") == 20
+    assert "s29 liver, …" in head
+    assert "…." not in head
 
 
 def test_overlays_are_sorted_by_confidence_and_limited(tmp_path):
