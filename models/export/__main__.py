@@ -3,6 +3,7 @@
     frugalseg export exps/EXPERIMENT/checkpoint.pt --out my_model
     frugalseg export exps/EXPERIMENT/checkpoint.pt --out my_model --weights ema --onnx
     frugalseg export 100000.pth --dataset chaost2 --modelname dlfcn_res101 --out my_model
+    frugalseg export ISIC_checkpoint_last.pth --dataset isic2017 --loss tloss --size-px 128 --out my_model
 
 The folder is written as a whole or not at all. `frugalseg predict` takes it as its --checkpoint. It contains
 no paths of this machine and no ids of cases. See docs/export.md.
@@ -18,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from models.export.card import write_card
-from models.export.network import Network, read_network
+from models.export.network import Network, OfImages, read_network
 from models.export.onnx import OPSET, OnnxFile, require_packages, write_onnx
 from models.export.scores import find_scores, score_tables
+from models.losses import LOSS_TITLES
 from models.training.exported import REVIEW
-from util.cli import number, run_main
+from util.cli import number, run_main, whole
 from util.errors import ConfigError, UserError
 from util.files import ensure_writable
 from util.parser import CommandParser, add_json, print_json
@@ -46,8 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         require_packages()
     mean_std = None if given.mean_std is None else tuple(given.mean_std)
     network = read_network(
-        given.checkpoint, given.weights, dataset=given.dataset, modelname=given.modelname, mean_std=mean_std
-    )
+        given.checkpoint, given.weights, dataset=given.dataset, modelname=given.modelname, mean_std=mean_std,
+        images=OfImages(given.loss, tuple(given.structures or ()), given.size_px),
+    )  # fmt: skip
     scores = find_scores(given.checkpoint, network, given.scores)
     rule = review_rule(scores)
     if rule is not None:
@@ -110,7 +113,7 @@ def make_parser() -> CommandParser:
     """The parser of the command line."""
     parser = CommandParser("export", __doc__ or "", MAIN_OPTIONS)
     add = parser.add_argument
-    add("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint.pt, a snapshot, or one of SSL-ALPNet's authors")
+    add("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint.pt, a snapshot, or a file of a paper's authors")
     add("--out", type=Path, required=True, metavar="FOLDER", help="folder to be made")
     add("--weights", choices=("last", "ema"), default="last", help="ema: the averaged ones (default: last)")
     add("--onnx", action="store_true", help="also write the network as model.onnx (requirements-onnx.txt)")
@@ -119,6 +122,10 @@ def make_parser() -> CommandParser:
     add("--dataset", help="of the training, for checkpoints that do not contain it")
     add("--modelname", help="encoder, such as dlfcn_res101, of checkpoints released by the authors of SSL-ALPNet")
     add("--mean-std", type=number(), nargs=2, metavar=("MEAN", "STD"), help="of their preprocessed training scans; CT")
+    add = parser.add_argument_group("files of the authors of superpixel-guided learning and T-Loss").add_argument
+    add("--loss", choices=LOSS_TITLES, metavar="NAME", help="of the training: ce, tloss, gce, ...")
+    add("--structures", nargs="+", metavar="NAME", help="of the data set (default: its first class)")
+    add("--size-px", type=whole(16), metavar="PX", help="side of the prepared images (default: the data set's)")
     add_json(parser)
     return parser
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,32 @@ from dataloaders.images.task import ImageTask
 from dataloaders.rules import FoldRule
 from dataloaders.scans.normalise import Normalisation
 from dataloaders.scans.preprocess import parameters_of
-from models import canonical_name, method_class, title_of
+from models import build_method, canonical_name, method_class, title_of
+from models.losses import LossName
 from models.methods.base import Method
+from models.networks.generic_unet import find_weights, read_generic_unet
+from models.networks.unet import UNetConfig, halvings_of
 from models.prediction.origin import family, find_dataset
-from models.training.exported import DESCRIPTION, FORMAT, KEPT, REVIEW, WEIGHTS
-from models.training.load import load_trained, read_trained
-from util.errors import ConfigError
+from models.training.exported import DESCRIPTION, FORMAT, KEPT, REVIEW, WEIGHTS, is_export
+from models.training.load import check_fit, load_trained, read_trained
+from util.errors import CheckpointError, ConfigError
 from util.files import file_sha256, write_json
+from util.runtime import checkpoint
 from util.schema import names_with_role
 
 # Settings that predictors read besides the method's own.
 PREDICTORS_READ = ("structures", "size_px", "heads", "mean", "sd", "label_sets")
 IMAGES = ("dense", "partial")  # families that segment images
 A_FILE = "(a file)"  # in place of a path
+
+
+@dataclass(frozen=True)
+class OfImages:
+    """What a file does not say of the network in it: loss, structures (empty: the first), side of prepared images."""
+
+    loss: LossName | None = None
+    structures: tuple[str, ...] = ()
+    size_px: int | None = None  # None: the data set's
 
 
 @dataclass(frozen=True)
@@ -97,20 +110,29 @@ def read_network(
     dataset: str | None = None,
     modelname: str | None = None,
     mean_std: tuple[float, float] | None = None,
+    images: OfImages = OfImages(),
 ) -> Network:
     """Reads a checkpoint and builds its method.
 
     Args:
-        path: a checkpoint or snapshot of ours, or one released by SSL-ALPNet's authors.
+        path: a checkpoint or snapshot of ours, or a file of the authors of SSL-ALPNet, superpixel-guided learning or
+            T-Loss.
         weights: last or ema.
         dataset: name or description of the training data, for files that do not contain it.
         modelname: encoder of a released file.
         mean_std: of the prepared training scans of a released file; CT only.
+        images: what files of the authors of superpixel-guided learning and T-Loss do not contain.
 
     Raises:
         CheckpointError: unreadable, or without these weights.
         ConfigError: missing information, or information that the file contains.
     """
+    raw = {} if is_export(path) else checkpoint.load(path)
+    unet = find_weights(raw)
+    if unet is not None:
+        return _from_authors(path, unet, weights, dataset, images)
+    if images != OfImages():
+        raise ConfigError(f"{path}: contains what it was trained with; leave --loss, --structures and --size-px out.")
     content = read_trained(path)
     kind = family(content)
     spec = find_dataset(path, content, "images" if kind in IMAGES else "scans", dataset)
@@ -124,6 +146,67 @@ def read_network(
     kept = {key: content[key] for key in (*KEPT, REVIEW) if key in content}
     kept |= {"settings": needed_settings(settings, spec), "dataset": spec.to_dict()}
     return Network(trained.method, kind, spec, settings, {"weights": weights} | kept)
+
+
+def _from_authors(
+    path: Path, weights: Mapping[str, Tensor], kind: str, dataset: str | None, images: OfImages
+) -> Network:
+    """A network of the authors of superpixel-guided learning or T-Loss."""
+    spec = find_dataset(path, {}, "images", dataset)
+    if images.loss is None:
+        raise ConfigError(f"{path}: does not contain the loss of its training; add --loss ce, or tloss.")
+    if kind == "ema":
+        raise CheckpointError(f"{path}: contains no averaged weights; use --weights last.")
+    try:
+        unet = read_generic_unet(weights)
+    except KeyError as error:
+        raise CheckpointError(f"{path}: a U-Net without {error}. Is it cut short, or of another version?") from error
+    structures = images.structures or (spec.classes[0].name,)
+    settings = {
+        "method": "supervised",
+        "loss": images.loss,
+        "class_weighted": False,
+        "unet": asdict(unet.config) | {"halvings": list(unet.config.halvings)},
+        "structures": list(structures),
+        "size_px": images.size_px,
+    }
+    _check_sides(path, unet.config, ImageTask(spec, structures, images.size_px))
+    method = build_method(settings)
+    own = {name: value for name, value in method.state_dict().items() if not name.startswith("network.")}  # the loss's
+    state = own | {f"network.{name}": value for name, value in unet.state.items()}
+    check_fit(path, method.state_dict(), state)
+    method.load_state_dict(state)
+    spec = without_cases(spec)
+    content = {
+        "weights": kind,
+        "step": None,
+        "settings": needed_settings(settings, spec),
+        "dataset": spec.to_dict(),
+        "normalisation": Normalisation().to_dict(),
+        "preparation": None,
+    }
+    return Network(method.eval(), "dense", spec, settings, content)
+
+
+def _check_sides(path: Path, config: UNetConfig, task: ImageTask) -> None:
+    """Whether the network was made for images of this size, which decides how often it halves them.
+
+    Raises:
+        ConfigError: other channels, classes or sides.
+    """
+    names = task.spec.class_names
+    unknown = sorted(set(task.names) - set(names[1:]))
+    if unknown:
+        raise ConfigError(f"--structures {', '.join(unknown)}: expected some of {', '.join(names[1:])}.")
+    rows, columns = (part.stop - part.start for part in task.window)
+    wanted = (task.spec.channels, len(task.names) + 1, halvings_of(rows, columns))
+    if wanted != (config.in_channels, config.n_classes, config.halvings):
+        raise ConfigError(
+            f"{path}: a network of {config.in_channels} channels and {config.n_classes} classes that halves rows and "
+            f"columns {config.halvings} times; images of {task.spec.name}, {', '.join(task.names)}, of {rows} x "
+            f"{columns} pixels need {wanted[0]} channels, {wanted[1]} classes and {wanted[2]}. Choose --dataset, "
+            "--structures and --size-px of its training, such as --size-px 128 of T-Loss."
+        )
 
 
 def _released(

@@ -13,6 +13,7 @@ from dataloaders.scans.preprocess import PrepareParameters
 from dataloaders.sources.frames import SliceRule
 from models import build_method, method_class
 from models.methods.base import Method
+from models.networks.generic_unet import find_weights
 from models.training.exported import is_export, read_export
 from models.training.state import FORMAT
 from util.errors import CheckpointError, ConfigError
@@ -41,9 +42,14 @@ def read_trained(path: Path) -> dict[str, Any]:
     """Reads a file of trained weights: a snapshot or checkpoint of ours, or a state dict; or an exported network.
 
     Raises:
-        CheckpointError: unreadable, refused, damaged, or none of these.
+        CheckpointError: unreadable, refused, damaged, or none of these; or a U-Net that is to be exported first.
     """
     content = read_export(path) if is_export(path) else checkpoint.load(path)
+    if find_weights(content) is not None:
+        raise CheckpointError(
+            f"{path}: a U-Net of the authors of superpixel-guided learning or T-Loss. Make a model of it first: "
+            "`frugalseg export FILE --dataset isic2017 --loss tloss --size-px 128 --out my_model`."
+        )
     weights: Any = content
     if "format" in content or "settings" in content:
         settings, weights = content.get("settings"), content.get("method")
@@ -93,7 +99,7 @@ def load_trained(path: Path, settings: dict[str, Any], weights: str, device: tor
         step = normalisation = preparation = slices = None
     history = content.get("history", []) if "format" in content else []
     method = build_method(settings | {"encoder_weights": "none"})
-    _check_fit(path, method.state_dict(), state)
+    check_fit(path, method.state_dict(), state)
     method.load_state_dict(state)
     logger.info("weights of %s, step %s", path, "unknown" if step is None else step)
     return Trained(method.to(device).eval(), normalisation, preparation, step, history, slices)
@@ -122,7 +128,7 @@ def load_with_encoder(path: Path, settings: dict[str, Any], weights: str, device
     encoder = {key: value for key, value in trained.method.state_dict().items() if key.startswith("encoder.")}
     chosen = {"modelname": stored["modelname"], "encoder_weights": "none", "use_projection": True}
     method = build_method(settings | chosen)
-    _check_fit(path, method.state_dict(), encoder)
+    check_fit(path, method.state_dict(), encoder)
     method.load_state_dict(encoder)
     return replace(trained, method=method.to(device).eval(), history=[])
 
@@ -139,7 +145,12 @@ def _architecture(settings: dict[str, Any]) -> list[str]:
     return [key for key in settings if key in known]
 
 
-def _check_fit(path: Path, wanted: dict[str, Tensor], found: dict[str, Any]) -> None:
+def check_fit(path: Path, wanted: dict[str, Tensor], found: dict[str, Any]) -> None:
+    """Checks that weights by name are those of a model.
+
+    Raises:
+        CheckpointError: some are missing, unknown, or of another shape.
+    """
     missing, extra = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
     misfit = [key for key in wanted if key in found and getattr(found[key], "shape", None) != wanted[key].shape]
     if missing or extra or misfit:
