@@ -50,8 +50,8 @@ def test_a_state_dict_alone_is_taken_and_exported_again(theirs, tmp_path):
     main([str(out), "--out", str(tmp_path / "again")])
     first, second = (DensePredictor.from_checkpoint(each, device="cpu") for each in (out, tmp_path / "again"))
     image = np.full((SIZE, SIZE, 3), 90, np.uint8)
-    both = [each.predict(image).probabilities["lesion"] for each in (first, second)]
-    np.testing.assert_array_equal(*both)
+    found = first.predict(image).probabilities["lesion"]
+    np.testing.assert_array_equal(found, second.predict(image).probabilities["lesion"])
 
 
 @pytest.mark.parametrize(
