@@ -122,13 +122,21 @@ def review_rule(scores: pd.DataFrame) -> ReviewRule | None:
     Returns:
         None where they choose no limit, see `ConfidenceWorth.limit`, or where confidence says too little of the Dice.
     """
-    pairs = pd.DataFrame() if scores.empty else paired(scores)
+    pairs = pd.DataFrame() if scores.empty else _as_in_prediction(paired(scores))
     if pairs.empty:
         return None
     worth = measure_worth(pairs[CONFIDENCE].to_numpy(float), pairs["dice"].to_numpy(float))
     if worth.limit is None or not worth.correlation >= LEAST_CORRELATION:
         return None
     return ReviewRule(worth.limit, worth.correlation, len(worth.dice))
+
+
+def _as_in_prediction(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Without masks of a protocol that tells where structures lie, unless all are: prediction is not told."""
+    if "protocol" not in pairs:
+        return pairs
+    is_blind = pairs["protocol"] != "reference"
+    return pairs[is_blind] if is_blind.any() else pairs
 
 
 def review_limit(scores: pd.DataFrame, place: str) -> float:
@@ -141,7 +149,7 @@ def review_limit(scores: pd.DataFrame, place: str) -> float:
     Raises:
         DataError: they hold no confidences, or do not choose one.
     """
-    pairs = paired(scores)
+    pairs = _as_in_prediction(paired(scores))
     if pairs.empty:
         raise DataError(f"{place}: no confidences beside the Dice. Run the validation again, or give a number.")
     worth = measure_worth(pairs[CONFIDENCE].to_numpy(float), pairs["dice"].to_numpy(float))

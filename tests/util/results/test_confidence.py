@@ -1,6 +1,7 @@
 """What a confidence is worth: correlation, the limit that is chosen, and pairs of confidence and Dice."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from util.errors import DataError
@@ -75,6 +76,11 @@ def test_pairs_are_of_the_same_mask():
 
 def test_a_validation_chooses_a_limit_or_says_why_not():
     assert review_limit(scores(), "exps/1") == pytest.approx(0.585)  # 8/12 is below 0.7, 9/12 is not
+    told = scores().assign(protocol="reference")
+    is_dice = told["metric"] == "dice"  # in that protocol the other way round; prediction is not told where to look
+    told.loc[is_dice, "value"] = 1.0 * (told.loc[is_dice, "value"] < 0.7)
+    assert review_limit(pd.concat([scores(), told]), "exps/1") == pytest.approx(0.585)
+    assert review_limit(scores().assign(protocol="reference"), "exps/1") == pytest.approx(0.585)
     with pytest.raises(DataError, match=r"exps/1: 4 masks, 4 of them with a Dice below 0.7; expected at least 10"):
         review_limit(scores(2), "exps/1")
     with pytest.raises(DataError, match=r"no confidences beside the Dice. Run the validation again"):
