@@ -92,7 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     doubtful = [each for each in outcome.records if each["review"] == "yes" and each.get("voxels", True)]
     if doubtful:
         shown = ", ".join(map(_doubt, doubtful[:N_SHOWN])) + ", ..." * (len(doubtful) > N_SHOWN)
-        logger.warning("%d masks to look at, with a confidence below %.3g: %s", len(doubtful), given.limit, shown)
+        number = f"{len(doubtful)} mask{'s' if len(doubtful) > 1 else ''}"
+        logger.warning("%s to look at, with a confidence below %.3g: %s", number, given.limit, shown)
     if outcome.inventory.left_out:
         logger.warning("%s", outcome.inventory)
     _write_page(given, family, outcome)

@@ -298,7 +298,7 @@ def test_the_command_takes_several_annotated_scans_and_leaves_out_what_is_unsure
     assert run(files(tmp_path), "--min-confidence=1", supports=("support/a", "scans/c")) == 0
     assert not read_nifti(tmp_path / "out/b_segmentation.nii.gz").array.any()
     assert "| b | not there (0." in caplog.text
-    assert "masks to look at" not in caplog.text  # they are left out
+    assert "to look at" not in caplog.text  # they are left out
     with (tmp_path / "out/volumes.csv").open() as stream:
         records = list(csv.DictReader(stream))
     assert {record["voxels"] for record in records} == {"0"}
