@@ -35,8 +35,8 @@ def main() -> None:
     folder = open_fewshot(FewShotConfig(dataset=given.dataset, label_sets="all", support_idx=(-1,)), given.data).folder
     scans = {name: folder.image(name) for name in given.scan}
     strangers = dict(phantoms())
-    kinds = ("scans of the data set", "turned by 90 degrees", "other body parts", "scans by a half of one")
-    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    whole, halves = ("scans of the data set", "turned by 90 degrees", "other body parts"), "scans by a half of one"
+    found: dict[str, list[float]] = {kind: [] for kind in (*whole, halves)}
     for name, image in scans.items():
         predictor = PropagationPredictor.from_scan(image, given.device)
         leave_out_what_is_not_compared(predictor)
@@ -44,12 +44,12 @@ def main() -> None:
         predictor.set_support(image, label)
         others = {other: scan for other, scan in scans.items() if other != name}
         queries = (others, {f"{name} turned": turned(image)}, strangers)
-        for kind, group in zip(kinds, queries, strict=False):
+        for kind, group in zip(whole, queries, strict=True):
             found[kind] += similarities(predictor, group)
         for part in (slice(len(label.array) // 2), slice(len(label.array) // 2, None)):
             if label.array[part].any():
                 predictor.set_support(stretch(image, part), stretch(label, part))
-                found[kinds[-1]] += similarities(predictor, others)
+                found[halves] += similarities(predictor, others)
     print(markdown_header(["pairs", "number", "lowest", "median", "highest", f"below {UNLIKE:g}"], 1))
     for what, values in found.items():
         cells = [f"{value:.3f}" for value in (min(values), np.median(values), max(values))]

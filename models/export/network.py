@@ -22,7 +22,7 @@ from models.methods.base import Method
 from models.networks.generic_unet import find_weights, read_generic_unet
 from models.networks.unet import UNetConfig, halvings_of
 from models.prediction.origin import family, find_dataset
-from models.training.exported import DESCRIPTION, FORMAT, KEPT, REVIEW, WEIGHTS, is_export
+from models.training.exported import DESCRIPTION, FORMAT, KEPT, REVIEW, WEIGHTS
 from models.training.load import check_fit, load_trained, read_trained
 from util.errors import CheckpointError, ConfigError
 from util.files import file_sha256, write_json
@@ -127,10 +127,8 @@ def read_network(
         CheckpointError: unreadable, or without these weights.
         ConfigError: missing information, or information that the file contains.
     """
-    raw = {} if is_export(path) else checkpoint.load(path)
-    unet = find_weights(raw)
-    if unet is not None:
-        return _from_authors(path, unet, weights, dataset, images)
+    if find_weights(checkpoint.peek(path)) is not None:
+        return _from_authors(path, find_weights(checkpoint.load(path)) or {}, weights, dataset, images)
     if images != OfImages():
         raise ConfigError(f"{path}: contains what it was trained with; leave --loss, --structures and --size-px out.")
     content = read_trained(path)

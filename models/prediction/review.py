@@ -64,6 +64,8 @@ def _own_limit(checkpoint: Path, content: Mapping[str, Any], weights: str) -> fl
             rule, source = review_rule(found.scores), str(found.folder)
     if rule is None:
         return None
-    text = "masks with a confidence below %.3f are to be looked at, by %s (%d masks; correlation with Dice %.2f)"
+    text = (
+        "masks with a confidence below %.3f are to be looked at, as chosen by %s (%d masks; correlation with Dice %.2f)"
+    )
     logger.info(text, rule.below, source, rule.n_masks, rule.correlation)
     return rule.below

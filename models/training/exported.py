@@ -62,8 +62,8 @@ def read_export(path: Path) -> dict[str, Any]:
         raise DamagedError(f"{weights}: not a file of safetensors ({error}). {REMEDY}") from error
     except OSError as error:
         raise CheckpointError(f"{weights}: cannot be read ({error.strerror or error}).") from error
-    kept = (*KEPT, *([REVIEW] if REVIEW in content else []))
-    found = {"format": CONTENT_FORMAT, "history": [], "method": state} | {key: content[key] for key in kept}
+    found = {"format": CONTENT_FORMAT, "history": [], "method": state}
+    found |= {key: content[key] for key in (*KEPT, REVIEW) if key in content}
     return found | ({"ema": state} if content["weights"] == "ema" else {})
 
 

@@ -67,7 +67,7 @@ def test_a_network_has_the_limit_of_its_last_validation(tmp_path, caplog):
         write_validation(tmp_path / f"validation/{number}", dice=lambda confidence: 1 - confidence, **foreign)
     with caplog.at_level(logging.INFO):
         assert limit(options, content=TRAINED) == pytest.approx(0.675)
-    text = f"below 0.675 are to be looked at, by {newest} (20 masks; correlation with Dice 1.00)"
+    text = f"below 0.675 are to be looked at, as chosen by {newest} (20 masks; correlation with Dice 1.00)"
     assert text in caplog.text
     snapshot = f"--checkpoint={tmp_path / 'snapshots/7.pth'}"
     assert limit(snapshot, content=TRAINED) == pytest.approx(0.675)
